@@ -1,0 +1,62 @@
+# Everything a person types. `make help` lists the targets; each says what it does before it does it.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+PY := $(VENV)/bin/python
+NATIVE := $(shell find native -type f 2>/dev/null)
+BENCH_OUT ?= build/benchmarks
+# One thread a worker: the tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
+
+.DEFAULT_GOAL := help
+.PHONY: help env fit test check lint format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+env: $(STAMP)  ## make .venv with the package, its native kernels and all tools, at the pinned versions
+
+fit: $(STAMP)  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
+	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
+	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml
+
+test: $(STAMP)  ## run every test
+	@echo "make test: runs every test"
+	@$(PYTEST)
+
+check: lint  ## what a contribution must pass: lint, types and the quick tests
+	@echo "make check: runs the tests that need neither a GPU nor much time"
+	@$(PYTEST) -m "not gpu and not slow"
+
+lint: $(STAMP)  ## check format, lint and types
+	@echo "make lint: checks format, lint and types"
+	@$(PY) -m ruff format --check
+	@$(PY) -m ruff check
+	@$(PY) -m mypy
+
+format: $(STAMP)  ## format the code and mend what ruff can mend
+	@echo "make format: formats the code and mends what ruff can mend"
+	@$(PY) -m ruff format
+	@$(PY) -m ruff check --fix
+
+bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*.json
+	@echo "make bench: runs every benchmark; rows go to $(BENCH_OUT)/"
+	@mkdir -p $(BENCH_OUT)
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	  echo "== $$file"; $(PY) $$file --json $(BENCH_OUT)/$$(basename $$file .py).json; done
+
+clean:  ## remove .venv and build products; runs/ stays
+	@echo "make clean: removes .venv and build products"
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch goes first and alone: with it in place, no other requirement can pull another build of it.
+# (On a machine with PyPI alone that is the CUDA build; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.)
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	@echo "make env: makes $(VENV) with the package and its tools, at the versions of constraints.txt"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make env: needs Python 3.11 or newer, try: make env PYTHON=python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
+	@$(PY) -m pip install --quiet -c constraints.txt cmake ninja \
+	  $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev,viewer]"
+	@touch $@

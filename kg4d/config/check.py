@@ -1,0 +1,132 @@
+"""Check plain values against a tree of dataclasses, so that a wrong key or value is named before anything runs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from types import NoneType
+from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from kg4d.errors import InputError
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+class CommandLineText(str):
+    """A value as typed: read as YAML, but kept as typed where the schema wants text (`name=007`, `mode=off`)."""
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Turns values from one source into what OmegaConf takes for the fields of a schema.
+
+    Attributes:
+        schema: Dataclass at the root.
+        source: Where the values come from, for messages.
+    """
+
+    schema: type
+    source: str
+
+    def check(self, value: Any, hint: Any = None, key: str = "") -> Any:
+        """Verify names and types below `key`, and turn enum values into members.
+
+        Args:
+            value: Plain containers and scalars. Text with `${` is an interpolation and passes unread.
+            hint: Type that the schema gives to `key`; the schema itself when None.
+            key: Dotted key of `value`.
+
+        Raises:
+            InputError: A key is unknown or a value is of the wrong kind.
+        """
+        hint = hint or self.schema
+        if NoneType in get_args(hint):
+            hint = next(option for option in get_args(hint) if option is not NoneType)
+            if value is None or (isinstance(value, CommandLineText) and value in ("null", "~")):
+                return None
+        if isinstance(value, CommandLineText):
+            value = self._parsed(value, hint, key)
+        if isinstance(value, str) and "${" in value:
+            return value
+        if is_dataclass(hint) or get_origin(hint) is dict:
+            return self._block(value, hint, key)
+        if isinstance(value, Mapping) and value:
+            self._unknown(f"{key}.{next(iter(value))}")
+        if get_origin(hint) is list:
+            if not isinstance(value, list):
+                self._fail(key, f"{value!r} is not a list", f"write [{value}]")
+            return [self.check(item, get_args(hint)[0], f"{key}[{i}]") for i, item in enumerate(value)]
+        if issubclass(hint, Enum):
+            return self._member(value, hint, key)
+        return self._scalar(value, hint, key)
+
+    def _block(self, value: Any, hint: Any, key: str) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            self._fail(key, f"{value!r} is not a block of settings", f"set what is in it, `{key}.<name>`")
+        types = get_type_hints(hint) if is_dataclass(hint) else dict.fromkeys(value, get_args(hint)[1])
+        checked = {}
+        for name, item in value.items():
+            full = f"{key}.{name}".lstrip(".")
+            if name not in types:
+                self._unknown(full)
+            checked[str(name)] = self.check(item, types[name], full)
+        return checked
+
+    def _member(self, value: Any, hint: type[Enum], key: str) -> Enum:
+        members = {str(member.value): member for member in hint}
+        if str(value) not in members:
+            self._fail(key, f"{value!r} is not one of {', '.join(members)}", suggestion(str(value), members))
+        return members[str(value)]
+
+    def _scalar(self, value: Any, hint: Any, key: str) -> Any:
+        if hint is float and type(value) is int:
+            return float(value)
+        if hint is int and type(value) is float and value.is_integer():  # 5e3
+            return int(value)
+        if hint in _KINDS and type(value) is not hint:
+            remedy = "put it in quotes" if hint is str else f"give {_KINDS[hint]}"
+            self._fail(key, f"{value!r} is not {_KINDS[hint]}", remedy)
+        return value
+
+    def _parsed(self, text: CommandLineText, hint: Any, key: str) -> Any:
+        wants_text = isinstance(hint, type) and issubclass(hint, str | Enum)
+        try:
+            value = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])))["value"]
+        except (YAMLError, OmegaConfBaseException):
+            if not wants_text:
+                self._fail(key, f"{str(text)!r} is not valid YAML", "check brackets and quotes")
+            return str(text)
+        return str(text) if wants_text and not isinstance(value, str) else value
+
+    def _unknown(self, key: str) -> NoReturn:
+        self._fail(key, "unknown key", suggestion(key, dotted_keys(self.schema)))
+
+    def _fail(self, key: str, what: str, remedy: str) -> NoReturn:
+        raise InputError(f"{self.source}: {key}", what, remedy)
+
+
+def dotted_keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of a dataclass and of the dataclasses in it, dotted."""
+    types = get_type_hints(schema)
+    for field in fields(schema):
+        key = f"{prefix}.{field.name}".lstrip(".")
+        yield key
+        if is_dataclass(types[field.name]):
+            yield from dotted_keys(types[field.name], key)
+
+
+def suggestion(wrong: str, valid: Iterable[str]) -> str:
+    """The remedy for a wrong name: the nearest valid one, or all of them.
+
+    >>> suggestion("wieght", ["weight", "mode"])
+    'did you mean `weight`?'
+    >>> suggestion("x", ["weight", "mode"])
+    'choose from weight, mode'
+    """
+    names = list(valid)
+    close = get_close_matches(wrong, names, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(names)}"

@@ -1,0 +1,182 @@
+"""Read a typed configuration from YAML files and `key=value` overrides.
+
+A file may say `extends: <path>`; what it says itself wins over what it extends, and the command line wins over both.
+The schema is any tree of dataclasses that OmegaConf accepts; enums are written by value.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from kg4d.config.check import Checker, CommandLineText, suggestion
+from kg4d.errors import InputError
+
+T = TypeVar("T")
+
+_COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Run(Generic[T]):
+    """One fit that an experiment file asks for.
+
+    Attributes:
+        variant: Name of the variant; also a folder name.
+        seed: Seed of the run.
+        config: With this seed, no `seeds`, and this variant alone in `variants`: loaded again, it is this run again.
+    """
+
+    variant: str
+    seed: int
+    config: T
+
+
+def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
+    """Build the configuration that a file (None: the defaults) and the command line describe.
+
+    Args:
+        schema: Dataclass to build.
+        path: YAML file.
+        overrides: `key=value` each, the key dotted, the value YAML.
+
+    Raises:
+        InputError: A file, key or value is wrong.
+    """
+    layers = [*_file_layers(schema, path), *_override_layers(schema, overrides, _COMMAND_LINE)]
+    return _built(schema, _merged(schema, layers), path)
+
+
+def expand(
+    schema: type[T], path: str | Path, overrides: Sequence[str] = (), *, variant: str | None = None
+) -> list[Run[T]]:
+    """List every variant times every seed that an experiment file names; file < variant < command line.
+
+    Args:
+        schema: Dataclass to build, with fields `seed`, `seeds` (may be empty) and `variants` (name to overrides).
+        path: YAML file.
+        overrides: As for `load_config`. A `seed=` here replaces the file's `seeds`.
+        variant: Only this one; all when None. A file that names no variants has one, `full`.
+
+    Raises:
+        InputError: A file, key or value is wrong, or there is no such variant.
+    """
+    written, given = _file_layers(schema, path), _override_layers(schema, overrides, _COMMAND_LINE)
+    if any("seed" in layer for layer in given) and not any("seeds" in layer for layer in given):
+        given.append({"seeds": []})
+    variants = dict(_merged(schema, [*written, *given]).variants) or {"full": []}
+    if variant is not None:
+        if variant not in variants:
+            raise InputError(f"{path}: variants", f"no variant {variant!r}", suggestion(variant, variants))
+        variants = {variant: variants[variant]}
+    runs = []
+    for name, settings in variants.items():
+        where = f"{path}: variants.{name}"
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
+        merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
+        for seed in dict.fromkeys(merged.seeds or [merged.seed]):
+            one = merged.copy()
+            one.seed, one.seeds, one.variants = seed, [], {name: []}
+            runs.append(Run(name, seed, _built(schema, one, path)))
+    return runs
+
+
+def to_yaml(config: Any) -> str:
+    """Write a configuration as YAML that `load_config` reads back to an equal one."""
+    return OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
+
+
+def packaged_configs() -> Path:
+    """Folder of the presets: inside the package when it is installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+
+
+def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
+    """The checked contents of a file and of all that it extends, the farthest first."""
+    layers: list[dict[str, Any]] = []
+    chain: list[Path] = []
+    current = None if path is None else Path(path)
+    while current is not None:
+        if current.resolve() in [file.resolve() for file in chain]:
+            circle = " -> ".join(str(file) for file in [*chain, current])
+            raise InputError(f"{chain[-1]}: extends", f"goes in a circle, {circle}", "remove one `extends`")
+        chain.append(current)
+        values = _read(current)
+        parent = values.pop("extends", None)
+        layers.insert(0, Checker(schema, str(current)).check(values))
+        current = None if parent is None else _extended(parent, current)
+    return layers
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(path, (error.strerror or str(error)).lower(), "give the path of a YAML file") from error
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(path, f"is not valid YAML: {' '.join(str(error).split())}", "correct it") from error
+    if not isinstance(values, dict):
+        raise InputError(path, "holds no `key: value` lines", "write some")
+    return values
+
+
+def _extended(parent: object, child: Path) -> Path:
+    """The file that `child` extends: beside it, else among the presets."""
+    if not isinstance(parent, str):
+        raise InputError(f"{child}: extends", f"{parent!r} is not a path", "name one YAML file")
+    places = [child.parent / parent, packaged_configs() / parent]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(f"{child}: extends", f"no file {parent}", f"looked for {places[0]} and {places[1]}")
+
+
+def _override_layers(schema: type, overrides: Iterable[str], source: str) -> list[dict[str, Any]]:
+    """Each `key=value` as a checked layer of its own."""
+    layers = []
+    for override in overrides:
+        key, _, value = (part.strip() for part in override.partition("="))
+        if not (key and value):
+            raise InputError(f"{source}: {override}", "is not key=value", "write for example seed=1, or key=null")
+        tree: Any = CommandLineText(value)
+        for name in reversed(key.split(".")):
+            tree = {name: tree}
+        layers.append(Checker(schema, source).check(tree))
+    return layers
+
+
+def _merged(schema: type, layers: Iterable[dict[str, Any]]) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), *layers))
+
+
+def _built(schema: type[T], merged: DictConfig, path: str | Path | None) -> T:
+    where = _COMMAND_LINE if path is None else str(path)
+    try:
+        return cast(T, OmegaConf.to_object(merged))
+    except InputError:
+        raise
+    except MissingMandatoryValue as error:
+        raise InputError(f"{where}: {error.full_key}", "has no value", f"give {error.full_key}=...") from error
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, or to a value of another type
+        what = str(error).splitlines()[0]
+        raise InputError(f"{where}: {error.full_key}", what, "correct the ${...}") from error
+    except ValueError as error:  # a record that checks its own values
+        raise InputError(where, " ".join(str(error).split()), "change that value") from error
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts and enum members as their values, at any depth."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value

@@ -1,0 +1,105 @@
+"""The whole experiment as one typed tree: it composes the rooms' own dataclasses."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kg4d.data.keypoint_choice import KeypointsConfig
+from kg4d.deform.build import DeformationConfig
+from kg4d.gaussians.init import GaussiansConfig
+from kg4d.losses.kfc import KfcConfig
+from kg4d.losses.regularizers import BonesConfig, RigidityConfig
+from kg4d.losses.wgf import WgfConfig
+from kg4d.render.build import RendererConfig
+from kg4d.stages.dynamic import DynamicConfig
+from kg4d.stages.refine import RefineConfig
+from kg4d.stages.runner import TrainerConfig
+from kg4d.stages.static import StaticConfig
+from kg4d.tracking import TrackingConfig
+
+
+@dataclass
+class EvaluationConfig:
+    """What is measured at the end of a run.
+
+    Attributes:
+        protocol: Name of the protocol.
+    """
+
+    protocol: str = "gltf4d"
+
+
+class ExportFormat(str, Enum):
+    """What can be made of a run for other programs."""
+
+    PLY = "ply"  # one 3DGS file a frame
+    SPZ = "spz"  # the same, compressed
+    MP4 = "mp4"  # videos of the reference view, the test views and an orbit
+    VIEWER = "viewer"  # one self-contained page
+
+
+@dataclass
+class ExportConfig:
+    """What is exported at the end of a run.
+
+    Attributes:
+        formats: Which files.
+        fps: Frames a second of videos and viewer.
+    """
+
+    formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
+    fps: int = 8
+
+
+@dataclass
+class ExperimentConfig:
+    """One experiment.
+
+    Attributes:
+        name: Of the experiment: names the run folder and the group in W&B.
+        seed: Of this run.
+        seeds: Seeds to run; just `seed` where empty.
+        output: Folder above the run folders.
+        scene: A scene folder, or `synthetic:<character>`.
+        keypoints: Which keypoints of the scene are used.
+        image_size: Side of the images that the fit works on, px.
+        background: Colour behind the object, RGB in [0, 1].
+        renderer: Which renderer.
+        gaussians: The first Gaussians.
+        static: The static stage.
+        dynamic: The dynamic stage.
+        refine: The refine stage.
+        deformation: What moves the Gaussians.
+        kfc: Keypoint Feature Calibration.
+        wgf: The flow loss.
+        rigidity: Local rigidity of the motion.
+        bones: Bones keep their length.
+        evaluation: What is measured.
+        export: What is exported.
+        tracking: Logs and W&B.
+        trainer: Lightning's Trainer, checkpoints, previews.
+        variants: Name of each variant and the overrides that make it.
+    """
+
+    name: str = "experiment"
+    seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    output: str = "runs"
+    scene: str = "synthetic:walker"
+    keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
+    image_size: int = 256
+    background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
+    static: StaticConfig = field(default_factory=StaticConfig)
+    dynamic: DynamicConfig = field(default_factory=DynamicConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    kfc: KfcConfig = field(default_factory=KfcConfig)
+    wgf: WgfConfig = field(default_factory=WgfConfig)
+    rigidity: RigidityConfig = field(default_factory=RigidityConfig)
+    bones: BonesConfig = field(default_factory=BonesConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    variants: dict[str, list[str]] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""NumPy archives from outside, taken apart with every shape and value checked."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.errors import InputError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+class Archive:
+    """The arrays of one `.npz` file. Axes have names: one size each, fixed by the first array that has the axis.
+
+    Every method raises `InputError` naming the file and the array.
+    """
+
+    def __init__(self, path: Path, **sizes: int) -> None:
+        """Read the file; `sizes` are the axes that are known before."""
+        self._path = path
+        self._sizes = sizes
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                self._arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            what = "is no readable .npz archive of plain arrays"
+            raise InputError(path, what, "save it again with numpy.savez_compressed") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def size(self, axis: str) -> int:
+        """The size of an axis that an array has had."""
+        return self._sizes[axis]
+
+    def error(self, name: str, what: str, remedy: str) -> InputError:
+        """The error to raise about one array."""
+        return InputError(f"{self._path}: {name}", what, remedy)
+
+    def take(self, name: str, axes: str) -> Array:
+        """The array `name` of the shape `axes`, e.g. "V T J 2"."""
+        if name not in self._arrays:
+            raise self.error(name, "is missing", f"add an array of shape ({axes})")
+        array, letters = self._arrays[name], axes.split()
+        wanted = [int(axis) if axis.isdigit() else self._sizes.get(axis) for axis in letters]
+        if array.ndim != len(wanted) or any(size not in (None, n) for size, n in zip(wanted, array.shape, strict=True)):
+            known = ", ".join(f"{axis} = {self._sizes[axis]}" for axis in letters if axis in self._sizes)
+            what = f"has the shape {array.shape}, not ({axes})" + (f" with {known}" if known else "")
+            raise self.error(name, what, "make it agree with the other arrays and the images")
+        self._sizes.update({axis: n for axis, n in zip(letters, array.shape, strict=True) if not axis.isdigit()})
+        return array
+
+    def numbers(self, name: str, axes: str) -> Float[Tensor, "..."]:
+        """The array as float32."""
+        array = self.take(name, axes)
+        if array.dtype.kind not in "fbiu":
+            raise self.error(name, f"holds {array.dtype}, not numbers", "save numbers")
+        return torch.from_numpy(array.astype(np.float32))
+
+    def weights(self, name: str, axes: str) -> Float[Tensor, "..."]:
+        """The array as confidences in [0, 1]."""
+        values = self.numbers(name, axes)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise self.error(name, "holds NaN or values outside [0, 1]", "give confidences in [0, 1]")
+        return values
+
+    def where_seen(self, name: str, axes: str, weights: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
+        """The array as vectors that are finite where `weights` is positive; what is not finite elsewhere becomes 0."""
+        values = self.numbers(name, axes)
+        bad = (weights > 0) & ~values.isfinite().all(-1)
+        if bad.any():
+            what = f"holds NaN or infinity at {bad.nonzero()[0].tolist()}, which counts as seen"
+            raise self.error(name, what, "correct it or mark it as not seen")
+        return torch.where(values.isfinite(), values, 0)

@@ -1,0 +1,91 @@
+"""Image files in and out, and resampling: straight RGBA in [0, 1] everywhere.
+
+Straight alpha is what the files hold. Whatever mixes pixels (resampling, compositing) premultiplies first, so that the
+colour of a transparent pixel never shows.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from kg4d.errors import InputError
+from kg4d.files import replacing
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+# What Pillow raises on damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_CONVERT = "convert it to an 8-bit RGB or RGBA PNG, JPEG or WebP"
+
+
+def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
+    """Read an 8-bit RGB or RGBA image; the orientation that a camera noted is applied.
+
+    Args:
+        path: PNG, JPEG or WebP file.
+
+    Returns:
+        Straight RGBA in [0, 1]; alpha is 1 where the file has none.
+
+    Raises:
+        InputError: The file is missing, damaged, of another format, grey, palette, 16-bit, CMYK or animated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such file", "check the path")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _refuse_unsuitable(image, path)
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        what = "cannot be read as PNG, JPEG or WebP: it is damaged or of another format"
+        raise InputError(path, what, "save it again as one of these") from error
+    return torch.from_numpy(pixels).float() / 255
+
+
+def _refuse_unsuitable(image: Image.Image, path: Path) -> None:
+    """Raise for what would lose information silently on its way to 8-bit RGBA."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(path, "is an animation", "give one picture a file")
+    if image.mode not in ("RGB", "RGBA"):
+        kinds = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette"}
+        what = f"is a {kinds.get(image.mode, image.mode)} image"
+        raise InputError(path, what, _CONVERT)
+    raw_modes = {str(tile[3]) for tile in getattr(image, "tile", [])}
+    if any("16" in mode for mode in raw_modes):  # Pillow would drop the low byte without a word
+        raise InputError(path, "is a 16-bit image", _CONVERT)
+
+
+def quantize(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """The 8-bit values that a file would hold; values outside [0, 1] are clipped."""
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def write_png(path: str | Path, image: Float[Tensor, "H W channels"]) -> None:
+    """Write RGB or straight RGBA in [0, 1] as an 8-bit PNG; the file appears complete or not at all."""
+    with replacing(path) as part:
+        Image.fromarray(quantize(image.detach().cpu()).numpy()).save(part, format="PNG")
+
+
+def resample(channels: Float[Tensor, "M H W D"], width: int, height: int) -> Float[Tensor, "M height width D"]:
+    """Bilinear resampling with an antialiasing (triangle) filter; keeps the range of the values."""
+    planar = channels.movedim(-1, 1)
+    return F.interpolate(planar, (height, width), mode="bilinear", align_corners=False, antialias=True).movedim(1, -1)
+
+
+def resize_rgba(images: Float[Tensor, "M H W 4"], width: int, height: int) -> Float[Tensor, "M height width 4"]:
+    """Resample straight RGBA by way of premultiplied colours; fully transparent pixels come out black."""
+    if images.shape[1:3] == (height, width):
+        return images
+    alphas = images[..., 3:]
+    premultiplied = resample(torch.cat([images[..., :3] * alphas, alphas], dim=-1), width, height)
+    colors, alphas = premultiplied[..., :3], premultiplied[..., 3:]
+    straight = torch.where(alphas > 0, colors / alphas.clamp_min(torch.finfo(alphas.dtype).tiny), 0)
+    return torch.cat([straight, alphas], dim=-1).clamp(0, 1)

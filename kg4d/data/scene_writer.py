@@ -1,0 +1,113 @@
+"""Writing a scene folder that `kg4d.data.scene.load_scene` reads back."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.data.images import write_png
+from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.scene_folder import FLOW, KEYPOINTS, REFERENCE, RING, TEST
+from kg4d.errors import InputError
+
+
+def write_scene(scene: Scene, folder: str | Path) -> None:
+    """Write a scene; the folder appears complete or not at all.
+
+    Images become 8-bit PNGs and the flow float16. `xyz` is written where the truth is known, and the rows of the test
+    videos in `uv` and `visible` where their pixels are.
+
+    Args:
+        scene: What to write.
+        folder: Where to; must not exist or be empty.
+
+    Raises:
+        InputError: The folder exists and holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(folder, "exists already", "choose another folder or remove it")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        _write_posed_images(scene.reference, partial / REFERENCE, "train/r_{frame:03d}")
+        if scene.ring is not None:
+            _write_posed_images(scene.ring, partial / RING, "ring/r_{view:03d}")
+        if scene.test is not None:
+            _write_posed_images(scene.test, partial / TEST, "test/v{view}_{frame:03d}")
+        if scene.keypoints is not None:
+            np.savez_compressed(partial / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
+        if scene.flow is not None:
+            np.savez_compressed(partial / FLOW, **_flow_arrays(scene.flow))
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:
+    cameras, frames = posed.cameras, []
+    matrices = _camera_to_worlds(cameras.viewmats)
+    for index, (frame, view) in enumerate(zip(posed.frames.tolist(), posed.views.tolist(), strict=True)):
+        file_path = pattern.format(frame=frame, view=view)
+        write_png(path.parent / f"{file_path}.png", posed.images[index])
+        frames.append(
+            {
+                "file_path": f"./{file_path}",
+                "time": posed.times[index].item(),
+                "transform_matrix": matrices[index].tolist(),
+                "frame_index": frame,
+                "view": view,
+            }
+        )
+    fl_x, fl_y, cx, cy = cameras.Ks[0, [0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+    angles = {
+        "camera_angle_x": 2 * math.atan(cameras.width / (2 * fl_x)),
+        "camera_angle_y": 2 * math.atan(cameras.height / (2 * fl_y)),
+    }
+    pixels = {"w": cameras.width, "h": cameras.height, "fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy}
+    table = {**angles, **pixels, "frames": frames}
+    path.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def _camera_to_worlds(viewmats: Float[Tensor, "M 4 4"]) -> Float[Tensor, "M 4 4"]:
+    """OpenCV world-to-camera to OpenGL camera-to-world."""
+    opengl = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=viewmats.device)
+    matrices: Tensor = torch.linalg.inv(viewmats.double()) * opengl
+    return matrices
+
+
+def _keypoint_arrays(keypoints: Keypoints) -> dict[str, Any]:
+    uv, seen = keypoints.uv[None], (keypoints.weights > 0)[None]
+    if keypoints.test_uv is not None and keypoints.test_visible is not None:
+        uv, seen = torch.cat([uv, keypoints.test_uv]), torch.cat([seen, keypoints.test_visible])
+    arrays: dict[str, Any] = {
+        "names": np.array(keypoints.names, dtype=np.str_),
+        "parents": np.array(keypoints.parents, dtype=np.int32),
+        "uv": uv.cpu().numpy(),
+        "visible": seen.cpu().numpy(),
+        "weights": keypoints.weights.cpu().numpy(),
+    }
+    if keypoints.ring_uv is not None and keypoints.ring_weights is not None:
+        arrays["ring_uv"] = keypoints.ring_uv.cpu().numpy()
+        arrays["ring_visible"] = (keypoints.ring_weights > 0).cpu().numpy()
+        arrays["ring_weights"] = keypoints.ring_weights.cpu().numpy()
+    if keypoints.truth is not None:
+        arrays["xyz"] = keypoints.truth.cpu().numpy()
+    return arrays
+
+
+def _flow_arrays(flow: Flow) -> dict[str, Any]:
+    seen = (flow.weights > 0).cpu().numpy()
+    return {
+        "flow": flow.flow.half().cpu().numpy(),
+        "valid": seen,
+        "visible_next": seen,
+        "weights": flow.weights.cpu().numpy(),
+    }

@@ -1,0 +1,30 @@
+"""What every deformation is: canonical Gaussians and times in, moved Gaussians out."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+
+
+@dataclass(frozen=True)
+class DeformedGeometry:
+    """Geometry of N Gaussians at B times. Opacities, colours and keypoint features do not move."""
+
+    means: Float[Tensor, "B N 3"]
+    quats: Float[Tensor, "B N 4"]
+    scales: Float[Tensor, "B N 3"]
+
+    def at(self, index: int, canonical: GaussianState) -> GaussianState:
+        """The whole Gaussians at the `index`-th of the B times."""
+        return replace(canonical, means=self.means[index], quats=self.quats[index], scales=self.scales[index])
+
+
+class Deformation(Protocol):
+    """A module with that call; at birth it is the identity at every time (locked by one contract test)."""
+
+    def __call__(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+        """Move the canonical Gaussians to `times`, each in [0, 1]."""
+        ...

@@ -1,0 +1,89 @@
+"""From the config to a deformation."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from kg4d.deform.encoding import HSE, HseConfig
+from kg4d.deform.hexplane import HexPlaneConfig
+from kg4d.deform.offsets import Activation, OffsetMlp
+
+
+class DeformationKind(StrEnum):
+    """How the canonical Gaussians move."""
+
+    HSE = "hse"
+    HEXPLANE = "hexplane"
+    NONE = "none"
+
+
+@dataclass
+class DeformationConfig:
+    """The deformation of the dynamic stage.
+
+    Attributes:
+        kind: Which features the network reads; `none` is no motion at all.
+        width: Units of a hidden layer.
+        depth: Hidden layers.
+        activation: Non-linearity of the hidden layers.
+        anchor_first: The canonical Gaussians are frame 0: nothing moves at time 0.
+        isotropic: One scaling for all three axes, for isotropic Gaussians.
+        hse: The harmonic encoding.
+        hexplane: The planes of `kind: hexplane`.
+    """
+
+    kind: DeformationKind = DeformationKind.HSE
+    width: int = 64
+    depth: int = 4
+    activation: Activation = Activation.RELU
+    anchor_first: bool = True
+    isotropic: bool = False
+    hse: HseConfig = field(default_factory=HseConfig)
+    hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
+
+
+def build_deformation(config: DeformationConfig, scene_radius: float, generator: torch.Generator) -> nn.Module:
+    """Make the deformation that `config` names; the result satisfies `kg4d.deform.base.Deformation`.
+
+    Args:
+        config: Kind and sizes.
+        scene_radius: Half extent of the scene, world units; positions are divided by it.
+        generator: Source of the initial weights (CPU).
+
+    Raises:
+        ValueError: A size or the radius is not positive.
+    """
+    match config.kind:
+        case DeformationKind.HSE:
+            from kg4d.deform.hse_mlp import HseMlp
+
+            encoding = HSE(config.hse, scene_radius)
+            return HseMlp(encoding, _mlp(config, encoding, 0, generator), config.anchor_first)
+        case DeformationKind.HEXPLANE:
+            from kg4d.deform.hexplane import HexPlane, HexPlaneMlp
+
+            planes = HexPlane(config.hexplane, scene_radius, generator)
+            beside = HSE(config.hse, scene_radius) if config.hexplane.use_hse else None
+            return HexPlaneMlp(planes, beside, _mlp(config, beside, planes.width, generator), config.anchor_first)
+        case DeformationKind.NONE:
+            from kg4d.deform.static import StaticDeformation
+
+            return StaticDeformation()
+        case _:
+            assert_never(config.kind)
+
+
+def _mlp(config: DeformationConfig, encoding: HSE | None, joint_width: int, generator: torch.Generator) -> OffsetMlp:
+    return OffsetMlp(
+        0 if encoding is None else encoding.space_width,
+        0 if encoding is None else encoding.time_width,
+        joint_width,
+        width=config.width,
+        depth=config.depth,
+        activation=config.activation,
+        isotropic=config.isotropic,
+        generator=generator,
+    )

@@ -1,0 +1,102 @@
+"""HexPlane: six learned planes over the pairs of (x, y, z, t), multiplied, as in 4DGS (Wu et al. 2024) and DG4D."""
+
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.encoding import HSE
+from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.gaussians.state import GaussianState
+
+_PLANES = list(combinations(range(4), 2))  # axis 3 is time
+
+
+@dataclass
+class HexPlaneConfig:
+    """Size of the planes.
+
+    Attributes:
+        resolution: Grid points along a spatial axis at the coarsest level.
+        time_resolution: Grid points along time, the same at all levels.
+        channels: Features of each level.
+        levels: Each level multiplies the spatial resolution by its number.
+        use_hse: Hand the harmonic encoding to the network too.
+    """
+
+    resolution: int = 32
+    time_resolution: int = 8
+    channels: int = 16
+    levels: list[int] = field(default_factory=lambda: [1, 2])
+    use_hse: bool = True
+
+
+class HexPlane(nn.Module):
+    """Features of (mu, t): at each level the product over six planes of their bilinear samples; levels side by side.
+
+    Space planes start uniform in [0.1, 0.5], time planes at one, so that at first nothing depends on time.
+    """
+
+    def __init__(self, config: HexPlaneConfig, scene_radius: float, generator: torch.Generator) -> None:
+        """The grids span [-scene_radius, scene_radius]³ (world units) and [0, 1]; their border values hold beyond."""
+        super().__init__()
+        if scene_radius <= 0 or not config.levels:
+            raise ValueError("need a positive scene radius and at least one level")
+        self.scene_radius = scene_radius
+        self.width = config.channels * len(config.levels)
+        self.levels = nn.ModuleList()
+        for factor in config.levels:
+            sizes = [config.resolution * factor] * 3 + [config.time_resolution]
+            planes = [torch.ones(1, config.channels, sizes[second], sizes[first]) for first, second in _PLANES]
+            for plane, (_, second) in zip(planes, _PLANES, strict=True):
+                if second < 3:
+                    plane.uniform_(0.1, 0.5, generator=generator)
+            self.levels.append(nn.ParameterList(planes))
+
+    def forward(self, means: Float[Tensor, "N 3"], times: Float[Tensor, " B"]) -> Float[Tensor, "B N F"]:
+        """Features of positions in world units at times in [0, 1]."""
+        space = means / self.scene_radius
+        shape = (len(times), len(means), 1)
+        grid = torch.cat([space.expand(*shape[:2], 3), (2 * times - 1)[:, None, None].expand(shape)], dim=-1)
+        return torch.cat([_product(level, space, grid) for level in self.levels], dim=-1)
+
+
+def _product(planes: nn.Module, space: Float[Tensor, "N 3"], grid: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N F"]:
+    """Product over the planes; those without time are sampled once for all times."""
+    still, moving = torch.ones((), device=space.device), torch.ones((), device=space.device)
+    for plane, axes in zip(planes.parameters(), _PLANES, strict=True):
+        if 3 in axes:
+            moving = moving * _sample(plane, grid[..., list(axes)])
+        else:
+            still = still * _sample(plane, space[None, :, list(axes)])
+    return still * moving
+
+
+def _sample(plane: Float[Tensor, "1 F V U"], points: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N F"]:
+    """Bilinear samples at (u, v) in [-1, 1]; -1 and 1 are the centres of the outermost grid points."""
+    samples: Tensor = nn.functional.grid_sample(
+        plane, points.flatten(0, 1)[None, None], padding_mode="border", align_corners=True
+    )
+    return samples[0, :, 0].mT.reshape(*points.shape[:2], -1)
+
+
+class HexPlaneMlp(nn.Module):
+    """Offsets as a function of HexPlane features, beside HSE(mu, t) or alone; the positions read are detached."""
+
+    def __init__(self, planes: HexPlane, encoding: HSE | None, mlp: OffsetMlp, anchor_first: bool) -> None:
+        super().__init__()
+        self.planes = planes
+        self.encoding = encoding
+        self.mlp = mlp
+        self.anchor_first = anchor_first
+
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+        """Move the canonical Gaussians to `times`."""
+        means = canonical.means.detach()
+        space = None if self.encoding is None else self.encoding.space(means)
+        time = None if self.encoding is None else self.encoding.time(times)
+        offsets = self.mlp(space, time, self.planes(means, times))
+        return apply_offsets(canonical, offsets, times, anchor_first=self.anchor_first)

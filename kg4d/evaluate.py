@@ -1,0 +1,48 @@
+"""`python -m kg4d.evaluate`: recompute the metrics of a run, or score any method's renders."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kg4d.cli import Parser, run
+from kg4d.errors import InputError
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Evaluate a run folder or two folders of images, and print what was measured."""
+    folders = (arguments.pred, arguments.target)
+    if (arguments.run is None) == (folders == (None, None)) or (arguments.run is None and None in folders):
+        raise InputError("command line", "nothing to evaluate, or too much", "give --run, or --pred and --target")
+    if arguments.run is not None and (arguments.protocol or arguments.out):
+        raise InputError("command line", "--run takes no --protocol and no --out", "the run's own protocol is used")
+    from kg4d.metrics.folders import read_folders
+    from kg4d.metrics.protocols import GLTF4D, get_protocol
+    from kg4d.metrics.suite import evaluate_grid, write_metrics_json
+    from kg4d.report import print_metrics
+
+    if arguments.run is not None:
+        from kg4d.pipeline import evaluate_run
+
+        evaluation = evaluate_run(arguments.run)
+    else:
+        protocol = get_protocol(arguments.protocol or GLTF4D.name)
+        grids = read_folders(arguments.pred, arguments.target, protocol.background)
+        evaluation = evaluate_grid(grids.predicted, grids.target, grids.target_alpha, protocol=protocol)
+        if arguments.out is not None:
+            write_metrics_json(arguments.out, evaluation, protocol)
+    print_metrics(evaluation.metrics, evaluation.skipped)
+
+
+def parser() -> Parser:
+    """The options of this command."""
+    options = Parser("kg4d.evaluate", "Measure a run, or the renders of any method against the truth.")
+    options.add_argument("--run", type=Path, help="run folder; its metrics.json is written anew")
+    options.add_argument("--pred", type=Path, help="folder of rendered images, <view>_<frame>.png")
+    options.add_argument("--target", type=Path, help="folder of true images, the same names")
+    options.add_argument("--protocol", help="named protocol for --pred and --target")
+    options.add_argument("--out", type=Path, help="also write the result to this JSON file")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, parser()))

@@ -1,0 +1,113 @@
+"""Every number of a run: the metrics room applied to a fitted model and the held-out part of its scene."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.data.scene import Keypoints, PosedImages, Scene
+from kg4d.errors import InputError
+from kg4d.fitted import FittedModel
+from kg4d.metrics.flow import flow_epe
+from kg4d.metrics.image import psnr
+from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
+from kg4d.metrics.protocols import Protocol
+from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics
+
+Grid = tuple[Float[Tensor, "V T H W 3"], Float[Tensor, "V T H W 1"]]
+
+
+def view_grid(images: PosedImages) -> list[list[int]]:
+    """Positions of the images as a views x frames table.
+
+    Raises:
+        InputError: The views do not have the same frames.
+    """
+    table = {
+        view: [m for _, m in sorted((int(images.frames[m]), m) for m in torch.nonzero(images.views == view)[:, 0].tolist())]
+        for view in sorted(set(images.views.tolist()))
+    }
+    if len({len(row) for row in table.values()}) != 1:
+        counts = ", ".join(f"view {view}: {len(row)}" for view, row in table.items())
+        raise InputError("transforms_test.json", f"views differ in their number of frames ({counts})", "complete the videos")
+    return list(table.values())
+
+
+def evaluate_model(
+    fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None = None
+) -> Evaluation:
+    """Test metrics on the held-out videos (never trained on), training metrics on the reference video, keypoints, flow."""
+    evaluation = _test_metrics(fitted, scene, protocol, progress)
+    reference = scene.reference
+    rendered = fitted.render(reference.cameras, reference.times)
+    for key, value in training_metrics(rendered, reference.on(fitted.background)).items():
+        evaluation.record(key, value)
+    _keypoint_metrics(evaluation, fitted, scene)
+    _flow_metrics(evaluation, fitted, scene)
+    return evaluation
+
+
+def _test_metrics(
+    fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None
+) -> Evaluation:
+    if scene.test is None:
+        evaluation = Evaluation()
+        for key in protocol.metrics:
+            evaluation.skip(key, "the scene has no test views")
+        return evaluation
+    test, table = scene.test, torch.tensor(view_grid(scene.test))
+    rendered = fitted.render(test.cameras, test.times)
+    target = test.on(fitted.background)
+    evaluation = evaluate_grid(rendered[table], target[table], test.alphas[table], protocol=protocol, progress=progress)
+    # what the motion is worth: the same Gaussians, never moved; and how good they are where they need not move
+    frozen = fitted.render(test.cameras, test.times, frozen=True)
+    evaluation.record("test/psnr_static", _mean_psnr(frozen, target))
+    first = test.frames == 0
+    if bool(first.any()):
+        evaluation.record("test/psnr_first_frame", _mean_psnr(rendered[first], target[first]))
+    return evaluation
+
+
+def _mean_psnr(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> Tensor:
+    return psnr(predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1)).mean()
+
+
+def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    keys = ("keypoints/error_3d", "keypoints/pck_0.05")
+    keypoints = scene.keypoints
+    if keypoints is None or keypoints.truth is None:
+        for key in keys:
+            evaluation.skip(key, "the scene has no true keypoints")
+        return
+    times = scene.reference.times
+    points = fitted.keypoints(times)
+    evaluation.record(keys[0], keypoint_error_3d(points, keypoints.truth))
+    if scene.test is None or keypoints.test_uv is None or keypoints.test_visible is None:
+        evaluation.skip(keys[1], "the scene has no true keypoints in its test views")
+        return
+    predicted = _project_into_tests(points, scene.test, keypoints)
+    table = torch.tensor(view_grid(scene.test))
+    sizes = box_sizes(scene.test.alphas)[table]
+    evaluation.record(keys[1], pck(predicted, keypoints.test_uv, keypoints.test_visible, sizes, 0.05))
+
+
+def _project_into_tests(
+    points: Float[Tensor, "T J 3"], test: PosedImages, keypoints: Keypoints
+) -> Float[Tensor, "V T J 2"]:
+    """Frame t of each test video sees the points of frame t."""
+    rows = []
+    for row in view_grid(test):
+        pixels = [test.cameras[m].project(points[int(test.frames[m])]).pixels[0] for m in row]
+        rows.append(torch.stack(pixels))
+    return torch.stack(rows)
+
+
+def _flow_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    key, reference = "motion/flow_epe", scene.reference
+    if scene.flow is None:
+        evaluation.skip(key, "the scene has no flow")
+        return
+    times = reference.times.tolist()
+    predicted = torch.stack(
+        [fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)]
+    )
+    evaluation.record(key, flow_epe(predicted, scene.flow.flow, scene.flow.weights))

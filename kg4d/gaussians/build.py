@@ -1,0 +1,88 @@
+"""From the config to the first Gaussians."""
+
+import logging
+from typing import assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.errors import InputError
+from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, initial_state, visual_hull
+from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.points import PointCloud, read_points
+from kg4d.geometry.cameras import Cameras
+
+_log = logging.getLogger(__name__)
+
+
+def build_gaussians(
+    config: GaussiansConfig,
+    cameras: Cameras | None,
+    alphas: Float[Tensor, "R H W 1"] | None,
+    keypoints: int,
+    generator: torch.Generator,
+) -> GaussianModel:
+    """Make the model that the first stage trains.
+
+    Args:
+        config: How many Gaussians, and where they start.
+        cameras: Views of the first frame, or None.
+        alphas: Their mattes, or None.
+        keypoints: Number of keypoint logits of each Gaussian.
+        generator: Source of randomness (CPU).
+
+    Raises:
+        InputError: The config asks for a start that the input does not allow.
+    """
+    views = (cameras, alphas) if cameras is not None and alphas is not None else None
+    kind = config.init
+    if kind is InitKind.AUTO:
+        kind = InitKind.HULL if views is not None and len(views[0]) >= 2 else InitKind.BALL
+        _log.info("Gaussians start in the %s (gaussians.init: auto)", kind.value)
+    cloud = _points(config, kind, views, generator)
+    opacity = config.initial_opacity
+    if opacity is None:
+        opacity = 0.1 if kind is InitKind.BALL else 0.5
+    state = initial_state(cloud.points, cloud.colors, opacity, keypoints, generator)
+    return GaussianModel.from_state(state, config.isotropic)
+
+
+def _points(
+    config: GaussiansConfig, kind: InitKind, views: tuple[Cameras, Tensor] | None, generator: torch.Generator
+) -> PointCloud:
+    match kind:
+        case InitKind.HULL:
+            if views is None:
+                raise InputError("gaussians.init", "a hull needs views with masks", "set gaussians.init=ball")
+            return PointCloud(_hull(config, views, generator), None)
+        case InitKind.BALL:
+            return PointCloud(ball(config.count, config.ball_radius, generator), None)
+        case InitKind.POINTS:
+            if config.points is None:
+                raise InputError("gaussians.points", "no file given", "name a .ply or .npy file, or set another init")
+            return _thin(read_points(config.points), config.count, generator)
+        case InitKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)
+
+
+def _hull(config: GaussiansConfig, views: tuple[Cameras, Tensor], generator: torch.Generator) -> Tensor:
+    try:
+        return visual_hull(
+            *views,
+            config.count,
+            generator,
+            resolution=config.hull_resolution,
+            half_extent=config.hull_half_extent,
+        )
+    except ValueError as error:
+        raise InputError("gaussians.init", str(error), "check masks and cameras, or set gaussians.init=ball") from error
+
+
+def _thin(cloud: PointCloud, count: int, generator: torch.Generator) -> PointCloud:
+    if len(cloud.points) <= count:
+        return cloud
+    rows = torch.randperm(len(cloud.points), generator=generator)[:count]
+    return PointCloud(cloud.points[rows], None if cloud.colors is None else cloud.colors[rows])

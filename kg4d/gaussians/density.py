@@ -1,0 +1,198 @@
+"""When to edit the set of Gaussians, and which: the policy between the optimiser's steps."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, assert_never
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kg4d.gaussians import edits
+from kg4d.gaussians.model import GaussianModel
+from kg4d.render.base import RenderOutput
+
+
+class DensityKind(StrEnum):
+    """What happens to Gaussians that contribute nothing, and where more are needed."""
+
+    NONE = "none"
+    RELOCATE = "relocate"
+    ADAPTIVE = "adaptive"
+
+
+@dataclass
+class DensityConfig:
+    """Schedule and thresholds; start, stop, every and opacity_reset_every are shares of the stage's steps.
+
+    Attributes:
+        kind: `relocate` keeps N and reuses transparent Gaussians; `adaptive` grows where the screen gradient is large
+            and removes transparent ones.
+        start: First edit.
+        stop: Last edit.
+        every: Distance of two edits.
+        opacity_threshold: Gaussians below this opacity are relocated or removed.
+        grad_threshold: Adaptive: grow where the mean screen gradient of the centre exceeds this. Its unit is loss per
+            half image, for one camera, so it holds for every image size.
+        absgrad: Adaptive: use absolute gradients (AbsGS); they need a threshold about four times as large.
+        split_scale: Adaptive: Gaussians whose longest axis exceeds this are split, others duplicated. World units.
+        max_count: Adaptive: N never grows beyond this.
+        opacity_reset_every: Adaptive: distance of two opacity resets within [start, stop]; 0 is never.
+        opacity_decay: Taken off each opacity at each edit (FLAG-4D); 0 is off.
+        opacity_floor: The decay stops here.
+    """
+
+    kind: DensityKind = DensityKind.RELOCATE
+    start: float = 0.2
+    stop: float = 0.7
+    every: float = 0.1
+    opacity_threshold: float = 0.02
+    grad_threshold: float = 0.0002
+    absgrad: bool = False
+    split_scale: float = 0.02
+    max_count: int = 20000
+    opacity_reset_every: float = 0.0
+    opacity_decay: float = 0.0
+    opacity_floor: float = 0.01
+
+
+class DensityReport(NamedTuple):
+    """How many Gaussians one call edited."""
+
+    duplicated: int = 0
+    split: int = 0
+    removed: int = 0
+    relocated: int = 0
+
+
+class DensityControl:
+    """Applies a `DensityConfig` to one stage. Its state follows the Gaussians; save and load it with the optimiser's.
+
+    Attributes:
+        gradient_sums: Per Gaussian, the norms of the screen gradients since the last edit. Empty unless adaptive.
+        visits: Per Gaussian, the number of cameras that saw it since then. Empty unless adaptive.
+    """
+
+    def __init__(self, config: DensityConfig, steps: int) -> None:
+        """Prepare for a stage of `steps` steps.
+
+        Raises:
+            ValueError: The schedule is not 0 <= start <= stop <= 1 with a positive distance.
+        """
+        if not 0 <= config.start <= config.stop <= 1 or config.every <= 0 or config.opacity_reset_every < 0:
+            raise ValueError("density: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
+        self.config = config
+        self.gradient_sums = torch.zeros(0)
+        self.visits = torch.zeros(0)
+        self._edits = _schedule(config.start, config.stop, config.every, steps)
+        reset = config.opacity_reset_every
+        self._resets = _schedule(config.start + reset, config.stop, reset, steps) if reset > 0 else frozenset()
+
+    @property
+    def wants_absgrad(self) -> bool:
+        """Whether renders must be made with `absgrad=True`."""
+        return self.config.kind is DensityKind.ADAPTIVE and self.config.absgrad
+
+    @torch.no_grad()
+    def after_backward(self, output: RenderOutput) -> None:
+        """Take in the screen gradients of one render of the whole set; a no-op unless adaptive."""
+        if self.config.kind is not DensityKind.ADAPTIVE:
+            return
+        gradient = output.means2d.absgrad if self.config.absgrad else output.means2d.grad  # type: ignore[attr-defined]
+        if gradient is None:
+            return
+        cameras, height, width = output.image.shape[:3]
+        # losses are means over the cameras, so one camera's share is 1 / cameras
+        norms = (gradient * (0.5 * cameras * gradient.new_tensor([width, height]))).norm(dim=-1)
+        seen = (output.radii > 0).all(-1)
+        if len(self.visits) != norms.shape[1]:
+            self._clear(norms.shape[1], norms.device)
+        self.gradient_sums += (norms * seen).sum(0)
+        self.visits += seen.sum(0)
+
+    def after_step(
+        self, step: int, model: GaussianModel, optimizer: Optimizer, generator: torch.Generator
+    ) -> DensityReport:
+        """Edit the model if step `step` (from 0) of the stage is due; call it after the optimiser's step.
+
+        Raises:
+            ValueError: All Gaussians have become transparent.
+        """
+        report = DensityReport()
+        if self.config.kind is DensityKind.NONE:
+            return report
+        if step in self._edits:
+            report = self._edit(model, optimizer, generator)
+            if (
+                self.config.opacity_decay > 0
+            ):  # after the edit: the decay must not hide a dead Gaussian behind its floor
+                edits.decay_opacity(model, self.config.opacity_decay, self.config.opacity_floor)
+        if step in self._resets:
+            # twice the threshold, so that the reset alone kills none
+            edits.reset_opacity(model, optimizer, min(0.99, 2 * self.config.opacity_threshold))
+        return report
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed stage needs to go on exactly."""
+        return {"gradient_sums": self.gradient_sums.clone(), "visits": self.visits.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.gradient_sums, self.visits = state["gradient_sums"].clone(), state["visits"].clone()
+
+    def _edit(self, model: GaussianModel, optimizer: Optimizer, generator: torch.Generator) -> DensityReport:
+        dead = model.opacity_logits.detach().sigmoid() < self.config.opacity_threshold
+        match self.config.kind:
+            case DensityKind.NONE:
+                return DensityReport()
+            case DensityKind.RELOCATE:
+                edits.relocate(model, optimizer, dead, generator)
+                return DensityReport(relocated=int(dead.sum()))
+            case DensityKind.ADAPTIVE:
+                edits.remove(model, optimizer, dead)
+                duplicated, halved = self._grow(model, optimizer, ~dead, generator)
+                self._clear(len(model), model.means.device)
+                return DensityReport(duplicated, halved, int(dead.sum()))
+            case _:
+                assert_never(self.config.kind)
+
+    def _grow(
+        self, model: GaussianModel, optimizer: Optimizer, survivors: Bool[Tensor, " N"], generator: torch.Generator
+    ) -> tuple[int, int]:
+        """Duplicate or split those with the largest mean gradients; returns how many of each."""
+        if len(self.visits) != len(survivors):
+            return 0, 0
+        gradients = (self.gradient_sums / self.visits.clamp_min(1))[survivors]
+        chosen = _largest(gradients, self.config.grad_threshold, self.config.max_count - len(model))
+        large = model.log_scales.detach().exp().amax(-1) > self.config.split_scale
+        small, large = chosen & ~large, chosen & large
+        duplicated, halved = int(small.sum()), int(large.sum())
+        if duplicated:
+            edits.duplicate(model, optimizer, small)
+        if halved:
+            edits.split(model, optimizer, torch.cat([large, large.new_zeros(duplicated)]), generator)
+        return duplicated, halved
+
+    def _clear(self, count: int, device: torch.device) -> None:
+        self.gradient_sums = torch.zeros(count, device=device)
+        self.visits = torch.zeros(count, device=device)
+
+
+def _schedule(start: float, stop: float, every: float, steps: int) -> frozenset[int]:
+    """The steps nearest to the shares start, start + every, ... up to stop.
+
+    >>> sorted(_schedule(0.2, 0.7, 0.1, 500))
+    [100, 150, 200, 250, 300, 350]
+    """
+    count = int((stop - start) / every + 1e-9) + 1 if stop >= start else 0
+    return frozenset(round((start + i * every) * steps) for i in range(count))
+
+
+def _largest(values: Float[Tensor, " N"], threshold: float, limit: int) -> Bool[Tensor, " N"]:
+    """Mask of the values above the threshold, the `limit` largest of them at most."""
+    mask = values > threshold
+    if int(mask.sum()) > limit:
+        mask = torch.zeros_like(mask)
+        mask[values.topk(max(0, limit)).indices] = True
+    return mask

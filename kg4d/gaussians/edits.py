@@ -1,0 +1,130 @@
+"""Edits of the set of Gaussians. All that belongs to one goes with it: keypoint logits and optimiser moments too.
+
+An optimiser that is handed over holds one group per parameter of the model; moments of new Gaussians start at zero.
+Sources: Kerbl et al. 2023, section 5 (duplicate, split, reset); Kheradmand et al. 2024, eq. 9 (opacity of copies);
+FLAG-4D (decay).
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.geometry.rotations import quat_rotate
+
+SPLIT_SHRINK = 1.6  # scale of a parent over that of its two halves (Kerbl et al.)
+RELOCATE_LOG_SHRINK = 0.15  # taken off the log-scales of a source and of its copies
+RELOCATE_SPREAD = 0.7  # standard deviation of a copy's offset over that of its source
+
+
+def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
+    """Append a copy of each Gaussian in `mask`; both then have an opacity that leaves their union as it was."""
+    chosen = mask.nonzero()[:, 0]
+    rows = torch.cat([torch.arange(len(model), device=mask.device), chosen])
+    values = _take(model, rows)
+    twins = torch.cat([chosen, torch.arange(len(model), len(rows), device=mask.device)])
+    values["opacity_logits"][twins] = _shared_opacity(values["opacity_logits"][twins], rows.new_full(twins.shape, 2))
+    inherit = rows.clone()
+    inherit[len(model) :] = -1
+    model.replace_parameters(values, optimizer, inherit)
+
+
+def split(
+    model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], generator: torch.Generator
+) -> None:
+    """Replace each Gaussian in `mask` by two smaller ones drawn from inside it; the new ones are the last rows."""
+    kept, chosen = (~mask).nonzero()[:, 0], mask.nonzero()[:, 0].repeat(2)
+    rows = torch.cat([kept, chosen])
+    values = _take(model, rows)
+    new = slice(len(kept), None)
+    values["means"][new] += _offsets(model, chosen, generator)
+    values["log_scales"][new] -= torch.tensor(SPLIT_SHRINK).log().item()
+    values["opacity_logits"][new] = _shared_opacity(values["opacity_logits"][new], chosen.new_full(chosen.shape, 2))
+    inherit = rows.clone()
+    inherit[new] = -1
+    model.replace_parameters(values, optimizer, inherit)
+
+
+def remove(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
+    """Take the Gaussians in `mask` out.
+
+    Raises:
+        ValueError: None would be left.
+    """
+    kept = (~mask).nonzero()[:, 0]
+    if not len(kept):
+        raise ValueError("no Gaussian is left: all of them would be removed")
+    model.replace_parameters(_take(model, kept), optimizer, kept)
+
+
+@torch.no_grad()
+def relocate(
+    model: GaussianModel, optimizer: Optimizer | None, dead: Bool[Tensor, " N"], generator: torch.Generator
+) -> None:
+    """Turn each dead Gaussian into a copy of a living one, drawn with probability proportional to opacity.
+
+    A source and its copies share the source's opacity, shrink a little, and each copy is moved inside the source.
+    N does not change, so this runs in place.
+
+    Raises:
+        ValueError: All Gaussians are dead.
+    """
+    if not bool(dead.any()):
+        return
+    if bool(dead.all()):
+        raise ValueError("no Gaussian is left to copy: all of them are dead")
+    opacities = model.opacity_logits.sigmoid().masked_fill(dead, 0)
+    targets = dead.nonzero()[:, 0]
+    drawn = torch.multinomial(opacities.cpu(), len(targets), replacement=True, generator=generator)
+    sources = drawn.to(dead.device)
+    offsets = RELOCATE_SPREAD * _offsets(model, sources, generator)
+    shares = 1 + torch.bincount(sources, minlength=len(model))
+    copied = shares > 1
+    model.opacity_logits[copied] = _shared_opacity(model.opacity_logits[copied], shares[copied])
+    model.log_scales[copied] -= RELOCATE_LOG_SHRINK
+    for name in PARAMETERS:
+        parameter = model.get_parameter(name)
+        parameter[targets] = parameter[sources]
+        for moment in _moments(parameter, optimizer):
+            moment[targets] = 0
+    model.means[targets] += offsets
+
+
+@torch.no_grad()
+def reset_opacity(model: GaussianModel, optimizer: Optimizer | None, maximum: float) -> None:
+    """Cap all opacities at `maximum`, in (0, 1), and forget their moments, so that the useless ones stay low."""
+    model.opacity_logits.clamp_(max=torch.logit(torch.tensor(maximum)).item())
+    for moment in _moments(model.opacity_logits, optimizer):
+        moment.zero_()
+
+
+@torch.no_grad()
+def decay_opacity(model: GaussianModel, amount: float, floor: float) -> None:
+    """Lower all opacities by `amount`, but not below `floor`; one that is lower already is not raised."""
+    opacities = model.opacity_logits.sigmoid()
+    lowered = torch.logit((opacities - amount).clamp_min(floor))
+    model.opacity_logits.copy_(torch.where(opacities > floor, lowered, model.opacity_logits))
+
+
+def _take(model: GaussianModel, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
+    return {name: model.get_parameter(name).detach()[rows] for name in PARAMETERS}
+
+
+def _offsets(model: GaussianModel, rows: Int[Tensor, " M"], generator: torch.Generator) -> Float[Tensor, "M 3"]:
+    """Draws from the given Gaussians, relative to their centres."""
+    with torch.no_grad():
+        local = torch.randn(len(rows), 3, generator=generator).to(model.means) * model.log_scales[rows].exp()
+        return quat_rotate(model.quats[rows], local)
+
+
+def _shared_opacity(logits: Float[Tensor, " M"], shares: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Logits of the opacity o' with 1 - (1 - o')^shares = o, kept in [0.01, 0.99] so that the logit can move again."""
+    transparency = torch.sigmoid(-logits.detach()).clamp_min(0.005)
+    return torch.logit((1 - transparency.pow(1 / shares)).clamp(0.01, 0.99))
+
+
+def _moments(parameter: Tensor, optimizer: Optimizer | None) -> list[Tensor]:
+    """The optimiser's per-element averages of a parameter; none before its first step."""
+    state = {} if optimizer is None else optimizer.state.get(parameter, {})
+    return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]

@@ -1,0 +1,148 @@
+"""Where Gaussians start: the visual hull of masks, a ball, or a given point cloud."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kg4d.gaussians.neighbours import nearest_neighbours
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+
+
+class InitKind(StrEnum):
+    """Source of the first points."""
+
+    AUTO = "auto"
+    HULL = "hull"
+    BALL = "ball"
+    POINTS = "points"
+
+
+@dataclass
+class GaussiansConfig:
+    """The first Gaussians.
+
+    Attributes:
+        count: How many. A point cloud with more is thinned to that number.
+        init: Where they start; `auto` is the hull where there are at least two views, else the ball.
+        ball_radius: Radius of the ball, world units.
+        hull_resolution: Voxels along each axis of the hull's grid.
+        hull_half_extent: Half the side of that grid, world units, centred at the origin.
+        points: The point cloud (.ply or .npy) of `init: points`.
+        initial_opacity: First opacity; None is 0.5, but 0.1 in a ball, where most are off the surface.
+        isotropic: One scale for all three axes.
+    """
+
+    count: int = 5000
+    init: InitKind = InitKind.AUTO
+    ball_radius: float = 0.5
+    hull_resolution: int = 96
+    hull_half_extent: float = 0.85
+    points: str | None = None
+    initial_opacity: float | None = None
+    isotropic: bool = False
+
+
+def ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "count 3"]:
+    """Points spread uniformly over the inside of a ball at the origin."""
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return directions * radius * torch.rand(count, 1, generator=generator).pow(1 / 3)
+
+
+@torch.no_grad()
+def visual_hull(
+    cameras: Cameras,
+    alphas: Float[Tensor, "R H W 1"],
+    count: int,
+    generator: torch.Generator,
+    *,
+    resolution: int = 96,
+    half_extent: float = 0.85,
+    threshold: float = 0.5,
+) -> Float[Tensor, "count 3"]:
+    """Draw points near the surface of the space that every mask covers.
+
+    A voxel of a cube at the origin is inside when its centre projects into all masks; a voxel that no mask shows is
+    outside. Points are drawn uniformly within the inside voxels that touch the outside.
+
+    Args:
+        cameras: The R views, all of one moment.
+        alphas: Their mattes in [0, 1].
+        count: Points to draw.
+        generator: Source of randomness.
+        resolution: Voxels along each axis of the cube.
+        half_extent: Half the side of the cube, world units.
+        threshold: A pixel is covered where its matte is above this.
+
+    Raises:
+        ValueError: There are fewer than two views, or no voxel is inside all masks.
+    """
+    if len(cameras) < 2:
+        raise ValueError(f"a visual hull needs at least two views, got {len(cameras)}")
+    inside = _carve(cameras, alphas, resolution, half_extent, threshold)
+    outside = (~inside).float()[None, None]
+    padded = torch.nn.functional.pad(outside, (1,) * 6, value=1.0)
+    surface = inside & (torch.nn.functional.max_pool3d(padded, 3, stride=1)[0, 0] > 0)
+    voxels = surface.nonzero().cpu()
+    if not len(voxels):
+        raise ValueError("the visual hull is empty: the masks are blank, or they and the cameras do not agree")
+    chosen = voxels[torch.randint(len(voxels), (count,), generator=generator)]
+    cells = chosen + torch.rand(count, 3, generator=generator)
+    return cells * (2 * half_extent / resolution) - half_extent
+
+
+def _carve(
+    cameras: Cameras, alphas: Tensor, resolution: int, half_extent: float, threshold: float
+) -> Bool[Tensor, "X Y Z"]:
+    """Which voxels project into every mask. Works on the voxels still alive, so later views cost little."""
+    line = ((torch.arange(resolution) + 0.5) / resolution * 2 - 1) * half_extent
+    centers = torch.cartesian_prod(line, line, line).to(alphas.device)
+    alive = torch.arange(len(centers), device=alphas.device)
+    size = alphas.new_tensor([cameras.width, cameras.height])
+    for view in range(len(cameras)):
+        pixels, depths = cameras[view].project(centers[alive])
+        grid = (pixels / size * 2 - 1)[None]
+        matte = torch.nn.functional.grid_sample(alphas[view].permute(2, 0, 1)[None], grid, align_corners=False)
+        alive = alive[(matte.flatten() > threshold) & (depths[0] > 0)]
+    inside = torch.zeros(len(centers), dtype=torch.bool, device=alphas.device)
+    inside[alive] = True
+    return inside.view(resolution, resolution, resolution)
+
+
+def initial_state(
+    points: Float[Tensor, "N 3"],
+    colors: Float[Tensor, "N 3"] | None,
+    opacity: float,
+    keypoints: int,
+    generator: torch.Generator,
+) -> GaussianState:
+    """Round Gaussians, turned at random, that just overlap their neighbours; grey where no colours are given.
+
+    Args:
+        points: Centres, world units.
+        colors: RGB in [0, 1].
+        opacity: The same for all, in (0, 1).
+        keypoints: Number J of keypoint logits, which start at 0.
+        generator: Source of randomness.
+
+    Raises:
+        ValueError: There is no point, or the opacity is not in (0, 1).
+    """
+    count = len(points)
+    if not count or not 0 < opacity < 1:
+        raise ValueError(f"need points and an opacity in (0, 1), got {count} points and {opacity}")
+    # 0.8 of the mean distance to three neighbours: the splats of a surface close, and its edge is not blurred
+    spacing = nearest_neighbours(points, min(3, count - 1)).distances.mean(-1) if count > 1 else points.new_ones(1)
+    scales = 0.8 * spacing.clamp_min(1e-3)
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1)
+    return GaussianState(
+        means=points,
+        quats=quats.to(points),
+        scales=scales[:, None].repeat(1, 3),
+        opacities=points.new_full((count,), opacity),
+        colors=points.new_full((count, 3), 0.5) if colors is None else colors.to(points),
+        keypoint_logits=points.new_zeros(count, keypoints),
+    )

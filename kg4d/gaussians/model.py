@@ -1,0 +1,144 @@
+"""The Gaussians that training changes: raw, unbounded parameters whose number N may change from step to step."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kg4d.gaussians.state import GaussianState
+
+PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits")
+"""Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
+
+
+class GaussianModel(nn.Module):
+    """N Gaussians as one parameter per property, so that each can have its own learning rate.
+
+    An optimiser holds one group for each parameter. Edits of the number of Gaussians go through `replace_parameters`,
+    which keeps the optimiser in step; every other tensor of a model (networks, grids) must not be indexed by Gaussian.
+
+    Attributes:
+        means: (N, 3), world units.
+        quats: (N, 4), (w, x, y, z), not normalised.
+        log_scales: (N, 3), or (N, 1) for Gaussians that are kept isotropic.
+        opacity_logits: (N,).
+        colors: (N, 3), as rendered.
+        keypoint_logits: (N, J).
+    """
+
+    means: nn.Parameter
+    quats: nn.Parameter
+    log_scales: nn.Parameter
+    opacity_logits: nn.Parameter
+    colors: nn.Parameter
+    keypoint_logits: nn.Parameter
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        """Copy `values`, one tensor for each name in `PARAMETERS`.
+
+        Raises:
+            ValueError: A name is missing or unknown, or the tensors differ in their number of rows.
+        """
+        super().__init__()
+        if set(values) != set(PARAMETERS):
+            raise ValueError(f"need exactly the parameters {', '.join(PARAMETERS)}, got {', '.join(values)}")
+        _common_length(values)
+        for name in PARAMETERS:
+            self.register_parameter(name, nn.Parameter(values[name].detach().clone().contiguous()))
+
+    @classmethod
+    def from_state(cls, state: GaussianState, isotropic: bool = False) -> Self:
+        """The raw parameters of activated Gaussians; `isotropic` ties the three scales at their geometric mean."""
+        log_scales = state.scales.log()
+        return cls(
+            {
+                "means": state.means,
+                "quats": state.quats,
+                "log_scales": log_scales.mean(-1, keepdim=True) if isotropic else log_scales,
+                "opacity_logits": torch.logit(state.opacities, eps=1e-6),
+                "colors": state.colors,
+                "keypoint_logits": state.keypoint_logits,
+            }
+        )
+
+    def state(self) -> GaussianState:
+        """The activated Gaussians, differentiable; quaternions are handed on as they are, not normalised."""
+        return GaussianState(
+            means=self.means,
+            quats=self.quats,
+            scales=self.log_scales.exp().expand(-1, 3),
+            opacities=self.opacity_logits.sigmoid(),
+            colors=self.colors,
+            keypoint_logits=self.keypoint_logits,
+        )
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @torch.no_grad()
+    def replace_parameters(
+        self,
+        values: Mapping[str, Tensor],
+        optimizer: Optimizer | None = None,
+        inherit: Int[Tensor, " M"] | None = None,
+    ) -> None:
+        """Put new `Parameter` objects in place of the named ones, here and in the optimiser that holds them.
+
+        Args:
+            values: New values by parameter name; after the call all parameters must have the same number of rows.
+            optimizer: Its groups get the new objects. Its step counts stay.
+            inherit: For each new row the old row whose moments (running averages) it takes over, or -1 to start from
+                zero. All start from zero when None.
+
+        Raises:
+            ValueError: A name is unknown, or the numbers of rows would differ.
+        """
+        if unknown := set(values) - set(PARAMETERS):
+            raise ValueError(f"unknown parameters {', '.join(sorted(unknown))}")
+        _common_length({name: values.get(name, getattr(self, name)) for name in PARAMETERS})
+        for name, value in values.items():
+            old = self.get_parameter(name)
+            new = nn.Parameter(value.detach().clone().contiguous(), requires_grad=old.requires_grad)
+            setattr(self, name, new)
+            if optimizer is not None:
+                _swap(optimizer, old, new, inherit)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over the checkpoint's number of Gaussians; the `Parameter` objects stay, so optimisers keep them."""
+        for name in PARAMETERS:
+            value, own = state_dict.get(prefix + name), self.get_parameter(name)
+            if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:] and len(value) != len(own):
+                own.data, own.grad = own.data.new_empty(value.shape), None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _common_length(values: Mapping[str, Tensor]) -> int:
+    lengths = {name: value.shape[0] for name, value in values.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"all parameters need the same number of rows, got {lengths}")
+    return next(iter(lengths.values()))
+
+
+def _swap(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, inherit: Tensor | None) -> None:
+    """Let `optimizer` train `new` instead of `old`; a parameter that it does not hold is left alone."""
+    for group in optimizer.param_groups:
+        for index, parameter in enumerate(group["params"]):
+            if parameter is old:
+                group["params"][index] = new
+    state = optimizer.state.pop(old, None)
+    if state is not None:
+        optimizer.state[new] = {
+            key: _rows(value, new, inherit) if isinstance(value, Tensor) and value.shape == old.shape else value
+            for key, value in state.items()
+        }
+
+
+def _rows(moment: Tensor, new: nn.Parameter, inherit: Tensor | None) -> Tensor:
+    if inherit is None:
+        return torch.zeros_like(new, requires_grad=False)
+    rows = moment[inherit.clamp_min(0)]
+    rows[inherit < 0] = 0
+    return rows

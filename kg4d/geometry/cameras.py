@@ -1,0 +1,67 @@
+"""Pinhole cameras in OpenCV axes: +X right, +Y down, +Z forward; world-to-camera matrices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Projected(NamedTuple):
+    """Where points land on the images of a set of cameras."""
+
+    pixels: Float[Tensor, " C *points 2"]  # (x right, y down); the centre of the top left pixel is (0.5, 0.5)
+    depths: Float[Tensor, " C *points"]  # z in camera space, world units; <= 0 is behind the camera
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A set of C pinhole cameras that share one image size.
+
+    Attributes:
+        viewmats: World-to-camera, OpenCV axes, last row (0, 0, 0, 1).
+        Ks: Intrinsics in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
+    """
+
+    viewmats: Float[Tensor, "C 4 4"]
+    Ks: Float[Tensor, "C 3 3"]
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Int[Tensor, " n"]) -> "Cameras":
+        """Pick cameras; a single index keeps the leading axis, so the result always is a set."""
+        if isinstance(index, int):
+            index = [index]
+        return replace(self, viewmats=self.viewmats[index], Ks=self.Ks[index])
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """Move both matrices to `device`."""
+        return replace(self, viewmats=self.viewmats.to(device), Ks=self.Ks.to(device))
+
+    @property
+    def centers(self) -> Float[Tensor, "C 3"]:
+        """Camera positions in world units."""
+        rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
+        return -(rotation.mT @ translation[..., None])[..., 0]
+
+    def project(self, points: Float[Tensor, "*points 3"]) -> Projected:
+        """Project world points into every camera (differentiable; depth is floored at 1e-6 in the division)."""
+        flat = points.reshape(-1, 3)
+        local = flat @ self.viewmats[:, :3, :3].mT + self.viewmats[:, None, :3, 3]
+        depths = local[..., 2]
+        image = local @ self.Ks.mT
+        pixels = image[..., :2] / depths.clamp_min(1e-6)[..., None]
+        shape = (len(self), *points.shape[:-1])
+        return Projected(pixels.reshape(*shape, 2), depths.reshape(shape))
+
+    def resized(self, width: int, height: int) -> "Cameras":
+        """The same views on another pixel grid."""
+        scale = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
+        return replace(self, Ks=self.Ks * scale[:, None], width=width, height=height)

@@ -1,0 +1,91 @@
+"""Perspective projection of 3D Gaussians to 2D Gaussians in the image (EWA splatting).
+
+Source: Zwicker et al. 2002, "EWA splatting", in the form of gsplat 1.5: the same clamp and the same dilation, so that
+losses on these 2D Gaussians see what the renderers draw. KG4D writes one constant 2x3 matrix Q for all Gaussians
+(section 4.3); it is several pixels off at the camera distances used here, so each Gaussian has its own Jacobian.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.geometry.rotations import quat_to_matrix
+
+_MIN_DEPTH = 0.01  # the near plane of the renderers: what is nearer is never drawn, here it only must stay finite
+
+
+class Gaussians2D(NamedTuple):
+    """Gaussians in the image plane."""
+
+    means: Float[Tensor, "*batch 2"]  # px, (x right, y down); the centre of the top left pixel is (0.5, 0.5)
+    covs: Float[Tensor, "*batch 2 2"]  # px², symmetric
+
+
+def projection_factor(
+    means: Float[Tensor, "*batch 3"],
+    quats: Float[Tensor, "*batch 4"],
+    scales: Float[Tensor, "*batch 3"],
+    viewmat: Float[Tensor, "4 4"],
+    K: Float[Tensor, "3 3"],
+    width: int,
+    height: int,
+) -> Float[Tensor, "*batch 2 3"]:
+    """The matrix M = J W R diag(s), px, with which a Gaussian's own unit normal noise moves its pixel: cov = M Mᵀ.
+
+    J is the Jacobian of the perspective division at the centre, W the rotation of the camera, R and s rotation and
+    scales of the Gaussian. Inside J, x/z and y/z are clamped to the image widened by 15 % of its extent on each side.
+    """
+    rotation, local = viewmat[:3, :3], _to_camera(means, viewmat)
+    jacobian = _perspective_jacobian(local, K, width, height)
+    return jacobian @ rotation @ (quat_to_matrix(quats) * scales[..., None, :])
+
+
+def project_gaussians(
+    means: Float[Tensor, "*batch 3"],
+    quats: Float[Tensor, "*batch 4"],
+    scales: Float[Tensor, "*batch 3"],
+    viewmat: Float[Tensor, "4 4"],
+    K: Float[Tensor, "3 3"],
+    width: int,
+    height: int,
+    *,
+    eps2d: float = 0.3,
+) -> Gaussians2D:
+    """Project Gaussians into one camera, differentiably.
+
+    Args:
+        means: Centres, world units. Depths below 0.01 are taken as 0.01; check them before trusting the result.
+        quats: Rotations (w, x, y, z), any norm but zero.
+        scales: Standard deviations along the local axes, world units.
+        viewmat: World-to-camera matrix, OpenCV axes.
+        K: Intrinsics in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
+        eps2d: Variance added to both axes, px², as the renderers do.
+
+    Returns:
+        Centres and covariances in pixels.
+    """
+    local = _to_camera(means, viewmat)
+    pixels = (local @ K.mT)[..., :2] / local[..., 2:]
+    factor = projection_factor(means, quats, scales, viewmat, K, width, height)
+    dilation = eps2d * torch.eye(2, dtype=means.dtype, device=means.device)
+    return Gaussians2D(pixels, factor @ factor.mT + dilation)
+
+
+def _to_camera(means: Float[Tensor, "*batch 3"], viewmat: Float[Tensor, "4 4"]) -> Float[Tensor, "*batch 3"]:
+    local = means @ viewmat[:3, :3].mT + viewmat[:3, 3]
+    return torch.cat([local[..., :2], local[..., 2:].clamp_min(_MIN_DEPTH)], dim=-1)
+
+
+def _perspective_jacobian(
+    local: Float[Tensor, "*batch 3"], K: Float[Tensor, "3 3"], width: int, height: int
+) -> Float[Tensor, "*batch 2 3"]:
+    """d pixel / d camera-space point, at directions clamped as gsplat does."""
+    size, focal, center = K.new_tensor([width, height]), K.diagonal()[:2], K[:2, 2]
+    margin = 0.3 * size / (2 * focal)
+    z = local[..., 2:]
+    slope = (local[..., :2] / z).clamp(-center / focal - margin, (size - center) / focal + margin)
+    return torch.cat([torch.diag_embed(focal / z), (-focal * slope / z)[..., None]], dim=-1)

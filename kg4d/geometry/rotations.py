@@ -1,0 +1,80 @@
+"""Rotations as quaternions (w, x, y, z) and as matrices.
+
+Quaternions come from an optimiser, so every function that reads one as a rotation normalises it first.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def quat_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*#batch 4"]:
+    """Hamilton product: the rotation that applies `b` first, then `a`. Norms multiply.
+
+    >>> quat_multiply(torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0, 0.0]))  # i j = k
+    tensor([0., 0., 0., 1.])
+    """
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        dim=-1,
+    )
+
+
+def quat_conjugate(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """The inverse rotation; it has the norm of `q`."""
+    return torch.cat([q[..., :1], -q[..., 1:]], dim=-1)
+
+
+def quat_rotate(q: Float[Tensor, "*#batch 4"], v: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
+    """Rotate vectors by quaternions of any norm but zero."""
+    q = normalize(q, dim=-1)
+    w, axis = q[..., :1], q[..., 1:]
+    twist = 2 * _cross(axis, v)
+    return v + w * twist + _cross(axis, twist)
+
+
+def quat_to_matrix(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of quaternions of any norm but zero; they act on column vectors."""
+    w, x, y, z = normalize(q, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def matrix_to_quat(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions with w >= 0 of rotation matrices.
+
+    The entries of R give the matrix 4 q qᵀ linearly; each of its rows is a multiple of q, and the one with the largest
+    diagonal entry has norm >= 2, so neither the value nor the gradient is ever singular (also at half turns).
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(-2))
+    outer = torch.stack(
+        [
+            torch.stack([1 + a + e + i, h - f, c - g, d - b], dim=-1),
+            torch.stack([h - f, 1 + a - e - i, b + d, c + g], dim=-1),
+            torch.stack([c - g, b + d, 1 - a + e - i, f + h], dim=-1),
+            torch.stack([d - b, c + g, f + h, 1 - a - e + i], dim=-1),
+        ],
+        dim=-2,
+    )
+    largest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    q = normalize(outer.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4))[..., 0, :], dim=-1)
+    return torch.where(q[..., :1] < 0, -q, q)
+
+
+def _cross(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
+    """Cross product that broadcasts over any leading axes (torch's wants as many on both sides)."""
+    ax, ay, az = a.unbind(-1)
+    bx, by, bz = b.unbind(-1)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], dim=-1)

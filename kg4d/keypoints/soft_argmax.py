@@ -1,0 +1,107 @@
+r"""Coordinates from heatmaps (KG4D eq. 8), with the confidence that goes with them.
+
+Eq. 8 takes a softmax "per axis" and does not say how the other axis is removed first. The choice decides whether it
+works, so every reading is here by name. `JOINT` is the default: removing the other axis with logsumexp makes the
+per-axis softmax exactly the marginal of the softmax over all pixels,
+
+.. math:: softmax_x(LSE_y(M / \tau)) = \sum_y softmax_{xy}(M / \tau),
+
+and the gradient of a coordinate is :math:`\partial x / \partial M_p = \pi_p (x_p - x) / \tau` with :math:`\pi` the
+joint softmax: alive for a flat map (zero logits can learn), dead for a delta (no temperature below 0.02).
+
+What no reading can do: a flat map reads as the image centre, two equal peaks as their midpoint, and a keypoint outside
+the image as something inside. `std` and `entropy` tell these apart from a sharp peak. The peak wins over the background
+when (peak - background) / temperature is at least about ln(100 H W / pixels of the blob).
+"""
+
+import math
+from enum import StrEnum
+from typing import NamedTuple, assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class KeypointReading(StrEnum):
+    """How a map becomes one distribution per axis."""
+
+    JOINT = "joint"  # marginals of the softmax over all pixels (DSNT)
+    SEPARABLE = "separable"  # sum over the other axis, then softmax: sharp, but the scale grows with the blob
+    MAX = "max"  # maximum over the other axis, then softmax: sparse gradient
+    MEAN = "mean"  # mean over the other axis, then softmax: needs a temperature near 1 / H to leave the centre
+    LITERAL = "literal"  # softmax of every row and column, then mean: empty rows vote for the centre
+    MASS = "mass"  # the map itself is the density: no softmax, no temperature, negative values count as 0
+
+
+class KeypointCoordinates(NamedTuple):
+    """One point per map."""
+
+    pixels: Float[Tensor, "*batch 2"]  # (x right, y down), px; the centre of the top left pixel is (0.5, 0.5)
+    std: Float[Tensor, "*batch"]  # px, sqrt(var x + var y), detached; about 0.4 of the image side for a flat map
+    entropy: Float[Tensor, "*batch"]  # of the two marginals, in [0, 1], detached; 0 is a delta, 1 is a flat map
+
+
+def soft_argmax(
+    logits: Float[Tensor, "*batch H W"],
+    *,
+    temperature: float,
+    reading: KeypointReading = KeypointReading.JOINT,
+) -> KeypointCoordinates:
+    """Expected position under the distribution that a heatmap stands for, computed in float32 or wider.
+
+    Args:
+        logits: Heatmaps M; larger is more likely. Adding a constant changes nothing (except for `MASS`).
+        temperature: Divides the maps before the softmax, > 0, in their unit.
+        reading: How the map becomes a distribution.
+
+    Raises:
+        ValueError: The temperature is not positive.
+
+    >>> M = torch.zeros(4, 6)
+    >>> M[1, 4] = 1.0
+    >>> soft_argmax(M, temperature=0.02).pixels
+    tensor([4.5000, 1.5000])
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    height, width = logits.shape[-2:]
+    x = torch.arange(width, dtype=logits.dtype, device=logits.device) + 0.5
+    y = torch.arange(height, dtype=logits.dtype, device=logits.device) + 0.5
+    px, py = _marginals(logits, temperature, reading)
+    pixels = torch.stack([(px * x).sum(-1), (py * y).sum(-1)], dim=-1)
+    with torch.no_grad():
+        variance = (px * (x - pixels[..., :1]).square()).sum(-1) + (py * (y - pixels[..., 1:]).square()).sum(-1)
+        entropy = torch.special.entr(px).sum(-1) + torch.special.entr(py).sum(-1)
+        entropy = entropy / math.log(max(height * width, 2))
+    return KeypointCoordinates(pixels, variance.sqrt(), entropy)
+
+
+def _marginals(
+    logits: Float[Tensor, "*batch H W"], temperature: float, reading: KeypointReading
+) -> tuple[Float[Tensor, "*batch W"], Float[Tensor, "*batch H"]]:
+    """Distributions over columns and over rows."""
+    scaled = logits / temperature
+    match reading:
+        case KeypointReading.JOINT:
+            return scaled.logsumexp(-2).softmax(-1), scaled.logsumexp(-1).softmax(-1)
+        case KeypointReading.SEPARABLE:
+            return scaled.sum(-2).softmax(-1), scaled.sum(-1).softmax(-1)
+        case KeypointReading.MAX:
+            return scaled.amax(-2).softmax(-1), scaled.amax(-1).softmax(-1)
+        case KeypointReading.MEAN:
+            return scaled.mean(-2).softmax(-1), scaled.mean(-1).softmax(-1)
+        case KeypointReading.LITERAL:
+            return scaled.softmax(-1).mean(-2), scaled.softmax(-2).mean(-1)
+        case KeypointReading.MASS:
+            density = logits.clamp_min(0)
+            return _normalised(density.sum(-2)), _normalised(density.sum(-1))
+        case _:
+            assert_never(reading)
+
+
+def _normalised(mass: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """Divide by the sum; an empty row becomes uniform, as it does under a softmax."""
+    total = mass.sum(-1, keepdim=True)
+    return torch.where(total > 1e-12, mass / total.clamp_min(1e-12), 1 / mass.shape[-1])

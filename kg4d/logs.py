@@ -1,0 +1,66 @@
+"""Where log lines go: briefly to the terminal, with everything to the `log.txt` of a run."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOGGER = logging.getLogger("kg4d")
+TRACEBACK_NOTE = "traceback in "  # how an exception's note that names its log begins
+
+
+class _Console(logging.Formatter):
+    """The bare message, after the level where it is not plain information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if record.levelno == logging.INFO else f"{record.levelname.lower()}: {message}"
+
+
+def log_to_console(debug: bool = False) -> None:
+    """Show the package's log lines on stdout (stderr is for what went wrong); a second call replaces the first.
+
+    Args:
+        debug: Show all levels, not only information and worse.
+    """
+    for handler in [handler for handler in _LOGGER.handlers if isinstance(handler.formatter, _Console)]:
+        _LOGGER.removeHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(_Console())
+    console.setLevel(logging.DEBUG if debug else logging.INFO)
+    _LOGGER.addHandler(console)
+    _LOGGER.setLevel(logging.DEBUG)
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Append all levels, other libraries' warnings and the traceback of what ends the block to a file.
+
+    An exception leaves with a note that names the file; `cli.run` passes it on to the person.
+
+    Args:
+        path: File to append to; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    lightning = logging.getLogger("lightning.pytorch")
+    loggers = [logging.getLogger()] if lightning.propagate else [logging.getLogger(), lightning]
+    level = _LOGGER.level
+    _LOGGER.setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(file)
+    try:
+        yield
+    except BaseException as error:
+        _LOGGER.debug("ended by %s", type(error).__name__, exc_info=True)  # debug: not for the terminal
+        error.add_note(f"{TRACEBACK_NOTE}{path}")
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(file)
+        logging.captureWarnings(False)
+        _LOGGER.setLevel(level)
+        file.close()

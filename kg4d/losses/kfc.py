@@ -1,0 +1,90 @@
+"""Keypoint Feature Calibration: the model's keypoints, read as heatmaps or as barycentres, must fall on the reference ones.
+
+Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). All errors are in units of the longer image side, so that
+weights carry over between image sizes.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
+from kg4d.render.base import Renderer
+
+
+class KfcMode(str, Enum):
+    """How the model's keypoints are read off it."""
+
+    BARYCENTRE = "barycentre"  # projected centre of the Gaussians, weighted by softmax over N of P: amodal, no render
+    HEATMAP = "heatmap"  # P rendered as J channels, then soft-argmax (KG4D eq. 7-8): sees what the image sees
+
+
+@dataclass
+class KfcConfig:
+    """Keypoint Feature Calibration.
+
+    Attributes:
+        weight: Factor of the loss (KG4D: 100); 0 switches it off in both stages.
+        mode: Reading of the keypoints.
+        temperature: Softmax temperature, over the image (heatmap) or over the Gaussians (barycentre).
+        reading: Reduction of a heatmap to a point (the paper leaves it open).
+        background_logit: Logit where nothing covers (heatmap); far below any Gaussian's.
+        heatmap_scale: Side of the heatmaps as a share of the image's.
+        detach_geometry: Let the loss move only the features P in the static stage.
+        compactness: Weight of the spread of each keypoint's Gaussians around their barycentre.
+        seed_sigma: Width of the seeds of P around the triangulated keypoints, world units.
+        learning_rate: Adam rate of P in the static stage.
+        warmup: Share of the dynamic stage over which the weight grows from 0.
+        freeze_after: Share of the static stage after which P no longer moves (1: never).
+    """
+
+    weight: float = 100.0
+    mode: KfcMode = KfcMode.BARYCENTRE
+    temperature: float = 0.1
+    reading: KeypointReading = KeypointReading.joint
+    background_logit: float = -10.0
+    heatmap_scale: float = 0.25
+    detach_geometry: bool = True
+    compactness: float = 1.0
+    seed_sigma: float = 0.05
+    learning_rate: float = 0.05
+    warmup: float = 0.1
+    freeze_after: float = 1.0
+
+
+def keypoint_loss(
+    predicted: Float[Tensor, "B J 2"], target: Float[Tensor, "B J 2"], weights: Float[Tensor, "B J"], extent_px: float
+) -> Float[Tensor, ""]:
+    """Weighted mean squared distance in units of `extent_px` (KG4D eq. 9); 0 where every weight is 0.
+
+    Targets whose weight is 0 may be anything, NaN included.
+    """
+    offset = (predicted - target).masked_fill(weights[..., None] == 0, 0.0) / extent_px
+    return (weights * offset.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
+
+
+def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:
+    """Pixels of the b-th set of points in the b-th camera."""
+    local = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]
+    image = local @ cameras.Ks.mT
+    return image[..., :2] / local[..., 2:].clamp_min(1e-6)
+
+
+def heatmap_keypoints(
+    renderer: Renderer, gaussians: GaussianState, cameras: Cameras, config: KfcConfig
+) -> Float[Tensor, "C J 2"]:
+    """Keypoint pixels read off rendered heatmaps (KG4D eq. 7 and 8), in the pixels of `cameras`.
+
+    The coverage that fills in the background logit is detached: raising it would otherwise be a shortcut.
+    """
+    small = cameras.resized(
+        max(1, round(cameras.width * config.heatmap_scale)), max(1, round(cameras.height * config.heatmap_scale))
+    )
+    output = renderer(gaussians, small, features=gaussians.keypoint_logits)
+    logits = output.image + (1 - output.alpha.detach()) * config.background_logit
+    read = soft_argmax(logits.movedim(-1, 1), temperature=config.temperature, reading=config.reading)
+    return read.pixels * read.pixels.new_tensor([cameras.width / small.width, cameras.height / small.height])

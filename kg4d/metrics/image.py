@@ -1,0 +1,139 @@
+"""Image quality, one value an image: PSNR, PSNR around the object, SSIM, MS-SSIM.
+
+Every function takes batches of RGB images in [0, 1] and returns (B,), so that averaging is the caller's choice.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
+
+from kg4d.metrics.running import RunningMean
+
+MSE_FLOOR = 1e-10  # identical images then score 100 dB instead of infinity, and means stay finite
+SSIM_WINDOW = 11  # side of the Gaussian window with sigma 1.5: Wang et al. 2004, "Image quality assessment"
+MS_SSIM_SCALES = 5
+
+
+def psnr(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """Peak signal to noise ratio in dB, for a peak of 1. Identical images score 100 dB.
+
+    >>> psnr(torch.full((1, 3, 2, 2), 0.6), torch.full((1, 3, 2, 2), 0.5)).round(decimals=3)
+    tensor([20.])
+    """
+    return _decibel((pred - target).square().mean((1, 2, 3)))
+
+
+def masked_psnr(
+    pred: Float[Tensor, "B 3 H W"],
+    target: Float[Tensor, "B 3 H W"],
+    mask: Bool[Tensor, "B 1 H W"],
+) -> Float[Tensor, " B"]:
+    """PSNR over the pixels of `mask` alone; NaN for an image whose mask is empty.
+
+    A white background is trivially right and inflates plain PSNR; `object_mask` gives the usual mask.
+    """
+    squared = ((pred - target).square() * mask).sum((1, 2, 3))
+    count = 3 * mask.sum((1, 2, 3))
+    return torch.where(count > 0, _decibel(squared / count.clamp_min(1)), torch.nan)
+
+
+def object_mask(alpha: Float[Tensor, "B 1 H W"], dilation: int = 8) -> Bool[Tensor, "B 1 H W"]:
+    """The object's pixels (alpha > 0.5) grown by a square of `dilation` px on each side.
+
+    Args:
+        alpha: True coverage in [0, 1].
+        dilation: Reach in px, >= 0 (Chebyshev distance).
+
+    Raises:
+        ValueError: `dilation` is negative.
+
+    >>> object_mask(torch.eye(5)[None, None] * torch.arange(5).eq(2), 1).int()[0, 0].tolist()
+    [[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
+    """
+    if dilation < 0:
+        raise ValueError(f"need dilation >= 0, got {dilation}")
+    solid = (alpha > 0.5).to(torch.float32)
+    return F.max_pool2d(solid, 2 * dilation + 1, stride=1, padding=dilation) > 0
+
+
+def ssim(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """Structural similarity, at most 1: Gaussian window (11 px, sigma 1.5), data range 1, mean over pixels, channels.
+
+    Raises:
+        ValueError: The images are smaller than the window.
+    """
+    _check_size("SSIM", pred, SSIM_WINDOW)
+    values = structural_similarity_index_measure(pred, target, data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)  # a tuple only when the full image is asked for
+    return values.reshape(-1)
+
+
+def ms_ssim(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """SSIM over five scales, in [0, 1] (Wang et al. 2003), with the usual exponents.
+
+    Raises:
+        ValueError: The images are too small for five scales (176 px and more are enough).
+    """
+    _check_size("MS-SSIM", pred, SSIM_WINDOW * 2 ** (MS_SSIM_SCALES - 1))
+    values = multiscale_structural_similarity_index_measure(pred, target, data_range=1.0, reduction="none")
+    return values.reshape(-1)
+
+
+def _decibel(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    return -10 * mse.clamp_min(MSE_FLOOR).log10()
+
+
+def _check_size(name: str, images: Float[Tensor, "B 3 H W"], minimum: int) -> None:
+    height, width = images.shape[-2:]
+    if min(height, width) < minimum:
+        raise ValueError(f"{name} needs images of at least {minimum} px, got {width} x {height}")
+
+
+class PSNR(RunningMean):
+    """Mean of `psnr` over all images of all updates and processes."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add a batch."""
+        self.add(psnr(pred, target))
+
+
+class MaskedPSNR(RunningMean):
+    """Mean of `masked_psnr` over all images whose mask is not empty."""
+
+    higher_is_better = True
+
+    def update(
+        self,
+        pred: Float[Tensor, "B 3 H W"],
+        target: Float[Tensor, "B 3 H W"],
+        mask: Bool[Tensor, "B 1 H W"],
+    ) -> None:
+        """Add a batch."""
+        self.add(masked_psnr(pred, target, mask))
+
+
+class SSIM(RunningMean):
+    """Mean of `ssim` over all images of all updates and processes."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add a batch."""
+        self.add(ssim(pred, target))
+
+
+class MultiScaleSSIM(RunningMean):
+    """Mean of `ms_ssim` over all images of all updates and processes."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add a batch."""
+        self.add(ms_ssim(pred, target))

@@ -1,0 +1,99 @@
+"""LPIPS v0.1: the distance of deep features, weighted by heads that were fitted to human judgement.
+
+Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric", eq. 1.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Backbone(StrEnum):
+    """The network whose features are compared."""
+
+    ALEX = "alex"
+    VGG = "vgg"
+
+
+# (output channels, kernel, stride, padding) of each convolution; an int is a max-pool of that size with stride 2.
+ALEX_LAYERS = ((64, 11, 4, 2), 3, (192, 5, 1, 2), 3, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
+VGG_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+TAPS = {Backbone.ALEX: (0, 1, 2, 3, 4), Backbone.VGG: (1, 3, 6, 9, 12)}  # convolutions whose ReLU is compared
+
+
+def _layers(net: Backbone) -> tuple[int | tuple[int, int, int, int], ...]:
+    if net is Backbone.ALEX:
+        return ALEX_LAYERS
+    blocks = [[(width, 3, 1, 1) for width in widths] for widths in VGG_WIDTHS]
+    return tuple(layer for i, block in enumerate(blocks) for layer in ([2] if i else []) + block)
+
+
+class LPIPS(nn.Module):
+    """The network with its five heads; weights come from `load_state_dict`.
+
+    Args:
+        net: Backbone.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: Backbone) -> None:
+        super().__init__()
+        self.layers, self.taps = _layers(net), TAPS[net]
+        self.convs, channels = nn.ModuleList(), 3
+        for layer in self.layers:
+            if isinstance(layer, tuple):
+                width, kernel, stride, padding = layer
+                self.convs.append(nn.Conv2d(channels, width, kernel, stride, padding))
+                channels = width
+        widths = [layer[0] for layer in self.layers if isinstance(layer, tuple)]
+        self.heads = nn.ParameterList(nn.Parameter(torch.zeros(widths[tap])) for tap in self.taps)
+        # ImageNet mean and standard deviation, expressed for inputs in [-1, 1]
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None], persistent=False)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
+        """Activations at the five taps, each pixel scaled to unit length; `images` are in [-1, 1]."""
+        x, found, index = (images - self.shift) / self.scale, [], 0
+        for layer in self.layers:
+            if isinstance(layer, int):
+                x = F.max_pool2d(x, layer, stride=2)
+                continue
+            x = F.relu(self.convs[index](x))
+            if index in self.taps:
+                found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+            index += 1
+        return found
+
+    def forward(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+        """Distance >= 0 of each pair; images are in [-1, 1]."""
+        count = pred.shape[0]
+        total = pred.new_zeros(count)
+        for features, head in zip(self.features(torch.cat((pred, target))), self.heads, strict=True):
+            difference = (features[:count] - features[count:]).square().mean((2, 3))
+            total = total + difference @ head
+        return total
+
+
+def lpips_state(tree: Mapping[str, Any]) -> dict[str, Tensor]:
+    """State for `LPIPS` from the parameter tree of the flax implementation (kernels are HWIO there)."""
+    backbone = next(value for name, value in tree.items() if not name.startswith("NetLinLayer"))
+    state = {}
+    for index in range(len(backbone)):
+        layer = backbone[f"Conv_{index}"]
+        state[f"convs.{index}.weight"] = _tensor(layer["kernel"].transpose(3, 2, 0, 1))
+        state[f"convs.{index}.bias"] = _tensor(layer["bias"])
+    for index in range(len(tree) - 1):
+        state[f"heads.{index}"] = _tensor(tree[f"NetLinLayer_{index}"]["Conv_0"]["kernel"].reshape(-1))
+    return state
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

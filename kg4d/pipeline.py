@@ -1,0 +1,291 @@
+"""The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record.
+
+`fit` makes one run; `load_run` reads one back.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.config.schema import ExperimentConfig, ExportFormat
+from kg4d.data.dynamic import DynamicDataModule
+from kg4d.data.keypoint_choice import choose_keypoints
+from kg4d.data.refine import RefineDataModule
+from kg4d.data.scene import PosedImages, Scene, load_scene
+from kg4d.data.static import StaticDataModule, static_references
+from kg4d.data.synthetic import make_scene
+from kg4d.deform.build import build_deformation
+from kg4d.deform.static import StaticDeformation
+from kg4d.errors import InputError
+from kg4d.evaluation import evaluate_model
+from kg4d.fitted import FittedModel
+from kg4d.gaussians.build import build_gaussians
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.state import GaussianState
+from kg4d.logs import log_to_file
+from kg4d.metrics.protocols import get_protocol
+from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.products import export, write_preview
+from kg4d.render.base import Renderer
+from kg4d.render.build import build_renderer
+from kg4d.runs import RunFolder, environment, peak_memory_bytes, variant_of
+from kg4d.stages.base import Stage
+from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from kg4d.stages.refine import RefineStage
+from kg4d.stages.runner import StageData, StageRecord, run_stage
+from kg4d.stages.seeding import seed_keypoints
+from kg4d.stages.static import StaticStage
+from kg4d.tracking import StageLogger, Tracker
+
+_log = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
+
+T = TypeVar("T")
+
+
+def fit(config: ExperimentConfig, *, resume: bool = False) -> Path:
+    """Fit one scene under one configuration; returns the run folder.
+
+    Args:
+        config: A single run: its `seed`, and at most one entry in `variants`, which names it.
+        resume: Go on with the run in that folder: finished stages are loaded, the one cut short goes on from its last
+            checkpoint, and a run that is done stays as it is.
+
+    Raises:
+        InputError: The configuration or the scene is wrong.
+        KeyboardInterrupt: A signal came; a checkpoint was written.
+    """
+    folder = RunFolder.of(config)
+    folder.begin(config, resume)
+    if folder.metrics.exists() and folder.record.exists():
+        _log.info("%s: already done", folder.path)
+        return folder.path
+    with log_to_file(folder.log), Tracker.of(config, folder.path) as tracker:
+        _Fit(config, folder, tracker).run()
+    return folder.path
+
+
+class _Fit:
+    """One fit while it runs."""
+
+    def __init__(self, config: ExperimentConfig, folder: RunFolder, tracker: Tracker) -> None:
+        self.config, self.folder, self.tracker = config, folder, tracker
+        self.stages: dict[str, StageRecord] = {}
+        self.seconds: dict[str, float] = {}
+        begin = time.perf_counter()
+        lightning.seed_everything(config.seed, verbose=False)
+        self.renderer = build_renderer(config.renderer.kind, config.renderer.threads)
+        self.scene = build_scene(config, self.renderer)
+        self.background = torch.tensor(config.background, device=self.renderer.device)
+        self.seconds["setup"] = time.perf_counter() - begin
+
+    def run(self) -> None:
+        """KG4D figure 2, from left to right."""
+        begin = time.perf_counter()
+        model, parents = self._initial_gaussians()
+        self._fit_static(model)
+        deformation = build_run_deformation(self.config, model)
+        self._fit_dynamic(model, deformation, parents)
+        self._fit_refine(model, deformation)
+        fitted = self._fitted(model, deformation)
+        evaluation = self._timed("evaluation", lambda: self._evaluate(fitted))
+        self._timed("export", lambda: self._export(fitted))
+        self.seconds["total"] = self.seconds["setup"] + time.perf_counter() - begin
+        self._record()
+        write_metrics_json(self.folder.metrics, evaluation, get_protocol(self.config.evaluation.protocol))
+
+    def _initial_gaussians(self) -> tuple[GaussianModel, Tensor]:
+        """The Gaussians before any training, with seeded keypoint features, and the skeleton between the keypoints."""
+        config, scene = self.config, self.scene
+        keypoints, ring = scene.keypoints, scene.ring  # masks of other moments would carve the moving parts away
+        model = build_gaussians(
+            config.gaussians,
+            None if ring is None else ring.cameras,
+            None if ring is None else ring.alphas,
+            0 if keypoints is None else len(keypoints.names),
+            torch.Generator().manual_seed(config.seed),
+        )
+        if keypoints is None:
+            return model.to(self.renderer.device), torch.zeros(0, dtype=torch.int64)
+        skeleton = seed_keypoints(model, ring, keypoints, config.kfc)
+        # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
+        used = replace(keypoints, weights=keypoints.weights * skeleton.known)
+        self.scene = replace(scene, keypoints=used)
+        return model.to(self.renderer.device), skeleton.parents
+
+    def _fit_static(self, model: GaussianModel) -> None:
+        config = self.config
+        stage = StaticStage(model, self.renderer, config.static, config.kfc, self.background, config.seed)
+        data = StaticDataModule(self.scene, config.static.data, self.background.cpu(), config.seed)
+        self._run(stage, data, lambda: self._fitted(model, StaticDeformation()), static_references(self.scene).images)
+
+    def _fit_dynamic(self, model: GaussianModel, deformation: nn.Module, parents: Tensor) -> None:
+        config = self.config
+        losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
+        stage = DynamicStage(
+            model, deformation, self.renderer, config.dynamic, losses, parents, self.background, config.seed
+        )
+        data = DynamicDataModule(self.scene, config.dynamic.data, self.background.cpu(), config.seed)
+        self._run(stage, data, lambda: self._fitted(model, deformation), self.scene.reference)
+
+    def _fit_refine(self, model: GaussianModel, deformation: nn.Module) -> None:
+        config = self.config
+        stage = RefineStage(model, deformation, self.renderer, config.refine, self.background, config.seed)
+        data = RefineDataModule(self.scene, config.refine.data, self.background.cpu(), config.seed)
+        self._run(stage, data, lambda: self._fitted(model, deformation), self.scene.reference)
+
+    def _fitted(self, model: GaussianModel, deformation: nn.Module) -> FittedModel:
+        temperature = self.config.kfc.temperature
+        return FittedModel(model.state().detach(), deformation, self.renderer, self.background, temperature)
+
+    def _run(self, stage: Stage[Any], data: StageData, fitted: Callable[[], FittedModel], shown: PosedImages) -> None:
+        """Run a stage, with previews of what `fitted` gives against the images in `shown`."""
+
+        def draw(step: int) -> None:
+            path = self.folder.previews / f"{stage.name}_{step:05d}.png"
+            picture = write_preview(path, fitted(), shown)
+            self.tracker.image(f"preview/{stage.name}", picture, step)
+
+        _log.info("%s: %d steps", stage.name, stage.steps)
+        self.stages[stage.name] = run_stage(
+            stage,
+            data,
+            folder=self.folder.checkpoints,
+            config=self.config.trainer,
+            logger=StageLogger(self.tracker, stage.name),
+            draw=draw,
+        )
+
+    def _timed(self, name: str, call: Callable[[], T]) -> T:
+        begin = time.perf_counter()
+        result = call()
+        self.seconds[name] = time.perf_counter() - begin
+        return result
+
+    def _evaluate(self, fitted: FittedModel) -> Evaluation:
+        evaluation = evaluate_model(fitted, self.scene, get_protocol(self.config.evaluation.protocol))
+        for key, reason in evaluation.skipped.items():
+            _log.info("%s is not measured: %s", key, reason)
+        self.tracker.summary(evaluation.metrics)
+        return evaluation
+
+    def _export(self, fitted: FittedModel) -> None:
+        config = self.config.export
+        written = export(config.formats, self.folder.export, fitted, self.scene, config.fps)
+        for path in written.get(ExportFormat.MP4.value, []):
+            self.tracker.video(f"video/{path.stem}", path)
+
+    def _record(self) -> None:
+        self.folder.write_record(
+            {
+                "name": self.config.name,
+                "variant": variant_of(self.config),
+                "seed": self.config.seed,
+                "scene": self.config.scene,
+                **environment(self.renderer),
+                "peak_memory_bytes": peak_memory_bytes(self.renderer),
+                "cache_keys": {},
+                "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+                "stages": {name: asdict(record) for name, record in self.stages.items()},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, read back.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration.
+        fitted: Its model.
+    """
+
+    folder: RunFolder
+    config: ExperimentConfig
+    fitted: FittedModel
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene it was fitted to."""
+        return build_scene(self.config, self.fitted.renderer)
+
+    def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
+        """The Gaussians at `times`, each in [0, 1]."""
+        return self.fitted.states(times)
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """World positions of the model's keypoints."""
+        return self.fitted.keypoints(times)
+
+
+def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
+    """Read a finished run back; no code in its files is executed.
+
+    Args:
+        path: The run folder.
+        renderer: What shall draw it; the one of its configuration when None.
+
+    Raises:
+        InputError: This is no run folder, or its last stage is not done.
+    """
+    folder = RunFolder(Path(path))
+    config = folder.read_config()
+    checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
+    if not checkpoint.is_file():
+        raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
+    renderer = renderer or build_renderer(config.renderer.kind, config.renderer.threads)
+    weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
+    model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
+    deformation = build_run_deformation(config, model)
+    own = {name.removeprefix("deformation."): w for name, w in weights.items() if name.startswith("deformation.")}
+    deformation.load_state_dict(own)
+    background = torch.tensor(config.background, device=renderer.device)
+    fitted = FittedModel(
+        model.state().detach(), deformation.to(renderer.device), renderer, background, config.kfc.temperature
+    )
+    return LoadedRun(folder, config, fitted)
+
+
+def evaluate_run(path: str | Path) -> Evaluation:
+    """Recompute and write the `metrics.json` of a finished run."""
+    run = load_run(path)
+    protocol = get_protocol(run.config.evaluation.protocol)
+    evaluation = evaluate_model(run.fitted, run.scene, protocol)
+    write_metrics_json(run.folder.metrics, evaluation, protocol)
+    return evaluation
+
+
+def export_run(path: str | Path, formats: list[ExportFormat], out: Path | None = None) -> dict[str, list[Path]]:
+    """Write files of a finished run for other programs, below `out` or its export folder."""
+    run = load_run(path)
+    return export(formats, out or run.folder.export, run.fitted, run.scene, run.config.export.fps)
+
+
+def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
+    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses."""
+    if config.scene.startswith(SYNTHETIC):
+        scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
+    else:
+        scene = load_scene(config.scene).resized(config.image_size)
+    return replace(scene, keypoints=choose_keypoints(scene.keypoints, config.keypoints))
+
+
+def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.Module:
+    """The untrained deformation of a run: its weights from the seed, its unit of length from the static Gaussians.
+
+    Both are functions of what a checkpoint holds, so that a run that is read back gets the same module.
+    """
+    radius = float(model.means.detach().abs().max().clamp_min(1e-3))
+    generator = torch.Generator().manual_seed(config.seed)
+    return build_deformation(config.deformation, radius, generator).to(model.means.device)

@@ -1,0 +1,99 @@
+"""What every renderer is: the protocol, its options and its result."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class RasterOptions:
+    """Rules of the rasteriser; the defaults are those of gsplat 1.5.3.
+
+    Attributes:
+        eps2d: Variance added to each axis of a projected Gaussian, px².
+        near: Centres nearer than this are dropped, world units.
+        far: Centres farther than this are dropped, world units.
+        radius_clip: Gaussians whose radius is at most this are dropped, px.
+        antialiased: Scale opacity by sqrt(det before / det after eps2d) (Mip-Splatting).
+    """
+
+    eps2d: float = 0.3
+    near: float = 0.01
+    far: float = 1e10
+    radius_clip: float = 0.0
+    antialiased: bool = False
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """Images of C cameras and what densification and contributor look-ups need.
+
+    Attributes:
+        image: Blended features on `background`; D is the number of feature channels.
+        alpha: Coverage in [0, 1]: one minus the transmittance left behind the last Gaussian.
+        depth: Expected depth, sum of w z over alpha, world units; 0 where alpha is 0. None unless asked for.
+        means2d: Projected centres, px. A node of the graph on which `.grad` is retained; with `absgrad=True`
+            it also gets `.absgrad`, the per-pixel absolute gradients summed (AbsGS), after `backward()`.
+        radii: Half extents of the pixel boxes, px, (x, y); (0, 0) means culled.
+        handle: Private state of the backend for `Renderer.contributors`.
+    """
+
+    image: Float[Tensor, "C H W D"]
+    alpha: Float[Tensor, "C H W 1"]
+    depth: Float[Tensor, "C H W 1"] | None
+    means2d: Float[Tensor, "C N 2"]
+    radii: Int[Tensor, "C N 2"]
+    handle: object
+
+
+class Contributors(NamedTuple):
+    """The K Gaussians that weigh most at each of P pixels, heaviest first."""
+
+    ids: Int[Tensor, "P K"]  # int64 indices into the Gaussians; -1 where fewer than K contribute
+    weights: Float[Tensor, "P K"]  # blending weights T_i alpha_i in [0, 1], detached; 0 where the id is -1
+
+
+class Renderer(Protocol):
+    """Differentiable splatting. Inputs are float32 on `device`; a wrong dtype, device or shape raises ValueError."""
+
+    name: str  # "cuda" | "cpu" | "reference"
+    device: torch.device
+
+    def __call__(
+        self,
+        gaussians: GaussianState,
+        cameras: Cameras,
+        *,
+        features: Float[Tensor, "N D"] | Float[Tensor, "C N D"] | None = None,
+        background: Float[Tensor, " D"] | Float[Tensor, "C D"] | None = None,
+        depth: bool = False,
+        absgrad: bool = False,
+        options: RasterOptions = RasterOptions(),
+    ) -> RenderOutput:
+        """Render `features` (the colours when None) of the Gaussians in each camera.
+
+        Args:
+            gaussians: What to draw.
+            cameras: C views.
+            features: Per-Gaussian channels, any D >= 1, shared by the cameras or one set per camera.
+            background: Feature value where nothing covers; zero when None.
+            depth: Also blend the expected depth.
+            absgrad: Also collect absolute screen-space gradients.
+            options: Rules of the rasteriser.
+        """
+        ...
+
+    def contributors(
+        self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
+    ) -> Contributors:
+        """The heaviest `k` Gaussians at the pixel that contains each point (evaluated at the pixel's centre).
+
+        Points outside the image have no contributors. No gradient flows.
+        """
+        ...

@@ -1,0 +1,168 @@
+"""The folder of one run: where its files lie, what is recorded of it, and how it is read back."""
+
+import json
+import platform
+import resource
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kg4d
+from kg4d.config.load import load_config, to_yaml
+from kg4d.config.schema import ExperimentConfig
+from kg4d.errors import InputError
+from kg4d.files import replacing
+from kg4d.render.base import Renderer
+
+_LIBRARIES = ("torch", "lightning", "torchmetrics", "omegaconf", "numpy", "wandb", "gsplat")
+
+
+def variant_of(config: ExperimentConfig) -> str:
+    """Name of the one variant that a run's configuration holds; `full` where the experiment names none."""
+    return next(iter(config.variants), "full")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> "RunFolder":
+        """The folder of the run that `config` describes: output / name / variant / seed."""
+        return cls(Path(config.output) / config.name / variant_of(config) / f"seed{config.seed}")
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """What the run was made with and what it cost."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What it reached. It is written last but for the exports: a run that has it is done."""
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One file a stage, and `last.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        """Pictures made while it ran."""
+        return self.path / "previews"
+
+    @property
+    def export(self) -> Path:
+        """Files for other programs."""
+        return self.path / "export"
+
+    @property
+    def log(self) -> Path:
+        """All log lines, with tracebacks."""
+        return self.path / "log.txt"
+
+    def begin(self, config: ExperimentConfig, resume: bool) -> None:
+        """Make the folder ready: empty of an earlier run's results, or checked to hold the same run.
+
+        Raises:
+            InputError: A run with another configuration is to be resumed.
+        """
+        text = to_yaml(config)
+        if resume and self.config.exists():
+            if self.config.read_text(encoding="utf-8") != text:
+                raise InputError(
+                    self.config, "differs from the configuration given", "resume with the same one, or start anew"
+                )
+            return
+        for old in (self.checkpoints, self.previews, self.export, self.path / "wandb"):
+            shutil.rmtree(old, ignore_errors=True)
+        for name in ("metrics.json", "run.json", "metrics.csv", "log.txt"):
+            (self.path / name).unlink(missing_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with replacing(self.config) as part:
+            part.write_text(text, encoding="utf-8")
+
+    def read_config(self) -> ExperimentConfig:
+        """The configuration of the run.
+
+        Raises:
+            InputError: This is not a run folder.
+        """
+        if not self.config.is_file():
+            raise InputError(self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made")
+        return load_config(ExperimentConfig, self.config)
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write `run.json`, whole or not at all."""
+        with replacing(self.record) as part:
+            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def environment(renderer: Renderer) -> dict[str, Any]:
+    """What a run was made with: code, libraries, renderer, machine, threads."""
+    return {
+        "git_commit": _git_commit(),
+        "versions": {"kg4d": kg4d.__version__, "python": platform.python_version(), **_versions()},
+        "renderer": renderer.name,
+        "device": _device_name(renderer.device),
+        "threads": {"torch": torch.get_num_threads()},
+        "platform": platform.platform(),
+    }
+
+
+def peak_memory_bytes(renderer: Renderer) -> dict[str, int]:
+    """High-water marks of this process so far."""
+    marks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if renderer.device.type == "cuda":
+        marks["device"] = torch.cuda.max_memory_allocated(renderer.device)
+    return marks
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, marked where it has been edited; None outside one."""
+    where = Path(__file__).resolve().parent
+    try:
+        commit = _git(where, "rev-parse", "HEAD")
+        dirty = _git(where, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if dirty else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

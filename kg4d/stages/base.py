@@ -1,0 +1,105 @@
+"""The step that all stages share: objective, backward, optimiser, logs, times."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
+
+import lightning
+from torch import Tensor
+from torch.optim import Optimizer
+
+from kg4d.render.base import Renderer
+from kg4d.stages.clock import Clock
+from kg4d.stages.objective import Objective, check_finite
+
+
+class Batch(Protocol):
+    """Any batch: it knows which step of its stage it is for."""
+
+    @property
+    def step(self) -> int:
+        """Step of the stage, from 0."""
+        ...
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+LOG_EVERY = 10
+
+
+class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
+    """One stage of the fit. Manual optimisation, one optimiser; a subclass says what the objective is.
+
+    Args:
+        renderer: Draws the Gaussians.
+        steps: Length of the stage.
+        seed: Seed of what is drawn inside a step.
+    """
+
+    name: str  # of the stage, in checkpoints and logs
+    after_backward_slice = "backward"  # what the time up to the end of the backward pass is booked under
+
+    def __init__(self, renderer: Renderer, steps: int, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.renderer = renderer
+        self.steps = steps
+        self.seed = seed
+        self.clock = Clock(renderer.device)
+        self.renders = 0
+
+    @abstractmethod
+    def objective(self, batch: BatchT, objective: Objective) -> None:
+        """Add this stage's terms for one batch."""
+
+    @abstractmethod
+    def schedule(self, optimizer: Optimizer, step: int) -> None:
+        """Set the learning rates of this step."""
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Hook after the optimiser has moved the parameters."""
+
+    def training_step(self, batch: BatchT, batch_idx: int) -> None:
+        """One step."""
+        optimizer = self.optimizers(use_pl_optimizer=True)
+        assert not isinstance(optimizer, list)
+        self.clock.mark("loop")  # what the Trainer and the loader did since the last step
+        self.schedule(optimizer.optimizer, batch.step)
+        objective = Objective(progress=batch.step / max(1, self.steps))
+        self.objective(batch, objective)
+        if objective.total is not None:
+            check_finite(objective.total, objective.terms, batch.step)
+            self.clock.mark("losses")
+            self.manual_backward(objective.total)
+            self.clock.mark(self.after_backward_slice)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.after_step(batch.step, optimizer.optimizer)
+        self.clock.mark("optimizer")
+        if batch.step % LOG_EVERY == 0 or batch.step == self.steps - 1:
+            self._log_terms(objective)
+
+    def on_train_start(self) -> None:
+        """The clock runs from the first step on."""
+        self.clock.start()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep which stage this is and what it has cost."""
+        checkpoint["kg4d"] = {"stage": self.name, "renders": self.renders, "seconds": dict(self.clock.seconds)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.renders = checkpoint["kg4d"]["renders"]
+        self.clock.seconds.update(checkpoint["kg4d"]["seconds"])
+
+    def _log_terms(self, objective: Objective) -> None:
+        values = {name: value.float() for name, value in objective.terms.items()}
+        if objective.total is not None:
+            values["loss"] = objective.total.detach()
+        self.log_dict(values, prog_bar=True)
+
+
+def psnr_of(predicted: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of a training batch, dB, for the progress bar (pooled, detached)."""
+    error = (predicted.detach() - target).square().mean().clamp_min(1e-12)
+    return -10.0 / math.log(10.0) * error.log()

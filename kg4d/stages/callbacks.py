@@ -1,0 +1,134 @@
+"""What happens around the steps of a stage: checkpoints, a clean stop, previews, the progress bar."""
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+
+from kg4d.files import replacing
+from kg4d.stages.base import Stage
+
+_log = logging.getLogger(__name__)
+
+
+def save_checkpoint(trainer: lightning.Trainer, path: Path) -> None:
+    """Write a checkpoint that is whole or absent."""
+    with replacing(path) as part:
+        trainer.save_checkpoint(part)
+
+
+class LastCheckpoint(Callback):
+    """Writes `path` every `every` steps, so that a kill loses no more than that.
+
+    Args:
+        path: The file, replaced each time.
+        every: Steps between two writes; 0 never writes.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path = path
+        self.every = every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write when it is time."""
+        if self.every > 0 and trainer.global_step % self.every == 0:
+            save_checkpoint(trainer, self.path)
+
+
+class CleanStop(Callback):
+    """Turns the first SIGINT or SIGTERM into a stop at the end of the step, with a checkpoint; the second one kills.
+
+    Attributes:
+        stopped: Whether a signal came.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stopped = False
+        self._previous: dict[int, Any] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        _log.warning("stopping at the end of this step")
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Take over the signals; a program that trains outside its main thread keeps its own."""
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:
+            self._previous.clear()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Stop where the state is whole."""
+        if self.stopped:
+            save_checkpoint(trainer, self.path)
+            trainer.should_stop = True
+
+    def on_train_end(self, *_: Any) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, *_: Any) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+class Previews(Callback):
+    """Calls `draw(step)` every `every` steps and after the last one.
+
+    Args:
+        draw: Renders and writes the preview of the stage as it stands.
+        every: Steps between two previews; 0 leaves only the last.
+    """
+
+    def __init__(self, draw: Callable[[int], None], every: int) -> None:
+        self.draw = draw
+        self.every = every
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, stage: lightning.LightningModule, *_: Any) -> None:
+        """Draw when it is time."""
+        step = trainer.global_step
+        assert isinstance(stage, Stage)
+        if step == stage.steps or (self.every > 0 and step % self.every == 0):
+            with stage.clock.slice("previews"):
+                self.draw(step)
+            stage.clock.start()
+
+
+class StageBar(TQDMProgressBar):
+    """The progress bar, named after the stage."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(refresh_rate=10)
+        self._name = name
+
+    def init_train_tqdm(self) -> Any:
+        """Put the stage's name in front."""
+        bar = super().init_train_tqdm()
+        bar.set_description(self._name)
+        return bar
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Count steps of the stage: there are no epochs here."""
+        self.train_progress_bar.reset(trainer.max_steps)
+        self.train_progress_bar.initial = trainer.global_step
+        self.train_progress_bar.set_description(self._name)
+
+    def get_metrics(self, trainer: lightning.Trainer, stage: lightning.LightningModule) -> dict[str, Any]:
+        """Leave out Lightning's version number."""
+        values = super().get_metrics(trainer, stage)
+        values.pop("v_num", None)
+        return values

@@ -1,0 +1,23 @@
+"""Learning-rate schedules, as plain functions of the progress of a stage."""
+
+import math
+
+from torch.optim import Optimizer
+
+
+def exponential(progress: float, final_factor: float) -> float:
+    """From 1 to `final_factor`, by the same ratio at each step."""
+    return float(final_factor**progress)
+
+
+def warm_cosine(progress: float, step: int, warmup_steps: int, final_factor: float) -> float:
+    """Linear warm-up over `warmup_steps`, times a half cosine from 1 to `final_factor`."""
+    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps > 0 else 1.0
+    return warmup * (final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def set_learning_rates(optimizer: Optimizer, base: dict[str, float], factors: dict[str, float] | float) -> None:
+    """Set each named group's rate to its base rate times its factor."""
+    for group in optimizer.param_groups:
+        factor = factors if isinstance(factors, float) else factors[group["name"]]
+        group["lr"] = base[group["name"]] * factor

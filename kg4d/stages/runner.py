@@ -1,0 +1,163 @@
+"""Run one stage under a Lightning Trainer, from its start, from its last checkpoint, or not at all if it is done."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from kg4d.data.dynamic import DynamicDataModule
+from kg4d.data.refine import RefineDataModule
+from kg4d.data.static import StaticDataModule
+from kg4d.stages.base import Stage
+from kg4d.stages.callbacks import CleanStop, LastCheckpoint, Previews, StageBar, save_checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainerConfig:
+    """Settings of Lightning's Trainer and of what is written while it runs.
+
+    Attributes:
+        devices: Number or list of devices, as Lightning reads it.
+        strategy: Lightning's strategy.
+        progress_bar: Show the bar.
+        checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a run is interrupted.
+        preview_every: Steps between two previews; 0 draws them only at the end of a stage.
+    """
+
+    devices: str = "1"
+    strategy: str = "auto"
+    progress_bar: bool = True
+    checkpoint_every: int = 100
+    preview_every: int = 0
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage cost.
+
+    Attributes:
+        steps: Optimiser steps.
+        renders: Images drawn.
+        seconds: Wall seconds: `total`, and where they went.
+    """
+
+    steps: int
+    renders: int
+    seconds: dict[str, float]
+
+
+StageData = StaticDataModule | DynamicDataModule | RefineDataModule
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run between two steps, after a checkpoint."""
+
+
+def run_stage(
+    stage: Stage[Any],
+    data: StageData,
+    *,
+    folder: Path,
+    config: TrainerConfig,
+    logger: Logger | None,
+    draw: Callable[[int], None],
+) -> StageRecord:
+    """Run a stage to its end and write `<folder>/<name>.ckpt`.
+
+    A finished stage is only loaded; one that was cut short goes on from `<folder>/last.ckpt`.
+
+    Args:
+        stage: The module; holds the fitted parameters afterwards.
+        data: Gives its batches; told from which step on.
+        folder: Of the checkpoints.
+        config: Of the Trainer.
+        logger: Gets the logged terms.
+        draw: Writes a preview of the stage as it stands.
+
+    Raises:
+        Interrupted: A signal came; `last.ckpt` holds the state.
+    """
+    name = stage.name
+    final, last = folder / f"{name}.ckpt", folder / "last.ckpt"
+    if final.exists():
+        _log.info("%s: already done, loaded from %s", name, final)
+        return _load(stage, final)
+    start = last if _belongs_to(last, name) else None
+    first_step = 0 if start is None else int(_read(start)["global_step"])
+    if start is not None:
+        _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
+    begin = time.perf_counter()
+    stop = CleanStop(last)
+    callbacks: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every), Previews(draw, config.preview_every)]
+    if config.progress_bar:
+        callbacks.append(StageBar(name))
+    trainer = _trainer(stage, config, logger, callbacks, folder)
+    with warnings.catch_warnings():
+        _silence_lightning()
+        data.dataset.first_step = first_step
+        trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
+    if stop.stopped:
+        raise Interrupted(f"{name}: stopped at step {trainer.global_step} of {stage.steps}")
+    stage.clock.seconds["total"] += time.perf_counter() - begin
+    save_checkpoint(trainer, final)
+    return _record(stage)
+
+
+def _trainer(
+    stage: Stage[Any], config: TrainerConfig, logger: Logger | None, callbacks: list[Callback], folder: Path
+) -> lightning.Trainer:
+    devices: int | str = int(config.devices) if config.devices.isdigit() else config.devices
+    return lightning.Trainer(
+        accelerator="gpu" if stage.renderer.device.type == "cuda" else "cpu",
+        devices=devices,
+        strategy=config.strategy,
+        max_steps=stage.steps,
+        max_epochs=-1,
+        logger=logger if logger is not None else False,
+        callbacks=callbacks,
+        log_every_n_steps=1,  # the stages decide themselves which steps they log
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=config.progress_bar,
+        default_root_dir=folder,
+    )
+
+
+def _silence_lightning() -> None:
+    """Its advice is about data loaders with workers; ours index tensors in memory."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _belongs_to(path: Path, name: str) -> bool:
+    return path.exists() and bool(_read(path)["kg4d"]["stage"] == name)
+
+
+def _load(stage: Stage[Any], path: Path) -> StageRecord:
+    checkpoint = _read(path)
+    stage.load_state_dict(checkpoint["state_dict"])
+    stage.on_load_checkpoint(checkpoint)
+    return _record(stage)
+
+
+def _record(stage: Stage[Any]) -> StageRecord:
+    seconds = {name: round(value, 3) for name, value in stage.clock.seconds.items()}
+    return StageRecord(steps=stage.steps, renders=stage.renders, seconds=seconds)

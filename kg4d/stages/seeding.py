@@ -1,0 +1,58 @@
+"""Where the keypoint features start: around the keypoints triangulated from the views of frame 0."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from kg4d.data.scene import Keypoints, PosedImages
+from kg4d.gaussians.model import GaussianModel
+from kg4d.keypoints.barycentre import seed_logits
+from kg4d.keypoints.triangulation import triangulate
+from kg4d.losses.kfc import KfcConfig
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Which keypoints the model can carry, and the bones between them.
+
+    Attributes:
+        known: Whether some view of frame 0 shows the keypoint; the others have no place on the model.
+        parents: Parent of each keypoint; -1 for roots, and where the bone is cut because an end is not known.
+    """
+
+    known: Bool[Tensor, " J"]
+    parents: Int[Tensor, " J"]
+
+
+@torch.no_grad()
+def seed_keypoints(model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig) -> Skeleton:
+    """Set the keypoint features of `model` and say which keypoints can be used.
+
+    A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows starts
+    from uniform features (its depth is then whatever the image losses make of it); one that no view shows is dropped.
+    """
+    if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
+        known = keypoints.weights[0] > 0
+    else:
+        found = triangulate(keypoints.ring_uv, keypoints.ring_weights, ring.cameras)
+        seeds = seed_logits(model.means, found.points, temperature=kfc.temperature, sigma=kfc.seed_sigma)
+        model.keypoint_logits.copy_(seeds)
+        known = (keypoints.ring_weights > 0).any(0)
+        _report(keypoints.names, known, found.valid)
+    parents = torch.tensor(keypoints.parents)
+    usable = known & (parents >= 0) & known[parents.clamp_min(0)]
+    return Skeleton(known, torch.where(usable, parents, -1))
+
+
+def _report(names: tuple[str, ...], known: Tensor, triangulated: Tensor) -> None:
+    for text, chosen in (
+        ("seen by a single view, depth not known", known & ~triangulated),
+        ("seen by no view of frame 0, dropped", ~known),
+    ):
+        if bool(chosen.any()):
+            _log.info("keypoints %s: %s", text, ", ".join(n for n, hit in zip(names, chosen.tolist(), strict=True) if hit))

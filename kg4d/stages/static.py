@@ -1,0 +1,169 @@
+"""Static stage: Gaussians with keypoint features are fitted to the views of frame 0."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from kg4d.data.batch import StaticBatch, step_generator
+from kg4d.data.static import StaticDataConfig
+from kg4d.gaussians.density import DensityConfig, DensityControl
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.keypoints.barycentre import assignment, barycentre, compactness
+from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss, project_each
+from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.render.base import Renderer
+from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.objective import Objective
+from kg4d.stages.optim import exponential, set_learning_rates
+
+
+@dataclass
+class LearningRates:
+    """Adam rates of the per-Gaussian tensors at the first step.
+
+    Attributes:
+        means: Centres, world units a step.
+        quats: Rotations.
+        log_scales: Scales.
+        opacity_logits: Opacities.
+        colors: Colours.
+        final_means: Factor that the rate of the centres falls to.
+        final_others: Factor that the other rates fall to.
+    """
+
+    means: float = 2e-3
+    quats: float = 1e-2
+    log_scales: float = 1e-2
+    opacity_logits: float = 5e-2
+    colors: float = 2e-2
+    final_means: float = 0.05
+    final_others: float = 0.2
+
+
+@dataclass
+class StaticConfig:
+    """The static stage.
+
+    Attributes:
+        steps: Optimiser steps.
+        data: Views drawn at each step.
+        learning_rates: Rates of the Gaussians.
+        photometric: The image loss.
+        density: Density control.
+    """
+
+    steps: int = 500
+    data: StaticDataConfig = field(default_factory=StaticDataConfig)
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
+    density: DensityConfig = field(default_factory=DensityConfig)
+
+
+class StaticStage(Stage[StaticBatch]):
+    """Fits `model` to the views of frame 0 with the image loss and Keypoint Feature Calibration.
+
+    Args:
+        model: The Gaussians, shared with the later stages.
+        renderer: Draws them.
+        config: This stage.
+        kfc: Keypoint Feature Calibration; off where the batches carry no keypoint weights.
+        background: Colour behind the Gaussians.
+        seed: Seed of density control.
+    """
+
+    name = "static"
+
+    def __init__(
+        self,
+        model: GaussianModel,
+        renderer: Renderer,
+        config: StaticConfig,
+        kfc: KfcConfig,
+        background: torch.Tensor,
+        seed: int,
+    ) -> None:
+        super().__init__(renderer, config.steps, seed)
+        self.model = model
+        self.config = config
+        self.kfc = kfc
+        self.density = DensityControl(config.density, config.steps)
+        self.register_buffer("background", background, persistent=False)
+
+    def configure_optimizers(self) -> Optimizer:
+        """One Adam, one group a tensor: density control edits the state of each."""
+        rates = self._base_rates()
+        groups = [{"params": [self.model.get_parameter(n)], "lr": rates[n], "name": n} for n in PARAMETERS]
+        return torch.optim.Adam(groups, eps=1e-15)
+
+    def _base_rates(self) -> dict[str, float]:
+        rates = self.config.learning_rates
+        return {
+            "means": rates.means,
+            "quats": rates.quats,
+            "log_scales": rates.log_scales,
+            "opacity_logits": rates.opacity_logits,
+            "colors": rates.colors,
+            "keypoint_logits": self.kfc.learning_rate,
+        }
+
+    def schedule(self, optimizer: Optimizer, step: int) -> None:
+        """Exponential decay; the keypoint features stop when they are frozen."""
+        rates, base = self.config.learning_rates, self._base_rates()
+        progress = step / max(1, self.steps)
+        factors = {name: exponential(progress, rates.final_others) for name in base}
+        factors["means"] = exponential(progress, rates.final_means)
+        factors["keypoint_logits"] = 0.0 if progress >= self.kfc.freeze_after else 1.0
+        set_learning_rates(optimizer, base, factors)
+
+    def objective(self, batch: StaticBatch, objective: Objective) -> None:
+        """Image loss of the drawn views, and KFC in them."""
+        state = self.model.state()
+        output = self.renderer(
+            state, batch.cameras, background=self.background, absgrad=self.density.wants_absgrad
+        )
+        self.renders += len(batch.cameras)
+        self._output = output
+        self.clock.mark("render")
+        weights = self.config.photometric
+        loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
+        objective.add("photometric", loss, weights.weight)
+        objective.terms["psnr"] = psnr_of(output.image, batch.images)
+        if self.kfc.weight > 0 and bool((batch.keypoint_weights > 0).any()):
+            self._calibrate(batch, objective)
+
+    def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:
+        state, kfc = self.model.state(), self.kfc
+        if kfc.detach_geometry:
+            state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
+        share = assignment(state.keypoint_logits, kfc.temperature)
+        match kfc.mode:
+            case KfcMode.BARYCENTRE:
+                points = barycentre(share, state.means)
+                pixels = project_each(points.expand(len(batch.cameras), -1, -1), batch.cameras)
+            case KfcMode.HEATMAP:
+                pixels = heatmap_keypoints(self.renderer, state, batch.cameras, kfc)
+                self.renders += len(batch.cameras)
+        extent = float(max(batch.cameras.width, batch.cameras.height))
+        loss = keypoint_loss(pixels, batch.keypoints, batch.keypoint_weights, extent)
+        objective.add("kfc", loss, kfc.weight)
+        if kfc.compactness > 0:
+            objective.add("compactness", compactness(share, state.means), kfc.compactness)
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Density control, with the gradients of this step's render."""
+        self.density.after_backward(self._output)
+        report = self.density.after_step(step, self.model, optimizer, step_generator(self.seed, "density", step))
+        if any(report):
+            self.log("gaussians", float(len(self.model)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of density control too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["density"] = self.density.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        super().on_load_checkpoint(checkpoint)
+        self.density.load_state_dict(checkpoint["density"])

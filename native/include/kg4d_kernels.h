@@ -1,0 +1,101 @@
+// C ABI of the kg4d kernels: differentiable splatting of 3D Gaussians and a fused L1 + SSIM, on the CPU.
+//
+// Arrays are dense, row-major float32 unless said otherwise. A pointer marked "or null" may be null. Functions return
+// a kg4d_status; on anything but KG4D_OK the outputs hold no meaning. Calls may come from several threads at once
+// as long as each works on its own frame.
+#ifndef KG4D_KERNELS_H
+#define KG4D_KERNELS_H
+
+#include <stdint.h>
+
+#define KG4D_ABI_VERSION 1
+#define KG4D_EXPORT __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    KG4D_OK = 0,
+    KG4D_BAD_ARGUMENT = 1,   // a size or option out of range, or a null pointer where data is needed
+    KG4D_NOT_FINITE = 2,     // NaN or Inf among the Gaussians, their features or the cameras
+    KG4D_OUT_OF_MEMORY = 3,  // the work would need more memory than the machine has
+    KG4D_BAD_FRAME = 4       // the frame does not hold a forward pass of this scene
+} kg4d_status;
+
+// What is drawn, from where and by which rules.
+typedef struct {
+    int64_t gaussians, cameras, channels, width, height;
+    const float* means;      // [gaussians, 3] world units
+    const float* quats;      // [gaussians, 4] w x y z, any length > 0
+    const float* scales;     // [gaussians, 3] world units
+    const float* opacities;  // [gaussians]
+    const float* features;   // [gaussians, channels], or [cameras, gaussians, channels]
+    const float* viewmats;   // [cameras, 4, 4] world to camera, OpenCV axes
+    const float* Ks;         // [cameras, 3, 3] px
+    const float* background;  // [cameras, channels] or null
+    float eps2d, near_plane, far_plane, radius_clip;
+    int32_t features_per_camera, antialiased, threads;
+} kg4d_scene;
+
+typedef struct {
+    float* image;    // [cameras, height, width, channels]
+    float* alpha;    // [cameras, height, width]
+    float* depth;    // [cameras, height, width] or null: expected depth is not wanted
+    float* means2d;  // [cameras, gaussians, 2] px; 0 where culled
+    int32_t* radii;  // [cameras, gaussians, 2] px; 0 where culled
+} kg4d_images;
+
+typedef struct {
+    // Gradients of the loss with respect to the outputs; null means zero.
+    const float *image, *alpha, *depth, *means2d;
+    // Gradients with respect to the inputs, all overwritten.
+    float *means, *quats, *scales, *opacities, *features;
+    float* viewmats;       // [cameras, 4, 4] or null
+    float* means2d_total;  // [cameras, gaussians, 2] the gradient of means2d through the images and `means2d` above
+    float* absgrad;        // [cameras, gaussians, 2] or null: sum over pixels of absolute gradients of means2d
+} kg4d_gradients;
+
+// Seconds of the stages of the last passes, and how much work there was. A visit is one Gaussian in one 4x4 block.
+typedef struct {
+    double projection, binning, forward, backward, projection_backward;
+    int64_t pairs, forward_visits, backward_visits;
+} kg4d_statistics;
+
+typedef struct kg4d_frame kg4d_frame;  // what a forward pass leaves for backward and contributors
+
+KG4D_EXPORT int kg4d_abi_version(void);
+KG4D_EXPORT const char* kg4d_isa(void);               // instruction set in use: "avx512", "avx2" or "generic"
+KG4D_EXPORT int kg4d_use_isa(const char* name);       // choose another one that this machine has
+KG4D_EXPORT kg4d_frame* kg4d_frame_new(void);         // null when memory is exhausted
+KG4D_EXPORT void kg4d_frame_free(kg4d_frame* frame);  // null is allowed
+KG4D_EXPORT int kg4d_frame_statistics(const kg4d_frame* frame, kg4d_statistics* out);
+
+KG4D_EXPORT int kg4d_forward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_images* out);
+KG4D_EXPORT int kg4d_backward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_gradients* gradients);
+
+// The k heaviest Gaussians at each of n pixels of the frame, heaviest first: ids (-1 for none) and blending weights.
+// pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
+KG4D_EXPORT int kg4d_contributors(const kg4d_frame* frame, int64_t n, const int32_t* cameras, const int32_t* pixels,
+                                  int64_t k, int32_t threads, int64_t* ids, float* weights);
+
+// Images of the fused loss: [images, height, width, channels] with channels last. The floats of neighbouring pixels of
+// `prediction` may lie further apart (pixel_stride >= channels), its rows are width * pixel_stride floats.
+typedef struct {
+    int64_t images, height, width, channels, pixel_stride;
+    const float *prediction, *target;
+    float data_range;
+    int32_t threads;
+} kg4d_image_pair;
+
+// Mean |prediction - target| and mean SSIM (11 x 11 Gaussian window, sigma 1.5, mirrored borders). ssim_gradient, dense
+// [images, height, width, channels] or null, gets the derivative of the mean SSIM with respect to the prediction.
+KG4D_EXPORT int kg4d_l1_ssim(const kg4d_image_pair* pair, double* l1, double* ssim, float* ssim_gradient);
+// gradient = l1_weight * d(mean L1)/d(prediction) + ssim_weight * ssim_gradient, dense; may overwrite ssim_gradient.
+KG4D_EXPORT int kg4d_l1_ssim_backward(const kg4d_image_pair* pair, const float* ssim_gradient, float l1_weight,
+                                      float ssim_weight, float* gradient);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

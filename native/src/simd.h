@@ -1,0 +1,72 @@
+// Sixteen float lanes under one interface: `vf` (values) and `vm` (lane masks).
+//
+// A 4x4 pixel block, or sixteen Gaussians, fill one vector. Each instruction set brings the same small set of
+// operations; everything built from them (exp2, transposed sums) lives here once.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define KG4D_INLINE static inline __attribute__((always_inline))
+
+#if defined(KG4D_USE_AVX512)
+#include "simd/avx512.h"
+#elif defined(KG4D_USE_AVX2)
+#include "simd/avx2.h"
+#else
+#include "simd/generic.h"
+#endif
+
+namespace KG4D_ISA {
+
+constexpr int kLanes = 16;
+
+KG4D_INLINE vf clamp(vf x, vf low, vf high) { return min(max(x, low), high); }
+
+// 2^x for x in [-126, 127], relative error 2e-7; outside that range the result is meaningless.
+// Rounding by a magic number leaves round(x) in the low mantissa bits, ready to be shifted into the exponent.
+KG4D_INLINE vf exp2(vf x) {
+    const vf magic = splat(12582912.0f);  // 1.5 * 2^23
+    const vf shifted = x + magic;
+    const vf f = x - (shifted - magic);
+    vf r = fma(splat(1.32647273e-3f), f, splat(9.67151299e-3f));
+    r = fma(r, f, splat(5.55073358e-2f));
+    r = fma(r, f, splat(2.40222424e-1f));
+    r = fma(r, f, splat(6.93147004e-1f));
+    r = fma(r, f, splat(1.0f));
+    return add_to_exponent(r, shifted);
+}
+
+// Every `stride`-th float from p into the first `count` lanes; the other lanes are zero.
+KG4D_INLINE vf gather(const float* p, int64_t stride, int count) {
+    alignas(64) float lanes[kLanes];
+    if (count == kLanes) {
+        for (int i = 0; i < kLanes; ++i) lanes[i] = p[i * stride];
+    } else {
+        for (int i = 0; i < kLanes; ++i) lanes[i] = i < count ? p[i * stride] : 0.0f;
+    }
+    return load(lanes);
+}
+
+// The first `count` lanes to every `stride`-th float of p.
+KG4D_INLINE void scatter(vf v, float* p, int64_t stride, int count) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, v);
+    for (int i = 0; i < count; ++i) p[i * stride] = lanes[i];
+}
+
+// Sums the lanes of each of `count` <= 16 vectors; the sum of v[i] is left in lane i. Destroys v.
+//
+// A binary tree: each level halves the number of vectors by adding, for a pair (x, y), the two halves of x into one
+// set of lanes and the two halves of y into the other. A vector without partner is folded onto itself.
+template <int count>
+KG4D_INLINE vf sum_each(vf* v) {
+    constexpr int level1 = (count + 1) / 2, level2 = (level1 + 1) / 2, level3 = (level2 + 1) / 2;
+    for (int i = 0; i < level1; ++i) v[i] = fold_pair<1>(v[2 * i], 2 * i + 1 < count ? v[2 * i + 1] : v[2 * i]);
+    for (int i = 0; i < level2; ++i) v[i] = fold_pair<2>(v[2 * i], 2 * i + 1 < level1 ? v[2 * i + 1] : v[2 * i]);
+    for (int i = 0; i < level3; ++i) v[i] = fold_pair<4>(v[2 * i], 2 * i + 1 < level2 ? v[2 * i + 1] : v[2 * i]);
+    return fold_pair<8>(v[0], level3 > 1 ? v[1] : v[0]);
+}
+
+}  // namespace KG4D_ISA

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multiply, quat_rotate, quat_to_matrix
+
+seeds = st.integers(0, 2**31)
+
+
+def random_quats(seed: int, count: int) -> torch.Tensor:
+    """Quaternions of norms around 1, not normalised."""
+    return torch.randn(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def up_to_sign(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.minimum((a - b).abs().amax(-1), (a + b).abs().amax(-1))
+
+
+@given(seeds)
+def test_matrices_are_those_of_scipy(seed: int) -> None:
+    q = random_quats(seed, 8)
+    expected = Rotation.from_quat(q[:, [1, 2, 3, 0]].numpy()).as_matrix()  # scipy: (x, y, z, w), normalises
+    torch.testing.assert_close(quat_to_matrix(q), torch.from_numpy(expected))
+
+
+@given(seeds)
+def test_product_composes_rotations(seed: int) -> None:
+    a, b = random_quats(seed, 8), random_quats(seed + 1, 8)
+    torch.testing.assert_close(quat_to_matrix(quat_multiply(a, b)), quat_to_matrix(a) @ quat_to_matrix(b))
+    torch.testing.assert_close(quat_multiply(a, b).norm(dim=-1), a.norm(dim=-1) * b.norm(dim=-1))
+
+
+@given(seeds)
+def test_rotate_is_the_matrix_product_and_conjugate_undoes_it(seed: int) -> None:
+    q, v = random_quats(seed, 8), random_quats(seed + 1, 8)[:, :3]
+    rotated = quat_rotate(q, v)
+    torch.testing.assert_close(rotated, (quat_to_matrix(q) @ v[..., None])[..., 0])
+    torch.testing.assert_close(quat_rotate(quat_conjugate(q), rotated), v)
+
+
+@given(seeds)
+def test_matrix_to_quat_inverts_quat_to_matrix(seed: int) -> None:
+    q = random_quats(seed, 8)
+    q = q / q.norm(dim=-1, keepdim=True)
+    found = matrix_to_quat(quat_to_matrix(q))
+    assert (found[:, 0] >= 0).all()
+    assert up_to_sign(found, q).max() < 1e-12
+
+
+def test_half_turns_round_trip_with_exact_gradients() -> None:
+    """At w = 0 a formula that divides by w fails; so does its gradient."""
+    half_turns = torch.tensor([[0.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0.6, 0.8, 0]], dtype=torch.float64)
+    assert up_to_sign(matrix_to_quat(quat_to_matrix(half_turns)), half_turns).max() < 1e-12
+    near = (half_turns + 0.01).requires_grad_()
+    assert torch.autograd.gradcheck(lambda q: matrix_to_quat(quat_to_matrix(q)), (near,))
+
+
+def test_gradients() -> None:
+    q, v = random_quats(0, 3).requires_grad_(), random_quats(1, 3)[:, :3].clone().requires_grad_()
+    assert torch.autograd.gradcheck(quat_rotate, (q, v))
+    assert torch.autograd.gradcheck(quat_to_matrix, (q,))
+    assert torch.autograd.gradcheck(quat_multiply, (q, random_quats(2, 3)))
+
+
+def test_batches_broadcast() -> None:
+    q, v = random_quats(0, 5), random_quats(1, 3)[:, :3]
+    every = quat_rotate(q[:, None], v)
+    assert every.shape == (5, 3, 3)
+    torch.testing.assert_close(every[2, 1], quat_rotate(q[2], v[1]))
+    assert quat_multiply(q[:, None], q[:3]).shape == (5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("q", "v", "expected"),
+    [
+        ([1.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ([1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]),  # a quarter turn about +Z takes +X to +Y
+    ],
+)
+def test_known_rotations(q: list[float], v: list[float], expected: list[float]) -> None:
+    torch.testing.assert_close(quat_rotate(torch.tensor(q), torch.tensor(v)), torch.tensor(expected))

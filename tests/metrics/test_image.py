@@ -1,0 +1,128 @@
+"""PSNR, masked PSNR, SSIM, MS-SSIM against scikit-image and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from kg4d.metrics.image import PSNR, SSIM, MaskedPSNR, MultiScaleSSIM, masked_psnr, ms_ssim, object_mask, psnr, ssim
+
+
+def pair(count: int, size: int, noise: float = 0.1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth random images and a noisy copy."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    target = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return (target + noise * torch.randn(target.shape, generator=generator)).clamp(0, 1), target
+
+
+def channels_last(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).double().numpy()
+
+
+def test_psnr_matches_scikit_image() -> None:
+    pred, target = pair(3, 32)
+    expected = [
+        peak_signal_noise_ratio(channels_last(t), channels_last(p), data_range=1.0) for p, t in zip(pred, target)
+    ]
+    assert psnr(pred, target).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_identical_images_score_100_db() -> None:
+    _, target = pair(2, 16)
+    assert psnr(target, target).tolist() == pytest.approx([100.0, 100.0])
+
+
+def test_ssim_matches_scikit_image() -> None:
+    pred, target = pair(3, 48)
+    expected = [
+        structural_similarity(
+            channels_last(t),
+            channels_last(p),
+            data_range=1.0,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for p, t in zip(pred, target)
+    ]
+    assert ssim(pred, target).tolist() == pytest.approx(expected, abs=2e-4)
+
+
+def test_ssim_of_one_image_is_a_batch_of_one() -> None:
+    pred, target = pair(1, 32)
+    assert ssim(pred, target).shape == (1,)
+    assert ssim(target, target).item() == pytest.approx(1.0)
+
+
+def test_ssim_of_constant_images_is_the_luminance_term() -> None:
+    bright, dark = torch.full((1, 3, 16, 16), 0.8), torch.full((1, 3, 16, 16), 0.2)
+    c1 = 0.01**2
+    assert ssim(bright, dark).item() == pytest.approx((2 * 0.8 * 0.2 + c1) / (0.8**2 + 0.2**2 + c1), rel=1e-4)
+
+
+def test_ms_ssim_is_one_for_equals_and_falls_with_noise() -> None:
+    (weak, target), (strong, _) = pair(1, 176, 0.05), pair(1, 176, 0.3)
+    assert ms_ssim(target, target).item() == pytest.approx(1.0)
+    assert 1 > ms_ssim(weak, target).item() > ms_ssim(strong, target).item() > 0
+
+
+@pytest.mark.parametrize(("metric", "size"), [(ssim, 10), (ms_ssim, 175)])
+def test_too_small_images_are_refused(metric, size: int) -> None:
+    pred, target = pair(1, size)
+    with pytest.raises(ValueError, match=f"got {size} x {size}"):
+        metric(pred, target)
+    pred, target = pair(1, size + 1)
+    assert metric(pred, target).isfinite().all()
+
+
+def test_masked_psnr_sees_only_the_mask() -> None:
+    _, target = pair(2, 16)
+    mask = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    mask[:, :, 4:8, 4:12] = True
+    pred = torch.where(mask, target + 0.1, 7.0)
+    assert masked_psnr(pred, target, mask).tolist() == pytest.approx([20.0, 20.0], rel=1e-4)
+
+
+def test_masked_psnr_of_a_full_mask_is_psnr_and_of_an_empty_one_nan() -> None:
+    pred, target = pair(2, 16)
+    mask = torch.stack((torch.ones(1, 16, 16), torch.zeros(1, 16, 16))).bool()
+    full, empty = masked_psnr(pred, target, mask).tolist()
+    assert full == pytest.approx(psnr(pred, target)[0].item())
+    assert math.isnan(empty)
+
+
+@pytest.mark.parametrize("dilation", [0, 1, 8])
+def test_object_mask_is_a_square_dilation(dilation: int) -> None:
+    alpha = (torch.rand(1, 1, 40, 30, generator=torch.Generator().manual_seed(1)) > 0.98).float() * 0.6
+    square = np.ones((2 * dilation + 1, 2 * dilation + 1), dtype=bool)
+    expected = ndimage.binary_dilation(alpha[0, 0].numpy() > 0.5, square)
+    assert (object_mask(alpha, dilation)[0, 0].numpy() == expected).all()
+
+
+def test_object_mask_refuses_a_negative_reach() -> None:
+    with pytest.raises(ValueError, match="dilation"):
+        object_mask(torch.zeros(1, 1, 4, 4), -1)
+
+
+@pytest.mark.parametrize(
+    ("running", "function", "size"), [(PSNR(), psnr, 16), (SSIM(), ssim, 16), (MultiScaleSSIM(), ms_ssim, 176)]
+)
+def test_running_metrics_average_over_uneven_batches(running, function, size: int) -> None:
+    pred, target = pair(3, size)
+    running.update(pred[:1], target[:1])
+    running.update(pred[1:], target[1:])
+    assert running.compute().item() == pytest.approx(function(pred, target).double().mean().item(), rel=1e-6)
+    assert running.higher_is_better
+
+
+def test_running_masked_psnr_leaves_empty_masks_out() -> None:
+    pred, target = pair(2, 16)
+    mask = torch.stack((torch.ones(1, 16, 16), torch.zeros(1, 16, 16))).bool()
+    running = MaskedPSNR()
+    running.update(pred, target, mask)
+    assert running.compute().item() == pytest.approx(psnr(pred, target)[0].item())

@@ -1,0 +1,191 @@
+import argparse
+import ast
+import importlib.util
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from kg4d import __main__, __version__
+from kg4d.cli import Parser, run
+from kg4d.errors import InputError
+from kg4d.logs import log_to_console, log_to_file
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser("kg4d toy", "A toy.")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_overrides()
+    return parser
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger():
+    yield
+    logging.getLogger("kg4d").handlers.clear()
+
+
+def raising(error: BaseException):
+    def main(_: argparse.Namespace) -> None:
+        raise error
+
+    return main
+
+
+def test_done(parser, capsys):
+    seen = []
+    assert run(seen.append, parser, ["a=1", "--config", "f.yaml", "b=2", "--resume", "c=[x, y]"]) == 0
+    assert seen[0].overrides == ["a=1", "b=2", "c=[x, y]"]
+    assert seen[0].config == Path("f.yaml")
+    assert seen[0].resume
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wrong_request_is_one_line(parser, capsys):
+    assert run(raising(InputError("f.yaml: kfc.wieght", "unknown\nkey", "did you mean kfc.weight?")), parser, []) == 2
+    assert capsys.readouterr().err == "kg4d: error: f.yaml: kfc.wieght: unknown key (did you mean kfc.weight?)\n"
+
+
+@pytest.mark.parametrize("argv", [["--nope"], ["--config"], ["--conf", "f.yaml"]])
+def test_a_wrong_option_is_one_line(parser, capsys, argv):
+    assert run(raising(AssertionError("must not run")), parser, argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("kg4d: error: command line: ")
+    assert err.endswith("(see kg4d toy --help)\n")
+    assert err.count("\n") == 1
+
+
+def test_help_is_not_an_error(parser, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(raising(AssertionError("must not run")), parser, ["--help"])
+    assert caught.value.code == 0
+    assert "--debug" in capsys.readouterr().out
+
+
+def test_a_failure_names_the_log_of_the_run(parser, capsys, tmp_path):
+    def main(_: argparse.Namespace) -> None:
+        with log_to_file(tmp_path / "run" / "log.txt"):
+            logging.getLogger("kg4d.toy").debug("a detail")
+            logging.getLogger("another.library").warning("from elsewhere")
+            warnings.warn("look out", stacklevel=1)
+            raise RuntimeError("diverged\nat step 3")
+
+    assert run(main, parser, []) == 1
+    out, err = capsys.readouterr()
+    log = tmp_path / "run" / "log.txt"
+    assert err == f"kg4d: error: RuntimeError: diverged at step 3 (traceback in {log})\n"
+    text = log.read_text()
+    assert all(part in text for part in ("a detail", "from elsewhere", "look out", "Traceback", "diverged\nat step 3"))
+    assert out == ""
+
+
+def test_a_failure_before_any_log_still_keeps_its_traceback(parser, capsys):
+    assert run(raising(ZeroDivisionError()), parser, []) == 1
+    err = capsys.readouterr().err
+    match = re.fullmatch(r"kg4d: error: ZeroDivisionError \(traceback in (.+)\)\n", err)
+    path = Path(match[1])
+    assert "Traceback" in path.read_text()
+    path.unlink()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, lambda: os.kill(os.getpid(), signal.SIGTERM)])
+def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt):
+    def main(_: argparse.Namespace) -> None:
+        error = interrupt()
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(main, parser, ["--config", "a b.yaml"]) == 130
+    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d toy --config 'a b.yaml' --resume)\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupt_that_lightning_turned_into_an_exit(parser, capsys):
+    def main(_: argparse.Namespace) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    assert run(main, parser, ["--resume"]) == 130
+    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d toy --resume)\n"
+    with pytest.raises(SystemExit):
+        run(raising(SystemExit(3)), parser, [])
+
+
+def test_an_interrupted_command_that_cannot_resume_is_run_again(capsys):
+    assert run(raising(KeyboardInterrupt()), Parser("kg4d once", "No checkpoints."), []) == 130
+    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d once)\n"
+
+
+def test_debug_shows_the_traceback(parser, capsys):
+    assert run(raising(InputError("f", "is bad", "mend it")), parser, ["--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("kg4d: error: f: is bad (mend it)\n")
+
+
+def test_the_console_is_brief(capsys):
+    logger = logging.getLogger("kg4d.toy")
+    for _ in range(2):
+        log_to_console()
+    logger.debug("hidden")
+    logger.info("shown %d", 1)
+    logger.warning("careful")
+    assert capsys.readouterr() == ("shown 1\nwarning: careful\n", "")
+    log_to_console(debug=True)
+    logger.debug("detail")
+    assert capsys.readouterr().out == "debug: detail\n"
+
+
+def test_a_log_file_is_let_go_and_appended_to(tmp_path):
+    logger = logging.getLogger("kg4d.toy")
+    for word in ("first", "second"):
+        with log_to_file(tmp_path / "log.txt"):
+            logger.info(word)
+        logger.warning("outside")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(": ")[-1] for line in lines] == ["first", "second"]
+
+
+def kg4d(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kg4d", *words], capture_output=True, text=True, check=False)
+
+
+def test_the_table_of_commands_is_light_and_complete():
+    code = "import sys, runpy; sys.argv[1:] = ['--help']\ntry: runpy.run_module('kg4d', run_name='__main__')\n"
+    code += "finally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "lightning", "omegaconf", "wandb"} & set(done.stderr.split())
+    for name, does in __main__.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(does)}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", __main__.COMMANDS)
+def test_every_command_exists_and_explains_itself(name):
+    spec = importlib.util.find_spec(f"kg4d.{name}")
+    file = Path(spec.origin)
+    file = file.with_name("__main__.py") if spec.submodule_search_locations else file
+    tree = ast.parse(file.read_text())
+    assert len(file.read_text().splitlines()) < 80
+    assert isinstance(tree.body[-1], ast.If), 'ends with `if __name__ == "__main__":`'
+    done = kg4d(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
+    assert "--debug" in done.stdout
+
+
+def test_the_other_words():
+    assert kg4d("--version").stdout == f"kg4d {__version__}\n"
+    wrong = kg4d("fti")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "kg4d: error: command line: no command 'fti' (did you mean fit?)\n"
+    assert "choose from fit, " in kg4d("zzz").stderr
