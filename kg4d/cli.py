@@ -22,7 +22,12 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `InputError`, with the option `--debug` that all commands have."""
+    """An argument parser whose errors are `InputError`, with the option `--debug` that all commands have.
+
+    Args:
+        prog: Module of the command: `kg4d.fit`.
+        description: What the command does, in a sentence.
+    """
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
@@ -89,7 +94,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 def _interrupted(error: BaseException, prog: str, argv: Sequence[str], resumable: bool, debug: bool) -> int:
     words = [*argv, "--resume"] if resumable and "--resume" not in argv else argv
-    _report(error, f"interrupted (go on with: {' '.join([prog, *map(shlex.quote, words)])})", debug)
+    _report(error, f"interrupted (go on with: {' '.join(['python -m', prog, *map(shlex.quote, words)])})", debug)
     return INTERRUPTED
 
 

@@ -23,19 +23,23 @@ def view_grid(images: PosedImages) -> list[list[int]]:
         InputError: The views do not have the same frames.
     """
     table = {
-        view: [m for _, m in sorted((int(images.frames[m]), m) for m in torch.nonzero(images.views == view)[:, 0].tolist())]
+        view: [
+            m for _, m in sorted((int(images.frames[m]), m) for m in torch.nonzero(images.views == view)[:, 0].tolist())
+        ]
         for view in sorted(set(images.views.tolist()))
     }
     if len({len(row) for row in table.values()}) != 1:
         counts = ", ".join(f"view {view}: {len(row)}" for view, row in table.items())
-        raise InputError("transforms_test.json", f"views differ in their number of frames ({counts})", "complete the videos")
+        raise InputError(
+            "transforms_test.json", f"views differ in their number of frames ({counts})", "complete the videos"
+        )
     return list(table.values())
 
 
 def evaluate_model(
     fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None = None
 ) -> Evaluation:
-    """Test metrics on the held-out videos (never trained on), training metrics on the reference video, keypoints, flow."""
+    """Test metrics on the held-out videos, training metrics on the reference video, keypoints and flow."""
     evaluation = _test_metrics(fitted, scene, protocol, progress)
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times)
@@ -46,9 +50,7 @@ def evaluate_model(
     return evaluation
 
 
-def _test_metrics(
-    fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None
-) -> Evaluation:
+def _test_metrics(fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None) -> Evaluation:
     if scene.test is None:
         evaluation = Evaluation()
         for key in protocol.metrics:
@@ -107,7 +109,5 @@ def _flow_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> 
         evaluation.skip(key, "the scene has no flow")
         return
     times = reference.times.tolist()
-    predicted = torch.stack(
-        [fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)]
-    )
+    predicted = torch.stack([fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)])
     evaluation.record(key, flow_epe(predicted, scene.flow.flow, scene.flow.weights))

@@ -43,7 +43,9 @@ def parser() -> Parser:
     options = Parser("kg4d.fit", "Fit a moving 3D model under one experiment file, measure it and export it.")
     options.add_argument("--config", required=True, help="experiment file (YAML)")
     options.add_argument("--variant", help="only this variant of the file")
-    options.add_argument("--resume", action="store_true", help="go on with runs that were cut short; skip those that are done")
+    options.add_argument(
+        "--resume", action="store_true", help="go on with runs that were cut short; skip those that are done"
+    )
     options.add_overrides()
     return options
 

@@ -48,15 +48,13 @@ class FittedModel:
         return barycentre(share, self.geometry(times).means)
 
     @torch.no_grad()
-    def render(
-        self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False
-    ) -> Float[Tensor, "M H W 3"]:
+    def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
         """Image m is camera m at time m; `frozen` leaves the Gaussians at frame 0 throughout.
 
         Images of one time are drawn together, so that the motion is evaluated once a time.
         """
         images = self.background.new_empty(len(cameras), cameras.height, cameras.width, 3)
-        for time in times.unique().tolist():
+        for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
             state = self.canonical if frozen else self.states(torch.tensor([time]))[0]
             images[chosen] = self.renderer(state, cameras[chosen], background=self.background).image
@@ -64,7 +62,7 @@ class FittedModel:
 
     @torch.no_grad()
     def flow(self, camera: Cameras, time: float, next_time: float) -> Float[Tensor, "H W 2"]:
-        """Displacement in px of what `camera` (a single one) sees, from `time` to `next_time`; 0 where nothing is seen."""
+        """Displacement in px of what a single camera sees, from `time` to `next_time`; 0 where nothing is seen."""
         now, later = self.states(torch.tensor([time, next_time]))
         motion = (camera.project(later.means).pixels - camera.project(now.means).pixels)[0]
         output = self.renderer(now, camera, features=motion)

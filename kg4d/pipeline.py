@@ -174,8 +174,9 @@ class _Fit:
 
     def _evaluate(self, fitted: FittedModel) -> Evaluation:
         evaluation = evaluate_model(fitted, self.scene, get_protocol(self.config.evaluation.protocol))
-        for key, reason in evaluation.skipped.items():
-            _log.info("%s is not measured: %s", key, reason)
+        for reason in dict.fromkeys(evaluation.skipped.values()):
+            keys = [key for key, why in evaluation.skipped.items() if why == reason]
+            _log.info("not measured: %s (%s)", ", ".join(keys), reason)
         self.tracker.summary(evaluation.metrics)
         return evaluation
 

@@ -102,7 +102,9 @@ class RunFolder:
             InputError: This is not a run folder.
         """
         if not self.config.is_file():
-            raise InputError(self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made")
+            raise InputError(
+                self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
+            )
         return load_config(ExperimentConfig, self.config)
 
     def write_record(self, record: Mapping[str, Any]) -> None:

@@ -44,10 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """In CI the real scenes must be there: a `realdata` test that skips has failed."""
+    """In CI the real scenes must be there: a `realdata` test that skips has failed, unless for want of a GPU."""
     report = yield
     wanted = os.environ.get("CI") == "true" and item.get_closest_marker("realdata")
-    if wanted and report.skipped and not hasattr(report, "wasxfail"):
+    no_gpu = item.get_closest_marker("gpu") and not torch.cuda.is_available()
+    if wanted and not no_gpu and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped although CI=true: {report.longrepr}"
     return report

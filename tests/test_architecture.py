@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kg4d"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-# Room -> what of the package it may import beside itself, `errors`, `files` and the version. A name stands for all in it.
+# Room -> what of the package it may import beside itself, `errors` and `files`. A name stands for all below it.
 MATHS = ["geometry", "keypoints", "kernels", "ot"]
 THINGS = [*MATHS, "gaussians", "render.base", "deform.base"]
 ARROWS: dict[str, list[str] | None] = {
@@ -36,7 +36,9 @@ ARROWS: dict[str, list[str] | None] = {
     "export": ["geometry", "gaussians.state", "render.base", "data.images"],
     "fitted": THINGS,
     "stages": [*THINGS, "data", "losses", "metrics"],
-    "tracking": ["metrics"],
+    "history": [],
+    "report": ["metrics"],
+    "tracking": ["history", "report"],
     "config": None,  # `schema` composes the rooms' records; None: anything
     "evaluation": None,
     "products": None,
@@ -58,7 +60,7 @@ DOORS = {
     "omegaconf": ["config/"],
     "plyfile": ["export/"],
     "ray": ["sweep.py"],
-    "torchmetrics": ["metrics/"],
+    "torchmetrics": ["losses/photometric.py", "metrics/"],
     "transformers": ["priors/"],
     "viser": ["export/viewer.py", "view.py"],
     "wandb": ["tracking.py"],

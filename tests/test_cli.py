@@ -20,7 +20,7 @@ from kg4d.logs import log_to_console, log_to_file
 
 @pytest.fixture
 def parser() -> Parser:
-    parser = Parser("kg4d toy", "A toy.")
+    parser = Parser("kg4d.toy", "A toy.")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_overrides()
@@ -59,7 +59,7 @@ def test_a_wrong_option_is_one_line(parser, capsys, argv):
     assert run(raising(AssertionError("must not run")), parser, argv) == 2
     err = capsys.readouterr().err
     assert err.startswith("kg4d: error: command line: ")
-    assert err.endswith("(see kg4d toy --help)\n")
+    assert err.endswith("(see kg4d.toy --help)\n")
     assert err.count("\n") == 1
 
 
@@ -104,7 +104,9 @@ def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt):
 
     before = signal.getsignal(signal.SIGTERM)
     assert run(main, parser, ["--config", "a b.yaml"]) == 130
-    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d toy --config 'a b.yaml' --resume)\n"
+    assert (
+        capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.toy --config 'a b.yaml' --resume)\n"
+    )
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -116,14 +118,14 @@ def test_an_interrupt_that_lightning_turned_into_an_exit(parser, capsys):
             sys.exit(1)
 
     assert run(main, parser, ["--resume"]) == 130
-    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d toy --resume)\n"
+    assert capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.toy --resume)\n"
     with pytest.raises(SystemExit):
         run(raising(SystemExit(3)), parser, [])
 
 
 def test_an_interrupted_command_that_cannot_resume_is_run_again(capsys):
-    assert run(raising(KeyboardInterrupt()), Parser("kg4d once", "No checkpoints."), []) == 130
-    assert capsys.readouterr().err == "kg4d: interrupted (go on with: kg4d once)\n"
+    assert run(raising(KeyboardInterrupt()), Parser("kg4d.once", "No checkpoints."), []) == 130
+    assert capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.once)\n"
 
 
 def test_debug_shows_the_traceback(parser, capsys):

@@ -1,7 +1,7 @@
 """The whole experiment as one typed tree: it composes the rooms' own dataclasses."""
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from kg4d.data.keypoint_choice import KeypointsConfig
 from kg4d.deform.build import DeformationConfig
@@ -28,7 +28,7 @@ class EvaluationConfig:
     protocol: str = "gltf4d"
 
 
-class ExportFormat(str, Enum):
+class ExportFormat(StrEnum):
     """What can be made of a run for other programs."""
 
     PLY = "ply"  # one 3DGS file a frame

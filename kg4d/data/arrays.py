@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kg4d.errors import InputError
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = NDArray[Any]
 
 
 class Archive:

@@ -1,7 +1,7 @@
 """The procedural characters: joints that swing, and coloured limbs that hang on them.
 
-World axes, +Y up. A character is described at rest, upright around the origin with its face towards +Z and its left side
-towards +X, and is turned about +Y by its yaw when it is posed.
+World axes, +Y up. A character is described at rest, upright around the origin with its face towards +Z and its left
+side towards +X, and is turned about +Y by its yaw when it is posed.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def walker() -> Character:
         Joint("pelvis", None, (0.0, -0.02, 0.0), (Swing(1, 8.0, 0.25), Swing(2, 3.0, 0.0)), bob=0.02),
         Joint("chest", "pelvis", (0.0, 0.08, 0.0), (Swing(1, -16.0, 0.25), Swing(0, 3.0, 0.1, 6.0, 2))),
         Joint("neck", "chest", (0.0, 0.36, 0.0), (Swing(1, 9.0, 0.35), Swing(0, 4.0, 0.2, -5.0, 2))),
-        Joint("head_top", "neck", (0.0, 0.69, 0.0)),
+        Joint("head", "neck", (0.0, 0.55, 0.0)),
     ]
     limbs = [
         Limb("chest", (0.0, 0.27, 0.0), (0.0, 0.08, 0.0), (0.155, 0.125), RED, WHITE, 3, None, "pelvis"),
@@ -131,7 +131,9 @@ def walker() -> Character:
             Joint(f"{left}_hip", "pelvis", hip, (Swing(0, 34.0, half),)),
             Joint(f"{left}_knee", f"{left}_hip", knee, (Swing(0, 32.0, half - 0.2, 36.0),)),
             Joint(f"{left}_ankle", f"{left}_knee", ankle, (Swing(0, 14.0, half + 0.1, -8.0),)),
-            Joint(f"{left}_shoulder", "chest", shoulder, (Swing(0, 36.0, half + 0.5), Swing(2, 5.0, 0.1, side * 14.0, 2))),
+            Joint(
+                f"{left}_shoulder", "chest", shoulder, (Swing(0, 36.0, half + 0.5), Swing(2, 5.0, 0.1, side * 14.0, 2))
+            ),
             Joint(f"{left}_elbow", f"{left}_shoulder", elbow, (Swing(0, 22.0, half + 0.55, -36.0),)),
             Joint(f"{left}_wrist", f"{left}_elbow", wrist, (Swing(0, 12.0, half),)),
         ]
@@ -147,7 +149,7 @@ def walker() -> Character:
             Limb("neck", eye, eye, (0.028, 0.028), DARK),
         ]
     arm, leg = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
-    keypoints, parents = ["neck", "head_top"], [None, "neck"]
+    keypoints, parents = ["neck", "head"], [None, "neck"]
     for chain in (arm, leg):
         for left in ("left", "right"):
             keypoints += [f"{left}_{name}" for name in chain]
@@ -165,7 +167,9 @@ def swimmer() -> Character:
     limbs = []
     for index, (name, place) in enumerate(zip(names, places, strict=True)):
         swing = Swing(1, 4.0 + 3.0 * index, -0.11 * index)
-        joints.append(Joint(name, "body" if index == 0 else names[index - 1], (0.0, 0.0, place), (swing,) if index else ()))
+        joints.append(
+            Joint(name, "body" if index == 0 else names[index - 1], (0.0, 0.0, place), (swing,) if index else ())
+        )
     for index in range(count - 1):
         start, end = ((0.0, 0.0, places[i]) for i in (index, index + 1))
         color, accent = (ORANGE, WHITE) if index % 2 else (ORANGE, DARK)

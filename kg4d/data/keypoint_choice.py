@@ -50,9 +50,7 @@ def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Ke
     )
 
 
-def farthest_points(
-    points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: int
-) -> Int[Tensor, " count"]:
+def farthest_points(points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: int) -> Int[Tensor, " count"]:
     """Indices of points that are far from each other, in ascending order; those without weight come last.
 
     The first is the one nearest to the mean of the weighted points; each next is the farthest from all before it.

@@ -41,7 +41,7 @@ def looked_at(cameras: list[Cameras]) -> Float[Tensor, " 3"]:
     axes = rotations[:, 2]
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
     # Cameras that share one axis leave the point free along it: a slight pull to the origin decides.
-    normal = across.mean(0) + 1e-6 * torch.eye(3, dtype=torch.float64)
+    normal = across.mean(0) + 1e-4 * torch.eye(3, dtype=torch.float64)
     point: Tensor = torch.linalg.solve(normal, (across @ centers[..., None]).mean(0))
     return point[:, 0].float()
 

@@ -1,7 +1,7 @@
 """What every deformation is: canonical Gaussians and times in, moved Gaussians out."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +22,7 @@ class DeformedGeometry:
         return replace(canonical, means=self.means[index], quats=self.quats[index], scales=self.scales[index])
 
 
+@runtime_checkable  # for the tests, which check arguments at run time
 class Deformation(Protocol):
     """A module with that call; at birth it is the identity at every time (locked by one contract test)."""
 

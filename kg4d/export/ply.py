@@ -116,7 +116,7 @@ def _vertices(path: Path, lines: list[str]) -> tuple[int, np.dtype[np.void]]:
     return count, row
 
 
-def write_sequence(folder: str | Path, states: Sequence[GaussianState], fps: float) -> list[Path]:
+def write_sequence(folder: str | Path, states: Sequence[GaussianState], fps: int | float) -> list[Path]:
     """Write `frame_0000.ply`, `frame_0001.ply`, ... and `index.json` (fps; file and time in seconds of each frame).
 
     Args:

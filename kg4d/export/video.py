@@ -21,7 +21,7 @@ from kg4d.render.base import Renderer
 _CRF = 16  # x264's quality: 0 is lossless, 18 is called visually lossless
 
 
-def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: float) -> None:
+def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
     """Write H.264 that every browser and player shows; the file appears complete or not at all.
 
     Odd sizes are padded to even ones by repeating the last row or column, as 4:2:0 chroma needs.

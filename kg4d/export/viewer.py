@@ -4,7 +4,9 @@ Colours are the plain colours of the Gaussians; +Y is up; the first view stands 
 """
 
 import contextlib
+import functools
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +88,11 @@ class Film:
             raise ValueError(f"got keypoints of {len(keypoints)} frames but {len(states)} frames of Gaussians")
         self._server = server
         self._shown = 0
-        layers = ("gaussians", "keypoints")
-        self._layers = {layer: server.scene.add_frame(f"/{layer}", show_axes=False) for layer in layers}
+        self._lock = threading.Lock()  # a live page shows frames from several threads
+        self._layers = {"gaussians": server.scene.add_frame("/gaussians", show_axes=False)}
         self._frames = [[_add_splats(server, f"/gaussians/{t}", state, t == 0)] for t, state in enumerate(states)]
         if keypoints is not None:
+            self._layers["keypoints"] = server.scene.add_frame("/keypoints", show_axes=False)
             for t, joints in enumerate(keypoints.detach().float().cpu().numpy()):
                 self._frames[t].append(_add_skeleton(server, f"/keypoints/{t}", joints, parents, t == 0))
         _place_camera(server, states[0])
@@ -97,18 +100,58 @@ class Film:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def layers(self) -> list[str]:
+        """`gaussians`, and `keypoints` where there are any."""
+        return list(self._layers)
+
     def show(self, frame: int) -> None:
         """Show this frame instead of the one before."""
-        with self._server.atomic():
+        with self._lock, self._server.atomic():
             for handle in self._frames[self._shown]:
                 handle.visible = False
             for handle in self._frames[frame]:
                 handle.visible = True
-        self._shown = frame
+            self._shown = frame
 
     def show_layer(self, layer: str, visible: bool) -> None:
-        """Show or hide the layer `gaussians` or `keypoints`, whatever the frame."""
+        """Show or hide one of `layers`, whatever the frame."""
         self._layers[layer].visible = visible
+
+
+class Controls:
+    """Sliders and boxes of a live page that drive a film.
+
+    Args:
+        server: Shows them.
+        film: What they drive.
+        fps: Frames per second at the start, from 1 to 60.
+    """
+
+    def __init__(self, server: "viser.ViserServer", film: Film, fps: int | float) -> None:
+        server.gui.configure_theme(show_logo=False, show_share_button=False)  # sharing would open a public tunnel
+        self._film = film
+        last = len(film) - 1
+        self.frame: Any = server.gui.add_slider("frame", 0, last, 1, 0, disabled=last == 0)
+        self.playing: Any = server.gui.add_checkbox("play", last > 0)
+        self.fps: Any = server.gui.add_slider("frames per second", 1, 60, 1, min(max(round(fps), 1), 60))
+        self.frame.on_update(lambda _: film.show(self.frame.value))
+        self.layers: dict[str, Any] = {layer: server.gui.add_checkbox(layer, True) for layer in film.layers}
+        for layer, box in self.layers.items():
+            box.on_update(functools.partial(self._toggle, layer))
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """How long a frame is to be shown."""
+        return 1.0 / float(self.fps.value)
+
+    def _toggle(self, layer: str, _: object) -> None:
+        self._film.show_layer(layer, self.layers[layer].value)
+
+    def advance(self) -> None:
+        """Go to the next frame if the film plays, and from the last to the first."""
+        if self.playing.value:
+            self.frame.value = (self.frame.value + 1) % len(self._film)
 
 
 def _add_splats(server: "viser.ViserServer", name: str, state: GaussianState, visible: bool) -> Any:
@@ -156,7 +199,7 @@ def _place_camera(server: "viser.ViserServer", state: GaussianState) -> None:
 def write_viewer(
     path: str | Path,
     states: Sequence[GaussianState],
-    fps: float,
+    fps: int | float,
     keypoints: Float[Tensor, "T J 3"] | None = None,
     parents: Sequence[int] = (),
 ) -> None:

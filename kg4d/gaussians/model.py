@@ -1,7 +1,7 @@
 """The Gaussians that training changes: raw, unbounded parameters whose number N may change from step to step."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -50,7 +50,7 @@ class GaussianModel(nn.Module):
             self.register_parameter(name, nn.Parameter(values[name].detach().clone().contiguous()))
 
     @classmethod
-    def from_state(cls, state: GaussianState, isotropic: bool = False) -> Self:
+    def from_state(cls, state: GaussianState, isotropic: bool = False) -> "GaussianModel":
         """The raw parameters of activated Gaussians; `isotropic` ties the three scales at their geometric mean."""
         log_scales = state.scales.log()
         return cls(
@@ -107,7 +107,10 @@ class GaussianModel(nn.Module):
                 _swap(optimizer, old, new, inherit)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over the checkpoint's number of Gaussians; the `Parameter` objects stay, so optimisers keep them."""
+        """Take over the checkpoint's number of Gaussians.
+
+        The `Parameter` objects stay, so that optimisers keep them; no graph may still need their old shape.
+        """
         for name in PARAMETERS:
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
             if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:] and len(value) != len(own):

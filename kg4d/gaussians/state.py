@@ -16,7 +16,7 @@ class GaussianState:
         quats: Rotations as quaternions (w, x, y, z); need not be normalised, never zero.
         scales: Standard deviations along the local axes, world units, > 0.
         opacities: In (0, 1).
-        colors: RGB, linear combination weights as rendered (no spherical harmonics above degree 0); 0 is black, 1 is white.
+        colors: RGB as rendered (no spherical harmonics above degree 0); 0 is black, 1 is white.
         keypoint_logits: Affinity P of each Gaussian to each of the J keypoints (KG4D eq. 7); J may be 0.
     """
 

@@ -54,7 +54,7 @@ def triangulate(
     left, right = equations[..., :3], -equations[..., 3:]
     normal = left.mT @ left
     eigenvalues = torch.linalg.eigvalsh(normal)
-    valid = (used.sum(0) >= 2) & (eigenvalues[:, 0] > min_conditioning * eigenvalues[:, 2])
+    valid = eigenvalues[:, 0] > min_conditioning * eigenvalues[:, 2]  # one ray leaves its own direction at 0
     identity = torch.eye(3, dtype=normal.dtype, device=normal.device)
     points = torch.linalg.solve(torch.where(valid[:, None, None], normal, identity), left.mT @ right)[..., 0]
     return _checked(points, valid, uv, weights, Cameras(viewmats, Ks, cameras.width, cameras.height))

@@ -1,0 +1,1 @@
+"""Losses: images, keypoints, flow, and priors on the motion."""

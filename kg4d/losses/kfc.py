@@ -1,11 +1,11 @@
-"""Keypoint Feature Calibration: the model's keypoints, read as heatmaps or as barycentres, must fall on the reference ones.
+"""Keypoint Feature Calibration: the model's keypoints, as heatmaps or as barycentres, must fall on the reference ones.
 
-Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). All errors are in units of the longer image side, so that
-weights carry over between image sizes.
+Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). All errors are in units of the longer image side, so
+that weights carry over between image sizes.
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +16,7 @@ from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
 from kg4d.render.base import Renderer
 
 
-class KfcMode(str, Enum):
+class KfcMode(StrEnum):
     """How the model's keypoints are read off it."""
 
     BARYCENTRE = "barycentre"  # projected centre of the Gaussians, weighted by softmax over N of P: amodal, no render
@@ -45,7 +45,7 @@ class KfcConfig:
     weight: float = 100.0
     mode: KfcMode = KfcMode.BARYCENTRE
     temperature: float = 0.1
-    reading: KeypointReading = KeypointReading.joint
+    reading: KeypointReading = KeypointReading.JOINT
     background_logit: float = -10.0
     heatmap_scale: float = 0.25
     detach_geometry: bool = True

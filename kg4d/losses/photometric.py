@@ -31,7 +31,7 @@ def image_errors(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Mean absolute error and mean SSIM of a batch, in one fused pass where the native kernels are at hand.
 
-    Both paths give the same values (torchmetrics' SSIM, window sigma 1.5); the torch path is about a hundred times slower on a CPU.
+    Both paths give the same values (torchmetrics' SSIM, window sigma 1.5).
     """
     if predicted.device.type == "cpu" and kernels.available():
         return kernels.l1_ssim(predicted, target)
@@ -49,7 +49,7 @@ def photometric_loss(
     target_alpha: Float[Tensor, "B H W 1"],
     config: PhotometricConfig,
 ) -> Float[Tensor, ""]:
-    """l1 |I - I*| + ssim (1 - SSIM) + alpha |A - A*|, means over the batch; `config.weight` is the caller's business."""
+    """l1 |I - I*| + ssim (1 - SSIM) + alpha |A - A*|, means over the batch; `config.weight` is left to the caller."""
     l1, similarity = image_errors(predicted, target)
     loss = config.l1 * l1 + config.ssim * (1 - similarity)
     if config.alpha > 0:

@@ -1,17 +1,17 @@
-"""The flow loss of KG4D, motivated by Wasserstein gradient flows: keypoints' Gaussian mixtures must move as the image does.
+"""The flow loss, motivated by Wasserstein gradient flows: the mixtures at the keypoints must move as the image does.
 
-The K Gaussians that contribute at a keypoint's pixel at time t are looked up once and *tracked*: the same K at t' make up the
-second mixture. (Looked up afresh at the displaced pixel, a model that does not move at all would already satisfy the loss.)
+The K Gaussians that contribute at a keypoint's pixel at time t are looked up once and *tracked*: the same K at t' make
+up the second mixture. (Looked up afresh at the displaced pixel, a model that does not move at all would already satisfy
+the loss.)
 
-Variant A is KG4D eq. 10-11: the offset of the mixtures' barycentres equals the flow. Every transport plan with the right
-marginals gives that same offset, so the closed form is used. It is a pure translation force.
-Variant D pairs each Gaussian with its own image under the flow and its Jacobian, in the 2-Wasserstein metric of Gaussians:
-it also sees rotation and scale, and needs a dense flow.
+Variant A is KG4D eq. 10-11: the offset of the mixtures' barycentres equals the flow. Every transport plan with the
+right marginals gives that same offset, so the closed form is used. It is a pure translation force.
+Variant D pairs each Gaussian with its own image under the flow and its Jacobian, in the 2-Wasserstein metric of
+Gaussians: it also sees rotation and scale, and needs a dense flow.
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Self
+from enum import StrEnum
 
 import torch
 from jaxtyping import Float, Int
@@ -25,16 +25,17 @@ from kg4d.ot.flow_targets import advect
 from kg4d.ot.gaussian_w2 import gaussian_w2, gaussian_w2_isotropic
 from kg4d.ot.mixture import ContributorWeights, mixture_weights
 from kg4d.ot.offset import wasserstein_offset_closed
+from kg4d.render.base import Renderer, RenderOutput
 
 
-class WgfVariant(str, Enum):
+class WgfVariant(StrEnum):
     """Which form of the loss."""
 
     A = "a"  # mean offset equals the flow (KG4D eq. 10-11)
     A_D = "a+d"  # the same, and each Gaussian matches its flow-advected image
 
 
-class FlowSource(str, Enum):
+class FlowSource(StrEnum):
     """Where the reference motion of a keypoint comes from."""
 
     DENSE = "dense"  # the dense flow, sampled at the keypoint
@@ -61,11 +62,26 @@ class WgfConfig:
     variant: WgfVariant = WgfVariant.A_D
     paired_weight: float = 0.5
     contributors: int = 20
-    mixture: ContributorWeights = ContributorWeights.contribution
+    mixture: ContributorWeights = ContributorWeights.CONTRIBUTION
     isotropic: bool = False
     flow: FlowSource = FlowSource.DENSE
     random_pixels: int = 256
     warmup: float = 0.1
+
+
+@dataclass(frozen=True)
+class DenseFlow:
+    """Optical flow from the earlier frame of a pair to the later one.
+
+    Attributes:
+        flow: Displacement (dx, dy), px.
+        weights: Confidence in [0, 1]; 0 where the flow is not known.
+        jacobian: `kg4d.ot.flow_targets.flow_jacobian` of the two.
+    """
+
+    flow: Float[Tensor, "H W 2"]
+    weights: Float[Tensor, "H W"]
+    jacobian: Float[Tensor, "H W 2 2"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class PairedMixtures:
     earlier: Gaussians2D
     later: Gaussians2D
 
-    def head(self, count: int) -> Self:
+    def head(self, count: int) -> "PairedMixtures":
         """The first `count` pixels."""
         return replace(
             self,
@@ -95,9 +111,7 @@ class PairedMixtures:
         )
 
 
-def project_tracked(
-    ids: Int[Tensor, "P K"], geometry: DeformedGeometry, index: int, cameras: Cameras
-) -> Gaussians2D:
+def project_tracked(ids: Int[Tensor, "P K"], geometry: DeformedGeometry, index: int, cameras: Cameras) -> Gaussians2D:
     """Project the chosen Gaussians at the `index`-th time into its camera; padding (-1) gives some valid Gaussian."""
     chosen = ids.clamp_min(0)
     return project_gaussians(
@@ -115,27 +129,20 @@ def offset_loss(
     mixtures: PairedMixtures, flow: Float[Tensor, "P 2"], confidence: Float[Tensor, " P"], extent_px: float
 ) -> Float[Tensor, ""]:
     """Variant A: weighted mean of |F - H|² over the pixels (KG4D eq. 10-11), in squared units of `extent_px`."""
-    offset = wasserstein_offset_closed(
-        mixtures.weights, mixtures.earlier.means, mixtures.weights, mixtures.later.means
-    )
+    offset = wasserstein_offset_closed(mixtures.weights, mixtures.earlier.means, mixtures.weights, mixtures.later.means)
     weights = confidence * mixtures.covered
     error = (offset - flow).masked_fill(weights[:, None] == 0, 0.0) / extent_px
     return (weights * error.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
 
 
 def paired_loss(
-    mixtures: PairedMixtures,
-    flow: Float[Tensor, "H W 2"],
-    flow_jacobian: Float[Tensor, "H W 2 2"],
-    flow_weights: Float[Tensor, "H W"],
-    extent_px: float,
-    isotropic: bool,
+    mixtures: PairedMixtures, dense: DenseFlow, extent_px: float, isotropic: bool = False
 ) -> Float[Tensor, ""]:
     """Variant D: mean squared W2 distance of each tracked Gaussian at t' to its image under the flow.
 
     Gaussians whose centre has no valid flow do not count.
     """
-    target, valid = advect(mixtures.earlier, flow, flow_jacobian, flow_weights)
+    target, valid = advect(mixtures.earlier, dense.flow, dense.jacobian, dense.weights)
     weights = mixtures.weights * mixtures.covered[:, None] * valid
     distance = gaussian_w2_isotropic if isotropic else gaussian_w2
     squared = distance(mixtures.later.means, mixtures.later.covs, target.means, target.covs) / extent_px**2
@@ -154,20 +161,18 @@ def random_flow_pixels(
 
 
 def keypoint_motion(
-    source: FlowSource,
-    pixels: Float[Tensor, "2 J 2"],
-    weights: Float[Tensor, "2 J"],
-    flow: Float[Tensor, "H W 2"] | None,
-    flow_weights: Float[Tensor, "H W"] | None,
+    source: FlowSource, pixels: Float[Tensor, "2 J 2"], weights: Float[Tensor, "2 J"], dense: DenseFlow | None
 ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
-    """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1]."""
+    """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1].
+
+    Without a dense flow it is the difference of the keypoint's positions.
+    """
     safe = torch.where(weights[..., None] > 0, pixels, torch.zeros_like(pixels))
-    if source is FlowSource.KEYPOINTS or flow is None or flow_weights is None:
+    if source is FlowSource.KEYPOINTS or dense is None:
         return safe[1] - safe[0], weights[0] * weights[1]
-    motion = sample_image(flow, safe[0])
-    confidence = sample_image(flow_weights[..., None], safe[0])[..., 0]
+    confidence = sample_image(dense.weights[..., None], safe[0])[..., 0]
     # a keypoint near the silhouette mixes flow and background: only pixels whose four neighbours are all known count
-    return motion, weights[0] * weights[1] * (confidence > 0.99)
+    return sample_image(dense.flow, safe[0]), weights[0] * weights[1] * (confidence > 0.99)
 
 
 def pair_mixtures(
@@ -187,3 +192,46 @@ def pair_mixtures(
         earlier=project_tracked(ids, geometry, pair[0], cameras),
         later=project_tracked(ids, geometry, pair[1], cameras),
     )
+
+
+def wgf_losses(
+    config: WgfConfig,
+    renderer: Renderer,
+    output: RenderOutput,
+    opacities: Float[Tensor, " N"],
+    geometry: DeformedGeometry,
+    pair: tuple[int, int],
+    cameras: Cameras,
+    pixels: Float[Tensor, "2 J 2"],
+    weights: Float[Tensor, "2 J"],
+    dense: DenseFlow | None,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+    """The loss of one pair of frames: the offset part (variant A), and the paired part (D) where there is one.
+
+    Args:
+        config: Variant and its options.
+        renderer: Looks up contributors.
+        output: Its render of the earlier frame alone.
+        opacities: Of all Gaussians.
+        geometry: At the times of the batch.
+        pair: Positions of the earlier and the later frame in the batch.
+        cameras: Of the batch.
+        pixels: Keypoints in the two frames.
+        weights: Their confidences.
+        dense: Flow between the two frames, where known.
+        generator: Draws the random pixels.
+    """
+    motion, confidence = keypoint_motion(config.flow, pixels, weights, dense)
+    points = torch.where(weights[0][:, None] > 0, pixels[0], torch.zeros_like(pixels[0]))
+    target = dense if config.variant is WgfVariant.A_D else None
+    if target is not None:
+        points = torch.cat([points, random_flow_pixels(target.weights, config.random_pixels, generator)])
+    first = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    ids, blending = renderer.contributors(output, first, points, config.contributors)
+    mixtures = pair_mixtures(ids, blending, opacities, geometry, pair, cameras, config.mixture)
+    extent_px = float(max(cameras.width, cameras.height))
+    offset = offset_loss(mixtures.head(len(confidence)), motion, confidence, extent_px)
+    if target is None:
+        return offset, None
+    return offset, paired_loss(mixtures, target, extent_px, config.isotropic)

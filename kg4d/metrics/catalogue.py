@@ -28,11 +28,11 @@ CATALOGUE: dict[str, Entry] = {
     "test/fvd_v": Entry("Frechet video distance, views of each frame", "", False),
     "test/fvd_diag": Entry("Frechet video distance, diagonals of the view x frame grid", "", False),
     "test/fv4d": Entry("Frechet video distance, all images in serpentine order", "", False),
-    "test/fvd_c4d": Entry(
-        "mean squared difference of I3D logits a view, as published as FVD by Consistent4D", "", False
-    ),
+    "test/fvd_c4d": Entry("what Consistent4D's script prints as FVD, in closed form", "", False),
     "test/video_distance": Entry("mean squared distance of the paired I3D logits over the clips of FVD-F", "", False),
     "test/fid": Entry("Frechet distance of image features", "", False),
+    "test/psnr_static": Entry("PSNR of the same Gaussians, never moved", "dB", True),
+    "test/psnr_first_frame": Entry("PSNR of frame 0 in the test views", "dB", True),
     "train/psnr": Entry("PSNR on the reference video", "dB", True),
     "train/ssim": Entry("SSIM on the reference video", "", True),
     "train/flicker": Entry("colour change along the true motion of the reference video", "", False),

@@ -42,10 +42,9 @@ def frechet_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor,
 
 def _covariance_root(features: Float[Tensor, "N D"]) -> Float[Tensor, "n D"]:
     """R with R^T R equal to the unbiased covariance, and at most D rows."""
-    root = (features - features.mean(0)) / (len(features) - 1) ** 0.5
+    root: Tensor = (features - features.mean(0)) / (len(features) - 1) ** 0.5
     if len(root) > root.shape[1]:
-        triangle: Tensor = torch.linalg.qr(root, mode="r").R
-        return triangle
+        root = torch.linalg.qr(root, mode="r").R
     return root
 
 

@@ -58,7 +58,9 @@ def object_mask(alpha: Float[Tensor, "B 1 H W"], dilation: int = 8) -> Bool[Tens
     if dilation < 0:
         raise ValueError(f"need dilation >= 0, got {dilation}")
     solid = (alpha > 0.5).to(torch.float32)
-    return F.max_pool2d(solid, 2 * dilation + 1, stride=1, padding=dilation) > 0
+    side = 2 * dilation + 1
+    rows = F.max_pool2d(solid, (side, 1), stride=1, padding=(dilation, 0))
+    return F.max_pool2d(rows, (1, side), stride=1, padding=(0, dilation)) > 0
 
 
 def ssim(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:

@@ -3,7 +3,7 @@
 A number without these is not comparable, so `metrics.json` carries the whole record.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kg4d.errors import InputError
@@ -13,7 +13,8 @@ class VideoInput(StrEnum):
     """How frames become the 224 x 224 px input of the video network. The choice alone moves logits by a quarter."""
 
     CROP = "crop"  # resize to 256 px where needed, then cut [16:240]
-    RESIZE = "resize"  # bilinear resize of the whole frame to 224 px, as FVD papers do
+    RESIZE = "resize"  # bilinear resize of the whole frame to 224 px, as most FVD code does
+    BICUBIC = "bicubic"  # bicubic resize of the whole frame to 224 px, as Consistent4D's script does
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Protocol:
         resolution: Image side in px.
         background: RGB in [0, 1] behind the object.
         metrics: Keys to compute, of those in `kg4d.metrics.catalogue`.
-        networks: Weight name behind each key that needs a network.
+        networks: Name of the network behind each key that needs one.
         ranges: Value range that each network or formula is fed.
-        video_input: Input of the video network.
+        video_input: Input of the video network; `test/fvd_c4d` always has bicubic input.
     """
 
     name: str
@@ -63,13 +64,19 @@ WHITE = (1.0, 1.0, 1.0)
 RANGES = {"psnr": "[0, 1]", "ssim": "[0, 1]", "lpips": "[-1, 1]", "i3d": "[-1, 1]", "fid": "[0, 1]", "clip": "[0, 1]"}
 VIDEO_KEYS = ("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d", "test/fvd_c4d", "test/video_distance")
 IMAGE_KEYS = ("test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
-NETWORKS = {
+NETWORKS = {  # names of `kg4d.metrics.networks.Networks.modules`
     "test/lpips_vgg": "lpips-vgg",
     "test/lpips_alex": "lpips-alex",
+    "test/clip_s": "clip",
+    "test/fid": "fid",
     **dict.fromkeys(VIDEO_KEYS, "i3d-kinetics-400"),
-    "test/fid": "given by the caller",
-    "test/clip_s": "given by the caller",
 }
+
+
+def networks_of(metrics: tuple[str, ...]) -> dict[str, str]:
+    """The part of `NETWORKS` that these metrics need."""
+    return {key: name for key, name in NETWORKS.items() if key in metrics}
+
 
 GLTF4D = Protocol(
     name="gltf4d",
@@ -80,12 +87,61 @@ GLTF4D = Protocol(
     resolution=256,
     background=WHITE,
     metrics=(*IMAGE_KEYS, *VIDEO_KEYS, "test/fid", "test/clip_s"),
-    networks=NETWORKS,
+    networks=networks_of((*IMAGE_KEYS, *VIDEO_KEYS, "test/fid", "test/clip_s")),
     ranges=RANGES,
     video_input=VideoInput.CROP,
 )
 
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (GLTF4D,)}
+CONSISTENT4D_KEYS = ("test/psnr", "test/ssim", "test/lpips_vgg", "test/clip_s", "test/fvd_f", "test/fvd_c4d")
+CONSISTENT4D_32 = Protocol(
+    name="consistent4d-32",
+    source=(
+        "Jiang et al. 2024, Consistent4D, its evaluation scripts: LPIPS with VGG16, CLIP similarity of images, and as "
+        "FVD the quantity fvd_c4d. The scripts infer the data range of PSNR and SSIM from each pair; here it is 1"
+    ),
+    views=4,
+    azimuths=(-75.0, 15.0, 105.0, 195.0),
+    frames=32,
+    resolution=512,
+    background=WHITE,
+    metrics=CONSISTENT4D_KEYS,
+    networks=networks_of(CONSISTENT4D_KEYS),
+    ranges=RANGES,
+    video_input=VideoInput.RESIZE,
+)
+
+STAG4D_30 = replace(
+    CONSISTENT4D_32,
+    name="stag4d-30",
+    source=(
+        "Zeng et al. 2024, STAG4D: the rules of Consistent4D on 30 frames. Its FID-VID, an average over frames "
+        "of the FID of four images, is left out"
+    ),
+    frames=30,
+)
+
+SV4D_KEYS = (
+    *("test/lpips_vgg", "test/lpips_alex", "test/clip_s"),
+    *("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d"),
+)
+SV4D_21 = Protocol(
+    name="sv4d-21",
+    source=(
+        "Xie et al. 2024, SV4D, section 4 (ObjaverseDy): no code is published and the LPIPS network is not named, so "
+        "both are reported; clips and windows follow kg4d.metrics.clips"
+    ),
+    views=8,
+    azimuths=(),
+    frames=21,
+    resolution=576,
+    background=WHITE,
+    metrics=SV4D_KEYS,
+    networks=networks_of(SV4D_KEYS),
+    ranges=RANGES,
+    video_input=VideoInput.RESIZE,
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (GLTF4D, CONSISTENT4D_32, STAG4D_30, SV4D_21)}
 
 
 def get_protocol(name: str) -> Protocol:

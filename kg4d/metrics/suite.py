@@ -1,7 +1,7 @@
 """One evaluator for every method: a grid of predicted images against the true one, under a named protocol."""
 
 import json
-import os
+import math
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 import kg4d
+from kg4d.files import replacing
+from kg4d.metrics.frechet import frechet_distance, sample_warning
 from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
-from kg4d.metrics.protocols import GLTF4D, Protocol
+from kg4d.metrics.networks import Networks
+from kg4d.metrics.perceptual import lpips_distance
+from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
+from kg4d.metrics.video import ClipFeatures, c4d_distance, paired_distance
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
 ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value an image
 
-CHUNK = 16  # images at a time: bounds memory, large enough for speed
+IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bounds memory
 
 
 @dataclass
@@ -42,23 +48,19 @@ class Evaluation:
     def record(self, key: str, value: Tensor | float, per_view: Iterable[float] | None = None) -> None:
         """Keep a value, or note that it is not finite."""
         number = float(value)
-        if not _finite(number):
+        if not math.isfinite(number):
             self.skip(key, "nothing to measure: the value is not finite")
             return
         self.skipped.pop(key, None)
         self.metrics[key] = number
         if per_view is not None:
-            self.per_view[key] = [float(v) if _finite(float(v)) else None for v in per_view]
+            self.per_view[key] = [float(v) if math.isfinite(v) else None for v in per_view]
 
     def skip(self, key: str, reason: str) -> None:
         """Note why `key` is absent."""
         self.metrics.pop(key, None)
         self.per_view.pop(key, None)
         self.skipped[key] = reason
-
-
-def _finite(number: float) -> bool:
-    return abs(number) < float("inf")
 
 
 @torch.no_grad()
@@ -68,6 +70,7 @@ def evaluate_grid(
     target_alpha: Float[Tensor, "V T H W 1"] | None,
     *,
     protocol: Protocol = GLTF4D,
+    networks: Networks | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compare V videos of T frames with the true ones.
@@ -79,92 +82,148 @@ def evaluate_grid(
         target: True images on the same background.
         target_alpha: True coverage in [0, 1]; without it the masked metric is skipped.
         protocol: Which metrics to compute, and how.
+        networks: From `load_networks`; a metric whose network is not among them is skipped.
         progress: Called while the slow metrics run.
 
     Returns:
         The protocol's metrics; whatever cannot be computed is in `skipped` with the reason.
     """
-    views, frames, height, width = predicted.shape[:4]
-    evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol))
-    images = _eight_bits(predicted), _eight_bits(target)
-    alpha = target.new_full((views, frames, height, width, 1), torch.nan) if target_alpha is None else target_alpha
-    for key, metric in _image_metrics(protocol).items():
-        if key == "test/psnr_masked" and target_alpha is None:
-            evaluation.skip(key, "the target images have no alpha channel")
+    grid = _Grid(
+        predicted=_eight_bits(predicted).flatten(0, 1).movedim(-1, 1).contiguous(),
+        target=_eight_bits(target).flatten(0, 1).movedim(-1, 1).contiguous(),
+        alpha=None if target_alpha is None else target_alpha.flatten(0, 1).movedim(-1, 1),
+        views=predicted.shape[0],
+        progress=progress,
+    )
+    networks = networks or Networks()
+    evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol, networks))
+    images, videos = _image_metrics(networks), _clip_features(grid, networks)
+    for key in protocol.metrics:
+        name = protocol.networks.get(key)
+        if name is not None and name not in networks.modules:
+            evaluation.skip(key, networks.why_missing(name))
             continue
-        _measure(evaluation, key, metric, (*images, alpha), progress)
+        try:
+            if key in VIDEO_KEYS:
+                _measure_videos(evaluation, key, videos, protocol.video_input)
+            elif key == "test/fid":
+                _measure_fid(evaluation, key, grid, networks)
+            else:
+                _measure_images(evaluation, key, images[key], grid)
+        except ValueError as error:  # images too small, videos too short, too few samples
+            evaluation.skip(key, str(error))
     return evaluation
 
 
 def training_metrics(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> dict[str, Tensor]:
     """`train/psnr` and `train/ssim`: how well the reference video is reproduced (8 bits, as above)."""
-    pair = _channels_first(_eight_bits(predicted)), _channels_first(_eight_bits(target))
+    pair = _eight_bits(predicted).movedim(-1, 1), _eight_bits(target).movedim(-1, 1)
     return {"train/psnr": psnr(*pair).mean(), "train/ssim": ssim(*pair).mean()}
 
 
 def write_metrics_json(path: str | Path, evaluation: Evaluation, protocol: Protocol) -> None:
     """Write `metrics.json` in one step: a reader sees the old file or the new one, never half of it."""
-    path = Path(path)
     record = {
         "metrics": evaluation.metrics,
         "per_view": evaluation.per_view,
         "protocol": asdict(protocol),
         "provenance": {**evaluation.provenance, "skipped": evaluation.skipped},
     }
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _image_metrics(protocol: Protocol) -> dict[str, ImageMetric]:
-    known: dict[str, ImageMetric] = {
+@dataclass(frozen=True)
+class _Grid:
+    """Both sides with views and frames in one axis, views first."""
+
+    predicted: Float[Tensor, "VT 3 H W"]
+    target: Float[Tensor, "VT 3 H W"]
+    alpha: Float[Tensor, "VT 1 H W"] | None
+    views: int
+    progress: Progress | None
+
+
+def _image_metrics(networks: Networks) -> dict[str, ImageMetric]:
+    modules = networks.modules
+    return {
         "test/psnr": lambda pred, true, _: psnr(pred, true),
         "test/psnr_masked": lambda pred, true, alpha: masked_psnr(pred, true, object_mask(alpha)),
         "test/ssim": lambda pred, true, _: ssim(pred, true),
         "test/ms_ssim": lambda pred, true, _: ms_ssim(pred, true),
+        "test/lpips_alex": lambda pred, true, _: lpips_distance(modules["lpips-alex"], pred, true),
+        "test/lpips_vgg": lambda pred, true, _: lpips_distance(modules["lpips-vgg"], pred, true),
+        "test/clip_s": lambda pred, true, _: F.cosine_similarity(modules["clip"](pred), modules["clip"](true)),
     }
-    return {key: metric for key, metric in known.items() if key in protocol.metrics}
 
 
-def _measure(
-    evaluation: Evaluation,
-    key: str,
-    metric: ImageMetric,
-    grids: tuple[Tensor, Tensor, Tensor],
-    progress: Progress | None,
-) -> None:
-    """Average a per-image metric over the grid and over each view, chunk by chunk."""
-    views, frames = grids[0].shape[:2]
-    flat = [_channels_first(grid.flatten(0, 1)) for grid in grids]
+def _measure_images(evaluation: Evaluation, key: str, metric: ImageMetric, grid: _Grid) -> None:
+    """Average a per-image metric over the grid and over each view, batch by batch."""
+    if key == "test/psnr_masked" and grid.alpha is None:
+        raise ValueError("the target images have no alpha channel")
+    count = len(grid.target)
+    alpha = grid.target.new_zeros(count, 0) if grid.alpha is None else grid.alpha
     values = []
-    for start in range(0, views * frames, CHUNK):
-        try:
-            values.append(metric(*(images[start : start + CHUNK] for images in flat)))
-        except ValueError as error:
-            evaluation.skip(key, str(error))
-            return
-        if progress is not None:
-            progress(key, min(start + CHUNK, views * frames), views * frames)
-    table = torch.cat(values).double().reshape(views, frames)
+    for start in range(0, count, IMAGE_BATCH):
+        part = slice(start, start + IMAGE_BATCH)
+        values.append(metric(grid.predicted[part], grid.target[part], alpha[part]))
+        if grid.progress is not None:
+            grid.progress(key, min(start + IMAGE_BATCH, count), count)
+    table = torch.cat(values).double().reshape(grid.views, -1)
     evaluation.record(key, table.nanmean(), table.nanmean(1).tolist())
 
 
-def _channels_first(images: Float[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
-    return images.permute(0, 3, 1, 2).contiguous()
+def _clip_features(grid: _Grid, networks: Networks) -> ClipFeatures | None:
+    name = "i3d-kinetics-400"
+    if name not in networks.modules:
+        return None
+    module, digest = networks.modules[name], networks.hashes[name]
+    return ClipFeatures(module, digest, grid.predicted, grid.target, grid.views, networks.feature_cache, grid.progress)
+
+
+def _measure_videos(evaluation: Evaluation, key: str, videos: ClipFeatures | None, video_input: VideoInput) -> None:
+    assert videos is not None  # the caller has checked that the network is there
+    if key == "test/fvd_c4d":
+        video_input = VideoInput.BICUBIC
+    predicted, target = videos.pair(key, video_input)
+    evaluation.provenance["samples"][key] = samples = {
+        "clips": len(target),
+        "images_per_clip": videos.plain_clips(key).shape[1],
+        "frames_per_clip": videos.clips(key).shape[1],
+        "video_input": str(video_input),
+        "warning": None,
+    }
+    if key in ("test/fvd_c4d", "test/video_distance"):
+        values = (c4d_distance if key == "test/fvd_c4d" else paired_distance)(predicted, target)
+        evaluation.record(key, values.mean(), values.tolist())
+        return
+    evaluation.record(key, frechet_distance(predicted, target))
+    samples["warning"] = sample_warning(*target.shape)
+
+
+def _measure_fid(evaluation: Evaluation, key: str, grid: _Grid, networks: Networks) -> None:
+    module = networks.modules["fid"]
+    predicted, target = (
+        torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
+        for images in (grid.predicted, grid.target)
+    )
+    evaluation.record(key, frechet_distance(predicted, target))
+    evaluation.provenance["samples"][key] = {"images": len(target), "warning": sample_warning(*target.shape)}
 
 
 def _eight_bits(images: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def _provenance(shape: torch.Size, protocol: Protocol) -> dict[str, Any]:
+def _provenance(shape: torch.Size, protocol: Protocol, networks: Networks) -> dict[str, Any]:
     views, frames, height, width = shape[:4]
-    libraries = ("torch", "torchmetrics", "numpy")
+    libraries = ("torch", "torchmetrics", "numpy", "safetensors")
+    used = {name for key, name in protocol.networks.items() if key in protocol.metrics}
     return {
         "versions": {"kg4d": kg4d.__version__, "python": platform.python_version()}
         | {name: version(name) for name in libraries},
         "counts": {"views": views, "frames": frames, "images": views * frames, "height": height, "width": width},
         "deviations": protocol.deviations(views, frames, height, width),
+        "networks": {name: digest for name, digest in networks.hashes.items() if name in used},
+        "samples": {},
     }

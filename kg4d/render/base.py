@@ -1,7 +1,7 @@
 """What every renderer is: the protocol, its options and its result."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -59,6 +59,7 @@ class Contributors(NamedTuple):
     weights: Float[Tensor, "P K"]  # blending weights T_i alpha_i in [0, 1], detached; 0 where the id is -1
 
 
+@runtime_checkable  # for the tests, which check arguments at run time
 class Renderer(Protocol):
     """Differentiable splatting. Inputs are float32 on `device`; a wrong dtype, device or shape raises ValueError."""
 

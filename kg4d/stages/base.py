@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import lightning
 from torch import Tensor
@@ -13,6 +13,7 @@ from kg4d.stages.clock import Clock
 from kg4d.stages.objective import Objective, check_finite
 
 
+@runtime_checkable  # for the tests, which check arguments at run time
 class Batch(Protocol):
     """Any batch: it knows which step of its stage it is for."""
 

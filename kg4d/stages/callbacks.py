@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 def save_checkpoint(trainer: lightning.Trainer, path: Path) -> None:
     """Write a checkpoint that is whole or absent."""
     with replacing(path) as part:
-        trainer.save_checkpoint(part)
+        trainer.save_checkpoint(part, weights_only=False)  # with the optimiser: a stage goes on from it
 
 
 class LastCheckpoint(Callback):

@@ -12,11 +12,10 @@ from kg4d.deform.base import DeformedGeometry
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.losses import wgf as flow_loss
 from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss, project_each
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.losses.regularizers import BonesConfig, RigidityConfig, bone_loss, neighbour_weights, rigidity_loss
-from kg4d.losses.wgf import WgfConfig, WgfVariant
+from kg4d.losses.wgf import DenseFlow, WgfConfig, wgf_losses
 from kg4d.ot.flow_targets import flow_jacobian
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.base import Stage, psnr_of
@@ -72,6 +71,8 @@ class DynamicStage(Stage[DynamicBatch]):
     """
 
     name = "dynamic"
+    background: Tensor
+    parents: Tensor
     after_backward_slice = "deformation"  # the hook in `objective` cuts off the part through renders and losses
 
     def __init__(
@@ -131,7 +132,7 @@ class DynamicStage(Stage[DynamicBatch]):
         geometry: DeformedGeometry = self.deformation(self.canonical, batch.times)
         if geometry.means.requires_grad:
             # the engine reaches the deformation's outputs last: here ends the backward pass of renders and losses
-            geometry.means.register_hook(lambda _: self.clock.mark("backward"))
+            geometry.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
         outputs = [
             self.renderer(geometry.at(b, self.canonical), batch.cameras[b], background=self.background)
@@ -151,7 +152,9 @@ class DynamicStage(Stage[DynamicBatch]):
         images = torch.cat([output.image for output in outputs])
         alphas = torch.cat([output.alpha for output in outputs])
         config = self.config.photometric
-        objective.add("photometric", photometric_loss(images, batch.images, alphas, batch.alphas, config), config.weight)
+        objective.add(
+            "photometric", photometric_loss(images, batch.images, alphas, batch.alphas, config), config.weight
+        )
         objective.terms["psnr"] = psnr_of(images, batch.images)
 
     def _add_kfc(self, geometry: DeformedGeometry, batch: DynamicBatch, objective: Objective) -> None:
@@ -175,38 +178,35 @@ class DynamicStage(Stage[DynamicBatch]):
         wgf, generator = self.losses.wgf, step_generator(self.seed, "flow pixels", batch.step)
         offsets, paired = [], []
         for index, (earlier, later) in enumerate(batch.pairs.tolist()):
-            flow = None if batch.flow is None else batch.flow[index]
-            flow_weights = None if batch.flow_weights is None else batch.flow_weights[index]
-            pixels = batch.keypoints[[earlier, later]]
-            weights = batch.keypoint_weights[[earlier, later]]
-            motion, confidence = flow_loss.keypoint_motion(wgf.flow, pixels, weights, flow, flow_weights)
-            count = len(confidence)
-            points = torch.where(weights[0][:, None] > 0, pixels[0], torch.zeros_like(pixels[0]))
-            dense = wgf.variant is WgfVariant.A_D and flow is not None and flow_weights is not None
-            if dense:
-                extra = flow_loss.random_flow_pixels(flow_weights, wgf.random_pixels, generator)
-                points = torch.cat([points, extra])
-            first = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-            ids, blending = self.renderer.contributors(outputs[earlier], first, points, wgf.contributors)
-            mixtures = flow_loss.pair_mixtures(
-                ids, blending, self.canonical.opacities, geometry, (earlier, later), batch.cameras, wgf.mixture
+            offset, match = wgf_losses(
+                wgf,
+                self.renderer,
+                outputs[earlier],
+                self.canonical.opacities,
+                geometry,
+                (earlier, later),
+                batch.cameras,
+                batch.keypoints[[earlier, later]],
+                batch.keypoint_weights[[earlier, later]],
+                self._dense_flow(batch, index),
+                generator,
             )
-            offsets.append(flow_loss.offset_loss(mixtures.head(count), motion, confidence, _extent(batch)))
-            if dense:
-                jacobian = self._flow_jacobian(int(batch.frames[earlier]), flow, flow_weights)
-                paired.append(
-                    flow_loss.paired_loss(mixtures, flow, jacobian, flow_weights, _extent(batch), wgf.isotropic)
-                )
+            offsets.append(offset)
+            if match is not None:
+                paired.append(match)
         if offsets:
             objective.add("wgf_offset", torch.stack(offsets).mean(), wgf.weight, wgf.warmup)
         if paired:
             objective.add("wgf_paired", torch.stack(paired).mean(), wgf.weight * wgf.paired_weight, wgf.warmup)
 
-    def _flow_jacobian(self, frame: int, flow: Tensor, flow_weights: Tensor) -> Tensor:
-        """The flow of a frame never changes, so neither does its Jacobian."""
+    def _dense_flow(self, batch: DynamicBatch, index: int) -> DenseFlow | None:
+        """The flow of a pair, known between neighbouring frames only; its Jacobian is formed once per frame."""
+        if batch.flow is None or batch.flow_weights is None or int(batch.strides[index]) != 1:
+            return None
+        frame, flow, weights = int(batch.frames[batch.pairs[index, 0]]), batch.flow[index], batch.flow_weights[index]
         if frame not in self._jacobians:
-            self._jacobians[frame] = flow_jacobian(flow, flow_weights)
-        return self._jacobians[frame]
+            self._jacobians[frame] = flow_jacobian(flow, weights)
+        return DenseFlow(flow, weights, self._jacobians[frame])
 
     def _add_regularizers(self, geometry: DeformedGeometry, step: int, objective: Objective) -> None:
         rigidity, bones = self.losses.rigidity, self.losses.bones

@@ -1,4 +1,4 @@
-"""Named loss terms with scheduled weights: one place where a total is formed and each term is remembered for the logs."""
+"""Named loss terms with scheduled weights: where the total is formed and each term is remembered for the logs."""
 
 import math
 from dataclasses import dataclass, field

@@ -47,6 +47,7 @@ class RefineStage(Stage[RefineBatch]):
     """
 
     name = "refine"
+    background: torch.Tensor
 
     def __init__(
         self,

@@ -98,12 +98,16 @@ def run_stage(
         _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
     begin = time.perf_counter()
     stop = CleanStop(last)
-    callbacks: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every), Previews(draw, config.preview_every)]
+    callbacks: list[Callback] = [
+        stop,
+        LastCheckpoint(last, config.checkpoint_every),
+        Previews(draw, config.preview_every),
+    ]
     if config.progress_bar:
         callbacks.append(StageBar(name))
-    trainer = _trainer(stage, config, logger, callbacks, folder)
     with warnings.catch_warnings():
         _silence_lightning()
+        trainer = _trainer(stage, config, logger, callbacks, folder)
         data.dataset.first_step = first_step
         trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
     if stop.stopped:
@@ -134,7 +138,7 @@ def _trainer(
 
 
 def _silence_lightning() -> None:
-    """Its advice is about data loaders with workers; ours index tensors in memory."""
+    """Leave out what says nothing about this fit: which accelerators there are, and advice on workers of loaders."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -33,8 +33,8 @@ class Skeleton:
 def seed_keypoints(model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig) -> Skeleton:
     """Set the keypoint features of `model` and say which keypoints can be used.
 
-    A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows starts
-    from uniform features (its depth is then whatever the image losses make of it); one that no view shows is dropped.
+    A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows
+    starts from uniform features (its depth is then whatever the losses make of it); one that no view shows is dropped.
     """
     if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
         known = keypoints.weights[0] > 0
@@ -55,4 +55,6 @@ def _report(names: tuple[str, ...], known: Tensor, triangulated: Tensor) -> None
         ("seen by no view of frame 0, dropped", ~known),
     ):
         if bool(chosen.any()):
-            _log.info("keypoints %s: %s", text, ", ".join(n for n, hit in zip(names, chosen.tolist(), strict=True) if hit))
+            _log.info(
+                "keypoints %s: %s", text, ", ".join(n for n, hit in zip(names, chosen.tolist(), strict=True) if hit)
+            )

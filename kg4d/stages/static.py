@@ -74,6 +74,7 @@ class StaticStage(Stage[StaticBatch]):
     """
 
     name = "static"
+    background: torch.Tensor
 
     def __init__(
         self,
@@ -120,9 +121,7 @@ class StaticStage(Stage[StaticBatch]):
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them."""
         state = self.model.state()
-        output = self.renderer(
-            state, batch.cameras, background=self.background, absgrad=self.density.wants_absgrad
-        )
+        output = self.renderer(state, batch.cameras, background=self.background, absgrad=self.density.wants_absgrad)
         self.renders += len(batch.cameras)
         self._output = output
         self.clock.mark("render")

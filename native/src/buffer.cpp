@@ -17,4 +17,9 @@ void* allocate(size_t bytes) {
 
 void release(void* memory) { std::free(memory); }
 
+float* thread_scratch(size_t count) {
+    static thread_local Buffer<float> scratch;
+    return scratch.reserve(count);
+}
+
 }  // namespace kg4d

@@ -38,6 +38,13 @@ KG4D_INLINE vf exp2(vf x) {
     return add_to_exponent(r, shifted);
 }
 
+KG4D_INLINE vf log2(vf x) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, x);
+    for (float& lane : lanes) lane = std::log2(lane);
+    return load(lanes);
+}
+
 // Every `stride`-th float from p into the first `count` lanes; the other lanes are zero.
 KG4D_INLINE vf gather(const float* p, int64_t stride, int count) {
     alignas(64) float lanes[kLanes];

@@ -10,6 +10,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 namespace kg4d {
 namespace {
@@ -27,8 +28,8 @@ inline void pause() {
 class Pool {
 public:
     void run(int threads, int64_t items, Task task, const void* context) {
-        std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
-        if (threads <= 1 || items <= 1 || inside_loop_ || !owner.owns_lock()) {
+        std::unique_lock<std::mutex> owner(owner_, std::defer_lock);
+        if (inside_loop_ || !owner.try_lock()) {
             for (int64_t i = 0; i < items; ++i) task(context, i);
             return;
         }

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from kg4d.geometry.cameras import Cameras
@@ -17,11 +18,12 @@ def test_opencv_axes() -> None:
     torch.testing.assert_close(depths, torch.full((1, 3), 2.0))
 
 
-def test_points_behind_stay_finite_and_are_told_by_their_depth() -> None:
-    point = torch.tensor([0.1, 0.2, -1.0], requires_grad=True)
+@pytest.mark.parametrize("depth", [-1.0, 0.0])
+def test_points_behind_stay_finite_and_are_told_by_their_depth(depth: float) -> None:
+    point = torch.tensor([0.1, 0.2, depth], requires_grad=True)
     pixels, depths = axis_camera().project(point)
     pixels.sum().backward()
-    assert depths.item() == -1.0
+    assert depths.item() == depth
     assert pixels.isfinite().all()
     assert point.grad is not None
     assert point.grad.isfinite().all()

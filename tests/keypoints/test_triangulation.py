@@ -90,6 +90,15 @@ def test_noise_averages_out_and_weights_choose_whom_to_believe() -> None:
     assert right < 0.01 * wrong
 
 
+def test_weight_2_is_the_same_view_twice() -> None:
+    cameras, truth = ring(3), points()
+    uv = cameras.project(truth).pixels
+    uv = uv + 5 * torch.randn(uv.shape, generator=torch.Generator().manual_seed(2))
+    weighted = triangulate(uv, torch.tensor([1.0, 2.0, 1.0])[:, None].expand(3, 5), cameras)
+    repeated = triangulate(uv[[0, 1, 1, 2]], torch.ones(4, 5), cameras[[0, 1, 1, 2]])
+    torch.testing.assert_close(weighted, repeated)
+
+
 def test_reprojection_error_is_the_weighted_root_mean_square() -> None:
     """Two views see the point exactly, of three; the third is 1 px off with next to no weight, so it alone errs."""
     cameras, truth = ring(3), torch.zeros(1, 3)

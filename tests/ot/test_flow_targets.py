@@ -43,6 +43,15 @@ def test_jacobian_is_zero_around_every_invalid_pixel_and_reads_none() -> None:
     torch.testing.assert_close(jacobian[13, 12], AFFINE, atol=1e-5, rtol=0)
 
 
+def test_jacobian_is_that_of_the_flow_averaged_over_3_by_3() -> None:
+    impulse = torch.zeros(HEIGHT, WIDTH, 2)
+    impulse[10, 14, 0] = 1.8
+    jacobian = flow_jacobian(impulse, torch.ones(HEIGHT, WIDTH))
+    expected = 0.1 * torch.tensor([0.0, 1.0, 1.0, 0.0, -1.0, -1.0, 0.0])  # a box of 3 x 0.2, differenced over 2
+    torch.testing.assert_close(jacobian[10, 11:18, 0, 0], expected)
+    torch.testing.assert_close(jacobian[7:14, 13, 0, 1], expected)
+
+
 def test_jacobian_is_clamped() -> None:
     steep = flow_jacobian(affine_flow(4 * AFFINE), torch.ones(HEIGHT, WIDTH))
     expected = torch.tensor([[0.4, -0.5], [0.5, 0.2]])

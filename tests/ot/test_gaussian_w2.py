@@ -41,7 +41,7 @@ def test_equals_the_formula_with_matrix_roots(seed: int) -> None:
 def test_equals_pot(seed: int) -> None:
     a, b = random_gaussians(seed, 1), random_gaussians(seed + 1, 1)
     expected = ot.gaussian.bures_wasserstein_distance(a[0][0], b[0][0], a[1][0], b[1][0]) ** 2
-    torch.testing.assert_close(gaussian_w2(*a, *b)[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gaussian_w2(*a, *b), expected.reshape(1), rtol=1e-9, atol=1e-9)
 
 
 @given(seeds)
@@ -129,6 +129,16 @@ def test_degenerate_covariances_have_finite_values_and_gradients(entries: list[f
             gradients = torch.autograd.grad(value.sum(), [a, b, zero])
             assert value.isfinite().all()
             assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_needles_across_each_other_are_finite() -> None:
+    """Rank one at a right angle: s² is 0 but for rounding, on either side."""
+    angle = torch.linspace(0, 3, 500)
+    along, across = (torch.stack([shift.cos(), shift.sin()], dim=-1) for shift in (angle, angle + torch.pi / 2))
+    needles = [(100 * axis[..., None] * axis[..., None, :]).requires_grad_() for axis in (along, across)]
+    value = gaussian_w2(torch.zeros(2), needles[0], torch.zeros(2), needles[1])
+    torch.testing.assert_close(value, torch.full((500,), 200.0), rtol=1e-3, atol=0)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(value.sum(), needles))
 
 
 def test_single_precision_does_not_cancel() -> None:

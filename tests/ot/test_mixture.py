@@ -53,6 +53,13 @@ def test_weights_sum_to_one_where_anything_contributes(seed: int, kind: Contribu
     torch.testing.assert_close(found.sum(-1), present.any(-1).float())
 
 
+def test_padding_is_told_by_the_id_alone() -> None:
+    garbage = torch.where(IDS < 0, 7.0, BLENDING)
+    found, expected = mixture_weights(garbage, IDS, OPACITIES), mixture_weights(BLENDING, IDS, OPACITIES)
+    torch.testing.assert_close(found.weights, expected.weights)
+    assert found.covered.tolist() == expected.covered.tolist()
+
+
 def test_no_gradient_flows() -> None:
     blending, opacities = BLENDING.clone().requires_grad_(), OPACITIES.clone().requires_grad_()
     for kind in ContributorWeights:

@@ -36,14 +36,14 @@ def test_converged_plan_is_that_of_pot(seed: int) -> None:
     torch.testing.assert_close(found.plan, torch.from_numpy(expected), atol=1e-10, rtol=1e-7)
 
 
-@given(seeds, st.sampled_from([0.05, 0.5, 50.0]))
+@given(seeds, st.sampled_from([0.05, 0.5, 5.0]))
 def test_unbalanced_plan_is_that_of_pot(seed: int, relaxation: float) -> None:
     cost, a, b = problem(seed)
-    found = sinkhorn_unbalanced(cost, a, b, epsilon=0.1, relaxation=relaxation, iterations=3000).plan
+    found = sinkhorn_unbalanced(cost, a, b, epsilon=0.1, relaxation=relaxation, iterations=800).plan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # POT warns that it cannot reach a zero threshold
         expected = ot.unbalanced.sinkhorn_unbalanced(
-            a.numpy(), b.numpy(), cost.numpy(), 0.1, relaxation, reg_type="kl", numItermax=5000, stopThr=1e-15
+            a.numpy(), b.numpy(), cost.numpy(), 0.1, relaxation, reg_type="kl", numItermax=800, stopThr=1e-15
         )
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-10, rtol=1e-7)
 
@@ -191,16 +191,14 @@ def test_solve_does_not_know_the_unit_of_the_cost() -> None:
     torch.testing.assert_close(solve(1e4 * cost, a, b).plan, solve(cost, a, b).plan)
 
 
-def test_solve_stops_when_every_problem_fits() -> None:
-    """An easy and a hard problem: alone the easy one stops after the first look, and the batch obeys the hard one."""
-    easy, a, b = problem(8)
-    hard, c, d = problem(9, peaked=4.0)
-    alone, batch = (
-        solve(easy, a, b, tolerance=0.1),
-        solve(torch.stack([easy, hard]), torch.stack([a, c]), torch.stack([b, d]), tolerance=1e-4, max_iterations=5000),
-    )
-    assert alone.row_error > 1e-6
-    assert (batch.row_error <= 1e-4).all()
+def test_solve_stops_as_soon_as_every_problem_fits() -> None:
+    easy, hard = problem(8, peaked=4.0), problem(12)
+    at_once = solve(*easy, tolerance=1e-4, max_iterations=10).row_error
+    assert at_once < 1e-4
+    assert solve(*hard, tolerance=1e-4, max_iterations=10).row_error > 0.1
+    assert 0 < solve(*hard, tolerance=1e-4).row_error <= 1e-4  # not iterated on to the rounding error
+    both = (torch.stack(parts) for parts in zip(easy, hard, strict=True))
+    assert (solve(*both, tolerance=1e-4).row_error <= 1e-4).all()
 
 
 def test_solve_detaches_and_takes_a_zero_cost() -> None:

@@ -35,6 +35,7 @@ KG4D_INLINE vf abs(vf a) {
     return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
 }
 KG4D_INLINE vf sqrt(vf a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
+KG4D_INLINE vf ceil(vf a) { return {_mm256_ceil_ps(a.lo), _mm256_ceil_ps(a.hi)}; }
 KG4D_INLINE vf reciprocal(vf a) { return splat(1.0f) / a; }
 
 KG4D_INLINE __m256 add_to_exponent_8(__m256 a, __m256 shifted) {
@@ -97,6 +98,10 @@ KG4D_INLINE void transpose4(vf& a, vf& b, vf& c, vf& d) {
     transpose4_8(a.lo, b.lo, c.lo, d.lo);
     transpose4_8(a.hi, b.hi, c.hi, d.hi);
 }
+
+// In each group of four lanes, lane l gets lane l - 1 (up) or l + 1 (down), cyclically.
+KG4D_INLINE vf rotate4_up(vf a) { return {_mm256_permute_ps(a.lo, 0x93), _mm256_permute_ps(a.hi, 0x93)}; }
+KG4D_INLINE vf rotate4_down(vf a) { return {_mm256_permute_ps(a.lo, 0x39), _mm256_permute_ps(a.hi, 0x39)}; }
 
 // Four floats from each of four rows that lie `stride` floats apart, and back.
 KG4D_INLINE vf load_rows(const float* p, int64_t stride) {

@@ -26,6 +26,8 @@ KG4D_INLINE vf max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
 KG4D_INLINE vf abs(vf a) { return {_mm512_abs_ps(a.v)}; }
 KG4D_INLINE vf sqrt(vf a) { return {_mm512_sqrt_ps(a.v)}; }
 
+KG4D_INLINE vf ceil(vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC)}; }
+
 KG4D_INLINE vf reciprocal(vf a) {  // one Newton step on a 14-bit estimate
     const __m512 x = _mm512_rcp14_ps(a.v);
     return {_mm512_mul_ps(x, _mm512_fnmadd_ps(a.v, x, _mm512_set1_ps(2.0f)))};
@@ -71,6 +73,10 @@ KG4D_INLINE void transpose4(vf& a, vf& b, vf& c, vf& d) {
     c.v = _mm512_shuffle_ps(ab_high, cd_high, 0x44);
     d.v = _mm512_shuffle_ps(ab_high, cd_high, 0xEE);
 }
+
+// In each group of four lanes, lane l gets lane l - 1 (up) or l + 1 (down), cyclically.
+KG4D_INLINE vf rotate4_up(vf a) { return {_mm512_permute_ps(a.v, 0x93)}; }
+KG4D_INLINE vf rotate4_down(vf a) { return {_mm512_permute_ps(a.v, 0x39)}; }
 
 // Four floats from each of four rows that lie `stride` floats apart, and back.
 KG4D_INLINE vf load_rows(const float* p, int64_t stride) {

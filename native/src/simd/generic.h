@@ -63,6 +63,12 @@ KG4D_INLINE vf sqrt(vf a) {
                   __builtin_sqrtf(a.q[i][3])};
     });
 }
+KG4D_INLINE vf ceil(vf a) {
+    return each([&](int i) {
+        return f4{__builtin_ceilf(a.q[i][0]), __builtin_ceilf(a.q[i][1]), __builtin_ceilf(a.q[i][2]),
+                  __builtin_ceilf(a.q[i][3])};
+    });
+}
 KG4D_INLINE vf reciprocal(vf a) { return splat(1.0f) / a; }
 KG4D_INLINE vf add_to_exponent(vf a, vf shifted) {  // unsigned: the shift may push bits out
     typedef uint32_t u4 __attribute__((vector_size(16)));
@@ -121,6 +127,14 @@ KG4D_INLINE void transpose4(vf& a, vf& b, vf& c, vf& d) {
         c.q[i] = f4{r0[2], r1[2], r2[2], r3[2]};
         d.q[i] = f4{r0[3], r1[3], r2[3], r3[3]};
     }
+}
+
+// In each group of four lanes, lane l gets lane l - 1 (up) or l + 1 (down), cyclically.
+KG4D_INLINE vf rotate4_up(vf a) {
+    return each([&](int i) { return f4{a.q[i][3], a.q[i][0], a.q[i][1], a.q[i][2]}; });
+}
+KG4D_INLINE vf rotate4_down(vf a) {
+    return each([&](int i) { return f4{a.q[i][1], a.q[i][2], a.q[i][3], a.q[i][0]}; });
 }
 
 // Four floats from each of four rows that lie `stride` floats apart, and back.

@@ -1,0 +1,163 @@
+"""LPIPS and I3D with their trained weights, as functions of images and videos in [0, 1]."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.errors import InputError
+from kg4d.metrics.i3d_net import I3D, INPUT_SIZE, MIN_FRAMES
+from kg4d.metrics.lpips_net import LPIPS, Backbone
+from kg4d.metrics.protocols import VideoInput
+from kg4d.metrics.running import RunningMean
+from kg4d.metrics.weights import load_weights, weight_path
+
+Net = TypeVar("Net", bound=nn.Module)
+
+CROP_FROM = 256  # side that frames have before the centre crop
+LPIPS_MIN_SIZE = 32  # below, the deepest features of AlexNet vanish
+
+
+def lpips(
+    pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"], net: Literal["alex", "vgg"] = "alex"
+) -> Float[Tensor, " B"]:
+    """LPIPS v0.1 of each pair, >= 0, from the weights in the cache folder; differentiable.
+
+    Args:
+        pred: Images in [0, 1].
+        target: Images in [0, 1].
+        net: Backbone.
+
+    Raises:
+        ValueError: `net` is neither "alex" nor "vgg", or the images are smaller than 32 px.
+        InputError: The weights are missing or changed.
+    """
+    return lpips_distance(_kept_lpips(Backbone(net), weight_path(f"lpips-{net}")).to(pred.device), pred, target)
+
+
+def lpips_distance(
+    network: nn.Module, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, " B"]:
+    """`lpips` with a network at hand.
+
+    Raises:
+        ValueError: The images are smaller than 32 px.
+    """
+    height, width = pred.shape[-2:]
+    if min(height, width) < LPIPS_MIN_SIZE:
+        raise ValueError(f"LPIPS needs images of at least {LPIPS_MIN_SIZE} px, got {width} x {height}")
+    distances: Tensor = network(2 * pred - 1, 2 * target - 1)
+    return distances
+
+
+def i3d_logits(video: Float[Tensor, "B T 3 H W"], video_input: VideoInput = VideoInput.CROP) -> Float[Tensor, "B 400"]:
+    """Kinetics-400 logits of I3D, averaged over time, from the weights in the cache folder.
+
+    Args:
+        video: Frames in [0, 1].
+        video_input: How frames become 224 x 224 px. It moves logits by a quarter of their norm, so name it with them.
+
+    Raises:
+        ValueError: The video has fewer than 9 frames.
+        InputError: The weights are missing or changed.
+    """
+    network = _kept_i3d(weight_path("i3d-kinetics-400")).to(video.device)
+    frames = i3d_frames(video.flatten(0, 1), video_input)
+    return i3d_features(network, frames.reshape(*video.shape[:2], *frames.shape[1:]))
+
+
+def i3d_frames(images: Float[Tensor, "B 3 H W"], video_input: VideoInput) -> Float[Tensor, "B 3 224 224"]:
+    """Frames as the network wants them, in [-1, 1].
+
+    `CROP` cuts [16:240] out of 256 px, after a bilinear resize where the frame has another size; `RESIZE` and `BICUBIC`
+    scale the whole frame. All resizing is antialiased.
+    """
+    if video_input is VideoInput.CROP:
+        start = (CROP_FROM - INPUT_SIZE) // 2
+        images = _resized(images, CROP_FROM, "bilinear")[..., start : start + INPUT_SIZE, start : start + INPUT_SIZE]
+    else:
+        images = _resized(images, INPUT_SIZE, "bicubic" if video_input is VideoInput.BICUBIC else "bilinear")
+    return 2 * images - 1
+
+
+def i3d_features(network: nn.Module, frames: Float[Tensor, "B T 3 224 224"]) -> Float[Tensor, "B D"]:
+    """Output of a video network on clips of prepared frames.
+
+    Raises:
+        ValueError: The clips have fewer than 9 frames.
+    """
+    if frames.shape[1] < MIN_FRAMES:
+        raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got {frames.shape[1]}")
+    clips = frames.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d)
+    features: Tensor = network(clips)
+    return features
+
+
+def _resized(images: Tensor, size: int, mode: str) -> Tensor:
+    if images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode=mode, antialias=True)
+
+
+def load_lpips(net: Literal["alex", "vgg"], path: str | Path | None = None) -> LPIPS:
+    """LPIPS with trained weights, from the cache folder or from a safetensors file of your own; evaluation mode.
+
+    Raises:
+        ValueError: `net` is neither "alex" nor "vgg".
+        InputError: The weights are missing, changed, or those of another network.
+    """
+    state = load_weights(f"lpips-{Backbone(net)}", path)
+    return _filled(LPIPS(Backbone(net)), state, path)
+
+
+def load_i3d(path: str | Path | None = None) -> I3D:
+    """I3D with trained weights, from the cache folder or from a safetensors file of your own; evaluation mode.
+
+    Raises:
+        InputError: The weights are missing, changed, or those of another network.
+    """
+    return _filled(I3D(), load_weights("i3d-kinetics-400", path), path)
+
+
+def _filled(network: Net, state: dict[str, Tensor], path: str | Path | None) -> Net:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(path, f"does not fit {type(network).__name__}", "give the weights of this network") from error
+    for weight in network.parameters():
+        if weight.ndim > 3:  # channels last: twice as fast on a CPU
+            layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
+            weight.data = weight.data.contiguous(memory_format=layout)
+    return network.eval().requires_grad_(False)
+
+
+@lru_cache
+def _kept_lpips(net: Backbone, file: Path) -> LPIPS:
+    return load_lpips(net.value)  # `file` is only there so that another cache folder means another network
+
+
+@lru_cache
+def _kept_i3d(file: Path) -> I3D:
+    return load_i3d()
+
+
+class MeanLPIPS(RunningMean):
+    """Mean of `lpips` over all pairs of all updates and processes.
+
+    Args:
+        net: Backbone.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
+        super().__init__()
+        self.net = net
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add a batch."""
+        self.add(lpips(pred, target, self.net))

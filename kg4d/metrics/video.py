@@ -1,0 +1,118 @@
+"""Distances between two views x frames grids as a video network sees them."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kg4d.files import replacing
+from kg4d.metrics.clips import diagonal_clips, frame_clips, repeated, serpentine_clips, view_clips
+from kg4d.metrics.i3d_net import MIN_FRAMES
+from kg4d.metrics.perceptual import i3d_features, i3d_frames
+from kg4d.metrics.protocols import VideoInput
+
+CLIP_BATCH = 4  # clips at a time: the fastest on two cores, about 1 GB
+
+CLIPS: dict[str, Callable[[int, int], Int[Tensor, "N L"]]] = {
+    "test/fvd_f": frame_clips,
+    "test/fvd_v": view_clips,
+    "test/fvd_diag": diagonal_clips,
+    "test/fv4d": serpentine_clips,
+    "test/fvd_c4d": frame_clips,
+    "test/video_distance": frame_clips,
+}
+
+
+def c4d_distance(features_a: Float[Tensor, "V D"], features_b: Float[Tensor, "V D"]) -> Float[Tensor, " V"]:
+    r"""What Consistent4D's script prints as FVD, for each view: :math:`|a - b|^2 + (\sigma_a - \sigma_b)^2`.
+
+    The script takes the covariance of one video at a time. With numpy before 2.2 that is the scalar variance of its
+    logits over the 400 classes (one degree of freedom less), later versions give NaN. It is no distance between
+    distributions; it is here so that published numbers can be compared for what they are.
+    """
+    a, b = features_a.double(), features_b.double()
+    return (a - b).square().sum(1) + (a.std(1) - b.std(1)).square()
+
+
+def paired_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+    """Squared distance of each clip from its true counterpart: needs no covariance, so few clips are enough."""
+    return (features_a.double() - features_b.double()).square().sum(1)
+
+
+@dataclass
+class ClipFeatures:
+    """Features of the clips of both grids, computed once for each set of clips and input.
+
+    Attributes:
+        network: Prepared clips (B, 3, T, 224, 224) to features.
+        network_hash: Content of its weights, for the cache.
+        predicted: Images in [0, 1].
+        target: Images in [0, 1].
+        views: V.
+        cache: Folder for the features of `target`, or None.
+        progress: Called with the key, the clips done and their number.
+    """
+
+    network: nn.Module
+    network_hash: str
+    predicted: Float[Tensor, "VT 3 H W"]
+    target: Float[Tensor, "VT 3 H W"]
+    views: int
+    cache: Path | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    _known: dict[tuple[object, VideoInput], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _frames: dict[tuple[bool, VideoInput], Tensor] = field(default_factory=dict)
+
+    def clips(self, key: str) -> Int[Tensor, "N L"]:
+        """The clips of a metric, images repeated where the network needs more frames."""
+        return repeated(self.plain_clips(key), MIN_FRAMES)
+
+    def plain_clips(self, key: str) -> Int[Tensor, "N L"]:
+        """The clips of a metric."""
+        return CLIPS[key](self.views, len(self.target) // self.views)
+
+    def pair(self, key: str, video_input: VideoInput) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """Features of the predicted and of the true clips."""
+        name = CLIPS[key], video_input
+        if name not in self._known:
+            clips = self.clips(key)
+            predicted = self._compute(key, clips, False, video_input)
+            self._known[name] = predicted, self._true_features(key, clips, video_input)
+        return self._known[name]
+
+    def _true_features(self, key: str, clips: Tensor, video_input: VideoInput) -> Tensor:
+        if self.cache is None:
+            return self._compute(key, clips, True, video_input)
+        file = self.cache / f"{self._content(clips, video_input)}.safetensors"
+        try:
+            return load_file(file)["features"].to(self.target.device)
+        except (FileNotFoundError, SafetensorError, KeyError):
+            features = self._compute(key, clips, True, video_input)
+        with replacing(file) as part:
+            save_file({"features": features.cpu()}, part)
+        return features
+
+    def _content(self, clips: Tensor, video_input: VideoInput) -> str:
+        """Equal for equal images, clips, input and network, and for nothing else."""
+        digest = hashlib.sha256(f"{self.network_hash} {video_input} {tuple(self.target.shape)}".encode())
+        digest.update(clips.numpy().tobytes())
+        digest.update((self.target * 255).round().byte().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _compute(self, key: str, clips: Tensor, true_side: bool, video_input: VideoInput) -> Tensor:
+        side = true_side, video_input
+        if side not in self._frames:
+            self._frames[side] = i3d_frames(self.target if true_side else self.predicted, video_input)
+        found = []
+        for start in range(0, len(clips), CLIP_BATCH):
+            batch = clips[start : start + CLIP_BATCH]
+            found.append(i3d_features(self.network, self._frames[side][batch]))
+            if self.progress is not None:
+                self.progress(key, min(start + CLIP_BATCH, len(clips)), len(clips))
+        return torch.cat(found)

@@ -1,0 +1,29 @@
+// Calls a template with the number of blended channels as a constant: the next size that exists, or 0 for "any number,
+// kept in memory instead of registers".
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "simd.h"
+
+namespace KG4D_ISA {
+
+template <int n>
+using Channels = std::integral_constant<int, n>;
+
+template <class F>
+KG4D_INLINE void with_channels(int64_t channels, const F& f) {
+    if (channels <= 1) return f(Channels<1>());
+    if (channels <= 3) return f(Channels<3>());
+    if (channels <= 4) return f(Channels<4>());
+    if (channels <= 8) return f(Channels<8>());
+    if (channels <= 14) return f(Channels<14>());
+    if (channels <= 17) return f(Channels<17>());
+    if (channels <= 18) return f(Channels<18>());
+    if (channels <= 24) return f(Channels<24>());
+    if (channels <= 32) return f(Channels<32>());
+    return f(Channels<0>());
+}
+
+}  // namespace KG4D_ISA

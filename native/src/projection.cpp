@@ -1,0 +1,100 @@
+// Projects every Gaussian into every camera, culls what cannot be seen, and checks that all inputs are finite.
+#include <atomic>
+
+#include "isa.h"
+#include "projection_math.h"
+#include "thread_pool.h"
+
+namespace KG4D_ISA {
+namespace {
+
+using namespace kg4d;
+
+constexpr int64_t kGaussiansPerTask = 256;
+
+// 0 * x summed: stays zero unless some x is NaN or Inf.
+bool all_finite(const float* p, int64_t count) {
+    vf sum = splat(0.0f);
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) sum = fma(splat(0.0f), load(p + i), sum);
+    sum = fma(splat(0.0f), gather(p + i, 1, static_cast<int>(count - i)), sum);
+    return bits(sum >= splat(0.0f)) == 0xFFFF;
+}
+
+void store_splats(kg4d_frame& frame, const kg4d_images& out, int64_t first, int count, const vf* fields, vm visible,
+                  vf radius_x, vf radius_y) {
+    alignas(64) float lanes[8][kLanes], rx[kLanes], ry[kLanes];
+    for (int f = 0; f < 8; ++f) store(lanes[f], fields[f]);
+    store(rx, keep(visible, radius_x));
+    store(ry, keep(visible, radius_y));
+    float* splats = &frame.splats[first].x;
+    const uint32_t shown = bits(visible);
+    for (int i = 0; i < count; ++i) {
+        for (int f = 0; f < 8; ++f) splats[8 * i + f] = lanes[f][i];
+        const bool show = (shown >> i & 1) != 0;
+        const int64_t at = 2 * (first + i);
+        out.means2d[at] = show ? lanes[0][i] : 0.0f;
+        out.means2d[at + 1] = show ? lanes[1][i] : 0.0f;
+        frame.radii[at] = out.radii[at] = static_cast<int32_t>(rx[i]);
+        frame.radii[at + 1] = out.radii[at + 1] = static_cast<int32_t>(ry[i]);
+    }
+}
+
+void project_block(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out, int64_t first, int count) {
+    const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
+    const float* means = scene.means + 3 * first;
+    const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
+    const vf plain_opacity = gather(scene.opacities + first, 1, count);  // zero, hence culled, in lanes beyond count
+    const vf width = splat(static_cast<float>(frame.width)), height = splat(static_cast<float>(frame.height));
+    const vf zero = splat(0.0f), clip = splat(scene.radius_clip);
+    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
+        const Camera c = make_camera(scene.viewmats + 16 * camera, scene.Ks + 9 * camera,
+                                     static_cast<float>(frame.width), static_cast<float>(frame.height));
+        const vf z = camera_depth(c, mean);
+        vm visible = (z >= splat(scene.near_plane)) & (z <= splat(scene.far_plane)) & (z > zero);
+        const Projection p = project(c, shape, mean, visible, scene.eps2d, z);
+        const vf opacity = scene.antialiased ? plain_opacity * sqrt(p.det_sharp / p.det) : plain_opacity;
+        const vf largest = splat(1e30f);  // beyond, single precision overflows: dropped
+        visible = visible & (p.det > zero) & (largest >= p.det) & (opacity >= splat(kMinAlpha));
+        const vf log2_opacity = log2(max(opacity, splat(kMinAlpha)));
+        // The alpha falls to 1/255 at sqrt(2 ln(255 opacity)) standard deviations.
+        const vf extent = min(splat(kMaxExtent), sqrt((log2_opacity - splat(kLog2MinAlpha)) / splat(kHalfLog2E)));
+        const vf rx = ceil(extent * sqrt(p.xx)), ry = ceil(extent * sqrt(p.yy));
+        const vf x = fma(splat(c.fx), p.u, splat(c.cx)), y = fma(splat(c.fy), p.v, splat(c.cy));
+        visible = and_not(visible, (rx <= clip) & (ry <= clip));
+        visible = visible & (splat(1e9f) >= max(rx, ry));
+        visible = visible & (x + rx > zero) & (width > x - rx) & (y + ry > zero) & (height > y - ry);
+        const vf root = splat(std::sqrt(kHalfLog2E));
+        const vf a = root * sqrt(p.yy / p.det);
+        const vf fields[8] = {x, y, a, zero - a * p.xy / p.yy, root / sqrt(p.yy), log2_opacity, z, opacity};
+        store_splats(frame, out, camera * frame.gaussians + first, count, fields, visible, rx, ry);
+    }
+}
+
+}  // namespace
+
+bool project(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out) {
+    const int64_t n = scene.gaussians, total = scene.cameras * n;
+    frame.splats.reserve(total);
+    frame.radii.reserve(2 * total);
+    if (!all_finite(scene.viewmats, 16 * scene.cameras) || !all_finite(scene.Ks, 9 * scene.cameras)) return false;
+    if (scene.background && !all_finite(scene.background, scene.cameras * scene.channels)) return false;
+    std::atomic<bool> finite{true};
+    parallel_for(scene.threads, (n + kGaussiansPerTask - 1) / kGaussiansPerTask, [&](int64_t task) {
+        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        bool good = all_finite(scene.means + 3 * begin, 3 * (end - begin)) &&
+                    all_finite(scene.quats + 4 * begin, 4 * (end - begin)) &&
+                    all_finite(scene.scales + 3 * begin, 3 * (end - begin)) &&
+                    all_finite(scene.opacities + begin, end - begin);
+        for (int64_t set = 0; set < (scene.features_per_camera ? scene.cameras : 1); ++set) {
+            good = good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
+        }
+        if (!good) finite.store(false, std::memory_order_relaxed);
+        for (int64_t first = begin; good && first < end; first += kLanes) {
+            project_block(frame, scene, out, first, static_cast<int>(end - first < kLanes ? end - first : kLanes));
+        }
+    });
+    return finite.load();
+}
+
+}  // namespace KG4D_ISA

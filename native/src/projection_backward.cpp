@@ -1,0 +1,223 @@
+// Sums the pair gradients of each Gaussian and takes them through the projection to means, quaternions, scales,
+// opacities, features and, if wanted, camera matrices. See projection_math.h for the names.
+#include "isa.h"
+#include "projection_math.h"
+#include "thread_pool.h"
+
+namespace KG4D_ISA {
+namespace {
+
+using namespace kg4d;
+
+constexpr int64_t kGaussiansPerTask = 256;
+constexpr int kPoseGradients = 12;  // three rows of R and t
+
+// Sums of sixteen Gaussians in one camera, one Gaussian per lane.
+struct ScreenSums {
+    alignas(64) float geometry[kGeometryGradients][kLanes];
+    alignas(64) float depth[kLanes];
+    bool any;
+};
+
+struct Accumulated {  // over the cameras
+    vf mean[3], M[9], opacity;
+};
+
+void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
+               int64_t camera, int64_t first, int count, ScreenSums& sums) {
+    const int64_t channels = frame.channels, stride = pair_gradient_stride(frame.blended_channels());
+    std::memset(&sums, 0, sizeof sums);
+    float* total = thread_scratch(stride);
+    for (int i = 0; i < count; ++i) {
+        const int64_t id = camera * frame.gaussians + first + i;
+        const uint32_t n = frame.pair_count[id];
+        float* v_features = out.features + (scene.features_per_camera ? id : first + i) * channels;
+        const bool fresh = scene.features_per_camera || camera == 0;
+        if (fresh) std::memset(v_features, 0, channels * sizeof(float));
+        if (n == 0) continue;
+        sums.any = true;
+        const float* row = pairs + frame.first_pair[id] * stride;
+        for (int64_t k = 0; k < stride; k += kLanes) {
+            vf sum = load(row + k);
+            for (uint32_t j = 1; j < n; ++j) sum = sum + load(row + j * stride + k);
+            store(total + k, sum);
+        }
+        for (int k = 0; k < kGeometryGradients; ++k) sums.geometry[k][i] = total[k];
+        for (int64_t k = 0; k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
+        if (frame.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
+    }
+}
+
+// dL/dmean2d from the splat's U and the sums of g w, plus what flows in from outside; also writes both outputs.
+void mean2d_gradient(const kg4d_gradients& out, int64_t id, int count, const vf* U,
+                     const ScreenSums& sums, vf* v) {
+    const vf scale = splat(1.0f / kHalfLog2E), gu = load(sums.geometry[1]), gv = load(sums.geometry[2]);
+    v[0] = U[0] * gu * scale;
+    v[1] = fma(U[1], gu, U[2] * gv) * scale;
+    for (int axis = 0; axis < 2; ++axis) {
+        if (out.means2d) v[axis] = v[axis] + gather(out.means2d + 2 * id + axis, 2, count);
+        scatter(v[axis], out.means2d_total + 2 * id + axis, 2, count);
+        if (out.absgrad) scatter(load(sums.geometry[6 + axis]) * scale, out.absgrad + 2 * id + axis, 2, count);
+    }
+}
+
+// Adds the gradient of sqrt(det_sharp / det), on which the opacity was scaled, to that of the 2D covariance.
+KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compensation, vf compensation, vf* s) {
+    const vf ratio = compensation * compensation, half = v_compensation / max(compensation, splat(1e-6f)) * splat(0.5f);
+    const vf factor = half / p.det;
+    s[0] = fma(factor, (p.yy - eps) - ratio * p.yy, s[0]);
+    s[1] = fma(factor, (ratio - splat(1.0f)) * p.xy, s[1]);
+    s[2] = fma(factor, (p.xx - eps) - ratio * p.xx, s[2]);
+}
+
+// From the gradients of the 2D covariance (s: xx, xy, yy of the full symmetric matrix), of the image point and of the
+// depth to those of the centre, of M and of the camera.
+KG4D_INLINE void to_world(const Camera& c, const Shape& shape, const vf* mean, const Projection& p, const vf* s,
+                          const vf* v_mean2d, vf v_depth, vf live, Accumulated& sum, vf* pose) {
+    vf vN0[3], vN1[3], vT0[3], vT1[3];
+    const vf two = splat(2.0f);
+    for (int j = 0; j < 3; ++j) {
+        vN0[j] = two * fma(s[0], p.N0[j], s[1] * p.N1[j]);
+        vN1[j] = two * fma(s[1], p.N0[j], s[2] * p.N1[j]);
+    }
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) {
+            sum.M[3 * i + j] = fma(p.T0[i], vN0[j], fma(p.T1[i], vN1[j], sum.M[3 * i + j]));
+        }
+        vT0[i] = dot(vN0, shape.M + 3 * i), vT1[i] = dot(vN1, shape.M + 3 * i);
+    }
+    vf row[3][3];
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) row[i][j] = splat(c.R[3 * i + j]);
+    }
+    const vf vja = dot(vT0, row[0]), vjb = dot(vT0, row[2]), vjc = dot(vT1, row[1]), vjd = dot(vT1, row[2]);
+    const vf fx = splat(c.fx), fy = splat(c.fy), zero = splat(0.0f);
+    const vm u_free = (p.u >= splat(c.u_min)) & (p.u <= splat(c.u_max));
+    const vm v_free = (p.v >= splat(c.v_min)) & (p.v <= splat(c.v_max));
+    const vf vu = fma(fx, v_mean2d[0], keep(u_free, zero - vjb * p.ja));
+    const vf vv = fma(fy, v_mean2d[1], keep(v_free, zero - vjd * p.jc));
+    const vf v_inverse_z = fma(vu, p.X, vv * p.Y) + fx * (vja - vjb * p.u_clamped) + fy * (vjc - vjd * p.v_clamped);
+    const vf v_local[3] = {live * vu * p.inverse_z, live * vv * p.inverse_z,
+                           live * (v_depth - v_inverse_z * p.inverse_z * p.inverse_z)};
+    for (int j = 0; j < 3; ++j) {
+        for (int i = 0; i < 3; ++i) sum.mean[j] = fma(row[i][j], v_local[i], sum.mean[j]);
+    }
+    if (pose == nullptr) return;
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) pose[4 * i + j] = fma(v_local[i], mean[j], pose[4 * i + j]);
+        pose[4 * i + 3] = pose[4 * i + 3] + v_local[i];
+    }
+    for (int j = 0; j < 3; ++j) {  // T0 = ja R0 + jb R2, T1 = jc R1 + jd R2
+        pose[j] = fma(p.ja, vT0[j], pose[j]);
+        pose[4 + j] = fma(p.jc, vT1[j], pose[4 + j]);
+        pose[8 + j] = fma(p.jb, vT0[j], fma(p.jd, vT1[j], pose[8 + j]));
+    }
+}
+
+// M = R diag(s), R from the unit quaternion, which is q / |q|.
+void write_shape_gradients(const Shape& o, const vf* vM, const kg4d_gradients& out, int64_t first, int count) {
+    vf vR[9];
+    for (int j = 0; j < 3; ++j) {
+        vf v_scale = splat(0.0f);
+        for (int i = 0; i < 3; ++i) {
+            v_scale = fma(vM[3 * i + j], o.R[3 * i + j], v_scale);
+            vR[3 * i + j] = vM[3 * i + j] * o.s[j];
+        }
+        scatter(v_scale, out.scales + 3 * first + j, 3, count);
+    }
+    const vf two = splat(2.0f), w = o.w, x = o.x, y = o.y, z = o.z;
+    vf v[4];
+    v[0] = two * (x * (vR[7] - vR[5]) + y * (vR[2] - vR[6]) + z * (vR[3] - vR[1]));
+    v[1] = two * (y * (vR[1] + vR[3]) + z * (vR[2] + vR[6]) + w * (vR[7] - vR[5]) - two * x * (vR[4] + vR[8]));
+    v[2] = two * (x * (vR[1] + vR[3]) + z * (vR[5] + vR[7]) + w * (vR[2] - vR[6]) - two * y * (vR[0] + vR[8]));
+    v[3] = two * (x * (vR[2] + vR[6]) + y * (vR[5] + vR[7]) + w * (vR[3] - vR[1]) - two * z * (vR[0] + vR[4]));
+    const vf along = v[0] * w + v[1] * x + v[2] * y + v[3] * z, unit[4] = {w, x, y, z};
+    for (int i = 0; i < 4; ++i) {
+        scatter((v[i] - along * unit[i]) * o.inverse_norm, out.quats + 4 * first + i, 4, count);
+    }
+}
+
+void backward_block(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
+                    int64_t first, int count, vf* poses) {
+    const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
+    const float* means = scene.means + 3 * first;
+    const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
+    const vf zero = splat(0.0f), one = splat(1.0f), eps = splat(scene.eps2d);
+    Accumulated sum = {};
+    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
+        const int64_t id = camera * frame.gaussians + first;
+        ScreenSums sums;
+        sum_pairs(frame, scene, out, pairs, camera, first, count, sums);
+        const float* splats = &frame.splats[id].x;
+        const vf U[3] = {gather(splats + 2, 8, count), gather(splats + 3, 8, count), gather(splats + 4, 8, count)};
+        alignas(64) float seen[kLanes] = {};
+        for (int i = 0; i < count; ++i) seen[i] = frame.radii[2 * (id + i)] > 0 ? 1.0f : 0.0f;
+        const vm visible = load(seen) > zero;
+        vf v_mean2d[2];
+        const vf safe_U[3] = {keep(visible, U[0]), keep(visible, U[1]), keep(visible, U[2])};
+        mean2d_gradient(out, id, count, safe_U, sums, v_mean2d);
+        if (!sums.any && out.means2d == nullptr) continue;
+        const Camera c = make_camera(scene.viewmats + 16 * camera, scene.Ks + 9 * camera,
+                                     static_cast<float>(frame.width), static_cast<float>(frame.height));
+        const Projection p = project(c, shape, mean, visible, scene.eps2d, camera_depth(c, mean));
+        // dL/dcovariance = U^T (sum of g w w^T) U / (2 k^2) with k = kHalfLog2E.
+        const vf scale = splat(0.5f / (kHalfLog2E * kHalfLog2E));
+        const vf muu = load(sums.geometry[3]), muv = load(sums.geometry[4]), mvv = load(sums.geometry[5]);
+        const vf col_u = fma(muu, safe_U[1], muv * safe_U[2]), col_v = fma(muv, safe_U[1], mvv * safe_U[2]);
+        vf s[3] = {scale * safe_U[0] * safe_U[0] * muu, scale * safe_U[0] * col_u,
+                   scale * fma(safe_U[1], col_u, safe_U[2] * col_v)};
+        const vf opacity = select(visible, gather(splats + 7, 8, count), one);
+        vf v_opacity = load(sums.geometry[0]) / opacity;
+        if (scene.antialiased) {
+            const vf compensation = select(visible, sqrt(p.det_sharp / p.det), one);
+            const vf plain = gather(scene.opacities + first, 1, count);
+            compensation_gradient(p, eps, keep(visible, v_opacity * plain), compensation, s);
+            v_opacity = v_opacity * compensation;
+        }
+        for (vf& part : s) part = keep(visible, part);
+        sum.opacity = sum.opacity + keep(visible, v_opacity);
+        to_world(c, shape, mean, p, s, v_mean2d, load(sums.depth), keep(visible, one), sum,
+                 poses ? poses + camera * kPoseGradients : nullptr);
+    }
+    for (int j = 0; j < 3; ++j) scatter(sum.mean[j], out.means + 3 * first + j, 3, count);
+    scatter(sum.opacity, out.opacities + first, 1, count);
+    write_shape_gradients(shape, sum.M, out, first, count);
+}
+
+// Adds up the poses' gradients of all tasks, in order.
+void write_poses(const kg4d_frame& frame, const vf* partial, int64_t tasks, float* viewmats) {
+    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
+        vf sum[16];
+        for (int k = 0; k < 16; ++k) sum[k] = splat(0.0f);
+        for (int64_t task = 0; task < tasks; ++task) {
+            for (int k = 0; k < kPoseGradients; ++k) {
+                sum[k] = sum[k] + partial[(task * frame.cameras + camera) * kPoseGradients + k];
+            }
+        }
+        store(viewmats + 16 * camera, sum_each<16>(sum));
+    }
+}
+
+}  // namespace
+
+void project_backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out,
+                      const float* pair_gradients) {
+    const int64_t n = frame.gaussians, tasks = (n + kGaussiansPerTask - 1) / kGaussiansPerTask;
+    const int64_t pose_size = frame.cameras * kPoseGradients;
+    Buffer<vf> partial;
+    if (out.viewmats) {
+        vf* p = partial.reserve(tasks * pose_size);
+        for (int64_t k = 0; k < tasks * pose_size; ++k) p[k] = splat(0.0f);
+    }
+    parallel_for(scene.threads, tasks, [&](int64_t task) {
+        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        for (int64_t first = begin; first < end; first += kLanes) {
+            const int count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
+            backward_block(frame, scene, out, pair_gradients, first, count,
+                           out.viewmats ? &partial[task * pose_size] : nullptr);
+        }
+    });
+    if (out.viewmats) write_poses(frame, partial.data(), tasks, out.viewmats);
+}
+
+}  // namespace KG4D_ISA

@@ -1,0 +1,13 @@
+// The kernels of one instruction set as a table.
+#include "isa.h"
+
+#define KG4D_TEXT_OF(x) #x
+#define KG4D_TEXT(x) KG4D_TEXT_OF(x)
+
+namespace KG4D_ISA {
+
+extern const kg4d::Kernels kernels;
+const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA), project,      bin,     forward,         backward,
+                               project_backward,    contributors, l1_ssim, l1_ssim_backward};
+
+}  // namespace KG4D_ISA

@@ -1,0 +1,58 @@
+"""The files that people start from name only keys and values that exist."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kg4d.config.load import Run, expand, load_config, packaged_configs
+from kg4d.config.schema import ExperimentConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SWEEPS = sorted((ROOT / "experiments").glob("sweep_*.yaml"))
+EXPERIMENTS = sorted(set((ROOT / "experiments").glob("*.yaml")) - set(SWEEPS))
+
+
+@pytest.mark.parametrize("path", sorted(packaged_configs().glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_load(path: Path):
+    assert isinstance(load_config(ExperimentConfig, path), ExperimentConfig)
+
+
+def test_presets_are_found_from_anywhere(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("extends: kg4d.yaml\nseed: 3\n")
+    preset = load_config(ExperimentConfig, ROOT / "configs" / "kg4d.yaml", ["seed=3"])
+    assert load_config(ExperimentConfig, tmp_path / "mine.yaml") == preset
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_expand_to_runs_in_folders_of_their_own(path: Path):
+    runs: list[Run[ExperimentConfig]] = expand(ExperimentConfig, path)
+    places = [(run.config.name, run.variant, run.seed) for run in runs]
+    assert len(set(places)) == len(places) >= 1
+    assert {run.config.name for run in runs} == {path.stem}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweeps_drive_fit_by_keys_and_values_that_exist(path: Path):
+    sweep = yaml.safe_load(path.read_text())
+    words = sweep["command"]
+    assert words[:4] == ["${env}", "${interpreter}", "-m", "${program}"]
+    assert sweep["program"] == "kg4d.fit"
+    assert words[-1] == "${args_no_hyphens}"
+    config = ROOT / words[words.index("--config") + 1]
+    given = words[words.index("--config") + 2 : -1]
+    grid = [[f"{key}={value}" for value in choice["values"]] for key, choice in sweep["parameters"].items()]
+    points = [expand(ExperimentConfig, config, [*given, *point]) for point in itertools.product(*grid)]
+    assert all(len(runs) == 1 for runs in points), "one fit per point"
+    folders = {(run.config.output, run.config.name, run.variant, run.seed) for [run] in points}
+    assert len(folders) == len(points), "a folder per fit"
+    first, last = points[0][0].config, points[-1][0].config
+    for key in sweep["parameters"]:
+        assert deep(first, key) != deep(last, key), f"{key} changes nothing"
+
+
+def deep(config: object, key: str) -> object:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config

@@ -1,0 +1,161 @@
+"""What every deformation promises. A new kind is one more entry in CONFIGS."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kg4d.deform.base import Deformation, DeformedGeometry
+from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
+from kg4d.deform.hexplane import HexPlaneConfig
+from kg4d.deform.offsets import Activation
+from kg4d.gaussians.state import GaussianState
+
+PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
+CONFIGS = {
+    "hse": DeformationConfig(width=16, depth=3),
+    "hse, free first frame": DeformationConfig(width=16, depth=2, anchor_first=False),
+    "hse, one layer, silu, isotropic": DeformationConfig(width=16, depth=1, activation=Activation.SILU, isotropic=True),
+    "hexplane": DeformationConfig(DeformationKind.HEXPLANE, width=16, depth=2, hexplane=PLANES),
+    "hexplane alone": DeformationConfig(
+        DeformationKind.HEXPLANE, width=16, depth=2, hexplane=replace(PLANES, use_hse=False)
+    ),
+    "none": DeformationConfig(DeformationKind.NONE),
+}
+LEARNED = [name for name in CONFIGS if name != "none"]
+TIMES = torch.tensor([0.0, 0.3, 0.5, 1.0])
+
+
+def gaussians(count: int = 9) -> GaussianState:
+    generator = torch.Generator().manual_seed(1)
+    return GaussianState(
+        means=torch.randn(count, 3, generator=generator) * 0.4,
+        quats=torch.randn(count, 4, generator=generator) * 2,
+        scales=torch.rand(count, 3, generator=generator) + 0.01,
+        opacities=torch.rand(count, generator=generator),
+        colors=torch.rand(count, 3, generator=generator),
+        keypoint_logits=torch.randn(count, 2, generator=generator),
+    )
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    return build_deformation(CONFIGS[name], 0.8, torch.Generator().manual_seed(seed))
+
+
+def trained(name: str) -> nn.Module:
+    """One whose outputs are not zero."""
+    module = build(name)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
+    return module
+
+
+def parts(geometry: DeformedGeometry) -> list[Tensor]:
+    return [getattr(geometry, field.name) for field in fields(geometry)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_identity_at_birth_at_every_time(name: str) -> None:
+    state, deformation = gaussians(), build(name)
+    moved = deformation(state, TIMES)
+    for ours, canonical in zip(parts(moved), (state.means, state.quats, state.scales), strict=True):
+        assert torch.equal(ours, canonical.expand(4, -1, -1))
+    assert torch.equal(moved.at(2, state).colors, state.colors)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_gradients_reach_every_parameter(name: str) -> None:
+    deformation = trained(name)
+    sum(part.square().sum() for part in parts(deformation(gaussians(), TIMES))).backward()
+    for key, parameter in deformation.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_it_learns_from_birth(name: str) -> None:
+    """Zero output layers must not be a point that gradient descent cannot leave."""
+    state, deformation = gaussians(), build(name)
+    optimizer = torch.optim.Adam(deformation.parameters(), lr=1e-2)
+    errors = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        means = deformation(state, TIMES).means
+        loss = (means - state.means - 0.3 * TIMES[:, None, None]).square().mean()
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    assert errors[-1] < 0.05 * errors[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
+    state = torch.get_rng_state()
+    first = build(name)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    same, other = build(name), build(name, seed=1)
+    weights = [torch.cat([p.flatten() for p in m.parameters()] or [torch.zeros(1)]) for m in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert name == "none" or not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_order_of_gaussians_and_of_times_does_not_matter(name: str) -> None:
+    state, deformation = gaussians(), trained(name)
+    order, times = torch.randperm(len(state)), torch.tensor([2, 0, 3, 1])
+    permuted = replace(state, **{f.name: getattr(state, f.name)[order] for f in fields(state)})
+    moved = zip(parts(deformation(state, TIMES)), parts(deformation(permuted, TIMES[times])), strict=True)
+    for ours, theirs in moved:
+        torch.testing.assert_close(theirs, ours[times][:, order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_first_frame_is_canonical_where_it_is_anchored(name: str) -> None:
+    state, deformation = gaussians(), trained(name)
+    still = all(torch.equal(part[0], getattr(state, field)) for part, field in named(deformation(state, TIMES)))
+    assert still == CONFIGS[name].anchor_first
+    if name != "none":
+        assert not torch.allclose(deformation(state, TIMES).means[1], state.means, atol=1e-3)
+
+
+def named(geometry: DeformedGeometry) -> list[tuple[Tensor, str]]:
+    return [(getattr(geometry, field.name), field.name) for field in fields(geometry)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_canonical_geometry_gets_gradients_by_addition_only(name: str) -> None:
+    """The positions that a network reads are detached: the Jacobian of the moved centres is the identity."""
+    state = gaussians(3)
+    state.means.requires_grad_()
+    (gradient,) = torch.autograd.grad(trained(name)(state, TIMES).means[2].sum(), state.means)
+    torch.testing.assert_close(gradient, torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_number_of_gaussians_is_not_in_the_weights(name: str) -> None:
+    deformation = trained(name)
+    many, few = deformation(gaussians(9), TIMES), deformation(gaussians(1), TIMES[:1])
+    assert many.means.shape == (4, 9, 3)
+    assert few.quats.shape == (1, 1, 4)
+
+
+def test_every_kind_is_here_and_satisfies_the_protocol() -> None:
+    assert {config.kind for config in CONFIGS.values()} == set(DeformationKind)
+    deformation: Deformation = build("hse")
+    assert isinstance(deformation(gaussians(), TIMES), DeformedGeometry)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        DeformationConfig(depth=0),
+        DeformationConfig(width=0),
+        replace(CONFIGS["hexplane"], hexplane=HexPlaneConfig(levels=[])),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(bad: DeformationConfig) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        build_deformation(bad, 1.0, torch.Generator())

@@ -1,0 +1,76 @@
+import torch
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.orbits import orbit
+from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.losses.kfc import KfcConfig, heatmap_keypoints, keypoint_loss, project_each
+from kg4d.render.build import build_renderer
+
+
+def blobs(J: int = 2) -> GaussianState:
+    """One opaque Gaussian for each keypoint, apart from the others, that claims it."""
+    means = torch.tensor([[-0.3, 0.2, 0.0], [0.35, -0.1, 0.1]])[:J]
+    return GaussianState(
+        means=means,
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(J, 1),
+        scales=torch.full((J, 3), 0.05),
+        opacities=torch.full((J,), 0.95),
+        colors=torch.ones(J, 3),
+        keypoint_logits=torch.where(torch.eye(J) > 0, 2.0, -4.0),
+    )
+
+
+def test_each_set_of_points_is_seen_by_its_own_camera() -> None:
+    cameras = orbit([0.0, 70.0, 200.0], [0.0, 10.0, -20.0], 2.0, 49.1, 64, 48)
+    points = torch.randn(3, 5, 3) * 0.3
+    expected = torch.stack([cameras[b].project(points[b]).pixels[0] for b in range(3)])
+    assert torch.allclose(project_each(points, cameras), expected, atol=1e-4)
+
+
+def test_the_loss_is_the_weighted_mean_in_image_units() -> None:
+    target = torch.tensor([[[10.0, 10.0], [20.0, 30.0]]])
+    predicted = target + torch.tensor([[[3.0, 4.0], [6.0, 8.0]]])
+    weights = torch.tensor([[1.0, 3.0]])
+    expected = (1 * 25 + 3 * 100) / 4 / 100**2
+    assert torch.allclose(keypoint_loss(predicted, target, weights, 100.0), torch.tensor(expected))
+    # twice the image, twice the error in px: the same loss
+    doubled = keypoint_loss(2 * predicted, 2 * target, weights, 200.0)
+    assert torch.allclose(doubled, torch.tensor(expected))
+
+
+def test_keypoints_without_weight_may_be_nan_and_get_no_gradient() -> None:
+    target = torch.tensor([[[torch.nan, torch.nan], [1.0, 2.0]]])
+    predicted = torch.tensor([[[5.0, 5.0], [2.0, 2.0]]], requires_grad=True)
+    loss = keypoint_loss(predicted, target, torch.tensor([[0.0, 1.0]]), 10.0)
+    loss.backward()
+    assert predicted.grad is not None
+    assert predicted.grad[0, 0].abs().sum() == 0
+    assert predicted.grad[0, 1, 0] > 0
+    assert keypoint_loss(predicted, target, torch.zeros(1, 2), 10.0) == 0
+
+
+def test_heatmaps_find_the_gaussian_that_claims_the_keypoint() -> None:
+    cameras = orbit([0.0, 40.0], [0.0, 0.0], 2.0, 49.1, 96, 96)
+    state = blobs()
+    pixels = heatmap_keypoints(build_renderer("reference"), state, cameras, KfcConfig(heatmap_scale=0.5))
+    truth = cameras.project(state.means).pixels
+    assert (pixels - truth).norm(dim=-1).max() < 1.0
+
+
+def test_heatmaps_train_features_and_centres() -> None:
+    cameras = orbit([0.0], [0.0], 2.0, 49.1, 48, 48)
+    state = blobs()
+    for tensor in (state.means, state.keypoint_logits):
+        tensor.requires_grad_()
+    pixels = heatmap_keypoints(build_renderer("reference"), state, cameras, KfcConfig(heatmap_scale=1.0))
+    keypoint_loss(pixels, pixels.detach() + 3, torch.ones(1, 2), 48.0).backward()
+    assert state.means.grad is not None
+    assert state.keypoint_logits.grad is not None
+    assert state.means.grad[:, 0].min() < 0  # the keypoints shall move to the right, and with them the Gaussians
+    assert state.keypoint_logits.grad.abs().sum() > 0
+
+
+def test_a_one_hot_barycentre_is_its_gaussian() -> None:
+    state = blobs()
+    share = assignment(state.keypoint_logits, 0.1)
+    assert torch.allclose(barycentre(share, state.means), state.means, atol=1e-6)

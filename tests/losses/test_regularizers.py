@@ -1,0 +1,75 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from kg4d.gaussians.neighbours import nearest_neighbours
+from kg4d.geometry.rotations import quat_multiply, quat_rotate
+from kg4d.losses.regularizers import bone_lengths, bone_loss, neighbour_weights, rigidity_loss
+
+
+def cloud(count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    means = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    quats = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    distances, neighbours = nearest_neighbours(means, 5)
+    return means, quats, neighbours, neighbour_weights(distances)
+
+
+def rigidity(means: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
+    rest, rest_quats, neighbours, weights = cloud()
+    return rigidity_loss(means[None], quats[None], rest, rest_quats, neighbours, weights, torch.arange(len(rest)))
+
+
+turns = st.lists(st.floats(-2, 2), min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.1)
+
+
+@given(turn=turns, shift=st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_a_rigid_motion_costs_nothing(turn: list[float], shift: list[float]) -> None:
+    means, quats, _, _ = cloud()
+    q = torch.tensor(turn, dtype=torch.float64)
+    moved = quat_rotate(q.expand(len(means), 4), means) + torch.tensor(shift, dtype=torch.float64)
+    turned = quat_multiply((q / q.norm()).expand(len(means), 4), quats)
+    assert rigidity(moved, turned) < 1.1e-5  # what is left is the offset that keeps the root differentiable
+
+
+def test_positions_that_turn_without_their_frames_cost() -> None:
+    means, quats, _, _ = cloud()
+    half_turn = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    assert rigidity(quat_rotate(half_turn.expand(len(means), 4), means), quats) > 0.1
+
+
+def test_scaling_costs_in_proportion() -> None:
+    means, quats, _, _ = cloud()
+    assert torch.allclose(rigidity(1.4 * means, quats), 2 * rigidity(1.2 * means, quats), rtol=1e-6)
+
+
+def test_rigidity_has_the_gradient_it_claims_and_a_finite_one_at_rest() -> None:
+    means, quats, neighbours, weights = cloud(8)
+
+    def loss(moved: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
+        return rigidity_loss(moved, turned, means, quats, neighbours, weights, torch.arange(8))
+
+    moved = (means + 0.1 * torch.sin(5 * means))[None].requires_grad_()
+    assert gradcheck(loss, (moved, (quats + 0.1)[None].requires_grad_()))
+    at_rest = means[None].clone().requires_grad_()
+    loss(at_rest, quats[None]).backward()
+    assert at_rest.grad is not None
+    assert at_rest.grad.isfinite().all()
+
+
+def test_bones_know_only_their_length() -> None:
+    parents = torch.tensor([-1, 0, 1])
+    rest = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [1.0, 2, 0]])
+    bent = torch.tensor([[[5.0, 0, 0], [5.0, 1, 0], [7.0, 1, 0]]])  # the same lengths, elsewhere and bent
+    assert torch.allclose(bone_lengths(rest, parents), torch.tensor([1.0, 2.0]))
+    assert bone_loss(bent, rest, parents) < 1e-10
+    assert torch.allclose(bone_loss(1.5 * bent, rest, parents), torch.tensor((0.5**2 + 1.0**2) / 2))
+
+
+def test_a_cut_bone_does_not_count() -> None:
+    rest = torch.zeros(3, 3)
+    far = torch.arange(9.0).reshape(1, 3, 3)
+    assert bone_loss(far, rest, torch.tensor([-1, -1, -1])) == 0
+    only_first = bone_loss(far, rest, torch.tensor([-1, 0, -1]))
+    assert torch.allclose(only_first, torch.tensor(27.0))

@@ -1,0 +1,143 @@
+import math
+
+import torch
+
+from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import orbit
+from kg4d.losses.wgf import (
+    DenseFlow,
+    FlowSource,
+    PairedMixtures,
+    keypoint_motion,
+    offset_loss,
+    pair_mixtures,
+    paired_loss,
+    random_flow_pixels,
+)
+from kg4d.ot.flow_targets import flow_jacobian
+from kg4d.ot.mixture import ContributorWeights
+from kg4d.render.build import build_renderer
+
+SIZE = 64
+
+
+def camera() -> Cameras:
+    return orbit([0.0], [0.0], 2.0, 49.1, SIZE, SIZE)
+
+
+def flat_state(count: int = 60) -> GaussianState:
+    """Gaussians in the plane z = 0, where a shift is the same number of px everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.rand(count, 3, generator=generator) * 0.8 - 0.4
+    means[:, 2] = 0
+    return GaussianState(
+        means=means,
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        scales=0.03 + 0.03 * torch.rand(count, 3, generator=generator),
+        opacities=torch.full((count,), 0.6),
+        colors=torch.rand(count, 3, generator=generator),
+        keypoint_logits=torch.zeros(count, 0),
+    )
+
+
+def dense(flow: torch.Tensor, weights: torch.Tensor) -> DenseFlow:
+    return DenseFlow(flow, weights, flow_jacobian(flow, weights))
+
+
+def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor) -> PairedMixtures:
+    renderer, view = build_renderer("reference"), camera()
+    output = renderer(state, view)
+    ids, weights = renderer.contributors(output, torch.zeros(len(pixels), dtype=torch.int64), pixels, 20)
+    geometry = DeformedGeometry(
+        torch.stack([state.means, later]), state.quats.expand(2, -1, -1), state.scales.expand(2, -1, -1)
+    )
+    both = view[[0, 0]]
+    return pair_mixtures(ids, weights, state.opacities, geometry, (0, 1), both, ContributorWeights.CONTRIBUTION)
+
+
+PIXELS = torch.tensor([[30.0, 30.0], [36.0, 28.0], [25.5, 33.5]])
+PX_PER_UNIT = SIZE / 2 / math.tan(math.radians(49.1 / 2)) / 2
+
+
+def test_a_still_model_pays_the_whole_flow() -> None:
+    state = flat_state()
+    flow = torch.tensor([[3.0, 4.0]]).repeat(3, 1)
+    loss = offset_loss(mixtures_of(state, state.means, PIXELS), flow, torch.ones(3), float(SIZE))
+    assert torch.allclose(loss, torch.tensor(25.0 / SIZE**2), rtol=1e-4)
+
+
+def test_a_model_that_moves_with_the_flow_pays_nothing_in_either_part() -> None:
+    state = flat_state()
+    shift_px = torch.tensor([5.0, -3.0])
+    later = state.means + torch.tensor([shift_px[0], -shift_px[1], 0.0]) / PX_PER_UNIT  # world +Y is up
+    mixtures = mixtures_of(state, later, PIXELS)
+    assert offset_loss(mixtures, shift_px.expand(3, 2), torch.ones(3), float(SIZE)) < 1e-8
+    flow = dense(shift_px.expand(SIZE, SIZE, 2).contiguous(), torch.ones(SIZE, SIZE))
+    assert paired_loss(mixtures, flow, float(SIZE)) < 1e-6
+
+
+def test_only_the_paired_part_sees_a_rotation_about_the_pixel() -> None:
+    """The offset of a mixture is blind to everything but translation; variant D is why there is a second part."""
+    state = flat_state()
+    mixtures = mixtures_of(state, state.means, PIXELS[:1])
+    centre = (mixtures.weights[..., None] * mixtures.earlier.means).sum(1)[0]
+    rows, columns = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
+    away = torch.stack([columns, rows], dim=-1) - centre
+    angle = math.radians(20)
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    flow = dense(away @ turn.T - away, torch.ones(SIZE, SIZE))
+    assert offset_loss(mixtures, torch.zeros(1, 2), torch.ones(1), float(SIZE)) < 1e-9  # still, and content
+    assert paired_loss(mixtures, flow, float(SIZE)) > 1e-5
+
+
+def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
+    state = flat_state()
+    corner = torch.tensor([[1.0, 1.0]])
+    later = (state.means + 0.05).requires_grad_()
+    mixtures = mixtures_of(state, later, torch.cat([corner, PIXELS]))
+    assert mixtures.covered.tolist() == [0, 1, 1, 1]
+    nan = torch.full((1, 2), torch.nan)
+    motion = torch.cat([nan, torch.zeros(3, 2)])
+    loss = offset_loss(mixtures, motion, torch.tensor([1.0, 1.0, 1.0, 1.0]), float(SIZE))
+    unknown = dense(torch.zeros(SIZE, SIZE, 2), torch.zeros(SIZE, SIZE))
+    nothing = paired_loss(mixtures, unknown, float(SIZE))
+    (loss + nothing).backward()
+    assert loss > 0
+    assert nothing == 0
+    assert later.grad is not None
+    assert later.grad.isfinite().all()
+
+
+def test_head_keeps_the_first_pixels() -> None:
+    mixtures = mixtures_of(flat_state(), flat_state().means, PIXELS)
+    first = mixtures.head(2)
+    assert len(first.weights) == len(first.covered) == len(first.earlier.means) == len(first.later.covs) == 2
+    assert torch.equal(first.later.means, mixtures.later.means[:2])
+
+
+def test_random_pixels_lie_where_the_flow_is_known() -> None:
+    known = torch.zeros(20, 30)
+    known[4:7, 11:13] = 1
+    drawn = random_flow_pixels(known, 50, torch.Generator().manual_seed(0))
+    assert drawn.shape == (50, 2)
+    assert ((drawn - torch.tensor([12.0, 5.5])).abs() <= torch.tensor([0.5, 1.0])).all()
+    assert random_flow_pixels(torch.zeros(20, 30), 50, torch.Generator()).shape == (0, 2)
+
+
+def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
+    pixels = torch.tensor([[[5.0, 5.0], [10.0, 5.0], [torch.nan, 0.0]], [[7.0, 5.0], [10.0, 9.0], [1.0, 1.0]]])
+    weights = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
+    flow = torch.zeros(16, 16, 2)
+    flow[..., 0] = 2.0
+    known = torch.ones(16, 16)
+    known[:, 9:] = 0
+    motion, confidence = keypoint_motion(FlowSource.DENSE, pixels, weights, dense(flow, known))
+    assert torch.allclose(motion[0], torch.tensor([2.0, 0.0]))
+    assert confidence.tolist() == [1.0, 0.0, 0.0]  # the second lies where the flow is not known, the third is not seen
+    motion, confidence = keypoint_motion(FlowSource.KEYPOINTS, pixels, weights, dense(flow, known))
+    assert motion[:2].tolist() == [[2.0, 0.0], [0.0, 4.0]]
+    assert confidence.tolist() == [1.0, 0.5, 0.0]
+    without, _ = keypoint_motion(FlowSource.DENSE, pixels, weights, None)
+    assert torch.equal(without[:2], motion[:2])

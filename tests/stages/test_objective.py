@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from kg4d.stages.objective import Objective, check_finite
+from kg4d.stages.optim import exponential, set_learning_rates, warm_cosine
+
+
+def test_the_total_is_the_weighted_sum_and_the_terms_stay_unweighted() -> None:
+    x = torch.tensor(3.0, requires_grad=True)
+    objective = Objective(progress=0.5)
+    objective.add("a", x, 2.0)
+    objective.add("b", x * x, 10.0)
+    assert objective.total is not None
+    objective.total.backward()
+    assert x.grad == 2 + 10 * 2 * 3
+    assert {name: float(value) for name, value in objective.terms.items()} == {"a": 3.0, "b": 9.0}
+
+
+@pytest.mark.parametrize(("progress", "factor"), [(0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.9, 1.0)])
+def test_a_weight_warms_up_linearly(progress: float, factor: float) -> None:
+    x = torch.ones((), requires_grad=True)
+    objective = Objective(progress=progress)
+    objective.add("a", x, 4.0, warmup=0.1)
+    total = torch.zeros(()) if objective.total is None else objective.total
+    assert torch.allclose(total, torch.tensor(4.0 * factor))
+
+
+def test_terms_without_a_gradient_are_only_remembered() -> None:
+    objective = Objective(progress=0.0)
+    objective.add("a", torch.tensor(1.0), 1.0)
+    assert objective.total is None
+    assert objective.terms["a"] == 1
+
+
+def test_divergence_is_named() -> None:
+    terms = {"good": torch.tensor(1.0), "kfc": torch.tensor(math.nan)}
+    with pytest.raises(FloatingPointError, match=r"step 7 .*kfc"):
+        check_finite(torch.tensor(math.nan), terms, 7)
+    check_finite(torch.tensor(1.0), terms, 7)
+
+
+def test_schedules_end_where_they_say() -> None:
+    assert exponential(0.0, 0.05) == 1.0
+    assert exponential(1.0, 0.05) == pytest.approx(0.05)
+    assert exponential(0.5, 0.04) == pytest.approx(0.2)
+    assert warm_cosine(0.0, 0, 20, 0.05) == pytest.approx(1 / 20)
+    assert warm_cosine(1.0, 499, 20, 0.05) == pytest.approx(0.05)
+    assert warm_cosine(0.5, 250, 0, 0.0) == pytest.approx(0.5)
+
+
+def test_each_group_gets_its_own_rate() -> None:
+    a, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [a], "name": "a"}, {"params": [b], "name": "b"}])
+    set_learning_rates(optimizer, {"a": 1.0, "b": 2.0}, {"a": 0.5, "b": 0.25})
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    set_learning_rates(optimizer, {"a": 1.0, "b": 2.0}, 0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]

@@ -1,0 +1,153 @@
+"""The whole method at tiny size: what a run leaves behind, that it is repeatable, and that it survives a stop."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kg4d.config.load import expand, load_config
+from kg4d.config.schema import ExperimentConfig
+from kg4d.errors import InputError
+from kg4d.pipeline import evaluate_run, export_run, fit, load_run
+from kg4d.runs import RunFolder
+from kg4d.stages.base import Stage
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "image_size=32",
+    "gaussians.count=150",
+    "gaussians.hull_resolution=24",
+    "static.steps=6",
+    "dynamic.steps=6",
+    "refine.steps=2",
+    "wgf.random_pixels=16",
+    "rigidity.samples=50",
+    "rigidity.neighbours=4",
+    "trainer.progress_bar=false",
+    "trainer.checkpoint_every=2",
+    "tracking.wandb.mode=disabled",
+    "export.formats=[ply]",
+)
+
+
+def tiny(output: Path, *overrides: str, file: str = "kg4d") -> ExperimentConfig:
+    words = (*TINY, f"output={output}", *overrides)
+    return expand(ExperimentConfig, ROOT / f"experiments/{file}.yaml", words)[0].config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit(tiny(tmp_path_factory.mktemp("runs")))
+
+
+def test_a_run_leaves_what_the_contract_names(finished: Path) -> None:
+    assert finished.parts[-3:] == ("kg4d", "full", "seed0")
+    for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv", "log.txt"):
+        assert (finished / name).stat().st_size > 0, name
+    assert {p.name for p in (finished / "checkpoints").iterdir()} == {
+        "static.ckpt",
+        "dynamic.ckpt",
+        "refine.ckpt",
+        "last.ckpt",
+    }
+    assert len(list((finished / "previews").glob("*.png"))) == 3
+    assert len(list((finished / "export" / "ply").glob("*.ply"))) == 16
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"metrics", "per_view", "protocol", "provenance"}
+    for key in ("test/psnr", "test/psnr_masked", "test/ssim", "train/psnr", "train/ssim"):
+        assert key in metrics["metrics"]
+    for key in ("keypoints/pck_0.05", "keypoints/error_3d", "motion/flow_epe"):
+        assert key in metrics["metrics"]
+    assert len(metrics["per_view"]["test/psnr"]) == 4
+
+
+def test_the_record_says_what_it_cost(finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert record["renderer"] in ("cpu", "reference")
+    assert record["stages"]["static"]["renders"] == 6 * 4
+    assert record["stages"]["dynamic"]["renders"] == 6 * 4
+    for stage in record["stages"].values():
+        parts = {name: s for name, s in stage["seconds"].items() if name != "total"}
+        assert {"render", "losses", "backward", "optimizer", "loop"} <= set(parts)
+        assert sum(parts.values()) <= stage["seconds"]["total"] * 1.001
+    assert sum(record["seconds"].get(k, 0) for k in ("setup", "evaluation", "export")) < record["seconds"]["total"]
+
+
+def test_the_same_seed_gives_the_same_metrics_and_another_does_not(finished: Path, tmp_path: Path) -> None:
+    again = fit(tiny(tmp_path))
+    assert (again / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+    other = fit(tiny(tmp_path, "seed=1"))
+    assert (other / "metrics.json").read_bytes() != (finished / "metrics.json").read_bytes()
+
+
+def test_a_run_read_back_measures_the_same(finished: Path, tmp_path: Path) -> None:
+    before = (finished / "metrics.json").read_bytes()
+    evaluate_run(finished)
+    assert (finished / "metrics.json").read_bytes() == before
+    run = load_run(finished)
+    assert run.keypoints(torch.tensor([0.0, 0.5])).shape == (2, 14, 3)
+    written = export_run(finished, run.config.export.formats, tmp_path / "out")
+    assert len(list(written["ply"][0].glob("*.ply"))) == 16
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """Send this process SIGTERM in the middle of that step."""
+    original: Callable[..., Any] = Stage.training_step
+
+    def step(self: Stage[Any], batch: Any, batch_idx: int) -> None:
+        original(self, batch, batch_idx)
+        if self.name == stage and batch.step == steps - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Stage, "training_step", step)
+
+
+@pytest.mark.parametrize(("stage", "steps"), [("static", 3), ("dynamic", 5)])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, steps: int
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(steps, patch, stage)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path))
+    assert not (RunFolder.of(tiny(tmp_path)).metrics).exists()
+    resumed = fit(tiny(tmp_path), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_resuming_with_another_configuration_is_refused(finished: Path) -> None:
+    config = tiny(finished.parents[2], "static.steps=7")
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        fit(config, resume=True)
+    assert (finished / "metrics.json").exists()
+
+
+def test_a_finished_run_is_not_fitted_again(finished: Path) -> None:
+    before = (finished / "checkpoints/static.ckpt").stat().st_mtime_ns
+    fit(tiny(finished.parents[2]), resume=True)
+    assert (finished / "checkpoints/static.ckpt").stat().st_mtime_ns == before
+
+
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml") if not p.stem.startswith("sweep"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
+    words: Sequence[str] = (
+        *TINY,
+        f"output={tmp_path}",
+        "static.steps=2",
+        "dynamic.steps=2",
+        "refine.steps=1",
+        "seed=3",
+    )
+    runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
+    for run in runs:
+        folder = fit(run.config)
+        assert json.loads((folder / "metrics.json").read_text())["metrics"]["test/psnr"] > 5
+        assert load_config(ExperimentConfig, folder / "config.yaml") == run.config
