@@ -47,7 +47,7 @@ bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*
 
 clean:  ## remove .venv and build products; runs/ stays
 	@echo "make clean: removes .venv and build products"
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist kg4d/_native .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # torch goes first and alone: with it in place, no other requirement can pull another build of it.
 # (On a machine with PyPI alone that is the CUDA build; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.)
@@ -58,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PY) -m pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
 	@$(PY) -m pip install --quiet -c constraints.txt cmake ninja \
 	  $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev,spz,viewer]"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,spz,viewer]"
 	@touch $@

@@ -79,30 +79,35 @@ class _Fit:
     """One fit while it runs."""
 
     def __init__(self, config: ExperimentConfig, folder: RunFolder, tracker: Tracker) -> None:
+        """Get everything ready that a wrong request can break, so that it breaks before the first step."""
         self.config, self.folder, self.tracker = config, folder, tracker
         self.stages: dict[str, StageRecord] = {}
-        self.seconds: dict[str, float] = {}
         begin = time.perf_counter()
         lightning.seed_everything(config.seed, verbose=False)
+        self.protocol = get_protocol(config.evaluation.protocol)
         self.renderer = build_renderer(config.renderer.kind, config.renderer.threads)
-        self.scene = build_scene(config, self.renderer)
         self.background = torch.tensor(config.background, device=self.renderer.device)
-        self.seconds["setup"] = time.perf_counter() - begin
+        self.scene = build_scene(config, self.renderer)
+        self.model, self.parents = self._initial_gaussians()
+        where = (self.background.cpu(), config.seed)
+        self.static_data = StaticDataModule(self.scene, config.static.data, *where)
+        self.dynamic_data = DynamicDataModule(self.scene, config.dynamic.data, *where)
+        self.refine_data = RefineDataModule(self.scene, config.refine.data, *where)
+        self.seconds = {"setup": time.perf_counter() - begin}
 
     def run(self) -> None:
         """KG4D figure 2, from left to right."""
         begin = time.perf_counter()
-        model, parents = self._initial_gaussians()
-        self._fit_static(model)
-        deformation = build_run_deformation(self.config, model)
-        self._fit_dynamic(model, deformation, parents)
-        self._fit_refine(model, deformation)
-        fitted = self._fitted(model, deformation)
+        self._fit_static()
+        deformation = build_run_deformation(self.config, self.model)
+        self._fit_dynamic(deformation)
+        self._fit_refine(deformation)
+        fitted = self._fitted(deformation)
         evaluation = self._timed("evaluation", lambda: self._evaluate(fitted))
         self._timed("export", lambda: self._export(fitted))
         self.seconds["total"] = self.seconds["setup"] + time.perf_counter() - begin
         self._record()
-        write_metrics_json(self.folder.metrics, evaluation, get_protocol(self.config.evaluation.protocol))
+        write_metrics_json(self.folder.metrics, evaluation, self.protocol)
 
     def _initial_gaussians(self) -> tuple[GaussianModel, Tensor]:
         """The Gaussians before any training, with seeded keypoint features, and the skeleton between the keypoints."""
@@ -123,37 +128,34 @@ class _Fit:
         self.scene = replace(scene, keypoints=used)
         return model.to(self.renderer.device), skeleton.parents
 
-    def _fit_static(self, model: GaussianModel) -> None:
+    def _fit_static(self) -> None:
         config = self.config
-        stage = StaticStage(model, self.renderer, config.static, config.kfc, self.background, config.seed)
-        data = StaticDataModule(self.scene, config.static.data, self.background.cpu(), config.seed)
-        self._run(stage, data, lambda: self._fitted(model, StaticDeformation()), static_references(self.scene).images)
+        stage = StaticStage(self.model, self.renderer, config.static, config.kfc, self.background, config.seed)
+        self._run(stage, self.static_data, StaticDeformation(), static_references(self.scene).images)
 
-    def _fit_dynamic(self, model: GaussianModel, deformation: nn.Module, parents: Tensor) -> None:
+    def _fit_dynamic(self, deformation: nn.Module) -> None:
         config = self.config
         losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
         stage = DynamicStage(
-            model, deformation, self.renderer, config.dynamic, losses, parents, self.background, config.seed
+            self.model, deformation, self.renderer, config.dynamic, losses, self.parents, self.background, config.seed
         )
-        data = DynamicDataModule(self.scene, config.dynamic.data, self.background.cpu(), config.seed)
-        self._run(stage, data, lambda: self._fitted(model, deformation), self.scene.reference)
+        self._run(stage, self.dynamic_data, deformation, self.scene.reference)
 
-    def _fit_refine(self, model: GaussianModel, deformation: nn.Module) -> None:
+    def _fit_refine(self, deformation: nn.Module) -> None:
         config = self.config
-        stage = RefineStage(model, deformation, self.renderer, config.refine, self.background, config.seed)
-        data = RefineDataModule(self.scene, config.refine.data, self.background.cpu(), config.seed)
-        self._run(stage, data, lambda: self._fitted(model, deformation), self.scene.reference)
+        stage = RefineStage(self.model, deformation, self.renderer, config.refine, self.background, config.seed)
+        self._run(stage, self.refine_data, deformation, self.scene.reference)
 
-    def _fitted(self, model: GaussianModel, deformation: nn.Module) -> FittedModel:
+    def _fitted(self, deformation: nn.Module) -> FittedModel:
         temperature = self.config.kfc.temperature
-        return FittedModel(model.state().detach(), deformation, self.renderer, self.background, temperature)
+        return FittedModel(self.model.state().detach(), deformation, self.renderer, self.background, temperature)
 
-    def _run(self, stage: Stage[Any], data: StageData, fitted: Callable[[], FittedModel], shown: PosedImages) -> None:
-        """Run a stage, with previews of what `fitted` gives against the images in `shown`."""
+    def _run(self, stage: Stage[Any], data: StageData, deformation: nn.Module, shown: PosedImages) -> None:
+        """Run a stage, with previews against the images in `shown`."""
 
         def draw(step: int) -> None:
             path = self.folder.previews / f"{stage.name}_{step:05d}.png"
-            picture = write_preview(path, fitted(), shown)
+            picture = write_preview(path, self._fitted(deformation), shown)
             self.tracker.image(f"preview/{stage.name}", picture, step)
 
         _log.info("%s: %d steps", stage.name, stage.steps)
@@ -173,7 +175,7 @@ class _Fit:
         return result
 
     def _evaluate(self, fitted: FittedModel) -> Evaluation:
-        evaluation = evaluate_model(fitted, self.scene, get_protocol(self.config.evaluation.protocol))
+        evaluation = evaluate_model(fitted, self.scene, self.protocol)
         for reason in dict.fromkeys(evaluation.skipped.values()):
             keys = [key for key, why in evaluation.skipped.items() if why == reason]
             _log.info("not measured: %s (%s)", ", ".join(keys), reason)
@@ -289,4 +291,6 @@ def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.
     """
     radius = float(model.means.detach().abs().max().clamp_min(1e-3))
     generator = torch.Generator().manual_seed(config.seed)
-    return build_deformation(config.deformation, radius, generator).to(model.means.device)
+    return build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic).to(
+        model.means.device
+    )

@@ -252,6 +252,9 @@ def log_table(config: TrackingConfig, folder: Path, experiment: str, table: Abla
 class StageLogger(Logger):
     """Lightning's logger of one stage: what a module logs with `self.log` goes to a tracker.
 
+    Lightning sends the last values again at every step until there are new ones. A module that does not log at every
+    step therefore logs `step` among its values: Lightning takes that as their step, so that each is counted once.
+
     Args:
         tracker: Receives the values, on the first process only.
         stage: Name of the stage.

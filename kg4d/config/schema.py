@@ -103,3 +103,23 @@ class ExperimentConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     variants: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can start from.
+
+        Raises:
+            ValueError: One of them is out of range; the message begins with the key.
+        """
+        least = {
+            "image_size": (self.image_size, 16),
+            "gaussians.count": (self.gaussians.count, 1),
+            "static.steps": (self.static.steps, 0),
+            "dynamic.steps": (self.dynamic.steps, 0),
+            "refine.steps": (self.refine.steps, 0),
+            "export.fps": (self.export.fps, 1),
+        }
+        for key, (value, bound) in least.items():
+            if value < bound:
+                raise ValueError(f"{key}: must be at least {bound}, not {value}")
+        if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
+            raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")

@@ -180,6 +180,7 @@ def swimmer() -> Character:
         "tail_top": ("tail", (0.0, 0.22, -0.66)),
         "tail_bottom": ("tail", (0.0, -0.2, -0.64)),
         "fin_top": ("spine_2", (0.0, 0.33, 0.0)),
+        "fin_bottom": ("spine_3", (0.0, -0.27, -0.12)),
     }
     for name, (parent, tip) in tips.items():
         joints.append(Joint(name, parent, tip))

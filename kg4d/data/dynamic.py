@@ -73,8 +73,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
             frames=frames,
             times=self._video.times[frames],
             cameras=self._video.cameras[frames],
-            images=self._colors[frames],
-            alphas=self._alphas[frames],
+            images=self._colors.index_select(0, frames),  # twice as fast as indexing
+            alphas=self._alphas.index_select(0, frames),
             keypoints=self._keypoints[frames],
             keypoint_weights=self._weights[frames],
             pairs=pairs,
@@ -110,8 +110,9 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
     ) -> tuple[Float[Tensor, "P H W 2"] | None, Float[Tensor, "P H W"] | None]:
         if self._flow is None:
             return None, None
-        known = strides == 1
-        return self._flow.flow[earlier], self._flow.weights[earlier] * known[:, None, None]
+        weights = self._flow.weights.index_select(0, earlier)
+        weights[strides != 1] = 0
+        return self._flow.flow.index_select(0, earlier), weights
 
 
 class DynamicDataModule(lightning.LightningDataModule):

@@ -30,7 +30,6 @@ class DeformationConfig:
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
         anchor_first: The canonical Gaussians are frame 0: nothing moves at time 0.
-        isotropic: One scaling for all three axes, for isotropic Gaussians.
         hse: The harmonic encoding.
         hexplane: The planes of `kind: hexplane`.
     """
@@ -40,18 +39,20 @@ class DeformationConfig:
     depth: int = 4
     activation: Activation = Activation.RELU
     anchor_first: bool = True
-    isotropic: bool = False
     hse: HseConfig = field(default_factory=HseConfig)
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
 
 
-def build_deformation(config: DeformationConfig, scene_radius: float, generator: torch.Generator) -> nn.Module:
+def build_deformation(
+    config: DeformationConfig, scene_radius: float, generator: torch.Generator, *, isotropic: bool = False
+) -> nn.Module:
     """Make the deformation that `config` names; the result satisfies `kg4d.deform.base.Deformation`.
 
     Args:
         config: Kind and sizes.
         scene_radius: Half extent of the scene, world units; positions are divided by it.
         generator: Source of the initial weights (CPU).
+        isotropic: One scaling for all three axes, for isotropic Gaussians.
 
     Raises:
         ValueError: A size or the radius is not positive.
@@ -61,13 +62,15 @@ def build_deformation(config: DeformationConfig, scene_radius: float, generator:
             from kg4d.deform.hse_mlp import HseMlp
 
             encoding = HSE(config.hse, scene_radius)
-            return HseMlp(encoding, _mlp(config, encoding, 0, generator), config.anchor_first)
+            return HseMlp(encoding, _mlp(config, encoding, 0, generator, isotropic), config.anchor_first)
         case DeformationKind.HEXPLANE:
             from kg4d.deform.hexplane import HexPlane, HexPlaneMlp
 
             planes = HexPlane(config.hexplane, scene_radius, generator)
             beside = HSE(config.hse, scene_radius) if config.hexplane.use_hse else None
-            return HexPlaneMlp(planes, beside, _mlp(config, beside, planes.width, generator), config.anchor_first)
+            return HexPlaneMlp(
+                planes, beside, _mlp(config, beside, planes.width, generator, isotropic), config.anchor_first
+            )
         case DeformationKind.NONE:
             from kg4d.deform.static import StaticDeformation
 
@@ -76,7 +79,9 @@ def build_deformation(config: DeformationConfig, scene_radius: float, generator:
             assert_never(config.kind)
 
 
-def _mlp(config: DeformationConfig, encoding: HSE | None, joint_width: int, generator: torch.Generator) -> OffsetMlp:
+def _mlp(
+    config: DeformationConfig, encoding: HSE | None, joint_width: int, generator: torch.Generator, isotropic: bool
+) -> OffsetMlp:
     return OffsetMlp(
         0 if encoding is None else encoding.space_width,
         0 if encoding is None else encoding.time_width,
@@ -84,6 +89,6 @@ def _mlp(config: DeformationConfig, encoding: HSE | None, joint_width: int, gene
         width=config.width,
         depth=config.depth,
         activation=config.activation,
-        isotropic=config.isotropic,
+        isotropic=isotropic,
         generator=generator,
     )

@@ -67,7 +67,7 @@ class _Convolution(nn.Conv3d):
         self.shape = (kernel,) * 3, (stride,) * 3
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(super().forward(_pad_same(x, *self.shape)))
+        return F.relu(super().forward(_pad_same(x, *self.shape)), inplace=True)
 
 
 class _Inception(nn.Module):

@@ -66,9 +66,10 @@ class LPIPS(nn.Module):
             if isinstance(layer, int):
                 x = F.max_pool2d(x, layer, stride=2)
                 continue
-            x = F.relu(self.convs[index](x))
+            x = F.relu(self.convs[index](x), inplace=True)
             if index in self.taps:
-                found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+                length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # its gradient at 0 is 0, not NaN
+                found.append(x / (length + 1e-10))
             index += 1
         return found
 

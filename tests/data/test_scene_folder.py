@@ -1,85 +1,27 @@
-import json
-import logging
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
-
-Damage = Callable[[Path], None]
-
-
-def edit(name: str, change: Callable[[dict[str, Any]], None]) -> Damage:
-    def damage(folder: Path) -> None:
-        path = folder / f"transforms_{name}.json"
-        table = json.loads(path.read_text())
-        change(table)
-        path.write_text(json.dumps(table))
-
-    return damage
-
-
-def arrays(file: str, **changes: Callable[[np.ndarray], np.ndarray] | None) -> Damage:
-    """Replace arrays by functions of themselves; None removes one."""
-
-    def damage(folder: Path) -> None:
-        with np.load(folder / file) as archive:
-            kept = dict(archive)
-        for name, change in changes.items():
-            value = kept.pop(name)
-            if change is not None:
-                kept[name] = change(value)
-        np.savez(folder / file, **kept)
-
-    return damage
-
-
-def text(name: str, content: str | bytes) -> Damage:
-    return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def image(name: str, width: int, height: int, alpha: int = 255, mode: str = "RGBA") -> Damage:
-    return lambda folder: Image.new("RGBA", (width, height), (9, 9, 9, alpha)).convert(mode).save(folder / name)
-
-
-def set_frame(index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda table: table["frames"][index].update(values)
-
-
-def drop_frame_key(index: int, key: str) -> Callable[[dict[str, Any]], None]:
-    return lambda table: table["frames"][index].pop(key) and None
-
-
-def keep(count: int) -> Callable[[dict[str, Any]], None]:
-    return lambda table: table.update(frames=table["frames"][:count])
-
-
-def put(where: tuple[int, ...], value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def change(array: np.ndarray) -> np.ndarray:
-        array = array.copy()
-        array[where] = value
-        return array
-
-    return change
-
-
-def camera(distance: float, turned: bool = False) -> list[list[float]]:
-    """OpenGL camera-to-world on +Z, looking at the origin or away from it."""
-    sign = -1.0 if turned else 1.0
-    return [[sign, 0, 0, 0], [0, 1, 0, 0], [0, 0, sign, distance], [0, 0, 0, 1]]
-
-
-def every_camera(matrix: list[list[float]]) -> Callable[[dict[str, Any]], None]:
-    return lambda table: [frame.update(transform_matrix=matrix) for frame in table["frames"]] and None
-
+from tests.data.damage import (
+    Damage,
+    angle_in_degrees,
+    arrays,
+    camera,
+    drop_frame_key,
+    edit,
+    every_camera,
+    image,
+    keep,
+    no_focal_length,
+    put,
+    set_frame,
+    text,
+)
 
 NAN_CAMERA = [[math.nan] * 4, *camera(2.0)[1:]]
 SCALED = [[2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 2], [0, 0, 0, 1]]
@@ -144,13 +86,13 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     "wrong w": (edit("train", lambda t: t.update(w=32)), "transforms_train.json: w", "32"),
     "wrong h": (edit("ring", lambda t: t.update(h="16")), "transforms_ring.json: h", "'16'"),
     "no focal length": (
-        edit("train", lambda t: [t.pop(key) for key in ("fl_x", "camera_angle_x")] and None),
+        edit("train", no_focal_length),
         "transforms_train.json: camera_angle_x",
         "missing",
     ),
     "negative focal length": (edit("train", lambda t: t.update(fl_x=-3)), "transforms_train.json: fl_x", "positive"),
     "angle in degrees": (
-        edit("train", lambda t: t.update(camera_angle_x=0 * t.pop("fl_x") + 49.1)),
+        edit("train", angle_in_degrees),
         "transforms_train.json: camera_angle_x",
         "radians",
     ),
@@ -202,101 +144,3 @@ def test_other_sizes_between_files(folder: Path):
     edit("ring", lambda t: t.update(w=18, h=18))(folder)
     with pytest.raises(InputError, match=r"transforms_ring.json: its images are 18 x 18"):
         load_scene(folder)
-
-
-def as_dnerf(folder: Path, degrees: float) -> None:
-    """Rewrite as the D-NeRF data set does: one angle, a moving camera, bare frames, nothing else."""
-    for name in ("transforms_ring.json", "transforms_test.json", "keypoints.npz", "flow.npz"):
-        (folder / name).unlink()
-    path = folder / "transforms_train.json"
-    table = json.loads(path.read_text())
-    frames = []
-    for index, frame in enumerate(table["frames"]):
-        angle = math.radians(degrees * index)
-        matrix = [
-            [math.cos(angle), 0, math.sin(angle), 4 * math.sin(angle)],
-            [0, 1, 0, 0],
-            [-math.sin(angle), 0, math.cos(angle), 4 * math.cos(angle)],
-            [0, 0, 0, 1],
-        ]
-        bare = {"file_path": frame["file_path"], "rotation": 0.3, "time": frame["time"], "transform_matrix": matrix}
-        frames.append(bare)
-    path.write_text(json.dumps({"camera_angle_x": 0.8, "frames": frames}))
-
-
-def test_dnerf_folders_load(folder: Path, caplog: pytest.LogCaptureFixture):
-    as_dnerf(folder, 30.0)
-    with caplog.at_level(logging.INFO, "kg4d"):
-        scene = load_scene(folder)
-    assert scene.ring is scene.keypoints is scene.flow is scene.test is None
-    assert scene.reference.frames.tolist() == [0, 1, 2, 3]
-    assert scene.reference.views.tolist() == [0, 0, 0, 0]
-    assert torch.allclose(scene.reference.cameras.Ks[0, 0, 0], torch.tensor(8 / math.tan(0.4)))
-    assert torch.allclose(scene.reference.cameras.Ks[0, :2, 2], torch.tensor([8.0, 8.0]))
-    expected = torch.tensor([4 * math.sin(math.pi / 6), 0.0, 4 * math.cos(math.pi / 6)])
-    assert torch.allclose(scene.reference.cameras.centers[1], expected, atol=1e-5)
-    origin = scene.reference.cameras.project(torch.zeros(3))
-    assert torch.allclose(origin.pixels, torch.tensor(8.0), atol=1e-4)
-    assert torch.allclose(origin.depths, torch.tensor(4.0), atol=1e-5)
-    for name in ("transforms_ring.json", "transforms_test.json", "keypoints.npz", "flow.npz"):
-        assert sum(f"no {name}" in record.message for record in caplog.records) == 1
-
-
-def test_frames_and_views_are_derived_from_times(folder: Path):
-    """A test file of moving cameras need not be in order, and images of one time are different views."""
-    times = [0.5, 0.5, 0.0, 1.0, 0.0, 1.0, 0.25, 0.75]
-
-    def strip(table: dict[str, Any]) -> None:
-        for frame, time in zip(table["frames"], times, strict=True):
-            del frame["frame_index"], frame["view"]
-            frame["time"] = time
-
-    edit("test", strip)(folder)
-    (folder / "keypoints.npz").unlink()
-    test = load_scene(folder).test
-    assert test.frames.tolist() == [2, 2, 0, 4, 0, 4, 1, 3]
-    assert test.views.tolist() == [0, 1, 0, 0, 1, 1, 0, 0]
-
-
-def test_file_paths_may_carry_an_extension(folder: Path):
-    def spell(table: dict[str, Any]) -> None:
-        for frame in table["frames"]:
-            frame["file_path"] += ".png"
-
-    edit("train", spell)(folder)
-    assert len(load_scene(folder).reference) == 4
-
-
-def test_what_is_not_seen_may_be_nan_and_becomes_zero(folder: Path):
-    nan = put((0, 1, 2, 0), np.nan)  # keypoint 2 is hidden in frame 1
-    arrays("keypoints.npz", uv=nan)(folder)
-    keypoints = load_scene(folder).keypoints
-    assert keypoints.weights[1, 2] == 0
-    assert keypoints.uv.isfinite().all()
-
-
-def test_what_lies_outside_the_image_has_no_weight(folder: Path):
-    arrays("keypoints.npz", uv=put((0, 0, 0, 0), -3.0), ring_uv=put((0, 0, 1), 16.5))(folder)
-    keypoints = load_scene(folder).keypoints
-    assert keypoints.weights[0].tolist() == [0, 1, 1]
-    assert keypoints.ring_weights[0].tolist() == [0, 1, 1]
-
-
-def test_visibility_is_the_confidence_where_there_is_no_other(folder: Path):
-    arrays("keypoints.npz", weights=None, ring_weights=None)(folder)
-    arrays("flow.npz", weights=None, visible_next=lambda a: a & (np.arange(16) < 8))(folder)
-    scene = load_scene(folder)
-    assert scene.keypoints.weights[1].tolist() == [1, 1, 0]
-    assert scene.keypoints.ring_weights[3].tolist() == [0, 1, 1]
-    assert scene.flow.weights[..., :8].any()
-    assert not scene.flow.weights[..., 8:].any()
-
-
-def test_detected_keypoints_need_neither_truth_nor_visibility(folder: Path):
-    with np.load(folder / "keypoints.npz") as archive:
-        kept = {name: archive[name] for name in ("names", "parents")}
-        kept |= {"uv": archive["uv"][:1], "confidence": archive["weights"] * 0.5}
-    np.savez(folder / "keypoints.npz", **kept)
-    keypoints = load_scene(folder).keypoints
-    assert keypoints.weights.max() == 0.5
-    assert keypoints.truth is keypoints.ring_uv is keypoints.test_uv is keypoints.test_visible is None

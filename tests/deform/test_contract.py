@@ -16,7 +16,7 @@ PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
 CONFIGS = {
     "hse": DeformationConfig(width=16, depth=3),
     "hse, free first frame": DeformationConfig(width=16, depth=2, anchor_first=False),
-    "hse, one layer, silu, isotropic": DeformationConfig(width=16, depth=1, activation=Activation.SILU, isotropic=True),
+    "hse, one layer, silu": DeformationConfig(width=16, depth=1, activation=Activation.SILU),
     "hexplane": DeformationConfig(DeformationKind.HEXPLANE, width=16, depth=2, hexplane=PLANES),
     "hexplane alone": DeformationConfig(
         DeformationKind.HEXPLANE, width=16, depth=2, hexplane=replace(PLANES, use_hse=False)
@@ -159,3 +159,15 @@ def test_every_kind_is_here_and_satisfies_the_protocol() -> None:
 def test_sizes_that_cannot_be_are_refused(bad: DeformationConfig) -> None:
     with pytest.raises(ValueError, match="at least one"):
         build_deformation(bad, 1.0, torch.Generator())
+
+
+@pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE])
+def test_isotropic_gaussians_stay_so(kind: DeformationKind) -> None:
+    config = DeformationConfig(kind, width=16, depth=2, hexplane=PLANES)
+    deformation = build_deformation(config, 0.8, torch.Generator().manual_seed(0), isotropic=True)
+    for parameter in deformation.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
+    state = gaussians()
+    ratio = deformation(state, TIMES).scales / state.scales
+    assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio), atol=1e-5)
+    assert (ratio[1:] - 1).abs().max() > 1e-3

@@ -12,7 +12,8 @@ from kg4d.errors import InputError
 from kg4d.export.ply import read_ply, write_ply, write_sequence
 from kg4d.gaussians.state import GaussianState
 
-COLUMNS = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+COLUMNS = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), "opacity"]
+COLUMNS += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
 
 
 def random_state(count: int, seed: int = 0) -> GaussianState:

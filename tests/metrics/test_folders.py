@@ -71,7 +71,7 @@ SPOILS = {
     "is 9 x 9 px, v0_000.png 4 x 6 px": lambda d: Image.new("RGB", (9, 9)).save(d / "v1_001.png"),
     "is a 8-bit grey image": lambda d: Image.new("L", (4, 6)).save(d / "v1_001.png"),
     "is a 16-bit grey image": lambda d: Image.new("I;16", (4, 6)).save(d / "v1_001.png"),
-    "is a 8-bit palette image": lambda d: Image.new("P", (4, 6)).save(d / "v1_001.png"),
+    "is a 1-bit palette image": lambda d: Image.new("P", (4, 6)).save(d / "v1_001.png"),
     "is a 16-bit RGBA image": lambda d: sixteen_bit_rgb(d / "v1_001.png"),
     "is a broken PNG image": lambda d: truncate(d / "v1_001.png"),
     "is not a PNG image": lambda d: (d / "v1_001.png").write_text("hello"),

@@ -72,7 +72,7 @@ def test_running_metrics_pool_keypoints_not_images() -> None:
     visible = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
     one, three = shifted([0.0]), shifted([50.0, 50.0, 50.0])
     running = PCK(0.05)
-    for (pred, target), seen in zip((one, three), visible):
+    for (pred, target), seen in zip((one, three), visible, strict=True):
         running.update(pred, target, seen, torch.tensor([40.0]))
     assert running.compute().item() == 0.25
     errors = KeypointError3D()

@@ -1,0 +1,80 @@
+"""What every renderer checks before it draws."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.render.base import RasterOptions
+
+
+class Inputs(NamedTuple):
+    """Checked features and background of a render call."""
+
+    features: Float[Tensor, "N D"] | Float[Tensor, "C N D"]
+    background: Float[Tensor, "C D"] | None
+
+
+def check_inputs(
+    gaussians: GaussianState,
+    cameras: Cameras,
+    features: Tensor | None,
+    background: Tensor | None,
+    options: RasterOptions,
+    *,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,),
+) -> Inputs:
+    """Fill in the colours where no features are given, and give every camera its background.
+
+    Raises:
+        ValueError: A dtype outside `dtypes` or mixed dtypes, another device than `device`, shapes that do not fit
+            together, an empty image, no camera or channel, or options out of range.
+    """
+    features = gaussians.colors if features is None else features
+    n, c = len(gaussians), len(cameras)
+    tensors = {
+        "means": (gaussians.means, {(n, 3)}),
+        "quats": (gaussians.quats, {(n, 4)}),
+        "scales": (gaussians.scales, {(n, 3)}),
+        "opacities": (gaussians.opacities, {(n,)}),
+        "viewmats": (cameras.viewmats, {(c, 4, 4)}),
+        "Ks": (cameras.Ks, {(c, 3, 3)}),
+        "features": (features, {(n, features.shape[-1]), (c, n, features.shape[-1])}),
+    }
+    if background is not None:
+        tensors["background"] = (background, {(features.shape[-1],), (c, features.shape[-1])})
+    for name, (tensor, shapes) in tensors.items():
+        if tensor.dtype not in dtypes or tensor.dtype != gaussians.means.dtype:
+            raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))} like the means, got {tensor.dtype}")
+        if tensor.device.type != device.type:
+            raise ValueError(f"{name} must be on {device.type}, got {tensor.device}")
+        if tuple(tensor.shape) not in shapes:
+            raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {tuple(tensor.shape)}")
+    if cameras.width < 1 or cameras.height < 1 or c < 1 or features.shape[-1] < 1:
+        raise ValueError(
+            f"need at least one camera, pixel and channel, got {c} cameras of {cameras.width}x{cameras.height} px "
+            f"and {features.shape[-1]} channels"
+        )
+    check_options(options)
+    if background is not None:
+        background = background.expand(c, -1)
+    return Inputs(features, background)
+
+
+def check_options(options: RasterOptions) -> None:
+    """Raise ValueError for options that no renderer understands."""
+    values = (options.eps2d, options.near, options.far, options.radius_clip)
+    if not all(value >= 0 for value in values):
+        raise ValueError(f"eps2d, near, far and radius_clip must be numbers >= 0, got {values}")
+
+
+def check_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
+    """Raise ValueError if anything that is drawn is NaN or Inf."""
+    tensors = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, cameras.viewmats, cameras.Ks)
+    optional = () if inputs.background is None else (inputs.background,)
+    if not all(bool(torch.isfinite(t).all()) for t in (*tensors, inputs.features, *optional)):
+        raise ValueError("the Gaussians, their features, the background or the cameras hold NaN or Inf")
