@@ -9,20 +9,23 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help env fit test check lint format bench clean
+.PHONY: help env weights fit test check lint format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 env: $(STAMP)  ## make .venv with the package, its native kernels and all tools, at the pinned versions
 
-fit: $(STAMP)  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
+fit: weights  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
 	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
 	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml
 
-test: $(STAMP)  ## run every test
+test: weights  ## run every test
 	@echo "make test: runs every test"
 	@$(PYTEST)
+
+weights: $(STAMP)  ## fetch the weights of the metrics' networks (LPIPS, I3D) into the cache
+	@$(PY) -m kg4d.metrics.weights pull || echo "make weights: could not fetch them; the metrics that need them are skipped"
 
 check: lint  ## what a contribution must pass: lint, types and the quick tests
 	@echo "make check: runs the tests that need neither a GPU nor much time"

@@ -15,19 +15,23 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError("command line", "nothing to evaluate, or too much", "give --run, or --pred and --target")
     if arguments.run is not None and (arguments.protocol or arguments.out):
         raise InputError("command line", "--run takes no --protocol and no --out", "the run's own protocol is used")
+    from kg4d.logs import progress_bar
     from kg4d.metrics.folders import read_folders
+    from kg4d.metrics.networks import load_networks
     from kg4d.metrics.protocols import GLTF4D, get_protocol
     from kg4d.metrics.suite import evaluate_grid, write_metrics_json
     from kg4d.report import print_metrics
 
     if arguments.run is not None:
-        from kg4d.pipeline import evaluate_run
+        from kg4d.loaded import evaluate_run
 
         evaluation = evaluate_run(arguments.run)
     else:
         protocol = get_protocol(arguments.protocol or GLTF4D.name)
         grids = read_folders(arguments.pred, arguments.target, protocol.background)
-        evaluation = evaluate_grid(grids.predicted, grids.target, grids.target_alpha, protocol=protocol)
+        images = grids.predicted, grids.target, grids.target_alpha
+        with progress_bar("evaluation") as progress:
+            evaluation = evaluate_grid(*images, protocol=protocol, networks=load_networks(), progress=progress)
         if arguments.out is not None:
             write_metrics_json(arguments.out, evaluation, protocol)
     print_metrics(evaluation.metrics, evaluation.skipped)

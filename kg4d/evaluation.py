@@ -10,6 +10,7 @@ from kg4d.fitted import FittedModel
 from kg4d.metrics.flow import flow_epe
 from kg4d.metrics.image import psnr
 from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
+from kg4d.metrics.networks import Networks
 from kg4d.metrics.protocols import Protocol
 from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics
 
@@ -37,10 +38,22 @@ def view_grid(images: PosedImages) -> list[list[int]]:
 
 
 def evaluate_model(
-    fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None = None
+    fitted: FittedModel,
+    scene: Scene,
+    protocol: Protocol,
+    networks: Networks,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Test metrics on the held-out videos, training metrics on the reference video, keypoints and flow."""
-    evaluation = _test_metrics(fitted, scene, protocol, progress)
+    """Test metrics on the held-out videos, training metrics on the reference video, keypoints and flow.
+
+    Args:
+        fitted: The model.
+        scene: What it was fitted to, with its test videos.
+        protocol: Which metrics.
+        networks: For the metrics that need them; those without are skipped with the reason.
+        progress: Called while the slow metrics run.
+    """
+    evaluation = _test_metrics(fitted, scene, protocol, networks, progress)
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times)
     for key, value in training_metrics(rendered, reference.on(fitted.background)).items():
@@ -50,7 +63,9 @@ def evaluate_model(
     return evaluation
 
 
-def _test_metrics(fitted: FittedModel, scene: Scene, protocol: Protocol, progress: Progress | None) -> Evaluation:
+def _test_metrics(
+    fitted: FittedModel, scene: Scene, protocol: Protocol, networks: Networks, progress: Progress | None
+) -> Evaluation:
     if scene.test is None:
         evaluation = Evaluation()
         for key in protocol.metrics:
@@ -59,7 +74,8 @@ def _test_metrics(fitted: FittedModel, scene: Scene, protocol: Protocol, progres
     test, table = scene.test, torch.tensor(view_grid(scene.test))
     rendered = fitted.render(test.cameras, test.times)
     target = test.on(fitted.background)
-    evaluation = evaluate_grid(rendered[table], target[table], test.alphas[table], protocol=protocol, progress=progress)
+    grids = rendered[table], target[table], test.alphas[table]
+    evaluation = evaluate_grid(*grids, protocol=protocol, networks=networks, progress=progress)
     # what the motion is worth: the same Gaussians, never moved; and how good they are where they need not move
     frozen = fitted.render(test.cameras, test.times, frozen=True)
     evaluation.record("test/psnr_static", _mean_psnr(frozen, target))

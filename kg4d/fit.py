@@ -4,38 +4,53 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kg4d.cli import Parser, run
-from kg4d.config.load import Run, expand
-from kg4d.config.schema import ExperimentConfig
+
+if TYPE_CHECKING:
+    from kg4d.config.schema import ExperimentConfig
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Fit every variant and seed that the file names, one after the other, then compare them."""
+    from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
+    from kg4d.config.schema import ExperimentConfig
+
+    everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
     runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
-    from kg4d.pipeline import fit  # after the request is known to be sound: this is where the seconds go
+    from kg4d.pipeline import fit
+    from kg4d.runs import RunFolder
 
-    folders = {(one.variant, one.seed): fit(one.config, resume=arguments.resume) for one in runs}
-    _report(runs, folders)
+    folders = [fit(one.config, resume=arguments.resume) for one in runs]
+    # the comparison takes in what other calls have finished, such as other variants on other machines
+    results: dict[str, dict[int, dict[str, float]]] = {}
+    for one in everything:
+        metrics = RunFolder.of(one.config).metrics
+        if metrics.is_file():
+            results.setdefault(one.variant, {})[one.seed] = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
+    _compare(folders[0].parents[1], results, runs[0].config)
+    _show(folders)
 
 
-def _report(runs: list[Run[ExperimentConfig]], folders: dict[tuple[str, int], Path]) -> None:
-    """Write and print the table of the experiment, then say where a person finds what."""
+def _compare(above: Path, results: dict[str, dict[int, dict[str, float]]], config: "ExperimentConfig") -> None:
+    """Write the table of the experiment next to its variants, log it and print it."""
     from kg4d.report import print_table, write_tables
     from kg4d.tracking import log_table
 
-    results: dict[str, dict[int, dict[str, float]]] = {}
-    for (variant, seed), folder in folders.items():
-        results.setdefault(variant, {})[seed] = json.loads((folder / "metrics.json").read_text())["metrics"]
-    above = next(iter(folders.values())).parents[1]
     table = write_tables(above, results)
-    log_table(runs[0].config.tracking, above, runs[0].config.name, table)
+    log_table(config.tracking, above, config.name, table)
     print_table(table)
-    for folder in folders.values():
+    print(f"table    {above / 'table.md'}")
+
+
+def _show(folders: list[Path]) -> None:
+    """Say where a person finds what."""
+    for folder in folders:
         print(f"run      {folder}")
-        for label, pattern in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
-            if (folder / pattern).is_file():
-                print(f"{label:8} {folder / pattern}")
+        for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
+            if (folder / name).is_file():
+                print(f"{label:8} {folder / name}")
 
 
 def parser() -> Parser:
@@ -44,7 +59,7 @@ def parser() -> Parser:
     options.add_argument("--config", required=True, help="experiment file (YAML)")
     options.add_argument("--variant", help="only this variant of the file")
     options.add_argument(
-        "--resume", action="store_true", help="go on with runs that were cut short; skip those that are done"
+        "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"
     )
     options.add_overrides()
     return options

@@ -86,7 +86,11 @@ def _load() -> ctypes.CDLL | str:
     remedy = "install a C++ compiler (g++ or clang++) and run `pip install` again"
     if not _LIBRARY.exists():
         note = _FOLDER / "not_built.txt"
-        reason = note.read_text().strip() if note.exists() else "they were not built: the package was not installed from its source, or the C++ compiler failed"
+        reason = (
+            note.read_text().strip()
+            if note.exists()
+            else "they were not built: the package was not installed from its source, or the C++ compiler failed"
+        )
         return f"{reason}; {remedy}"
     try:
         library = ctypes.CDLL(str(_LIBRARY))

@@ -2,9 +2,11 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 _LOGGER = logging.getLogger("kg4d")
 TRACEBACK_NOTE = "traceback in "  # how an exception's note that names its log begins
@@ -64,3 +66,16 @@ def log_to_file(path: Path) -> Iterator[None]:
         logging.captureWarnings(False)
         _LOGGER.setLevel(level)
         file.close()
+
+
+@contextmanager
+def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the terminal for work that reports (what is being done, how much of it is done, of how much)."""
+    with tqdm(desc=title, disable=not shown, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} {bar:20}") as bar:
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.set_description(f"{title}: {what}", refresh=False)
+            bar.n, bar.total = done, total
+            bar.refresh()
+
+        yield report

@@ -1,41 +1,30 @@
-"""The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record.
-
-`fit` makes one run; `load_run` reads one back.
-"""
+"""The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record."""
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.dynamic import DynamicDataModule
-from kg4d.data.keypoint_choice import choose_keypoints
 from kg4d.data.refine import RefineDataModule
-from kg4d.data.scene import PosedImages, Scene, load_scene
+from kg4d.data.scene import PosedImages
 from kg4d.data.static import StaticDataModule, static_references
-from kg4d.data.synthetic import make_scene
-from kg4d.deform.build import build_deformation
 from kg4d.deform.static import StaticDeformation
-from kg4d.errors import InputError
-from kg4d.evaluation import evaluate_model
 from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
-from kg4d.gaussians.model import PARAMETERS, GaussianModel
-from kg4d.gaussians.state import GaussianState
+from kg4d.gaussians.model import GaussianModel
+from kg4d.loaded import build_run_deformation, build_scene, measure
 from kg4d.logs import log_to_file
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.products import export, write_preview
-from kg4d.render.base import Renderer
 from kg4d.render.build import build_renderer
 from kg4d.runs import RunFolder, environment, peak_memory_bytes, variant_of
 from kg4d.stages.base import Stage
@@ -47,8 +36,6 @@ from kg4d.stages.static import StaticStage
 from kg4d.tracking import StageLogger, Tracker
 
 _log = logging.getLogger(__name__)
-
-SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
 
 T = TypeVar("T")
 
@@ -175,7 +162,7 @@ class _Fit:
         return result
 
     def _evaluate(self, fitted: FittedModel) -> Evaluation:
-        evaluation = evaluate_model(fitted, self.scene, self.protocol)
+        evaluation = measure(self.config, fitted, self.scene)
         for reason in dict.fromkeys(evaluation.skipped.values()):
             keys = [key for key, why in evaluation.skipped.items() if why == reason]
             _log.info("not measured: %s (%s)", ", ".join(keys), reason)
@@ -202,95 +189,3 @@ class _Fit:
                 "stages": {name: asdict(record) for name, record in self.stages.items()},
             }
         )
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A finished run, read back.
-
-    Attributes:
-        folder: Its folder.
-        config: Its configuration.
-        fitted: Its model.
-    """
-
-    folder: RunFolder
-    config: ExperimentConfig
-    fitted: FittedModel
-
-    @cached_property
-    def scene(self) -> Scene:
-        """The scene it was fitted to."""
-        return build_scene(self.config, self.fitted.renderer)
-
-    def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
-        """The Gaussians at `times`, each in [0, 1]."""
-        return self.fitted.states(times)
-
-    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """World positions of the model's keypoints."""
-        return self.fitted.keypoints(times)
-
-
-def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
-    """Read a finished run back; no code in its files is executed.
-
-    Args:
-        path: The run folder.
-        renderer: What shall draw it; the one of its configuration when None.
-
-    Raises:
-        InputError: This is no run folder, or its last stage is not done.
-    """
-    folder = RunFolder(Path(path))
-    config = folder.read_config()
-    checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
-    if not checkpoint.is_file():
-        raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
-    renderer = renderer or build_renderer(config.renderer.kind, config.renderer.threads)
-    weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
-    model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
-    deformation = build_run_deformation(config, model)
-    own = {name.removeprefix("deformation."): w for name, w in weights.items() if name.startswith("deformation.")}
-    deformation.load_state_dict(own)
-    background = torch.tensor(config.background, device=renderer.device)
-    fitted = FittedModel(
-        model.state().detach(), deformation.to(renderer.device), renderer, background, config.kfc.temperature
-    )
-    return LoadedRun(folder, config, fitted)
-
-
-def evaluate_run(path: str | Path) -> Evaluation:
-    """Recompute and write the `metrics.json` of a finished run."""
-    run = load_run(path)
-    protocol = get_protocol(run.config.evaluation.protocol)
-    evaluation = evaluate_model(run.fitted, run.scene, protocol)
-    write_metrics_json(run.folder.metrics, evaluation, protocol)
-    return evaluation
-
-
-def export_run(path: str | Path, formats: list[ExportFormat], out: Path | None = None) -> dict[str, list[Path]]:
-    """Write files of a finished run for other programs, below `out` or its export folder."""
-    run = load_run(path)
-    return export(formats, out or run.folder.export, run.fitted, run.scene, run.config.export.fps)
-
-
-def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
-    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses."""
-    if config.scene.startswith(SYNTHETIC):
-        scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
-    else:
-        scene = load_scene(config.scene).resized(config.image_size)
-    return replace(scene, keypoints=choose_keypoints(scene.keypoints, config.keypoints))
-
-
-def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.Module:
-    """The untrained deformation of a run: its weights from the seed, its unit of length from the static Gaussians.
-
-    Both are functions of what a checkpoint holds, so that a run that is read back gets the same module.
-    """
-    radius = float(model.means.detach().abs().max().clamp_min(1e-3))
-    generator = torch.Generator().manual_seed(config.seed)
-    return build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic).to(
-        model.means.device
-    )

@@ -43,11 +43,24 @@ ARROWS: dict[str, list[str] | None] = {
     "evaluation": None,
     "products": None,
     "runs": None,
+    "loaded": None,
     "pipeline": None,
     "cli": ["logs"],
     **dict.fromkeys(["__init__", "__main__", "fit", "evaluate", "prepare", "sweep", "view"]),
 }
-CONFIG_READERS = {"config", "evaluation", "products", "runs", "pipeline", "fit", "evaluate", "prepare", "sweep", "view"}
+CONFIG_READERS = {
+    "config",
+    "products",
+    "runs",
+    "loaded",
+    "pipeline",
+    "fit",
+    "evaluate",
+    "export",
+    "prepare",
+    "sweep",
+    "view",
+}
 
 DOORS = {
     "ctypes": ["kernels.py", "render/cpu.py"],
@@ -60,6 +73,7 @@ DOORS = {
     "omegaconf": ["config/"],
     "plyfile": ["export/"],
     "ray": ["sweep.py"],
+    "tqdm": ["logs.py"],
     "torchmetrics": ["losses/photometric.py", "metrics/"],
     "transformers": ["priors/"],
     "viser": ["export/viewer.py", "view.py"],

@@ -27,6 +27,7 @@ TINY = (
     "rigidity.samples=20",
     "trainer.progress_bar=false",
     "tracking.wandb.mode=disabled",
+    "evaluation.networks=false",
     "export.formats=[]",
 )
 

@@ -13,7 +13,8 @@ import torch
 from kg4d.config.load import expand, load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
-from kg4d.pipeline import evaluate_run, export_run, fit, load_run
+from kg4d.loaded import evaluate_run, export_run, load_run
+from kg4d.pipeline import fit
 from kg4d.runs import RunFolder
 from kg4d.stages.base import Stage
 
@@ -31,6 +32,7 @@ TINY = (
     "trainer.progress_bar=false",
     "trainer.checkpoint_every=2",
     "tracking.wandb.mode=disabled",
+    "evaluation.networks=false",
     "export.formats=[ply]",
 )
 

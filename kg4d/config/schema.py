@@ -23,9 +23,11 @@ class EvaluationConfig:
 
     Attributes:
         protocol: Name of the protocol.
+        networks: Also compute what needs network weights (LPIPS, FVD), where the cache holds them.
     """
 
     protocol: str = "gltf4d"
+    networks: bool = True
 
 
 class ExportFormat(StrEnum):

@@ -11,7 +11,7 @@ from kg4d.errors import InputError
 def main(arguments: argparse.Namespace) -> None:
     """Write the formats asked for and print where they are."""
     from kg4d.config.schema import ExportFormat
-    from kg4d.pipeline import export_run
+    from kg4d.loaded import export_run
 
     known = [kind.value for kind in ExportFormat]
     names = [name.strip() for name in arguments.format.split(",")]

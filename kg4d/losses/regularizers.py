@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.geometry.rotations import quat_conjugate, quat_multiply, quat_rotate
+from kg4d.geometry.rotations import quat_conjugate, quat_multiply, quat_to_matrix
 
 
 @dataclass
@@ -68,7 +68,7 @@ def rigidity_loss(
     moved = means[:, near] - means[:, samples][:, :, None]
     start = torch.nn.functional.normalize(canonical_quats[samples], dim=-1)
     turn = quat_multiply(torch.nn.functional.normalize(quats[:, samples], dim=-1), quat_conjugate(start))
-    carried = quat_rotate(turn[:, :, None], rest.expand_as(moved))
+    carried = rest @ quat_to_matrix(turn).mT
     distance = (carried - moved).square().sum(-1).add(1e-10).sqrt()  # the offset keeps the gradient finite at rest
     return (weights[samples] * distance).mean()
 

@@ -65,7 +65,7 @@ class WgfConfig:
     mixture: ContributorWeights = ContributorWeights.CONTRIBUTION
     isotropic: bool = False
     flow: FlowSource = FlowSource.DENSE
-    random_pixels: int = 256
+    random_pixels: int = 64
     warmup: float = 0.1
 
 

@@ -29,9 +29,7 @@ class Weights(NamedTuple):
     transmittance: Float[Tensor, " P"]  # what is left behind the last splat
 
 
-def blend_weights(
-    pixels: Float[Tensor, "P 2"], means2d: Float[Tensor, "P n 2"], splats: Splats
-) -> Weights:
+def blend_weights(pixels: Float[Tensor, "P 2"], means2d: Float[Tensor, "P n 2"], splats: Splats) -> Weights:
     """Blending weights at pixel centres; `means2d` are the centres once per pixel (for gradients per pixel)."""
     offset = means2d - pixels[:, None]
     dx, dy = offset.unbind(-1)

@@ -120,9 +120,7 @@ class _Rasterize(torch.autograd.Function):
         call.frame = kernels.Frame()
         scene = call.scene(inputs)
         out = kernels.Images(*map(address, (image, alpha, depth, means2d, radii)))
-        kernels.check(
-            kernels.library().kg4d_forward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out))
-        )
+        kernels.check(kernels.library().kg4d_forward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out)))
         ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[7] else None)
         ctx.call = call
         ctx.mark_non_differentiable(radii)
@@ -142,9 +140,7 @@ class _Rasterize(torch.autograd.Function):
         scene = call.scene(tuple(inputs))
         out = kernels.Gradients(*map(address, (*given, *wanted, v_viewmats, v_means2d, absolute)))
         assert call.frame is not None
-        kernels.check(
-            kernels.library().kg4d_backward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out))
-        )
+        kernels.check(kernels.library().kg4d_backward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out)))
         call.publish(v_means2d if given[3] is None else v_means2d - given[3], absolute)  # autograd retains given[3]
         v_background = None
         if alpha is not None and given[0] is not None:

@@ -78,7 +78,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.after_step(batch.step, optimizer.optimizer)
         self.clock.mark("optimizer")
         if batch.step % LOG_EVERY == 0 or batch.step == self.steps - 1:
-            self._log_terms(objective)
+            self._log_terms(batch.step, objective)
 
     def on_train_start(self) -> None:
         """The clock runs from the first step on."""
@@ -93,11 +93,12 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.renders = checkpoint["kg4d"]["renders"]
         self.clock.seconds.update(checkpoint["kg4d"]["seconds"])
 
-    def _log_terms(self, objective: Objective) -> None:
+    def _log_terms(self, step: int, objective: Objective) -> None:
         values = {name: value.float() for name, value in objective.terms.items()}
         if objective.total is not None:
             values["loss"] = objective.total.detach()
         self.log_dict(values, prog_bar=True)
+        self.log("step", float(step))  # Lightning repeats the last values each step: their step tells them apart
 
 
 def psnr_of(predicted: Tensor, target: Tensor) -> Tensor:

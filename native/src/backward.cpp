@@ -59,12 +59,12 @@ void load_gradients(const BackwardPass& pass, const TilePlace& place, int64_t ti
 
 // Adds one block's part to the sums of one splat.
 template <int N, bool absolute>
-KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t channels, int b, vf before_stop,
-                                  const float* stop, BackwardTile& t, vf* geometry, vf* features) {
+KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t channels, int b, const float* stop,
+                                  BackwardTile& t, vf* geometry, vf* features) {
     const Footprint f = footprint(s, load(kPixelX[b % 4]), load(kPixelY[b / 4]));
-    const vm hit = (f.power >= splat(kLog2MinAlpha)) & (load(stop) > before_stop);
+    const vm hit = (f.power >= splat(kLog2MinAlpha)) & (load(stop) > splat(s.index));
     const vf raw = exp2(f.power);
-    const vf alpha = keep(hit, min(raw, splat(kMaxAlpha)));
+    const vf alpha = keep(hit, min_positive(raw, splat(kMaxAlpha)));
     const vf inverse = reciprocal(splat(1.0f) - alpha);
     const vf T = t.transmittance[b] * inverse, weight = alpha * T;
     t.transmittance[b] = T;
@@ -132,16 +132,16 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
             continue;
         }
         const Splat& splat_i = frame.splats[entry.splat];
-        const TileSplat s = relative_to_tile(splat_i, static_cast<float>(place.x), static_cast<float>(place.y));
+        const TileSplat s =
+            relative_to_tile(splat_i, static_cast<float>(place.x), static_cast<float>(place.y), i - begin);
         load_features(source, splat_i, entry.splat - camera_splats, row);
-        const vf index = splat(static_cast<float>(i - begin));
         vf local[kGeometryGradients + (N > 0 ? N : 1)];
         vf* sums = N > 0 ? local : memory_sums;
         for (int64_t k = 0; k < kGeometryGradients + channels; ++k) sums[k] = splat(0.0f);
         visits += __builtin_popcount(entry.touched);
         for (unsigned left = entry.touched; left != 0; left &= left - 1) {
             const int b = __builtin_ctz(left);
-            accumulate_block<N, absolute>(s, row, channels, b, index, stop + 16 * b, t, sums,
+            accumulate_block<N, absolute>(s, row, channels, b, stop + 16 * b, t, sums,
                                           sums + kGeometryGradients);
         }
         write_sums<N>(sums, channels, out);

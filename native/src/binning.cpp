@@ -59,8 +59,8 @@ alignas(64) const float kBlockTop[16] = {0.5f, 0.5f, 0.5f, 0.5f, 4.5f,  4.5f,  4
                                          8.5f, 8.5f, 8.5f, 8.5f, 12.5f, 12.5f, 12.5f, 12.5f};
 
 // The pairs of one splat, appended at `out`; returns how many.
-KG4D_INLINE uint32_t list_pairs(const kg4d_frame& frame, uint32_t id, Pair* out, uint32_t* tile_counts) {
-    const TileRange range = touched_tiles(frame, id);
+KG4D_INLINE uint32_t list_pairs(const kg4d_frame& frame, uint32_t id, const TileRange& range, Pair* out,
+                                uint32_t* tile_counts) {
     const Splat& s = frame.splats[id];
     const EllipseTest test(s);
     const uint32_t first_tile = static_cast<uint32_t>(id / frame.gaussians * frame.tiles_x * frame.tiles_y);
@@ -69,10 +69,10 @@ KG4D_INLINE uint32_t list_pairs(const kg4d_frame& frame, uint32_t id, Pair* out,
         const vf top = load(kBlockTop) + splat(static_cast<float>(ty * kTile) - s.y);
         for (int tx = range.x0; tx < range.x1; ++tx) {
             const uint32_t blocks = test.blocks(load(kBlockLeft) + splat(static_cast<float>(tx * kTile) - s.x), top);
-            if (blocks == 0) continue;
-            const uint32_t tile = first_tile + static_cast<uint32_t>(ty * frame.tiles_x + tx);
-            out[count++] = {tile, blocks};
-            ++tile_counts[tile];
+            const uint32_t tile = first_tile + static_cast<uint32_t>(ty * frame.tiles_x + tx), hit = blocks != 0;
+            out[count] = {tile, blocks};  // written always, kept only when hit: no branch to mispredict
+            count += hit;
+            tile_counts[tile] += hit;
         }
     }
     return count;
@@ -88,7 +88,7 @@ int64_t bin_chunk(kg4d_frame& frame, int64_t begin, int64_t end, Buffer<Pair>& p
         const TileRange r = touched_tiles(frame, id);
         pairs.grow(count + static_cast<size_t>(r.x1 - r.x0) * (r.y1 - r.y0), count);
         frame.first_pair[id] = static_cast<uint32_t>(count);
-        frame.pair_count[id] = list_pairs(frame, id, &pairs[count], tile_counts);
+        frame.pair_count[id] = list_pairs(frame, id, r, &pairs[count], tile_counts);
         count += frame.pair_count[id];
     }
     return count;

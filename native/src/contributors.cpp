@@ -46,7 +46,7 @@ void pixel_contributors(const kg4d_frame& frame, int64_t camera, int64_t x, int6
     for (int64_t i = begin; i < end && static_cast<float>(i - begin) < stop; ++i) {
         const TileEntry& entry = frame.entries[i];
         if ((entry.touched >> block & 1) == 0) continue;
-        const TileSplat s = relative_to_tile(frame.splats[entry.splat], x0, y0);
+        const TileSplat s = relative_to_tile(frame.splats[entry.splat], x0, y0, i - begin);
         const float values[6] = {s.a, s.b, s.p, s.c, s.q, s.log2_opacity};
         for (int f = 0; f < 6; ++f) field[f][waiting] = values[f];
         found[waiting++] = entry.splat - camera * frame.gaussians;

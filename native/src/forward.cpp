@@ -21,7 +21,8 @@ struct ForwardPass {
     const kg4d_images& out;
 };
 
-// The splats of one batch and, per block, which of them reach it (bit i of word i / 64) and which changed a pixel.
+// The splats of one batch and, per block, which of them reach it (bit i of word i / 64) and which did so before all its
+// pixels had ended.
 struct ForwardBatch {
     alignas(64) TileSplat splats[kBatch];
     uint64_t reach[16][kWords];
@@ -29,12 +30,12 @@ struct ForwardBatch {
 };
 
 void load_batch(const kg4d_frame& frame, const FeatureSource& source, const TilePlace& place, const TileEntry* entries,
-                int count, ForwardBatch& batch, float* features) {
+                int64_t first, int count, ForwardBatch& batch, float* features) {
     const float x0 = static_cast<float>(place.x), y0 = static_cast<float>(place.y);
     const int64_t first_splat = place.camera * frame.gaussians;
     for (int i = 0; i < count; ++i) {
         const Splat& s = frame.splats[entries[i].splat];
-        batch.splats[i] = relative_to_tile(s, x0, y0);
+        batch.splats[i] = relative_to_tile(s, x0, y0, first + i);
         load_features(source, s, entries[i].splat - first_splat, features + i * source.stride);
     }
     for (int group = 0; group < kBatch / 16; ++group) {
@@ -66,56 +67,48 @@ void save_touched(const ForwardBatch& batch, int count, TileEntry* entries) {
     }
 }
 
-// A block between two batches.
+// A block between two splats. A pixel that has ended, or lies outside the image, keeps its transmittance in `final` and
+// goes on with none: that needs no branch, which would be mispredicted for every pixel that ends.
 struct BlockState {
-    vf transmittance, stop;
-    vm active;
-    bool done;
+    vf transmittance, final, stop;
+    vm open;
 };
 
-// Walks one block through one batch; returns the number of splats looked at. `first` is the batch's place in the tile.
+// Walks one block through one batch; returns the number of splats looked at.
 template <int N>
-KG4D_INLINE int64_t blend_block(ForwardBatch& batch, const float* features, int64_t channels, int b, int64_t first,
-                                BlockState& state, vf* blended) {
+KG4D_INLINE int64_t blend_block(ForwardBatch& batch, const float* features, int64_t channels, int b, BlockState& state,
+                                vf* blended) {
     const vf X = load(kPixelX[b % 4]), Y = load(kPixelY[b / 4]);
-    vf T = state.transmittance, stop = state.stop;
-    vm active = state.active;
+    vf T = state.transmittance, final = state.final, stop = state.stop;
+    vm open = state.open;
     vf local[N > 0 ? N : 1];
     vf* sum = N > 0 ? local : blended;
     for (int k = 0; k < N; ++k) sum[k] = blended[k];
     int64_t visits = 0;
-    for (int w = 0; w < kWords && any(active); ++w) {
-        uint64_t left = batch.reach[b][w], touched = 0;
-        visits += __builtin_popcountll(left);
+    for (int w = 0; w < kWords && any(open); ++w) {
+        uint64_t left = batch.reach[b][w];
         while (left != 0) {
-            const int bit = __builtin_ctzll(left), i = 64 * w + bit;
+            const int64_t i = 64 * w + __builtin_ctzll(left);
             left &= left - 1;
-            const Footprint f = footprint(batch.splats[i], X, Y);
-            vm hit = (f.power >= splat(kLog2MinAlpha)) & active;
-            vf alpha = keep(hit, min(exp2(f.power), splat(kMaxAlpha)));
-            vf next = fnma(alpha, T, T);
-            const vm ends = next <= splat(kMinTransmittance);
-            if (__builtin_expect(any(ends), 0)) {
-                active = and_not(active, ends);
-                hit = and_not(hit, ends);
-                stop = select(ends, splat(static_cast<float>(first + i)), stop);
-                alpha = keep(hit, alpha);
-                next = fnma(alpha, T, T);
-                if (!any(active)) {
-                    visits -= __builtin_popcountll(left);
-                    left = 0;
-                }
-            }
-            touched |= static_cast<uint64_t>(any(hit)) << bit;
-            const vf weight = alpha * T;
-            T = next;
+            const TileSplat& s = batch.splats[i];
+            const Footprint f = footprint(s, X, Y);
+            const vf alpha = keep(f.power >= splat(kLog2MinAlpha), min_positive(exp2(f.power), splat(kMaxAlpha)));
+            const vf next = fnma(alpha, T, T);
+            const vm goes_on = next > splat(kMinTransmittance), ends = and_not(open, goes_on);
+            const vf weight = keep(goes_on, alpha * T);
+            final = select(ends, T, final);
+            stop = select(ends, splat(s.index), stop);
+            T = keep(goes_on, next);
+            open = open & goes_on;
             const float* row = features + i * (N > 0 ? N : channels);
             for (int64_t k = 0; k < (N > 0 ? N : channels); ++k) sum[k] = fma(weight, splat(row[k]), sum[k]);
+            if (!any(open)) break;
         }
-        batch.touched[b][w] = touched;
+        batch.touched[b][w] = batch.reach[b][w] & ~left;
+        visits += __builtin_popcountll(batch.touched[b][w]);
     }
     for (int k = 0; k < N; ++k) blended[k] = sum[k];
-    state.transmittance = T, state.stop = stop, state.active = active;
+    state = {T, final, stop, open};
     return visits;
 }
 
@@ -123,7 +116,7 @@ void write_block(const ForwardPass& pass, int64_t tile, const BlockPlace& at, in
                  const BlockState& state, vf* blended) {
     kg4d_frame& frame = pass.frame;
     const int64_t channels = frame.channels, first = (tile * 16 + b) * 16;
-    const vf T = state.transmittance, alpha = splat(1.0f) - T;
+    const vf T = select(state.open, state.transmittance, state.final), alpha = splat(1.0f) - T;
     store(&frame.transmittance[first], T);
     store(&frame.stop[first], state.stop);
     store_block(pass.out.alpha, at, 1, &alpha);
@@ -155,7 +148,8 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
         const BlockPlace at = block_place(frame, place, b);
         const vm inside = (splat(static_cast<float>(at.rows)) > load(kPixelY[0])) &
                           (splat(static_cast<float>(at.columns)) > load(kPixelX[0]));
-        states[b] = {splat(1.0f), select(inside, splat(kNeverStopped), splat(-1.0f)), inside, !any(inside)};
+        const vf one = splat(1.0f);
+        states[b] = {keep(inside, one), one, select(inside, splat(kNeverStopped), splat(-1.0f)), inside};
     }
     for (int64_t k = 0; k < 16 * channels; ++k) blended[k] = splat(0.0f);
     const int64_t end = frame.tile_start[tile + 1];
@@ -164,14 +158,11 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
     for (int64_t begin = frame.tile_start[tile]; begin < end && open; begin += kBatch) {
         const int count = static_cast<int>(end - begin < kBatch ? end - begin : kBatch);
         TileEntry* entries = &frame.entries[begin];
-        load_batch(frame, source, place, entries, count, batch, features);
+        load_batch(frame, source, place, entries, begin - frame.tile_start[tile], count, batch, features);
         open = false;
         for (int b = 0; b < 16; ++b) {
-            if (states[b].done) continue;
-            visits += blend_block<N>(batch, features, channels, b, begin - frame.tile_start[tile], states[b],
-                                     blended + b * channels);
-            states[b].done = !any(states[b].active);
-            open = open || !states[b].done;
+            visits += blend_block<N>(batch, features, channels, b, states[b], blended + b * channels);
+            open = open || any(states[b].open);
         }
         save_touched(batch, count, entries);
     }

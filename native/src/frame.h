@@ -29,7 +29,8 @@ struct Splat {
     float opacity;  // compensated when antialiased
 };
 
-// A splat in one tile. Bit i of `blocks`: its ellipse reaches block i. Bit i of `touched`: it changed a pixel there.
+// A splat in one tile. Bit i of `blocks`: its ellipse reaches block i. Bit i of `touched`: it came before all pixels of
+// that block had ended.
 struct TileEntry {
     uint32_t splat;  // camera * gaussians + gaussian
     uint32_t pair;   // position in Gaussian-major order, where its gradient goes

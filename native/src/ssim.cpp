@@ -21,6 +21,8 @@ constexpr int64_t kRowsPerTask = 64;
 constexpr int kMoments = 5;          // blurred: a, b, a a, b b, a b
 constexpr int kDerivatives = 3;      // of the SSIM by the blurred a, a a and a b
 
+alignas(64) constexpr float kLaneIndex[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 struct Window {
     float tap[kTaps];
     Window() {
@@ -183,7 +185,7 @@ private:
         }
         const float range = pair_.data_range;
         const vf c1 = splat(1e-4f * range * range), c2 = splat(9e-4f * range * range), two = splat(2.0f);
-        const vf zero = splat(0.0f), one = splat(1.0f);
+        const vf zero = splat(0.0f), one = splat(1.0f), lanes = load(kLaneIndex);
         vf sum = zero;
         for (int64_t i = 0; i < floats_; i += kLanes) {
             const vf u = weighted_sum(rows[0], i), v = weighted_sum(rows[1], i);
@@ -192,14 +194,13 @@ private:
             const vf n1 = fma(two, u * v, c1), n2 = fma(two, xy, c2);
             const vf e1 = fma(u, u, fma(v, v, c1)), e2 = max(xx, zero) + max(yy, zero) + c2;
             const vf r = one / (e1 * e2), s = n1 * n2 * r;
-            sum = sum + s;
+            sum = sum + keep(splat(static_cast<float>(floats_ - i)) > lanes, s);
             if (gradient_ == nullptr) continue;
             const vf by_xx = keep(xx > zero, zero - s * e1 * r), by_xy = two * n1 * r;
             const vf by_u = two * (v * n2 * r - u * (s * e2 * r + by_xx)) - v * by_xy;
             store(spread_ + i, by_u), store(spread_ + row_ + i, by_xx), store(spread_ + 2 * row_ + i, by_xy);
         }
-        // Lanes beyond the row compare zero with zero: each adds exactly one.
-        if (y >= first_ && y < last_) ssim += total(sum) - static_cast<double>((kLanes - floats_ % kLanes) % kLanes);
+        if (y >= first_ && y < last_) ssim += total(sum);
         if (gradient_ == nullptr) return;
         for (int d = 0; d < kDerivatives; ++d) spread_row(spread_ + d * row_, derivative(y, d));
     }

@@ -17,7 +17,8 @@ struct TileSplat {
     float a, b, p;
     float c, q;
     float log2_opacity;
-    float unused[2];
+    float index;  // place in the tile's list
+    float unused;
 };
 
 // Where blended features come from: per-Gaussian channels, the depth after them if wanted, zeros up to `stride`.
@@ -27,9 +28,9 @@ struct FeatureSource {
     bool with_depth;
 };
 
-KG4D_INLINE TileSplat relative_to_tile(const Splat& s, float x0, float y0) {
+KG4D_INLINE TileSplat relative_to_tile(const Splat& s, float x0, float y0, int64_t index) {
     const float x = s.x - x0, y = s.y - y0;
-    return {s.a, s.b, -(s.a * x + s.b * y), s.c, -s.c * y, s.log2_opacity, {0.0f, 0.0f}};
+    return {s.a, s.b, -(s.a * x + s.b * y), s.c, -s.c * y, s.log2_opacity, static_cast<float>(index), 0.0f};
 }
 
 KG4D_INLINE void load_features(const FeatureSource& source, const Splat& s, int64_t gaussian, float* row) {
@@ -94,7 +95,7 @@ struct Footprint {
 KG4D_INLINE Footprint footprint(const TileSplat& s, vf X, vf Y) {
     const vf u = fma(splat(s.a), X, fma(splat(s.b), Y, splat(s.p)));
     const vf v = fma(splat(s.c), Y, splat(s.q));
-    return {u, v, fnma(v, v, fnma(u, u, splat(s.log2_opacity)))};
+    return {u, v, fnma(u, u, fnma(v, v, splat(s.log2_opacity)))};
 }
 
 }  // namespace KG4D_ISA

@@ -38,19 +38,19 @@ def test_values_and_gradient_equal_torchmetrics(shape: tuple[int, ...], isa: str
     theirs = prediction.double().requires_grad_()
     l1, ssim = (theirs - target).abs().mean(), torchmetrics_ssim(theirs, target.double())
     (0.8 * l1 - 0.2 * ssim).backward()
-    assert float(found.l1) == pytest.approx(float(l1), abs=1e-6)
-    assert float(found.ssim) == pytest.approx(float(ssim), abs=1e-6)
+    assert float(found.l1.detach()) == pytest.approx(float(l1.detach()), abs=1e-6)
+    assert float(found.ssim.detach()) == pytest.approx(float(ssim.detach()), abs=1e-6)
     assert ours.grad is not None
     assert theirs.grad is not None
     assert float((ours.grad - theirs.grad).norm() / theirs.grad.norm()) < 1e-5
 
 
-@given(st.integers(6, 90), st.integers(6, 40), st.integers(1, 5), st.floats(0.5, 255.0))
+@given(st.integers(6, 40), st.integers(6, 24), st.integers(1, 4), st.floats(0.5, 255.0))
 def test_any_size_and_range_equals_torchmetrics(height: int, width: int, channels: int, data_range: float) -> None:
     prediction, target = (images * data_range for images in noisy_pair((2, height, width, channels)))
     found = l1_ssim(prediction, target, data_range=data_range)
     expected = torchmetrics_ssim(prediction.double(), target.double(), data_range)
-    assert float(found.ssim) == pytest.approx(float(expected), abs=1e-5)
+    assert float(found.ssim.detach()) == pytest.approx(float(expected), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -60,7 +60,7 @@ def test_images_smaller_than_the_window_have_finite_gradients(size: int) -> None
     found = l1_ssim(prediction, target)
     found.ssim.backward()
     assert prediction.grad is not None
-    assert -1 <= float(found.ssim) <= 1
+    assert -1 <= float(found.ssim.detach()) <= 1
     assert torch.isfinite(prediction.grad).all()
 
 
@@ -80,8 +80,8 @@ def test_equal_images_are_perfect() -> None:
     image = torch.rand(1, 20, 20, 3, requires_grad=True)
     found = l1_ssim(image, image.detach())
     found.ssim.backward()
-    assert float(found.l1) == 0
-    assert float(found.ssim) == pytest.approx(1, abs=1e-6)
+    assert float(found.l1.detach()) == 0
+    assert float(found.ssim.detach()) == pytest.approx(1, abs=1e-6)
     assert image.grad is not None
     assert image.grad.abs().max() < 1e-5
 
@@ -95,7 +95,7 @@ def test_channels_of_a_larger_image_are_read_in_place() -> None:
     dense = wide[..., :3].clone().requires_grad_()
     expected = l1_ssim(dense, target)
     (expected.l1 + expected.ssim).backward()
-    assert float(found.ssim) == float(expected.ssim)
+    assert float(found.ssim.detach()) == float(expected.ssim.detach())
     assert leaf.grad is not None
     assert dense.grad is not None
     assert torch.equal(leaf.grad[..., :3], dense.grad)
@@ -110,7 +110,7 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
         leaf = prediction.clone().requires_grad_()
         found = l1_ssim(leaf, target, threads=threads)
         (found.l1 - found.ssim).backward()
-        results.append((float(found.l1), float(found.ssim), leaf.grad))
+        results.append((float(found.l1.detach()), float(found.ssim.detach()), leaf.grad))
     for l1, ssim, gradient in results[1:]:
         assert (l1, ssim) == results[0][:2]
         assert torch.equal(gradient, results[0][2])  # type: ignore[arg-type]

@@ -38,6 +38,16 @@ KG4D_INLINE vf sqrt(vf a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)};
 KG4D_INLINE vf ceil(vf a) { return {_mm256_ceil_ps(a.lo), _mm256_ceil_ps(a.hi)}; }
 KG4D_INLINE vf reciprocal(vf a) { return splat(1.0f) / a; }
 
+KG4D_INLINE vf minus_rounded(vf a) {  // a minus the nearest integer
+    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_sub_ps(a.lo, _mm256_round_ps(a.lo, nearest)), _mm256_sub_ps(a.hi, _mm256_round_ps(a.hi, nearest))};
+}
+KG4D_INLINE __m256 min_positive_8(__m256 a, __m256 b) {
+    return _mm256_castsi256_ps(_mm256_min_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+KG4D_INLINE vf min_positive(vf a, vf b) {  // of numbers >= 0, which compare like integers, and faster so
+    return {min_positive_8(a.lo, b.lo), min_positive_8(a.hi, b.hi)};
+}
 KG4D_INLINE __m256 add_to_exponent_8(__m256 a, __m256 shifted) {
     return _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));

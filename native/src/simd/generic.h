@@ -70,6 +70,11 @@ KG4D_INLINE vf ceil(vf a) {
     });
 }
 KG4D_INLINE vf reciprocal(vf a) { return splat(1.0f) / a; }
+KG4D_INLINE vf minus_rounded(vf a) {  // a minus the nearest integer, for |a| < 2^22
+    const vf magic = splat(12582912.0f);  // 1.5 * 2^23
+    return a - ((a + magic) - magic);
+}
+KG4D_INLINE vf min_positive(vf a, vf b) { return min(a, b); }  // of numbers >= 0
 KG4D_INLINE vf add_to_exponent(vf a, vf shifted) {  // unsigned: the shift may push bits out
     typedef uint32_t u4 __attribute__((vector_size(16)));
     return each([&](int i) { return (f4)((u4)a.q[i] + ((u4)shifted.q[i] << 23)); });

@@ -1,0 +1,129 @@
+"""What a configuration stands for, and a finished run read back: to look at, to measure again, to export."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.config.schema import ExperimentConfig, ExportFormat
+from kg4d.data.keypoint_choice import choose_keypoints
+from kg4d.data.scene import Scene, load_scene
+from kg4d.data.synthetic import make_scene
+from kg4d.deform.build import build_deformation
+from kg4d.errors import InputError
+from kg4d.evaluation import evaluate_model
+from kg4d.fitted import FittedModel
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.state import GaussianState
+from kg4d.logs import progress_bar
+from kg4d.metrics.networks import Networks, load_networks
+from kg4d.metrics.protocols import get_protocol
+from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.products import export
+from kg4d.render.base import Renderer
+from kg4d.render.build import build_renderer
+from kg4d.runs import RunFolder
+from kg4d.stages.refine import RefineStage
+
+SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, read back.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration.
+        fitted: Its model.
+    """
+
+    folder: RunFolder
+    config: ExperimentConfig
+    fitted: FittedModel
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene it was fitted to."""
+        return build_scene(self.config, self.fitted.renderer)
+
+    def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
+        """The Gaussians at `times`, each in [0, 1]."""
+        return self.fitted.states(times)
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """World positions of the model's keypoints."""
+        return self.fitted.keypoints(times)
+
+
+def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
+    """Read a finished run back; no code in its files is executed.
+
+    Args:
+        path: The run folder.
+        renderer: What shall draw it; the one of its configuration when None.
+
+    Raises:
+        InputError: This is no run folder, or its last stage is not done.
+    """
+    folder = RunFolder(Path(path))
+    config = folder.read_config()
+    checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
+    if not checkpoint.is_file():
+        raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
+    renderer = renderer or build_renderer(config.renderer.kind, config.renderer.threads)
+    weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
+    model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
+    deformation = build_run_deformation(config, model)
+    own = {name.removeprefix("deformation."): w for name, w in weights.items() if name.startswith("deformation.")}
+    deformation.load_state_dict(own)
+    background = torch.tensor(config.background, device=renderer.device)
+    fitted = FittedModel(
+        model.state().detach(), deformation.to(renderer.device), renderer, background, config.kfc.temperature
+    )
+    return LoadedRun(folder, config, fitted)
+
+
+def evaluate_run(path: str | Path) -> Evaluation:
+    """Recompute and write the `metrics.json` of a finished run."""
+    run = load_run(path)
+    evaluation = measure(run.config, run.fitted, run.scene)
+    write_metrics_json(run.folder.metrics, evaluation, get_protocol(run.config.evaluation.protocol))
+    return evaluation
+
+
+def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Evaluation:
+    """Every metric of the run's protocol, with a progress bar."""
+    networks = load_networks() if config.evaluation.networks else Networks()
+    with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
+        return evaluate_model(fitted, scene, get_protocol(config.evaluation.protocol), networks, progress)
+
+
+def export_run(path: str | Path, formats: list[ExportFormat], out: Path | None = None) -> dict[str, list[Path]]:
+    """Write files of a finished run for other programs, below `out` or its export folder."""
+    run = load_run(path)
+    return export(formats, out or run.folder.export, run.fitted, run.scene, run.config.export.fps)
+
+
+def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
+    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses."""
+    if config.scene.startswith(SYNTHETIC):
+        scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
+    else:
+        scene = load_scene(config.scene, size=config.image_size)
+    return replace(scene, keypoints=choose_keypoints(scene.keypoints, config.keypoints))
+
+
+def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.Module:
+    """The untrained deformation of a run: its weights from the seed, its unit of length from the static Gaussians.
+
+    Both are functions of what a checkpoint holds, so that a run that is read back gets the same module.
+    """
+    radius = float(model.means.detach().abs().max().clamp_min(1e-3))
+    generator = torch.Generator().manual_seed(config.seed)
+    return build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic).to(
+        model.means.device
+    )
