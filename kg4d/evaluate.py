@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError("command line", "--run takes no --protocol and no --out", "the run's own protocol is used")
     from kg4d.logs import progress_bar
     from kg4d.metrics.folders import read_folders
-    from kg4d.metrics.networks import load_networks
+    from kg4d.metrics.networks import Networks, load_networks
     from kg4d.metrics.protocols import GLTF4D, get_protocol
     from kg4d.metrics.suite import evaluate_grid, write_metrics_json
     from kg4d.report import print_metrics
@@ -30,8 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
         protocol = get_protocol(arguments.protocol or GLTF4D.name)
         grids = read_folders(arguments.pred, arguments.target, protocol.background)
         images = grids.predicted, grids.target, grids.target_alpha
+        networks = Networks() if arguments.no_networks else load_networks()
         with progress_bar("evaluation") as progress:
-            evaluation = evaluate_grid(*images, protocol=protocol, networks=load_networks(), progress=progress)
+            evaluation = evaluate_grid(*images, protocol=protocol, networks=networks, progress=progress)
         if arguments.out is not None:
             write_metrics_json(arguments.out, evaluation, protocol)
     print_metrics(evaluation.metrics, evaluation.skipped)
@@ -44,6 +45,7 @@ def parser() -> Parser:
     options.add_argument("--pred", type=Path, help="folder of rendered images, <view>_<frame>.png")
     options.add_argument("--target", type=Path, help="folder of true images, the same names")
     options.add_argument("--protocol", help="named protocol for --pred and --target")
+    options.add_argument("--no-networks", action="store_true", help="leave out LPIPS and FVD, which take a minute")
     options.add_argument("--out", type=Path, help="also write the result to this JSON file")
     return options
 

@@ -102,6 +102,7 @@ def _load() -> ctypes.CDLL | str:
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
     library.kg4d_isa.restype = ctypes.c_char_p
     library.kg4d_use_isa.argtypes = [ctypes.c_char_p]
+    library.kg4d_fma_rate.restype = ctypes.c_double
     library.kg4d_frame_new.restype = pointer
     library.kg4d_frame_new.argtypes = []
     library.kg4d_frame_free.restype = None

@@ -26,7 +26,7 @@ from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.products import export, write_preview
 from kg4d.render.build import build_renderer
-from kg4d.runs import RunFolder, environment, peak_memory_bytes, variant_of
+from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_seconds, variant_of
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.refine import RefineStage
@@ -87,6 +87,8 @@ class _Fit:
         begin = time.perf_counter()
         self._fit_static()
         deformation = build_run_deformation(self.config, self.model)
+        if self.config.deformation.anchor_first and len(static_references(self.scene).images.frames.unique()) > 1:
+            _log.warning("the static stage saw several moments: consider deformation.anchor_first=false for this scene")
         self._fit_dynamic(deformation)
         self._fit_refine(deformation)
         fitted = self._fitted(deformation)
@@ -186,6 +188,7 @@ class _Fit:
                 "peak_memory_bytes": peak_memory_bytes(self.renderer),
                 "cache_keys": {},
                 "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+                "training": training_seconds(self.stages.values()),
                 "stages": {name: asdict(record) for name, record in self.stages.items()},
             }
         )

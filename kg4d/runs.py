@@ -5,7 +5,7 @@ import platform
 import resource
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
 from kg4d.files import replacing
 from kg4d.render.base import Renderer
+from kg4d.stages.runner import StageRecord
 
 _LIBRARIES = ("torch", "lightning", "torchmetrics", "omegaconf", "numpy", "wandb", "gsplat")
 
@@ -123,6 +124,17 @@ def environment(renderer: Renderer) -> dict[str, Any]:
         "threads": {"torch": torch.get_num_threads()},
         "platform": platform.platform(),
     }
+
+
+def training_seconds(stages: Iterable[StageRecord]) -> dict[str, float]:
+    """Wall seconds of all stages, those in renders and losses with their gradients, and the ratio of the two.
+
+    The rest is the deformation network, the optimiser, density control, data, logs, previews and the Trainer.
+    """
+    stages = list(stages)
+    wall = sum(stage.seconds["total"] for stage in stages)
+    core = sum(stage.seconds.get(part, 0.0) for stage in stages for part in ("render", "losses", "backward"))
+    return {"wall": round(wall, 3), "renders_and_losses": round(core, 3), "ratio": round(wall / max(core, 1e-9), 3)}
 
 
 def peak_memory_bytes(renderer: Renderer) -> dict[str, int]:

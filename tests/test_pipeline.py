@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from kg4d import evaluate
+from kg4d import fit as fit_command
+from kg4d.cli import run
 from kg4d.config.load import expand, load_config
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.images import write_png
 from kg4d.errors import InputError
+from kg4d.export import __main__ as export_command
 from kg4d.loaded import evaluate_run, export_run, load_run
 from kg4d.pipeline import fit
 from kg4d.runs import RunFolder
@@ -77,6 +82,7 @@ def test_the_record_says_what_it_cost(finished: Path) -> None:
         parts = {name: s for name, s in stage["seconds"].items() if name != "total"}
         assert {"render", "losses", "backward", "optimizer", "loop"} <= set(parts)
         assert sum(parts.values()) <= stage["seconds"]["total"] * 1.001
+    assert record["training"]["wall"] > record["training"]["renders_and_losses"] > 0
     assert sum(record["seconds"].get(k, 0) for k in ("setup", "evaluation", "export")) < record["seconds"]["total"]
 
 
@@ -91,9 +97,9 @@ def test_a_run_read_back_measures_the_same(finished: Path, tmp_path: Path) -> No
     before = (finished / "metrics.json").read_bytes()
     evaluate_run(finished)
     assert (finished / "metrics.json").read_bytes() == before
-    run = load_run(finished)
-    assert run.keypoints(torch.tensor([0.0, 0.5])).shape == (2, 14, 3)
-    written = export_run(finished, run.config.export.formats, tmp_path / "out")
+    loaded = load_run(finished)
+    assert loaded.keypoints(torch.tensor([0.0, 0.5])).shape == (2, 14, 3)
+    written = export_run(finished, loaded.config.export.formats, tmp_path / "out")
     assert len(list(written["ply"][0].glob("*.ply"))) == 16
 
 
@@ -149,7 +155,62 @@ def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
         "seed=3",
     )
     runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
-    for run in runs:
-        folder = fit(run.config)
+    for one in runs:
+        folder = fit(one.config)
         assert json.loads((folder / "metrics.json").read_text())["metrics"]["test/psnr"] > 5
-        assert load_config(ExperimentConfig, folder / "config.yaml") == run.config
+        assert load_config(ExperimentConfig, folder / "config.yaml") == one.config
+
+
+def test_both_doors_of_the_evaluation_give_the_same_numbers(finished: Path, tmp_path: Path) -> None:
+    """A run, and its renders saved as any method would save them."""
+    loaded = load_run(finished)
+    test = loaded.scene.test
+    assert test is not None
+    rendered = loaded.fitted.render(test.cameras, test.times)
+    for index in range(len(test)):
+        name = f"v{int(test.views[index])}_{int(test.frames[index]):03d}.png"
+        write_png(tmp_path / "pred" / name, rendered[index].clamp(0, 1))
+        write_png(tmp_path / "target" / name, test.images[index])
+    out = tmp_path / "folders.json"
+    words = ["--pred", str(tmp_path / "pred"), "--target", str(tmp_path / "target"), "--out", str(out), "--no-networks"]
+    assert run(evaluate.main, evaluate.parser(), words) == 0
+    by_folder = json.loads(out.read_text())
+    by_run = json.loads((finished / "metrics.json").read_text())
+    for key in ("test/psnr", "test/psnr_masked", "test/ssim"):
+        assert by_folder["metrics"][key] == pytest.approx(by_run["metrics"][key], abs=1e-5), key
+        assert by_folder["per_view"][key] == pytest.approx(by_run["per_view"][key], abs=1e-5), key
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--pred", "a"],
+        ["--run", "a", "--pred", "b", "--target", "c"],
+        ["--run", "a", "--out", "b"],
+        ["--run", "nowhere"],
+        ["--pred", "nowhere", "--target", "nowhere"],
+    ],
+)
+def test_wrong_evaluations_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(evaluate.main, evaluate.parser(), words) == 2
+    assert capsys.readouterr().err.startswith("kg4d: error: ")
+
+
+def test_wrong_exports_are_one_line(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--run", str(finished), "--format", "obj"], ["--run", "nowhere", "--format", "ply"]):
+        assert run(export_command.main, export_command.parser(), words) == 2
+        assert capsys.readouterr().err.startswith("kg4d: error: ")
+
+
+def test_variants_end_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "experiments/ablation_wgf.yaml")
+    words = ["--config", config, f"output={tmp_path}", *TINY, "seeds=[0, 1]", "static.steps=2", "dynamic.steps=2"]
+    assert run(fit_command.main, fit_command.parser(), words) == 0
+    above = tmp_path / "ablation_wgf"
+    rows = json.loads((above / "table.json").read_text())["rows"]
+    assert {row["variant"] for row in rows} == {"full", "no_wgf", "no_wgf_kfc"}
+    assert {row["seeds"] for row in rows} == {2}
+    assert "no_wgf_kfc" in (above / "table.md").read_text()
+    assert (above / "table.csv").read_text().startswith("metric,")
+    assert str(above / "no_wgf" / "seed1") in capsys.readouterr().out

@@ -163,6 +163,8 @@ int kg4d_use_isa(const char* name) {
     return KG4D_BAD_ARGUMENT;
 }
 
+double kg4d_fma_rate(void) { return kernels().fma_rate(); }
+
 kg4d_frame* kg4d_frame_new(void) {
     {
         std::lock_guard<std::mutex> lock(waiting_mutex);

@@ -15,5 +15,6 @@ void contributors(const kg4d_frame&, int64_t n, const int32_t* cameras, const in
 void l1_ssim(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
 void l1_ssim_backward(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight, float ssim_weight,
                       float* gradient);
+double fma_rate();
 
 }  // namespace KG4D_ISA

@@ -17,6 +17,7 @@ struct Kernels {
     void (*l1_ssim)(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
     void (*l1_ssim_backward)(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight, float ssim_weight,
                              float* gradient);
+    double (*fma_rate)();
 };
 
 // Floats per pair in the gradients that `backward` leaves for `project_backward`: [0] the sum over pixels of

@@ -8,6 +8,6 @@ namespace KG4D_ISA {
 
 extern const kg4d::Kernels kernels;
 const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA), project,      bin,     forward,         backward,
-                               project_backward,    contributors, l1_ssim, l1_ssim_backward};
+                               project_backward,    contributors, l1_ssim, l1_ssim_backward, fma_rate};
 
 }  // namespace KG4D_ISA
