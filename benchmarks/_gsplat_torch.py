@@ -1,8 +1,8 @@
 """gsplat's own torch implementation, made to run on a CPU.
 
-Projection and compositing are gsplat's (`gsplat.cuda._torch_impl`). What it needs from CUDA or from the nerfacc package is
-supplied here in vectorised torch: the tile intersections (gsplat's own is a Python double loop, far slower), which pixels
-each Gaussian touches, and the per-ray products and sums. So the figures flatter gsplat.
+Projection and compositing are gsplat's (`gsplat.cuda._torch_impl`). What it needs from CUDA or from the nerfacc package
+is supplied here in vectorised torch: the tile intersections (gsplat's own is a Python double loop, far slower), which
+pixels each Gaussian touches, and the per-ray products and sums. So the figures flatter gsplat.
 """
 
 import sys
@@ -29,7 +29,15 @@ def render(scene: BenchmarkScene) -> Tensor:
     tile_ids, flatten_ids = _intersections(means2d[0].detach(), radii[0], depths[0].detach(), tiles)
     offsets = torch.searchsorted(tile_ids, torch.arange(tiles[0] * tiles[1])).reshape(1, tiles[1], tiles[0])
     image, _ = _torch_impl._rasterize_to_pixels(
-        means2d, conics, scene.features[None], g.opacities[None], *size, _TILE, offsets, flatten_ids, batch_per_iter=10**6
+        means2d,
+        conics,
+        scene.features[None],
+        g.opacities[None],
+        *size,
+        _TILE,
+        offsets,
+        flatten_ids,
+        batch_per_iter=10**6,
     )
     return image
 

@@ -92,7 +92,7 @@ class BenchmarkScene:
 
 
 def benchmark_scene(count: int, size: int, channels: int, seed: int = 0) -> BenchmarkScene:
-    """70 % of the Gaussians on a lumpy unit sphere and 30 % inside, seen from 3.5 units: a third of the image is covered.
+    """70 % of the Gaussians on a lumpy unit sphere, 30 % inside, seen from 3.5 units: a third of the image is covered.
 
     Scales are log-normal around 0.6 times the spacing on the sphere, with one axis a third as long.
     """

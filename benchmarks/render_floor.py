@@ -1,8 +1,8 @@
 """The blending kernels against the machine's multiply-add rate.
 
-The floor of a pass is its number of visits (one Gaussian in one 4x4 block of pixels) times the vector operations that the
-plain formulas need, at the measured rate of vector multiply-adds: 23 + D forward (8 of them the exponential), 42 + 2 D
-backward. Lower is better, 1 is a kernel that never waits.
+The floor of a pass is its number of visits (one Gaussian in one 4x4 block of pixels) times the vector operations that
+the plain formulas need, at the measured rate of vector multiply-adds: 23 + D forward (8 of them the exponential),
+42 + 2 D backward. Lower is better, 1 is a kernel that never waits.
 """
 
 import statistics

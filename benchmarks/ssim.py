@@ -56,7 +56,9 @@ def main() -> None:
     error = float((gradients["fused"] - gradients["torchmetrics"]).norm() / gradients["torchmetrics"].norm())
     rows = [
         Row("fused L1 + SSIM: times faster", times["separable"] / times["fused"], "x", 100.0, "higher", "torch conv2d"),
-        Row("fused L1 + SSIM: times faster", times["torchmetrics"] / times["fused"], "x", None, "higher", "torchmetrics"),
+        Row(
+            "fused L1 + SSIM: times faster", times["torchmetrics"] / times["fused"], "x", None, "higher", "torchmetrics"
+        ),
         Row("fused L1 + SSIM: our time", times["fused"] * 1e3, "ms", None, "lower", "itself"),
         Row("fused L1 + SSIM: gradient difference", error, "", 1e-5, "lower", "torchmetrics"),
     ]

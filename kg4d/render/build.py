@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import assert_never
 
 import torch
@@ -14,7 +14,7 @@ from kg4d.render.base import Renderer
 _log = logging.getLogger(__name__)
 
 
-class RendererKind(str, Enum):
+class RendererKind(StrEnum):
     """Which renderer draws."""
 
     auto = "auto"  # cuda where a GPU and gsplat are there, else cpu, else reference
@@ -61,10 +61,10 @@ def build_renderer(kind: str | RendererKind = RendererKind.auto, threads: int | 
         raise ValueError(f"renderer kind must be one of {names}, got {kind!r}") from None
     kernels.thread_count(threads)
     if kind is RendererKind.auto:
-        kind, reason = _choose()
-        _log.log(
-            logging.WARNING if kind is RendererKind.reference else logging.INFO, "renderer: %s (%s)", kind.value, reason
-        )
+        chosen, reason = _choose()
+        level = logging.WARNING if chosen is RendererKind.reference else logging.INFO
+        _log.log(level, "renderer: %s (%s)", chosen.value, reason)
+        return build_renderer(chosen, threads)
     match kind:
         case RendererKind.cuda:
             if missing := _cuda_missing():

@@ -84,10 +84,9 @@ class _Call:
     frame: kernels.Frame | None = None
     means2d: "weakref.ref[Tensor] | None" = None  # weak: the output owns the graph, not the other way round
 
-    def scene(self, tensors: tuple[Tensor | None, ...]) -> kernels.Scene:
+    def scene(self, tensors: tuple[Any, ...]) -> kernels.Scene:
         """The native record of dense inputs."""
         means, _, _, _, features, viewmats, _, _ = tensors
-        assert means is not None and features is not None and viewmats is not None
         sizes = len(means), len(viewmats), features.shape[-1], self.width, self.height
         rules = self.options.eps2d, self.options.near, self.options.far, self.options.radius_clip
         flags = features.dim() == 3, self.options.antialiased, self.threads
@@ -110,7 +109,7 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         call: _Call = arguments[-1]
-        inputs = tuple(None if t is None else t.contiguous() for t in arguments[:-1])
+        inputs: tuple[Any, ...] = tuple(None if t is None else t.contiguous() for t in arguments[:-1])
         cameras, count, channels = len(inputs[5]), len(inputs[0]), inputs[4].shape[-1]
         image = torch.empty(cameras, call.height, call.width, channels)
         alpha = torch.empty(cameras, call.height, call.width, 1)

@@ -71,8 +71,8 @@ class CudaRenderer:
         means2d = info["means2d"]
         if means2d.requires_grad:
             means2d.retain_grad()
-        fields = (info[name].detach() for name in ("means2d", "conics", "opacities", "depths", "radii"))
-        handle = _Handle(*fields, (cameras.width, cameras.height))
+        fields = {name: info[name].detach() for name in ("means2d", "conics", "opacities", "depths", "radii")}
+        handle = _Handle(**fields, size=(cameras.width, cameras.height))
         expected = image[..., -1:] if depth else None
         return RenderOutput(image[..., :-1] if depth else image, alpha, expected, means2d, info["radii"], handle)
 

@@ -36,7 +36,7 @@ def check_inputs(
     """
     features = gaussians.colors if features is None else features
     n, c = len(gaussians), len(cameras)
-    tensors = {
+    tensors: dict[str, tuple[Tensor, set[tuple[int, ...]]]] = {
         "means": (gaussians.means, {(n, 3)}),
         "quats": (gaussians.quats, {(n, 4)}),
         "scales": (gaussians.scales, {(n, 3)}),

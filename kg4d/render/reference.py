@@ -161,7 +161,7 @@ def _blend_image(
             pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(channels) + 0.5
             means2d = here.means2d.expand(len(pixels), -1, -1)
             if absgrad and means2d.requires_grad:
-                means2d.register_hook(_collect_absolute(projected.means2d, camera, here.ids))
+                means2d.register_hook(_collect_absolute(projected.means2d, camera, here.ids))  # type: ignore[no-untyped-call]
             weights, transmittance = blend_weights(pixels, means2d, here)
             blended = torch.cat([weights @ channels[here.ids], 1 - transmittance[:, None]], dim=-1)
             tiles.append(blended.reshape(bottom - top, right - left, -1))

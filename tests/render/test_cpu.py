@@ -1,5 +1,6 @@
 """What only the native renderer promises: threads, instruction sets, forks, denormals."""
 
+import ctypes
 import multiprocessing
 import threading
 from collections.abc import Iterator
@@ -100,17 +101,15 @@ def test_a_frame_gives_statistics() -> None:
     assert 0 < statistics.backward_visits <= statistics.forward_visits
 
 
-def test_work_beyond_memory_is_refused() -> None:
-    renderer = CpuRenderer(threads=1)
-    count = 1 << 20
-    case = random_case(count=1)
-    huge = {f: getattr(case.gaussians, f).float().expand(count, -1) for f in ("means", "quats", "scales")}
-    huge["opacities"] = case.gaussians.opacities.float().expand(count)
-    frame, scene = kernels.Frame(), kernels.Scene()
-    scene.gaussians, scene.cameras, scene.channels, scene.width, scene.height = count, 1 << 11, 1, 16, 16
+def test_more_splats_than_indices_can_name_are_refused() -> None:
+    frame, scene, images = kernels.Frame(), kernels.Scene(), kernels.Images()
+    scene.gaussians, scene.cameras, scene.channels, scene.width, scene.height = 1 << 20, 1 << 11, 1, 16, 16
+    native = kernels.library()
+    status = native.kg4d_forward(frame.pointer, ctypes.byref(scene), ctypes.byref(images))
     with pytest.raises(ValueError, match="range"):
-        kernels.check(kernels.library().kg4d_forward(frame.pointer, kernels.ctypes.byref(scene), None))
-    assert renderer.name == "cpu"
+        kernels.check(status)
+    with pytest.raises(MemoryError):
+        kernels.check(3)
 
 
 def test_a_bad_thread_count_is_refused() -> None:
