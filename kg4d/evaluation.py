@@ -7,7 +7,7 @@ from torch import Tensor
 from kg4d.data.scene import Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.fitted import FittedModel
-from kg4d.metrics.flow import flow_epe
+from kg4d.metrics.flow import flicker, flow_epe
 from kg4d.metrics.image import psnr
 from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
 from kg4d.metrics.networks import Networks
@@ -59,7 +59,7 @@ def evaluate_model(
     for key, value in training_metrics(rendered, reference.on(fitted.background)).items():
         evaluation.record(key, value)
     _keypoint_metrics(evaluation, fitted, scene)
-    _flow_metrics(evaluation, fitted, scene)
+    _flow_metrics(evaluation, fitted, scene, rendered)
     return evaluation
 
 
@@ -119,11 +119,17 @@ def _project_into_tests(
     return torch.stack(rows)
 
 
-def _flow_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
-    key, reference = "motion/flow_epe", scene.reference
-    if scene.flow is None:
-        evaluation.skip(key, "the scene has no flow")
+def _flow_metrics(
+    evaluation: Evaluation, fitted: FittedModel, scene: Scene, rendered: Float[Tensor, "T H W 3"]
+) -> None:
+    keys = ("motion/flow_epe", "train/flicker")
+    reference, flow = scene.reference, scene.flow
+    if flow is None:
+        for key in keys:
+            evaluation.skip(key, "the scene has no flow")
         return
     times = reference.times.tolist()
     predicted = torch.stack([fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)])
-    evaluation.record(key, flow_epe(predicted, scene.flow.flow, scene.flow.weights))
+    evaluation.record(keys[0], flow_epe(predicted, flow.flow, flow.weights))
+    steps = flicker(rendered.clamp(0, 1).movedim(-1, 1), flow.flow, flow.weights)
+    evaluation.record(keys[1], steps.nanmean())

@@ -29,6 +29,7 @@ class EveryTest:
     @pytest.fixture(autouse=True)
     def seed(self) -> None:
         torch.manual_seed(0)
+        torch.set_num_threads(1)  # a test before may have changed it, or a library in it
 
 
 def pytest_configure(config: pytest.Config) -> None:

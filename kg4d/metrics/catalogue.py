@@ -30,7 +30,7 @@ CATALOGUE: dict[str, Entry] = {
     "test/fv4d": Entry("Frechet video distance, all images in serpentine order", "", False),
     "test/fvd_c4d": Entry("what Consistent4D's script prints as FVD, in closed form", "", False),
     "test/video_distance": Entry("mean squared distance of the paired I3D logits over the clips of FVD-F", "", False),
-    "test/fid": Entry("Frechet distance of image features", "", False),
+    "test/fid": Entry("Frechet distance of image features, of the network in the protocol", "", False),
     "test/psnr_static": Entry("PSNR of the same Gaussians, never moved", "dB", True),
     "test/psnr_first_frame": Entry("PSNR of frame 0 in the test views", "dB", True),
     "train/psnr": Entry("PSNR on the reference video", "dB", True),

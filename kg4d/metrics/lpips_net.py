@@ -3,9 +3,9 @@
 Source: Zhang et al. 2018, "The unreasonable effectiveness of deep features as a perceptual metric", eq. 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,14 @@ def _layers(net: Backbone) -> tuple[int | tuple[int, int, int, int], ...]:
     return tuple(layer for i, block in enumerate(blocks) for layer in ([2] if i else []) + block)
 
 
+class Comparison(NamedTuple):
+    """What one pass over pairs of images gives."""
+
+    distances: Float[Tensor, " B"]  # LPIPS of each pair
+    pred_means: Float[Tensor, "B C"]  # deepest features, averaged over the image
+    target_means: Float[Tensor, "B C"]
+
+
 class LPIPS(nn.Module):
     """The network with its five heads; weights come from `load_state_dict`.
 
@@ -59,28 +67,51 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None], persistent=False)
 
-    def features(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
-        """Activations at the five taps, each pixel scaled to unit length; `images` are in [-1, 1]."""
-        x, found, index = (images - self.shift) / self.scale, [], 0
+    def activations(self, images: Float[Tensor, "B 3 H W"]) -> Iterator[Float[Tensor, "B C h w"]]:
+        """Features after the ReLU of each of the five taps, one at a time; `images` are in [-1, 1]."""
+        x, index = (images - self.shift) / self.scale, 0
         for layer in self.layers:
             if isinstance(layer, int):
                 x = F.max_pool2d(x, layer, stride=2)
                 continue
             x = F.relu(self.convs[index](x), inplace=True)
             if index in self.taps:
-                length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # its gradient at 0 is 0, not NaN
-                found.append(x / (length + 1e-10))
+                yield x
             index += 1
-        return found
 
     def forward(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
         """Distance >= 0 of each pair; images are in [-1, 1]."""
+        return self.compare(pred, target).distances
+
+    def compare(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Comparison:
+        """Distances, and on the way the means of the deepest features; images are in [-1, 1]."""
         count = pred.shape[0]
-        total = pred.new_zeros(count)
-        for features, head in zip(self.features(torch.cat((pred, target))), self.heads, strict=True):
+        total, means = pred.new_zeros(count), pred.new_zeros(2 * count, 0)
+        for x, head in zip(self.activations(torch.cat((pred, target))), self.heads, strict=True):
+            length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # its gradient at 0 is 0, not NaN
+            features = x / (length + 1e-10)
             difference = (features[:count] - features[count:]).square().mean((2, 3))
-            total = total + difference @ head
-        return total
+            total, means = total + difference @ head, x.mean((2, 3))
+        return Comparison(total, means[:count], means[count:])
+
+
+class DeepMeans(nn.Module):
+    """The deepest features of an LPIPS network, averaged over the image: with VGG16 512 numbers, of relu5_3.
+
+    Args:
+        network: Whose weights are used; they are shared, and the state (and so its hash) is the same.
+    """
+
+    def __init__(self, network: LPIPS) -> None:
+        super().__init__()
+        self.convs, self.heads = network.convs, network.heads
+        self.activations = network.activations
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        """Features >= 0 of images in [0, 1]."""
+        *_, deepest = self.activations(2 * images - 1)
+        means: Tensor = deepest.mean((2, 3))
+        return means
 
 
 def lpips_state(tree: Mapping[str, Any]) -> dict[str, Tensor]:

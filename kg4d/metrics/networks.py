@@ -8,7 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from kg4d.errors import InputError
+from kg4d.metrics.lpips_net import LPIPS, DeepMeans
 from kg4d.metrics.perceptual import load_i3d, load_lpips
+from kg4d.metrics.protocols import VGG16_MEANS
 from kg4d.metrics.weights import cache_folder, content_hash
 
 LOADERS: dict[str, Callable[[Path | None], nn.Module]] = {
@@ -24,8 +26,9 @@ class Networks:
 
     Attributes:
         modules: By name. `lpips-alex` and `lpips-vgg` map two batches of images in [-1, 1] to distances,
-            `i3d-kinetics-400` maps videos (B, 3, T, 224, 224) in [-1, 1] to features, `fid` and `clip` map images
-            (B, 3, H, W) in [0, 1] to features.
+            `i3d-kinetics-400` maps videos (B, 3, T, 224, 224) in [-1, 1] to features; `vgg16-relu5_3-mean`, `fid` and
+            `clip` map images (B, 3, H, W) in [0, 1] to features. `fid` goes before the network that a protocol names
+            for `test/fid`, and is then listed among the deviations from the protocol.
         missing: Reason for each name that could not be loaded.
         feature_cache: Folder for features of the true images, or None to compute them each time.
     """
@@ -51,7 +54,7 @@ def load_networks(
 
     Args:
         paths: Safetensors files of your own, by network name; one that cannot be read is an error.
-        fid: Feature network for FID, images (B, 3, H, W) in [0, 1] to (B, D).
+        fid: Feature network for FID, images (B, 3, H, W) in [0, 1] to (B, D), in place of the protocol's.
         clip: Image encoder for CLIP-S, images (B, 3, H, W) in [0, 1] to (B, D); it normalises its input itself.
 
     Raises:
@@ -71,4 +74,9 @@ def load_networks(
             modules[name] = load(None)
         except InputError as error:
             missing[name] = str(error)
+    vgg = modules.get("lpips-vgg")
+    if isinstance(vgg, LPIPS):
+        modules[VGG16_MEANS] = DeepMeans(vgg)
+    else:
+        missing[VGG16_MEANS] = missing["lpips-vgg"]
     return Networks(modules, missing, cache_folder() / "features")

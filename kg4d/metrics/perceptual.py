@@ -1,5 +1,6 @@
 """LPIPS and I3D with their trained weights, as functions of images and videos in [0, 1]."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -40,7 +41,7 @@ def lpips(
 
 
 def lpips_distance(
-    network: nn.Module, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]
+    network: Callable[[Tensor, Tensor], Tensor], pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, " B"]:
     """`lpips` with a network at hand.
 
@@ -50,8 +51,7 @@ def lpips_distance(
     height, width = pred.shape[-2:]
     if min(height, width) < LPIPS_MIN_SIZE:
         raise ValueError(f"LPIPS needs images of at least {LPIPS_MIN_SIZE} px, got {width} x {height}")
-    distances: Tensor = network(2 * pred - 1, 2 * target - 1)
-    return distances
+    return network(2 * pred - 1, 2 * target - 1)
 
 
 def i3d_logits(video: Float[Tensor, "B T 3 H W"], video_input: VideoInput = VideoInput.CROP) -> Float[Tensor, "B 400"]:

@@ -31,6 +31,7 @@ class Protocol:
         background: RGB in [0, 1] behind the object.
         metrics: Keys to compute, of those in `kg4d.metrics.catalogue`.
         networks: Name of the network behind each key that needs one.
+        notes: By key, what one must know to read the number.
         ranges: Value range that each network or formula is fed.
         video_input: Input of the video network; `test/fvd_c4d` always has bicubic input.
     """
@@ -44,6 +45,7 @@ class Protocol:
     background: tuple[float, float, float]
     metrics: tuple[str, ...]
     networks: dict[str, str]
+    notes: dict[str, str]
     ranges: dict[str, str]
     video_input: VideoInput
 
@@ -64,11 +66,13 @@ WHITE = (1.0, 1.0, 1.0)
 RANGES = {"psnr": "[0, 1]", "ssim": "[0, 1]", "lpips": "[-1, 1]", "i3d": "[-1, 1]", "fid": "[0, 1]", "clip": "[0, 1]"}
 VIDEO_KEYS = ("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d", "test/fvd_c4d", "test/video_distance")
 IMAGE_KEYS = ("test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
+INCEPTION = "inception-v3"  # what FID means elsewhere; no weights of it can be pinned, so a caller has to give it
+VGG16_MEANS = "vgg16-relu5_3-mean"  # the deepest of the features that LPIPS compares, averaged over the image
 NETWORKS = {  # names of `kg4d.metrics.networks.Networks.modules`
     "test/lpips_vgg": "lpips-vgg",
     "test/lpips_alex": "lpips-alex",
     "test/clip_s": "clip",
-    "test/fid": "fid",
+    "test/fid": INCEPTION,
     **dict.fromkeys(VIDEO_KEYS, "i3d-kinetics-400"),
 }
 
@@ -87,7 +91,13 @@ GLTF4D = Protocol(
     resolution=256,
     background=WHITE,
     metrics=(*IMAGE_KEYS, *VIDEO_KEYS, "test/fid", "test/clip_s"),
-    networks=networks_of((*IMAGE_KEYS, *VIDEO_KEYS, "test/fid", "test/clip_s")),
+    networks=networks_of((*IMAGE_KEYS, *VIDEO_KEYS, "test/clip_s")) | {"test/fid": VGG16_MEANS},
+    notes={
+        "test/fid": (
+            "VGG16, relu5_3, mean over the image (512 features, ImageNet weights of LPIPS), not Inception: compare "
+            "only with values of this protocol"
+        )
+    },
     ranges=RANGES,
     video_input=VideoInput.CROP,
 )
@@ -106,6 +116,7 @@ CONSISTENT4D_32 = Protocol(
     background=WHITE,
     metrics=CONSISTENT4D_KEYS,
     networks=networks_of(CONSISTENT4D_KEYS),
+    notes={},
     ranges=RANGES,
     video_input=VideoInput.RESIZE,
 )
@@ -115,7 +126,7 @@ STAG4D_30 = replace(
     name="stag4d-30",
     source=(
         "Zeng et al. 2024, STAG4D: the rules of Consistent4D on 30 frames. Its FID-VID, an average over frames "
-        "of the FID of four images, is left out"
+        "of the Inception FID of four images, is left out"
     ),
     frames=30,
 )
@@ -137,6 +148,7 @@ SV4D_21 = Protocol(
     background=WHITE,
     metrics=SV4D_KEYS,
     networks=networks_of(SV4D_KEYS),
+    notes={},
     ranges=RANGES,
     video_input=VideoInput.RESIZE,
 )

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 import kg4d
 from kg4d.files import replacing
 from kg4d.metrics.frechet import frechet_distance, sample_warning
 from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
+from kg4d.metrics.lpips_net import LPIPS, DeepMeans
 from kg4d.metrics.networks import Networks
 from kg4d.metrics.perceptual import lpips_distance
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
@@ -26,6 +27,8 @@ from kg4d.metrics.video import ClipFeatures, c4d_distance, paired_distance
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
 ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value an image
 
+FID = "test/fid"
+GIVEN_FID = "fid"  # name of a feature network that the caller gives
 IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bounds memory
 
 
@@ -97,17 +100,20 @@ def evaluate_grid(
     )
     networks = networks or Networks()
     evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol, networks))
-    images, videos = _image_metrics(networks), _clip_features(grid, networks)
+    vgg = _Vgg(networks.modules.get("lpips-vgg"))
+    images, videos = _image_metrics(networks, vgg), _clip_features(grid, networks)
     for key in protocol.metrics:
-        name = protocol.networks.get(key)
+        name = _network_name(key, protocol, networks)
         if name is not None and name not in networks.modules:
             evaluation.skip(key, networks.why_missing(name))
             continue
         try:
             if key in VIDEO_KEYS:
                 _measure_videos(evaluation, key, videos, protocol.video_input)
-            elif key == "test/fid":
-                _measure_fid(evaluation, key, grid, networks)
+            elif key == FID:
+                assert name is not None  # every protocol with this key names a network
+                _measure_fid(evaluation, grid, name, networks.modules[name], vgg)
+                _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
             else:
                 _measure_images(evaluation, key, images[key], grid)
         except ValueError as error:  # images too small, videos too short, too few samples
@@ -144,7 +150,33 @@ class _Grid:
     progress: Progress | None
 
 
-def _image_metrics(networks: Networks) -> dict[str, ImageMetric]:
+@dataclass
+class _Vgg:
+    """LPIPS of VGG16, batch by batch; keeps the means of the deepest features, so that FID needs no second pass."""
+
+    network: nn.Module | None
+    predicted: list[Tensor] = field(default_factory=list)
+    target: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, pred: Tensor, true: Tensor) -> Tensor:
+        if not isinstance(self.network, LPIPS):
+            assert self.network is not None  # the caller has checked that the network is there
+            distances: Tensor = self.network(pred, true)
+            return distances
+        comparison = self.network.compare(pred, true)
+        self.predicted.append(comparison.pred_means)
+        self.target.append(comparison.target_means)
+        return comparison.distances
+
+
+def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | None:
+    """The network behind a metric: the protocol's, but for FID one that the caller gives goes first."""
+    if key == FID and GIVEN_FID in networks.modules:
+        return GIVEN_FID
+    return protocol.networks.get(key)
+
+
+def _image_metrics(networks: Networks, vgg: _Vgg) -> dict[str, ImageMetric]:
     modules = networks.modules
     return {
         "test/psnr": lambda pred, true, _: psnr(pred, true),
@@ -152,7 +184,7 @@ def _image_metrics(networks: Networks) -> dict[str, ImageMetric]:
         "test/ssim": lambda pred, true, _: ssim(pred, true),
         "test/ms_ssim": lambda pred, true, _: ms_ssim(pred, true),
         "test/lpips_alex": lambda pred, true, _: lpips_distance(modules["lpips-alex"], pred, true),
-        "test/lpips_vgg": lambda pred, true, _: lpips_distance(modules["lpips-vgg"], pred, true),
+        "test/lpips_vgg": lambda pred, true, _: lpips_distance(vgg, pred, true),
         "test/clip_s": lambda pred, true, _: F.cosine_similarity(modules["clip"](pred), modules["clip"](true)),
     }
 
@@ -201,14 +233,23 @@ def _measure_videos(evaluation: Evaluation, key: str, videos: ClipFeatures | Non
     samples["warning"] = sample_warning(*target.shape)
 
 
-def _measure_fid(evaluation: Evaluation, key: str, grid: _Grid, networks: Networks) -> None:
-    module = networks.modules["fid"]
-    predicted, target = (
-        torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
-        for images in (grid.predicted, grid.target)
-    )
-    evaluation.record(key, frechet_distance(predicted, target))
-    evaluation.provenance["samples"][key] = {"images": len(target), "warning": sample_warning(*target.shape)}
+def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Module, vgg: _Vgg) -> None:
+    if isinstance(module, DeepMeans) and vgg.target:
+        predicted, target = torch.cat(vgg.predicted), torch.cat(vgg.target)
+    else:
+        predicted, target = (
+            torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
+            for images in (grid.predicted, grid.target)
+        )
+    evaluation.record(FID, frechet_distance(predicted, target))
+    warning = sample_warning(*target.shape)
+    evaluation.provenance["samples"][FID] = {"images": len(target), "network": name, "warning": warning}
+
+
+def _note(evaluation: Evaluation, key: str, note: str | None) -> None:
+    """Put what the protocol says about a metric before the warning about its samples."""
+    sample = evaluation.provenance["samples"][key]
+    sample["warning"] = "; ".join(text for text in (note, sample["warning"]) if text) or None
 
 
 def _eight_bits(images: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
@@ -218,12 +259,15 @@ def _eight_bits(images: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
 def _provenance(shape: torch.Size, protocol: Protocol, networks: Networks) -> dict[str, Any]:
     views, frames, height, width = shape[:4]
     libraries = ("torch", "torchmetrics", "numpy", "safetensors")
-    used = {name for key, name in protocol.networks.items() if key in protocol.metrics}
+    used = {_network_name(key, protocol, networks) for key in protocol.metrics}
+    deviations = protocol.deviations(views, frames, height, width)
+    if GIVEN_FID in used and protocol.networks[FID] != GIVEN_FID:
+        deviations.append(f"{FID} with a network that the caller gave instead of {protocol.networks[FID]}")
     return {
         "versions": {"kg4d": kg4d.__version__, "python": platform.python_version()}
         | {name: version(name) for name in libraries},
         "counts": {"views": views, "frames": frames, "images": views * frames, "height": height, "width": width},
-        "deviations": protocol.deviations(views, frames, height, width),
+        "deviations": deviations,
         "networks": {name: digest for name, digest in networks.hashes.items() if name in used},
         "samples": {},
     }

@@ -36,7 +36,7 @@ def flow_jacobian(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -
     invalid = pad((weights <= 0).to(flow.dtype)[None], (2, 2, 2, 2), value=1.0)
     trusted = 1 - max_pool2d(invalid, 5, stride=1)[0]
     jacobian = torch.stack([along_x, along_y], dim=-1).permute(1, 2, 0, 3)
-    return jacobian.clamp(-0.5, 0.5) * trusted[..., None, None]
+    return (jacobian.clamp(-0.5, 0.5) * trusted[..., None, None]).contiguous()  # it is sampled many times
 
 
 @torch.no_grad()
@@ -59,8 +59,9 @@ def advect(
         pixels that enter is not valid.
     """
     height, width = weights.shape
-    fields = torch.cat([flow, jacobian.flatten(-2), weights[..., None], (weights > 0).to(flow)[..., None]], dim=-1)
-    step, gradient, confidence, known = sample_image(fields, gaussians.means).tensor_split((2, 6, 7), dim=-1)
+    step, gradient = sample_image(flow, gaussians.means), sample_image(jacobian.flatten(-2), gaussians.means)
+    trust = torch.stack([weights, (weights > 0).to(weights)], dim=-1)
+    confidence, known = sample_image(trust, gaussians.means).tensor_split(2, dim=-1)
     inside = ((gaussians.means >= 0) & (gaussians.means <= gaussians.means.new_tensor([width, height]))).all(-1)
     deformation = gradient.reshape(*gradient.shape[:-1], 2, 2) + torch.eye(2, dtype=flow.dtype, device=flow.device)
     targets = Gaussians2D(gaussians.means + step, deformation @ gaussians.covs @ deformation.mT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_no_call_of_the_c_abi_touches_foreign_memory(tmp_path: Path) -> None:
     cmake = shutil.which("cmake")
     if cmake is None or not (shutil.which("c++") or shutil.which("g++")):
