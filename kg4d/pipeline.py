@@ -87,7 +87,7 @@ class _Fit:
         begin = time.perf_counter()
         self._fit_static()
         deformation = build_run_deformation(self.config, self.model)
-        if self.config.deformation.anchor_first and len(static_references(self.scene).images.frames.unique()) > 1:
+        if self.config.deformation.anchor_first and len(set(static_references(self.scene).images.frames.tolist())) > 1:
             _log.warning("the static stage saw several moments: consider deformation.anchor_first=false for this scene")
         self._fit_dynamic(deformation)
         self._fit_refine(deformation)
