@@ -13,8 +13,9 @@ def main(arguments: argparse.Namespace) -> None:
     folders = (arguments.pred, arguments.target)
     if (arguments.run is None) == (folders == (None, None)) or (arguments.run is None and None in folders):
         raise InputError("command line", "nothing to evaluate, or too much", "give --run, or --pred and --target")
-    if arguments.run is not None and (arguments.protocol or arguments.out):
-        raise InputError("command line", "--run takes no --protocol and no --out", "the run's own protocol is used")
+    if arguments.run is not None and (arguments.protocol or arguments.out or arguments.no_networks):
+        what = "--run takes no --protocol, --out or --no-networks"
+        raise InputError("command line", what, "the run's own settings are used")
     from kg4d.logs import progress_bar
     from kg4d.metrics.folders import read_folders
     from kg4d.metrics.networks import Networks, load_networks

@@ -1,10 +1,12 @@
 """Every number of a run: the metrics room applied to a fitted model and the held-out part of its scene."""
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.data.scene import Keypoints, PosedImages, Scene
+from kg4d.data.scene import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.fitted import FittedModel
 from kg4d.metrics.flow import flicker, flow_epe
@@ -72,6 +74,7 @@ def _test_metrics(
             evaluation.skip(key, "the scene has no test views")
         return evaluation
     test, table = scene.test, torch.tensor(view_grid(scene.test))
+    fitted = replace(fitted, background=fitted.background.new_tensor(protocol.background))
     rendered = fitted.render(test.cameras, test.times)
     target = test.on(fitted.background)
     grids = rendered[table], target[table], test.alphas[table]
@@ -102,21 +105,20 @@ def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene)
     if scene.test is None or keypoints.test_uv is None or keypoints.test_visible is None:
         evaluation.skip(keys[1], "the scene has no true keypoints in its test views")
         return
-    predicted = _project_into_tests(points, scene.test, keypoints)
-    table = torch.tensor(view_grid(scene.test))
-    sizes = box_sizes(scene.test.alphas)[table]
-    evaluation.record(keys[1], pck(predicted, keypoints.test_uv, keypoints.test_visible, sizes, 0.05))
+    test, table = scene.test, torch.tensor(view_grid(scene.test))
+    frames = test.frames[table]  # the videos may leave frames of the reference out
+    if int(frames.max()) >= len(times):
+        evaluation.skip(keys[1], "the test views show frames that the reference video has not")
+        return
+    predicted = torch.stack([_project(points, test, row) for row in table])
+    views = torch.arange(len(table))[:, None]
+    truth, visible = keypoints.test_uv[views, frames], keypoints.test_visible[views, frames]
+    evaluation.record(keys[1], pck(predicted, truth, visible, box_sizes(test.alphas)[table], 0.05))
 
 
-def _project_into_tests(
-    points: Float[Tensor, "T J 3"], test: PosedImages, keypoints: Keypoints
-) -> Float[Tensor, "V T J 2"]:
-    """Frame t of each test video sees the points of frame t."""
-    rows = []
-    for row in view_grid(test):
-        pixels = [test.cameras[m].project(points[int(test.frames[m])]).pixels[0] for m in row]
-        rows.append(torch.stack(pixels))
-    return torch.stack(rows)
+def _project(points: Float[Tensor, "T J 3"], test: PosedImages, row: Int[Tensor, " S"]) -> Float[Tensor, "S J 2"]:
+    """Frame t of a test video sees the points of frame t."""
+    return torch.stack([test.cameras[m].project(points[int(test.frames[m])]).pixels[0] for m in row.tolist()])
 
 
 def _flow_metrics(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from kg4d.cli import Parser, run
 
 if TYPE_CHECKING:
     from kg4d.config.schema import ExperimentConfig
+
+_log = logging.getLogger("kg4d.fit")  # its own name is __main__
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -26,8 +29,10 @@ def main(arguments: argparse.Namespace) -> None:
     # the comparison takes in what other calls have finished, such as other variants on other machines
     results: dict[str, dict[int, dict[str, float]]] = {}
     for one in everything:
-        metrics = RunFolder.of(one.config).metrics
-        if metrics.is_file():
+        folder = RunFolder.of(one.config)
+        if folder.metrics.is_file() and not folder.matches(one.config):
+            _log.warning("%s: left out of the table, it was made with other settings", folder.path)
+        elif (metrics := folder.metrics).is_file():
             results.setdefault(one.variant, {})[one.seed] = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
     _compare(folders[0].parents[1], results, runs[0].config)
     _show(folders)

@@ -24,7 +24,7 @@ from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.products import export
 from kg4d.render.base import Renderer
-from kg4d.render.build import build_renderer
+from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.runs import RunFolder
 from kg4d.stages.refine import RefineStage
 
@@ -74,7 +74,7 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
     if not checkpoint.is_file():
         raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
-    renderer = renderer or build_renderer(config.renderer.kind, config.renderer.threads)
+    renderer = renderer or build_run_renderer(config)
     weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
     model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
     deformation = build_run_deformation(config, model)
@@ -108,6 +108,18 @@ def export_run(path: str | Path, formats: list[ExportFormat], out: Path | None =
     return export(formats, out or run.folder.export, run.fitted, run.scene, run.config.export.fps)
 
 
+def build_run_renderer(config: ExperimentConfig) -> Renderer:
+    """The renderer that the configuration names.
+
+    Raises:
+        InputError: It cannot work on this machine.
+    """
+    try:
+        return build_renderer(config.renderer.kind, config.renderer.threads)
+    except RendererUnavailableError as error:
+        raise InputError("renderer.kind", str(error), "or let renderer.kind=auto choose") from error
+
+
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses."""
     if config.scene.startswith(SYNTHETIC):
@@ -121,9 +133,14 @@ def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.
     """The untrained deformation of a run: its weights from the seed, its unit of length from the static Gaussians.
 
     Both are functions of what a checkpoint holds, so that a run that is read back gets the same module.
+
+    Raises:
+        InputError: The settings describe no network.
     """
     radius = float(model.means.detach().abs().max().clamp_min(1e-3))
     generator = torch.Generator().manual_seed(config.seed)
-    return build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic).to(
-        model.means.device
-    )
+    try:
+        module = build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic)
+    except ValueError as error:
+        raise InputError("deformation", str(error), "correct its settings") from error
+    return module.to(model.means.device)

@@ -17,15 +17,16 @@ from kg4d.data.refine import RefineDataModule
 from kg4d.data.scene import PosedImages
 from kg4d.data.static import StaticDataModule, static_references
 from kg4d.deform.static import StaticDeformation
+from kg4d.errors import InputError
+from kg4d.evaluation import view_grid
 from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
-from kg4d.loaded import build_run_deformation, build_scene, measure
+from kg4d.loaded import build_run_deformation, build_run_renderer, build_scene, measure
 from kg4d.logs import log_to_file
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.products import export, write_preview
-from kg4d.render.build import build_renderer
 from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_seconds, variant_of
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
@@ -53,39 +54,51 @@ def fit(config: ExperimentConfig, *, resume: bool = False) -> Path:
         KeyboardInterrupt: A signal came; a checkpoint was written.
     """
     folder = RunFolder.of(config)
-    folder.begin(config, resume)
-    if folder.metrics.exists() and folder.record.exists():
+    resume = resume and folder.holds_run_of(config)
+    if resume and folder.metrics.exists() and folder.record.exists():
         _log.info("%s: already done", folder.path)
         return folder.path
-    with log_to_file(folder.log), Tracker.of(config, folder.path) as tracker:
-        _Fit(config, folder, tracker).run()
+    with log_to_file(folder.log):
+        ready = _Fit(config, folder)  # before an earlier run in that folder is cleared away: the request may be wrong
+        if not resume:
+            folder.begin(config)
+        with Tracker.of(config, folder.path) as tracker:
+            ready.run(tracker)
     return folder.path
 
 
 class _Fit:
     """One fit while it runs."""
 
-    def __init__(self, config: ExperimentConfig, folder: RunFolder, tracker: Tracker) -> None:
+    tracker: Tracker
+
+    def __init__(self, config: ExperimentConfig, folder: RunFolder) -> None:
         """Get everything ready that a wrong request can break, so that it breaks before the first step."""
-        self.config, self.folder, self.tracker = config, folder, tracker
+        self.config, self.folder = config, folder
         self.stages: dict[str, StageRecord] = {}
         begin = time.perf_counter()
         lightning.seed_everything(config.seed, verbose=False)
         self.protocol = get_protocol(config.evaluation.protocol)
-        self.renderer = build_renderer(config.renderer.kind, config.renderer.threads)
+        self.renderer = build_run_renderer(config)
         self.background = torch.tensor(config.background, device=self.renderer.device)
         self.scene = build_scene(config, self.renderer)
+        if self.scene.test is not None:
+            view_grid(self.scene.test)  # the metrics need complete videos
         self.model, self.parents = self._initial_gaussians()
+        self._check_neighbours()
+        build_run_deformation(config, self.model)
         where = (self.background.cpu(), config.seed)
         self.static_data = StaticDataModule(self.scene, config.static.data, *where)
         self.dynamic_data = DynamicDataModule(self.scene, config.dynamic.data, *where)
         self.refine_data = RefineDataModule(self.scene, config.refine.data, *where)
         self.seconds = {"setup": time.perf_counter() - begin}
 
-    def run(self) -> None:
+    def run(self, tracker: Tracker) -> None:
         """KG4D figure 2, from left to right."""
+        self.tracker = tracker
         begin = time.perf_counter()
         self._fit_static()
+        self._check_neighbours()  # density control may have taken some away
         deformation = build_run_deformation(self.config, self.model)
         if self.config.deformation.anchor_first and len(set(static_references(self.scene).images.frames.tolist())) > 1:
             _log.warning("the static stage saw several moments: consider deformation.anchor_first=false for this scene")
@@ -116,6 +129,12 @@ class _Fit:
         used = replace(keypoints, weights=keypoints.weights * skeleton.known)
         self.scene = replace(scene, keypoints=used)
         return model.to(self.renderer.device), skeleton.parents
+
+    def _check_neighbours(self) -> None:
+        rigidity, count = self.config.rigidity, len(self.model)
+        if rigidity.weight > 0 and rigidity.neighbours >= count:
+            what = f"{rigidity.neighbours} neighbours of each Gaussian, but there are only {count} Gaussians"
+            raise InputError("rigidity.neighbours", what, "lower it, or set rigidity.weight=0")
 
     def _fit_static(self) -> None:
         config = self.config

@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """What it reached. It is written last but for the exports: a run that has it is done."""
+        """What it reached. The fit writes it last: a run that has it beside its record is done."""
         return self.path / "metrics.json"
 
     @property
@@ -75,26 +75,33 @@ class RunFolder:
         """All log lines, with tracebacks."""
         return self.path / "log.txt"
 
-    def begin(self, config: ExperimentConfig, resume: bool) -> None:
-        """Make the folder ready: empty of an earlier run's results, or checked to hold the same run.
+    def holds_run_of(self, config: ExperimentConfig) -> bool:
+        """Whether a run was begun here, to be resumed or read.
 
         Raises:
-            InputError: A run with another configuration is to be resumed.
+            InputError: It was, with another configuration.
         """
-        text = to_yaml(config)
-        if resume and self.config.exists():
-            if self.config.read_text(encoding="utf-8") != text:
-                raise InputError(
-                    self.config, "differs from the configuration given", "resume with the same one, or start anew"
-                )
-            return
+        if not self.config.exists():
+            return False
+        if not self.matches(config):
+            raise InputError(
+                self.config, "differs from the configuration given", "resume with the same one, or start anew"
+            )
+        return True
+
+    def matches(self, config: ExperimentConfig) -> bool:
+        """Whether the run here is one of exactly this configuration."""
+        return self.config.is_file() and self.config.read_text(encoding="utf-8") == to_yaml(config)
+
+    def begin(self, config: ExperimentConfig) -> None:
+        """Make the folder ready: an earlier run's results go, its log stays and is continued."""
+        for name in ("metrics.json", "run.json", "metrics.csv"):  # first what says that the run is done
+            (self.path / name).unlink(missing_ok=True)
         for old in (self.checkpoints, self.previews, self.export, self.path / "wandb"):
             shutil.rmtree(old, ignore_errors=True)
-        for name in ("metrics.json", "run.json", "metrics.csv", "log.txt"):
-            (self.path / name).unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(to_yaml(config), encoding="utf-8")
 
     def read_config(self) -> ExperimentConfig:
         """The configuration of the run.

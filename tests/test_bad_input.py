@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kg4d.cli import run
@@ -82,6 +83,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "sizes differ": (shrink_an_image, "train"),
     "camera inside": (lambda s: edit_json(s / "transforms_train.json", put_camera_inside), "camera"),
     "nan keypoints": (lambda s: edit_arrays(s / "keypoints.npz", uv=lambda a: a * np.nan), "keypoints.npz"),
+    "half a test video": (lambda s: edit_json(s / "transforms_test.json", lambda c: c["frames"].pop()), "frames"),
     "flow of another size": (lambda s: edit_arrays(s / "flow.npz", flow=lambda a: a[:, :-3]), "flow.npz"),
 }
 
@@ -112,6 +114,14 @@ def test_a_broken_scene_is_one_line(name: str, sound: Path, tmp_path: Path, caps
         (["image_size=4"], "image_size"),
         (["background=[1.0]"], "background"),
         (["--variant", "half"], "half"),
+        (["gaussians.count=4"], "rigidity.neighbours"),
+        (["kfc.temperature=0"], "kfc.temperature"),
+        (["deformation.depth=0"], "deformation.depth"),
+        (["deformation.hse.space_frequencies=[]", "deformation.hse.include_input=false"], "deformation"),
+        (["static.density.start=0.9"], "static.density"),
+        (["gaussians.initial_opacity=1"], "gaussians.initial_opacity"),
+        (["renderer.threads=0"], "renderer.threads"),
+        (["seed=-1"], "seed"),
     ],
 )
 def test_a_wrong_request_is_one_line(
@@ -154,3 +164,37 @@ def test_what_is_optional_may_be_missing_and_the_log_says_so(
     if "transforms_test.json" in absent:
         assert "test/psnr" not in metrics["metrics"]
         assert "test/psnr" in metrics["provenance"]["skipped"]
+
+
+def test_keypoints_that_the_ring_lacks_are_not_used(sound: Path, tmp_path: Path) -> None:
+    """Without them nothing ties the features to the figure, and all keypoints would be its centre."""
+    scene = Path(shutil.copytree(sound, tmp_path / "scene"))
+    with np.load(scene / "keypoints.npz") as stored:
+        arrays = {name: stored[name] for name in stored if not name.startswith("ring_")}
+    np.savez(scene / "keypoints.npz", **arrays)
+    assert call(scene, tmp_path, "dynamic.steps=12") == 0
+    folder = tmp_path / "runs/kg4d/full/seed0"
+    assert "ring_uv" in (folder / "log.txt").read_text()
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    found = [float(row[header.index("dynamic/kfc")]) for row in rows if row[1] == "dynamic"]
+    assert found
+    assert set(found) == {0.0}
+
+
+def test_test_videos_may_leave_frames_out(sound: Path, tmp_path: Path) -> None:
+    scene = Path(shutil.copytree(sound, tmp_path / "scene"))
+    edit_json(
+        scene / "transforms_test.json",
+        lambda c: c.update(frames=[frame for frame in c["frames"] if frame["frame_index"] % 2]),
+    )
+    assert call(scene, tmp_path) == 0
+    metrics = json.loads((tmp_path / "runs/kg4d/full/seed0/metrics.json").read_text())
+    assert "keypoints/pck_0.05" in metrics["metrics"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU that is asked for is here")
+def test_a_renderer_that_cannot_work_here_is_one_line(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(sound, tmp_path, "renderer.kind=cuda") == 2
+    assert "renderer.kind" in capsys.readouterr().err.strip().splitlines()[-1]

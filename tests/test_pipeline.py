@@ -4,24 +4,32 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from kg4d import evaluate
+from kg4d import evaluate, pipeline
 from kg4d import fit as fit_command
 from kg4d.cli import run
 from kg4d.config.load import expand, load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.images import write_png
 from kg4d.errors import InputError
+from kg4d.evaluation import evaluate_model
 from kg4d.export import __main__ as export_command
-from kg4d.loaded import evaluate_run, export_run, load_run
+from kg4d.gaussians.model import GaussianModel
+from kg4d.loaded import build_run_deformation, evaluate_run, export_run, load_run
+from kg4d.metrics.networks import Networks
+from kg4d.metrics.protocols import get_protocol
 from kg4d.pipeline import fit
+from kg4d.render.build import build_renderer
 from kg4d.runs import RunFolder
 from kg4d.stages.base import Stage
+from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from tests.losses.test_kfc import blobs
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -128,6 +136,105 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
 
 
+def stages_of(run: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = json.loads((run / "run.json").read_text())["stages"]
+    return stages
+
+
+def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one that comes after the step's own checkpoint, while the preview is drawn."""
+    draw = pipeline.write_preview
+
+    def stopped(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return draw(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_preview", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path, "trainer.checkpoint_every=0"))
+    folder = RunFolder.of(tiny(tmp_path))
+    assert {p.name for p in folder.checkpoints.iterdir()} == {"static.ckpt", "last.ckpt"}
+    resumed = fit(tiny(tmp_path, "trainer.checkpoint_every=0"), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_the_time_of_a_resumed_stage_covers_both_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, "static")
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path))
+    for stage in stages_of(fit(tiny(tmp_path), resume=True)).values():
+        seconds = dict(stage["seconds"])
+        assert sum(seconds.values()) - seconds["total"] <= seconds["total"] * 1.001
+
+
+def test_the_last_checkpoint_is_there_however_short_the_stages(tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "trainer.checkpoint_every=100"))
+    checkpoints = folder / "checkpoints"
+    assert (checkpoints / "last.ckpt").read_bytes() == (checkpoints / "refine.ckpt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("deformation.kind=none",),
+        ("deformation.kind=hexplane",),
+        ("static.steps=0", "dynamic.steps=0", "refine.steps=0"),
+        ("kfc.mode=heatmap", "image_size=33"),
+        ("gaussians.init=ball", "static.density.kind=adaptive"),
+        ("dynamic.data.frames_per_step=1", "kfc.weight=0"),
+        ("dynamic.data.strides=[2, 3]", "wgf.flow=keypoints", "keypoints.count=2"),
+    ],
+)
+def test_unusual_settings_run(words: tuple[str, ...], tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, *words))
+    assert set(stages_of(folder)) == {"static", "dynamic", "refine"}
+    assert load_run(folder).states(torch.tensor([0.5]))
+
+
+def test_planes_learn_at_their_own_rate() -> None:
+    model = GaussianModel.from_state(blobs())
+    config = tiny(Path("runs"), "deformation.kind=hexplane")
+    deformation = build_run_deformation(config, model)
+    stage = DynamicStage(
+        model,
+        deformation,
+        build_renderer("reference"),
+        config.dynamic,
+        MotionLosses(),
+        torch.tensor([-1, -1]),
+        torch.ones(3),
+        0,
+    )
+    rates = {group["name"]: group["lr"] for group in stage.configure_optimizers().param_groups}
+    assert rates == {"network": config.dynamic.learning_rate, "grid": config.dynamic.grid_learning_rate}
+
+
+def test_a_wrong_request_leaves_the_earlier_run_alone(finished: Path) -> None:
+    output = finished.parents[2]
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file() and p.name != "log.txt"}
+    for words in (["scene=nowhere"], ["keypoints.count=99"], ["gaussians.count=3"]):
+        with pytest.raises(InputError):
+            fit(tiny(output, *words))
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file() and p.name != "log.txt"} == before
+
+
+def test_the_test_views_are_measured_on_the_background_of_the_protocol(finished: Path) -> None:
+    """Whatever the fit was made on: the same model scores the same."""
+    loaded = load_run(finished)
+    black = replace(loaded.fitted, background=torch.zeros(3))
+    scores = [
+        evaluate_model(fitted, loaded.scene, get_protocol("gltf4d"), Networks()).metrics
+        for fitted in (loaded.fitted, black)
+    ]
+    for key in ("test/psnr", "test/psnr_static"):
+        assert scores[0][key] == scores[1][key]
+    assert scores[0]["train/psnr"] != scores[1]["train/psnr"]
+
+
 def test_resuming_with_another_configuration_is_refused(finished: Path) -> None:
     config = tiny(finished.parents[2], "static.steps=7")
     with pytest.raises(InputError, match=r"config\.yaml"):
@@ -188,6 +295,7 @@ def test_both_doors_of_the_evaluation_give_the_same_numbers(finished: Path, tmp_
         ["--pred", "a"],
         ["--run", "a", "--pred", "b", "--target", "c"],
         ["--run", "a", "--out", "b"],
+        ["--run", "a", "--no-networks"],
         ["--run", "nowhere"],
         ["--pred", "nowhere", "--target", "nowhere"],
     ],
@@ -214,3 +322,12 @@ def test_variants_end_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no_wgf_kfc" in (above / "table.md").read_text()
     assert (above / "table.csv").read_text().startswith("metric,")
     assert str(above / "no_wgf" / "seed1") in capsys.readouterr().out
+
+
+def test_a_run_with_other_settings_stays_out_of_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = str(ROOT / "experiments/ablation_wgf.yaml")
+    words = ["--config", config, f"output={tmp_path}", *TINY, "seed=0", "static.steps=2", "dynamic.steps=2"]
+    for more in (["--variant", "no_wgf", "image_size=40"], ["--variant", "full"]):
+        assert run(fit_command.main, fit_command.parser(), [*words, *more]) == 0
+    assert json.loads((tmp_path / "ablation_wgf/table.json").read_text())["variants"] == ["full"]
+    assert "no_wgf" in caplog.text

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from kg4d.data.keypoint_choice import KeypointsConfig
 from kg4d.deform.build import DeformationConfig
+from kg4d.gaussians.density import DensityControl
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.losses.kfc import KfcConfig
 from kg4d.losses.regularizers import BonesConfig, RigidityConfig
@@ -119,9 +120,29 @@ class ExperimentConfig:
             "dynamic.steps": (self.dynamic.steps, 0),
             "refine.steps": (self.refine.steps, 0),
             "export.fps": (self.export.fps, 1),
+            "renderer.threads": (1 if self.renderer.threads is None else self.renderer.threads, 1),
+            "deformation.depth": (self.deformation.depth, 1),
+            "deformation.width": (self.deformation.width, 1),
+            "rigidity.neighbours": (self.rigidity.neighbours, 1),
+            "rigidity.samples": (self.rigidity.samples, 1),
+            "wgf.contributors": (self.wgf.contributors, 1),
+            "wgf.random_pixels": (self.wgf.random_pixels, 0),
         }
         for key, (value, bound) in least.items():
             if value < bound:
                 raise ValueError(f"{key}: must be at least {bound}, not {value}")
+        DensityControl(self.static.density, self.static.steps)
+        opacity = self.gaussians.initial_opacity
+        if opacity is not None and not 0 < opacity < 1:
+            raise ValueError(f"gaussians.initial_opacity: must lie between 0 and 1, not {opacity}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {self.seed}")
+        for key, share in {
+            "kfc.temperature": self.kfc.temperature,
+            "kfc.seed_sigma": self.kfc.seed_sigma,
+            "kfc.heatmap_scale": self.kfc.heatmap_scale,
+        }.items():
+            if not share > 0:
+                raise ValueError(f"{key}: must be positive, not {share}")
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")

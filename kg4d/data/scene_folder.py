@@ -18,8 +18,8 @@ KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
 _WITHOUT = {
     RING: "there are no views of the first frame from around",
     TEST: "there are no held-out videos to measure on",
-    KEYPOINTS: "the keypoint losses are off",
-    FLOW: "the flow losses are off",
+    KEYPOINTS: "the keypoint and flow losses are off",
+    FLOW: "the flow loss uses the motion of the keypoints",
 }
 
 

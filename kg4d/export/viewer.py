@@ -196,6 +196,28 @@ def _place_camera(server: "viser.ViserServer", state: GaussianState) -> None:
     server.initial_camera.position = tuple((center + distance * torch.tensor([0.0, 0.15, 1.0])).tolist())
 
 
+# viser sorts the splats by depth in a module worker, and browsers refuse those to pages opened from disk: the far side
+# would show through. As a classic script the same worker is allowed; it reads `import.meta` for a base address only.
+_CLASSIC_WORKERS = """<script>
+if (location.protocol === "file:") {
+  window.Blob = class extends Blob {
+    constructor(parts, options) {
+      const script = /javascript/.test(options?.type ?? "");
+      super(script ? parts.map((part) => String(part).replaceAll("import.meta", '({url:"file:///"})')) : parts, options);
+    }
+  };
+  window.Worker = class extends Worker {
+    constructor(url, options) { super(url, { ...options, type: "classic" }); }
+  };
+}
+</script>"""
+
+
+def _openable_from_disk(page: str) -> str:
+    """The page with a first script that lets its workers start when it is opened as a file."""
+    return page.replace("<head>", f"<head>{_CLASSIC_WORKERS}", 1)
+
+
 def write_viewer(
     path: str | Path,
     states: Sequence[GaussianState],
@@ -224,6 +246,6 @@ def write_viewer(
         for frame in range(len(film)):
             film.show(frame)
             recording.insert_sleep(1 / fps)
-        page: str = recording.as_html()
+        page = _openable_from_disk(recording.as_html())
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8")

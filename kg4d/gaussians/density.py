@@ -81,7 +81,7 @@ class DensityControl:
             ValueError: The schedule is not 0 <= start <= stop <= 1 with a positive distance.
         """
         if not 0 <= config.start <= config.stop <= 1 or config.every <= 0 or config.opacity_reset_every < 0:
-            raise ValueError("density: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
+            raise ValueError("static.density: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
         self.config = config
         self.gradient_sums = torch.zeros(0)
         self.visits = torch.zeros(0)

@@ -48,6 +48,16 @@ def _covariance_root(features: Float[Tensor, "N D"]) -> Float[Tensor, "n D"]:
     return root
 
 
+def covariance_rank(features: Float[Tensor, "N D"]) -> int:
+    """Rank of the covariance: at most one less than the samples, less still where samples repeat each other.
+
+    >>> covariance_rank(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]))
+    1
+    """
+    centred = features.double() - features.double().mean(0)
+    return int(torch.linalg.matrix_rank(centred, rtol=1e-6))  # the features were float32
+
+
 def sample_warning(samples: int, dimensions: int) -> str | None:
     """Why a Frechet distance from so few samples is no absolute number; None when there are enough.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import kg4d
 from kg4d.files import replacing
-from kg4d.metrics.frechet import frechet_distance, sample_warning
+from kg4d.metrics.frechet import covariance_rank, frechet_distance, sample_warning
 from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
 from kg4d.metrics.lpips_net import LPIPS, DeepMeans
 from kg4d.metrics.networks import Networks
@@ -230,7 +230,7 @@ def _measure_videos(evaluation: Evaluation, key: str, videos: ClipFeatures | Non
         evaluation.record(key, values.mean(), values.tolist())
         return
     evaluation.record(key, frechet_distance(predicted, target))
-    samples["warning"] = sample_warning(*target.shape)
+    samples |= {"rank": covariance_rank(target), "warning": sample_warning(*target.shape)}
 
 
 def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Module, vgg: _Vgg) -> None:
@@ -242,8 +242,12 @@ def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Modu
             for images in (grid.predicted, grid.target)
         )
     evaluation.record(FID, frechet_distance(predicted, target))
-    warning = sample_warning(*target.shape)
-    evaluation.provenance["samples"][FID] = {"images": len(target), "network": name, "warning": warning}
+    evaluation.provenance["samples"][FID] = {
+        "images": len(target),
+        "network": name,
+        "rank": covariance_rank(target),
+        "warning": sample_warning(*target.shape),
+    }
 
 
 def _note(evaluation: Evaluation, key: str, note: str | None) -> None:

@@ -73,8 +73,8 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
             self.clock.mark("losses")
             self.manual_backward(objective.total)
             self.clock.mark(self.after_backward_slice)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
+        optimizer.zero_grad(set_to_none=True)
         self.after_step(batch.step, optimizer.optimizer)
         self.clock.mark("optimizer")
         if batch.step % LOG_EVERY == 0 or batch.step == self.steps - 1:
@@ -86,7 +86,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep which stage this is and what it has cost."""
-        checkpoint["kg4d"] = {"stage": self.name, "renders": self.renders, "seconds": dict(self.clock.seconds)}
+        checkpoint["kg4d"] = {"stage": self.name, "renders": self.renders, "seconds": self.clock.snapshot()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""

@@ -19,6 +19,16 @@ class Clock:
         self._device = device
         self._enabled = enabled
         self._last = 0.0
+        self._begun: float | None = None
+
+    def begin_total(self) -> None:
+        """From here on everything counts as `total`, on top of what an earlier process has spent."""
+        self._begun = time.perf_counter()
+
+    def snapshot(self) -> dict[str, float]:
+        """The seconds so far, with `total` up to now."""
+        running = {} if self._begun is None else {"total": self.seconds["total"] + time.perf_counter() - self._begun}
+        return {**self.seconds, **running}
 
     def _now(self) -> float:
         if self._device.type == "cuda":

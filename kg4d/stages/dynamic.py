@@ -116,6 +116,8 @@ class DynamicStage(Stage[DynamicBatch]):
         ):
             if members:
                 groups.append({"params": members, "lr": rates[name], "name": name})
+        if not groups:  # no motion: Adam wants a parameter all the same
+            groups.append({"params": [nn.Parameter(torch.empty(0))], "lr": 0.0, "name": "network"})
         return torch.optim.Adam(groups, eps=1e-15)
 
     def _base_rates(self) -> dict[str, float]:

@@ -80,6 +80,7 @@ class RefineStage(Stage[RefineBatch]):
         canonical, frames, views = self.model.state(), batch.frames, batch.views
         with torch.no_grad():
             geometry = self.deformation(canonical, frames.times)
+            first = self.deformation(canonical, frames.times.new_zeros(1))
         self.clock.mark("deformation")
         outputs = [
             self.renderer(geometry.at(b, canonical), frames.cameras[b], background=self.background)
@@ -87,7 +88,7 @@ class RefineStage(Stage[RefineBatch]):
         ]
         targets, mattes = [frames.images], [frames.alphas]
         if views is not None:
-            outputs.append(self.renderer(canonical, views.cameras, background=self.background))
+            outputs.append(self.renderer(first.at(0, canonical), views.cameras, background=self.background))
             targets.append(views.images)
             mattes.append(views.alphas)
         images, target = torch.cat([output.image for output in outputs]), torch.cat(targets)

@@ -1,7 +1,7 @@
 """Run one stage under a Lightning Trainer, from its start, from its last checkpoint, or not at all if it is done."""
 
 import logging
-import time
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from kg4d.data.dynamic import DynamicDataModule
 from kg4d.data.refine import RefineDataModule
 from kg4d.data.static import StaticDataModule
+from kg4d.files import replacing
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import CleanStop, LastCheckpoint, Previews, StageBar, save_checkpoint
 
@@ -30,7 +31,7 @@ class TrainerConfig:
         devices: Number or list of devices, as Lightning reads it.
         strategy: Lightning's strategy.
         progress_bar: Show the bar.
-        checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a run is interrupted.
+        checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a stage ends or is interrupted.
         preview_every: Steps between two previews; 0 draws them only at the end of a stage.
     """
 
@@ -72,7 +73,7 @@ def run_stage(
     logger: Logger | None,
     draw: Callable[[int], None],
 ) -> StageRecord:
-    """Run a stage to its end and write `<folder>/<name>.ckpt`.
+    """Run a stage to its end and write `<folder>/<name>.ckpt`, which `<folder>/last.ckpt` then equals.
 
     A finished stage is only loaded; one that was cut short goes on from `<folder>/last.ckpt`.
 
@@ -96,7 +97,7 @@ def run_stage(
     first_step = 0 if start is None else int(_read(start)["global_step"])
     if start is not None:
         _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
-    begin = time.perf_counter()
+    stage.clock.begin_total()
     stop = CleanStop(last)
     callbacks: list[Callback] = [
         stop,
@@ -110,10 +111,12 @@ def run_stage(
         trainer = _trainer(stage, config, logger, callbacks, folder)
         data.dataset.first_step = first_step
         trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
+    if trainer.global_step >= stage.steps:
+        save_checkpoint(trainer, final)
+        with replacing(last) as part:
+            shutil.copyfile(final, part)
     if stop.stopped:
         raise Interrupted(f"{name}: stopped at step {trainer.global_step} of {stage.steps}")
-    stage.clock.seconds["total"] += time.perf_counter() - begin
-    save_checkpoint(trainer, final)
     return _record(stage)
 
 
@@ -163,5 +166,5 @@ def _load(stage: Stage[Any], path: Path) -> StageRecord:
 
 
 def _record(stage: Stage[Any]) -> StageRecord:
-    seconds = {name: round(value, 3) for name, value in stage.clock.seconds.items()}
+    seconds = {name: round(value, 3) for name, value in stage.clock.snapshot().items()}
     return StageRecord(steps=stage.steps, renders=stage.renders, seconds=seconds)

@@ -35,9 +35,13 @@ def seed_keypoints(model: GaussianModel, ring: PosedImages | None, keypoints: Ke
 
     A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows
     starts from uniform features (its depth is then whatever the losses make of it); one that no view shows is dropped.
+    With a ring whose views have no keypoints all are dropped: nothing would tie the features to the figure.
     """
-    if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
+    if ring is None:
         known = keypoints.weights[0] > 0
+    elif keypoints.ring_uv is None or keypoints.ring_weights is None:
+        known = torch.zeros(len(keypoints.names), dtype=torch.bool)
+        _log.warning("the ring of views has no keypoints (ring_uv): the keypoint losses are off")
     else:
         found = triangulate(keypoints.ring_uv, keypoints.ring_weights, ring.cameras)
         seeds = seed_logits(model.means, found.points, temperature=kfc.temperature, sigma=kfc.seed_sigma)

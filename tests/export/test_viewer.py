@@ -109,6 +109,11 @@ def test_the_page_needs_no_network(page):
     assert re.findall(r'(?:src|href)="https?://[^"]+"', page) == []
 
 
+def test_workers_start_when_the_page_is_opened_as_a_file(page):
+    """Without its worker the page shows the splats unsorted; the script must come before any of viser's."""
+    assert page.index('location.protocol === "file:"') < page.index("<script", page.index("<script") + 1)
+
+
 def test_the_first_camera_has_the_object_in_view(page):
     recording = Recording(page)
     (position,) = (np.array(message["position"]) for message in recording.of_type("SetCameraPositionMessage"))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kg4d.metrics.frechet import frechet_distance
 from kg4d.metrics.networks import Networks
-from kg4d.metrics.protocols import GLTF4D, PROTOCOLS
+from kg4d.metrics.protocols import GLTF4D, PROTOCOLS, VGG16_MEANS
 from kg4d.metrics.suite import Evaluation, evaluate_grid
 
 I3D = "i3d-kinetics-400"
@@ -83,7 +83,7 @@ def test_fid_is_the_frechet_distance_of_all_images() -> None:
     expected = frechet_distance(predicted[:, :, 0, 0].flatten(0, 1), target[:, :, 0, 0].flatten(0, 1)).item()
     evaluation = evaluate(predicted, target, alpha)
     assert evaluation.metrics["test/fid"] == pytest.approx(expected, rel=1e-4)
-    assert evaluation.provenance["samples"]["test/fid"] == {"images": 30, "warning": None}
+    assert evaluation.provenance["samples"]["test/fid"] == {"images": 30, "network": "fid", "rank": 3, "warning": None}
 
 
 def test_video_distances_are_frechet_distances_of_their_clips() -> None:
@@ -116,7 +116,9 @@ def test_samples_name_clips_frames_and_rank() -> None:
         "frames_per_clip": 10,
         "video_input": "crop",
         "warning": None,
+        "rank": 6,
     }
+    assert samples["test/fvd_f"]["rank"] == 1
     assert samples["test/fvd_c4d"]["video_input"] == "bicubic"
     assert "2 samples in 6 dimensions: covariance of rank 1" in samples["test/fvd_f"]["warning"]
 
@@ -131,7 +133,7 @@ def test_missing_networks_are_excused_by_their_reason() -> None:
     nets = Networks({"lpips-vgg": Difference()}, missing={I3D: "no weights: run pull"})
     evaluation = evaluate_grid(*grids(), networks=nets)
     assert evaluation.skipped["test/fvd_f"] == "no weights: run pull"
-    assert evaluation.skipped["test/fid"] == "no 'fid' network was given to the evaluator"
+    assert evaluation.skipped["test/fid"] == "no 'vgg16-relu5_3-mean' network was given to the evaluator"
     assert "test/lpips_vgg" in evaluation.metrics
     assert list(evaluation.provenance["networks"]) == ["lpips-vgg"]
 
@@ -170,7 +172,7 @@ def test_hashes_follow_the_weights() -> None:
 
 def test_protocols_name_a_network_for_every_key_that_needs_one() -> None:
     for protocol in PROTOCOLS.values():
-        assert set(protocol.networks.values()) <= {"lpips-vgg", "lpips-alex", I3D, "fid", "clip"}
+        assert set(protocol.networks.values()) <= {"lpips-vgg", "lpips-alex", I3D, VGG16_MEANS, "clip"}
         plain = set(protocol.metrics) - set(protocol.networks)
         assert plain <= {"test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim"}
     assert GLTF4D.networks["test/fv4d"] == I3D

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from kg4d.metrics.frechet import FrechetDistance, frechet_distance, sample_warning
+from kg4d.metrics.frechet import FrechetDistance, covariance_rank, frechet_distance, sample_warning
 
 
 def samples(count: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -86,6 +86,13 @@ def test_one_sample_or_nan_is_refused() -> None:
         frechet_distance(torch.zeros(1, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match="finite"):
         frechet_distance(torch.full((2, 4), torch.nan), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(("count", "dimensions", "rank"), [(2, 9, 1), (7, 9, 6), (30, 9, 9)])
+def test_rank_is_bounded_by_samples_and_dimensions(count: int, dimensions: int, rank: int) -> None:
+    features = samples(count, dimensions, 0).float()
+    assert covariance_rank(features) == covariance_rank(features + 100) == rank
+    assert covariance_rank(features.repeat(5, 1)) == rank
 
 
 def test_few_samples_are_named() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from torch import Tensor
 from kg4d.metrics.flow import flicker
 from kg4d.metrics.frechet import frechet_distance
 from kg4d.metrics.image import masked_psnr, object_mask, psnr, ssim
+from kg4d.metrics.networks import load_networks
 from kg4d.metrics.perceptual import MeanLPIPS, i3d_logits, lpips
+from kg4d.metrics.protocols import GLTF4D
+from kg4d.metrics.suite import evaluate_grid
 from kg4d.metrics.video import paired_distance
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.usefixtures("trained_weights")]
@@ -121,6 +125,21 @@ def test_frechet_video_distance_ranks_damage_over_all_views(data_root: Path) -> 
     slight, strong, shuffled, frozen = (frechet_distance(i3d_logits(grid), reference).item() for grid in damaged)
     assert 0 < slight < strong
     assert slight < shuffled < frozen
+
+
+def test_distances_over_views_diagonals_and_the_serpentine_rank_blur(data_root: Path, tmp_path: Path) -> None:
+    folder = data_root / "gltf4d" / "fox" / "test"
+    true = torch.stack(
+        [on_white(torch.stack([read(folder / f"v{v}_{t:03d}.png") for t in range(5)])) for v in range(4)]
+    )
+    keys = ("test/fvd_v", "test/fvd_diag", "test/fv4d")
+    networks, ladder = replace(load_networks(), feature_cache=tmp_path), []
+    for sigma in (1.0, 3.0):
+        grids = (images.movedim(2, -1) for images in (torch.stack([blurred(view, sigma) for view in true]), true))
+        ladder.append(evaluate_grid(*grids, None, protocol=replace(GLTF4D, metrics=keys), networks=networks).metrics)
+    slight, strong = ladder
+    for key in keys:
+        assert 0 < slight[key] < strong[key], key
 
 
 def test_flicker_grows_with_unsteady_brightness(data_root: Path) -> None:

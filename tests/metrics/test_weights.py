@@ -19,6 +19,7 @@ from kg4d.metrics import weights
 from kg4d.metrics.lpips_net import LPIPS, Backbone
 from kg4d.metrics.networks import load_networks
 from kg4d.metrics.perceptual import load_lpips, lpips
+from kg4d.metrics.protocols import VGG16_MEANS
 from kg4d.metrics.unpickle import load_arrays
 from kg4d.metrics.weights import WEIGHTS, WeightSource, content_hash, load_weights, main, pull, weight_path
 
@@ -125,7 +126,7 @@ def test_missing_weights_name_the_command(empty_cache: Path) -> None:
         lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), "vgg")
     networks = load_networks()
     assert networks.modules == {}
-    assert set(networks.missing) == set(WEIGHTS)
+    assert set(networks.missing) == {*WEIGHTS, VGG16_MEANS}
 
 
 def test_a_path_of_ones_own_is_used_or_an_error(empty_cache: Path, tmp_path: Path) -> None:
