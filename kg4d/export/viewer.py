@@ -202,8 +202,8 @@ _CLASSIC_WORKERS = """<script>
 if (location.protocol === "file:") {
   window.Blob = class extends Blob {
     constructor(parts, options) {
-      const script = /javascript/.test(options?.type ?? "");
-      super(script ? parts.map((part) => String(part).replaceAll("import.meta", '({url:"file:///"})')) : parts, options);
+      const classic = (part) => String(part).replaceAll("import.meta", '({url:"file:///"})');
+      super(/javascript/.test(options?.type ?? "") ? parts.map(classic) : parts, options);
     }
   };
   window.Worker = class extends Worker {
