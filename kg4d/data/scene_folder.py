@@ -19,7 +19,7 @@ _WITHOUT = {
     RING: "there are no views of the first frame from around",
     TEST: "there are no held-out videos to measure on",
     KEYPOINTS: "the keypoint and flow losses are off",
-    FLOW: "the flow loss uses the motion of the keypoints",
+    FLOW: "the flow loss uses the motion of the keypoints, where there are any",
 }
 
 
