@@ -20,8 +20,8 @@ fit: weights  ## fit the embedded character, evaluate and export it (experiments
 	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
 	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml
 
-test: weights  ## run every test
-	@echo "make test: runs every test"
+test: weights  ## run the tests, all but `make fuzz`
+	@echo "make test: runs the tests"
 	@$(PYTEST)
 
 weights: $(STAMP)  ## fetch the weights of the metrics' networks (LPIPS, I3D) into the cache
