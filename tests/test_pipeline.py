@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from kg4d import evaluate, pipeline
 from kg4d import fit as fit_command
@@ -21,9 +22,11 @@ from kg4d.errors import InputError
 from kg4d.evaluation import evaluate_model
 from kg4d.export import __main__ as export_command
 from kg4d.gaussians.model import GaussianModel
-from kg4d.loaded import build_run_deformation, evaluate_run, export_run, load_run
+from kg4d.loaded import LoadedRun, build_run_deformation, evaluate_run, export_run, load_run
+from kg4d.metrics.folders import read_folders
 from kg4d.metrics.networks import Networks
-from kg4d.metrics.protocols import get_protocol
+from kg4d.metrics.protocols import GLTF4D, get_protocol
+from kg4d.metrics.suite import evaluate_grid
 from kg4d.pipeline import fit
 from kg4d.render.build import build_renderer
 from kg4d.runs import RunFolder
@@ -268,16 +271,19 @@ def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
         assert load_config(ExperimentConfig, folder / "config.yaml") == one.config
 
 
-def test_both_doors_of_the_evaluation_give_the_same_numbers(finished: Path, tmp_path: Path) -> None:
-    """A run, and its renders saved as any method would save them."""
-    loaded = load_run(finished)
+def save_renders(loaded: LoadedRun, folder: Path) -> None:
+    """The test renders of a run and the truth, saved as any method would save them."""
     test = loaded.scene.test
     assert test is not None
     rendered = loaded.fitted.render(test.cameras, test.times)
     for index in range(len(test)):
         name = f"v{int(test.views[index])}_{int(test.frames[index]):03d}.png"
-        write_png(tmp_path / "pred" / name, rendered[index].clamp(0, 1))
-        write_png(tmp_path / "target" / name, test.images[index])
+        write_png(folder / "pred" / name, rendered[index].clamp(0, 1))
+        write_png(folder / "target" / name, test.images[index])
+
+
+def test_both_doors_of_the_evaluation_give_the_same_numbers(finished: Path, tmp_path: Path) -> None:
+    save_renders(load_run(finished), tmp_path)
     out = tmp_path / "folders.json"
     words = ["--pred", str(tmp_path / "pred"), "--target", str(tmp_path / "target"), "--out", str(out), "--no-networks"]
     assert run(evaluate.main, evaluate.parser(), words) == 0
@@ -286,6 +292,24 @@ def test_both_doors_of_the_evaluation_give_the_same_numbers(finished: Path, tmp_
     for key in ("test/psnr", "test/psnr_masked", "test/ssim"):
         assert by_folder["metrics"][key] == pytest.approx(by_run["metrics"][key], abs=1e-5), key
         assert by_folder["per_view"][key] == pytest.approx(by_run["per_view"][key], abs=1e-5), key
+
+
+def test_both_doors_agree_on_what_networks_measure(finished: Path, tmp_path: Path) -> None:
+    """With small networks in the places of the real ones."""
+    loaded = load_run(finished)
+    save_renders(loaded, tmp_path)
+    networks = Networks(
+        {
+            "i3d-kinetics-400": nn.Sequential(nn.AdaptiveAvgPool3d((4, 2, 2)), nn.Flatten()),
+            "fid": nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten()),
+        }
+    )
+    by_run = evaluate_model(loaded.fitted, loaded.scene, GLTF4D, networks).metrics
+    grids = read_folders(tmp_path / "pred", tmp_path / "target")
+    by_folder = evaluate_grid(grids.predicted, grids.target, grids.target_alpha, networks=networks).metrics
+    for key in ("fvd_f", "fvd_v", "fvd_diag", "fv4d", "fvd_c4d", "video_distance", "fid"):
+        assert by_folder[f"test/{key}"] == pytest.approx(by_run[f"test/{key}"], rel=1e-4, abs=1e-7), key
+        assert by_run[f"test/{key}"] > 0, key
 
 
 @pytest.mark.parametrize(
