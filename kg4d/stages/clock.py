@@ -11,13 +11,12 @@ import torch
 class Clock:
     """Wall seconds by name. `start` and `mark` cut a step into named slices without nesting.
 
-    On CUDA the device is synchronised at each cut, so that a slice holds its own kernels; `enabled=False` avoids that.
+    On CUDA the device is synchronised at each cut, so that a slice holds its own kernels.
     """
 
-    def __init__(self, device: torch.device, enabled: bool = True) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._device = device
-        self._enabled = enabled
         self._last = 0.0
         self._begun: float | None = None
 
@@ -37,15 +36,13 @@ class Clock:
 
     def start(self) -> None:
         """Begin a slice here."""
-        if self._enabled:
-            self._last = self._now()
+        self._last = self._now()
 
     def mark(self, name: str) -> None:
         """End the slice that is running, under `name`, and begin the next."""
-        if self._enabled:
-            now = self._now()
-            self.seconds[name] += now - self._last
-            self._last = now
+        now = self._now()
+        self.seconds[name] += now - self._last
+        self._last = now
 
     @contextmanager
     def slice(self, name: str) -> Iterator[None]:
