@@ -3,7 +3,8 @@
 // and the result does not depend on the number of threads.
 //
 // For one pixel, with weights w_i = alpha_i T_i, per-splat values s_i = <features_i, v> (v the gradient of the image)
-// and B_i what all splats behind i and the background contribute: dL/dalpha_i = T_i s_i - B_i / (1 - alpha_i).
+// and B_i the same of all that is seen through it (the splats behind i blended over the background):
+// dL/dalpha_i = T_i (s_i - B_i), and B_{i-1} = B_i + alpha_i (s_i - B_i).
 #include <atomic>
 
 #include "block_io.h"
@@ -54,32 +55,72 @@ void load_gradients(const BackwardPass& pass, const TilePlace& place, int64_t ti
         for (int64_t k = 0; k < frame.channels; ++k) v_alpha = fnma(splat(background[k]), v[k], v_alpha);
     }
     t.transmittance[b] = T;
-    t.behind[b] = splat(0.0f) - T * v_alpha;
+    t.behind[b] = splat(0.0f) - v_alpha;
 }
+
+// The sums of one splat over the pixels of its tile (see kernels.h): kGeometryGradients, then one per channel.
+template <int N>
+struct SplatSums {
+    vf value[kGeometryGradients + N];
+
+    KG4D_ALWAYS_INLINE SplatSums(vf*, int64_t) {
+        unrolled<kGeometryGradients + N>(KG4D_EACH(k) { value[k] = splat(0.0f); });
+    }
+    // Adds weight v to the channels; returns <row, v>, summed in two chains.
+    KG4D_ALWAYS_INLINE vf add_channels(vf weight, const vf* v, const float* row) {
+        vf part[2] = {splat(0.0f), splat(0.0f)};
+        unrolled<N>(KG4D_EACH(k) {
+            const vf v_k = v[k];
+            part[k % 2] = fma(v_k, splat(row[k]), part[k % 2]);
+            value[kGeometryGradients + k] = fma(weight, v_k, value[kGeometryGradients + k]);
+        });
+        return part[0] + part[1];
+    }
+    KG4D_ALWAYS_INLINE void write(float* out) {
+        constexpr int total = kGeometryGradients + N, first = total < 16 ? total : 16;
+        store(out, sum_each<first>(value));
+        if constexpr (total > 16) store(out + 16, sum_each<(total < 32 ? total : 32) - 16>(value + 16));
+        if constexpr (total > 32) store(out + 32, sum_each<total - 32>(value + 32));
+    }
+};
+template <>
+struct SplatSums<0> {
+    vf* value;
+    int64_t channels, stride;
+
+    KG4D_ALWAYS_INLINE SplatSums(vf* memory, int64_t count)
+        : value(memory), channels(count), stride(pair_gradient_stride(count)) {
+        for (int64_t k = 0; k < stride; ++k) value[k] = splat(0.0f);
+    }
+    KG4D_ALWAYS_INLINE vf add_channels(vf weight, const vf* v, const float* row) {
+        vf sum = splat(0.0f);
+        for (int64_t k = 0; k < channels; ++k) {
+            sum = fma(v[k], splat(row[k]), sum);
+            value[kGeometryGradients + k] = fma(weight, v[k], value[kGeometryGradients + k]);
+        }
+        return sum;
+    }
+    KG4D_ALWAYS_INLINE void write(float* out) {
+        for (int64_t k = 0; k < stride; k += 16) store(out + k, sum_each<16>(value + k));
+    }
+};
 
 // Adds one block's part to the sums of one splat.
 template <int N, bool absolute>
-KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t channels, int b, const float* stop,
-                                  BackwardTile& t, vf* geometry, vf* features) {
+KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t channels, int b, const float* last,
+                                  BackwardTile& t, SplatSums<N>& sums) {
     const Footprint f = footprint(s, load(kPixelX[b % 4]), load(kPixelY[b / 4]));
-    const vm hit = (f.power >= splat(kLog2MinAlpha)) & (load(stop) > splat(s.index));
+    const vm hit = (f.power >= splat(kLog2MinAlpha)) & (load(last + 16 * b) >= splat(s.index));
     const vf raw = exp2(f.power);
-    const vf alpha = keep(hit, min_positive(raw, splat(kMaxAlpha)));
-    const vf inverse = reciprocal(splat(1.0f) - alpha);
-    const vf T = t.transmittance[b] * inverse, weight = alpha * T;
+    const vf alpha = keep_min_positive(hit, raw, splat(kMaxAlpha));
+    const vf T = t.transmittance[b] * reciprocal(splat(1.0f) - alpha), weight = alpha * T;
     t.transmittance[b] = T;
-    const vf* v = t.v + b * (N > 0 ? N : channels);
-    vf even = splat(0.0f), odd = splat(0.0f);  // two chains for s
-    for (int64_t k = 0; k < (N > 0 ? N : channels); ++k) {
-        const vf v_k = v[k];
-        (k % 2 ? odd : even) = fma(v_k, splat(row[k]), k % 2 ? odd : even);
-        features[k] = fma(weight, v_k, features[k]);
-    }
-    const vf value = even + odd, behind = t.behind[b];
-    const vf v_alpha = fnma(inverse, behind, T * value);
-    t.behind[b] = fma(weight, value, behind);
-    const vf g = keep(hit & (raw <= splat(kMaxAlpha)), raw * v_alpha);
+    const vf value = sums.add_channels(weight, opaque(t.v + b * (N > 0 ? N : channels)), row);
+    const vf difference = value - t.behind[b];
+    t.behind[b] = fma(alpha, difference, t.behind[b]);
+    const vf g = keep(splat(kMaxAlpha) >= raw, weight * difference);  // a clamped alpha does not move
     const vf gu = g * f.u, gv = g * f.v;
+    vf* geometry = sums.value;
     geometry[0] = geometry[0] + g;
     geometry[1] = geometry[1] + gu;
     geometry[2] = geometry[2] + gv;
@@ -89,20 +130,6 @@ KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t 
     if (absolute) {  // U^T (gu, gv) is the gradient of the centre, up to the factor that the sum gets later
         geometry[6] = geometry[6] + abs(splat(s.a) * gu);
         geometry[7] = geometry[7] + abs(fma(splat(s.b), gu, splat(s.c) * gv));
-    }
-}
-
-template <int N>
-KG4D_INLINE void write_sums(vf* sums, int64_t channels, float* out) {
-    if constexpr (N > 0) {
-        constexpr int total = kGeometryGradients + N, first = total < 16 ? total : 16;
-        store(out, sum_each<first>(sums));
-        if constexpr (total > 16) store(out + 16, sum_each<(total < 32 ? total : 32) - 16>(sums + 16));
-        if constexpr (total > 32) store(out + 32, sum_each<total - 32>(sums + 32));
-    } else {
-        const int64_t stride = pair_gradient_stride(channels);
-        for (int64_t k = kGeometryGradients + channels; k < stride; ++k) sums[k] = splat(0.0f);
-        for (int64_t k = 0; k < stride; k += 16) store(out + k, sum_each<16>(sums + k));
     }
 }
 
@@ -122,10 +149,19 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
     vf* memory_sums = t.v + 16 * channels;
     float* row = reinterpret_cast<float*>(memory_sums + stride);
     for (int b = 0; b < 16; ++b) load_gradients(pass, place, tile, b, channels, t);
-    const float* stop = &frame.stop[tile * kTilePixels];
+    if (pass.gradients.image && tile + 1 < frame.tiles && frame.tile_start[tile + 2] > end) {
+        const TilePlace next = place_of(frame, tile + 1);
+        for (int b = 0; b < 16; ++b) prefetch(pass.gradients.image, block_place(frame, next, b), frame.channels);
+    }
+    const float* last = &frame.last[tile * kTilePixels];
     int64_t visits = 0;
     for (int64_t i = end - 1; i >= begin; --i) {
         const TileEntry& entry = frame.entries[i];
+        if (i >= kAhead) {
+            const TileEntry& next = frame.entries[i - kAhead];
+            prefetch_splat(frame, source, next.splat, camera_splats);
+            for (int64_t k = 0; k < stride; k += 16) prefetch_to_write(pass.pair_gradients + next.pair * stride + k);
+        }
         float* out = pass.pair_gradients + entry.pair * stride;
         if (entry.touched == 0) {
             std::memset(out, 0, stride * sizeof *out);
@@ -134,17 +170,13 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
         const Splat& splat_i = frame.splats[entry.splat];
         const TileSplat s =
             relative_to_tile(splat_i, static_cast<float>(place.x), static_cast<float>(place.y), i - begin);
-        load_features(source, splat_i, entry.splat - camera_splats, row);
-        vf local[kGeometryGradients + (N > 0 ? N : 1)];
-        vf* sums = N > 0 ? local : memory_sums;
-        for (int64_t k = 0; k < kGeometryGradients + channels; ++k) sums[k] = splat(0.0f);
+        load_features<N>(source, splat_i, entry.splat - camera_splats, row);
+        SplatSums<N> sums(memory_sums, channels);
         visits += __builtin_popcount(entry.touched);
         for (unsigned left = entry.touched; left != 0; left &= left - 1) {
-            const int b = __builtin_ctz(left);
-            accumulate_block<N, absolute>(s, row, channels, b, stop + 16 * b, t, sums,
-                                          sums + kGeometryGradients);
+            accumulate_block<N, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last, t, sums);
         }
-        write_sums<N>(sums, channels, out);
+        sums.write(out);
     }
     return visits;
 }

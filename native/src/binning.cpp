@@ -11,6 +11,8 @@ namespace {
 
 using namespace kg4d;
 
+constexpr int64_t kAhead = 12;  // splats are visited in depth order, which is no order of memory
+
 struct TileRange {
     int x0, x1, y0, y1;
 };
@@ -85,6 +87,11 @@ int64_t bin_chunk(kg4d_frame& frame, int64_t begin, int64_t end, Buffer<Pair>& p
     pairs.reserve(static_cast<size_t>(end - begin) * 4);
     for (int64_t i = begin; i < end; ++i) {
         const uint32_t id = frame.order[i];
+        const uint32_t next = frame.order[i + kAhead < frame.visible ? i + kAhead : i];
+        prefetch(&frame.splats[next]);
+        prefetch(&frame.radii[2 * next]);
+        prefetch_to_write(&frame.first_pair[next]);
+        prefetch_to_write(&frame.pair_count[next]);
         const TileRange r = touched_tiles(frame, id);
         pairs.grow(count + static_cast<size_t>(r.x1 - r.x0) * (r.y1 - r.y0), count);
         frame.first_pair[id] = static_cast<uint32_t>(count);
@@ -137,6 +144,9 @@ void bin(kg4d_frame& frame, const kg4d_scene& scene) {
         const Pair* pair = frame.chunk_pairs[chunk].data();
         for (int64_t i = chunk_begin(chunk); i < chunk_begin(chunk + 1); ++i) {
             const uint32_t id = frame.order[i];
+            const uint32_t next = frame.order[i + kAhead < frame.visible ? i + kAhead : i];
+            prefetch_to_write(&frame.first_pair[next]);
+            prefetch(&frame.pair_count[next]);
             frame.first_pair[id] += static_cast<uint32_t>(first_pair[chunk]);
             for (uint32_t j = 0; j < frame.pair_count[id]; ++j, ++pair) {
                 frame.entries[position[pair->tile]++] = {id, frame.first_pair[id] + j,

@@ -37,6 +37,19 @@ KG4D_INLINE void store_partial_block(float* image, BlockPlace at, int64_t channe
     }
 }
 
+KG4D_INLINE void prefetch_to_write(const float* image, BlockPlace at, int64_t channels) {
+    for (int r = 0; r < at.rows; ++r) {
+        const float* row = image + (at.offset + r * at.image_width) * channels;
+        for (int64_t k = 0; k < at.columns * channels; k += 16) prefetch_to_write(row + k);
+    }
+}
+KG4D_INLINE void prefetch(const float* image, BlockPlace at, int64_t channels) {
+    for (int r = 0; r < at.rows; ++r) {
+        const float* row = image + (at.offset + r * at.image_width) * channels;
+        for (int64_t k = 0; k < at.columns * channels; k += 16) prefetch(row + k);
+    }
+}
+
 // Four channels at a time by 4x4 transposes; the last group overlaps the one before. Three channels are read as four
 // with the last pixel taken one float early, so that nothing outside the block's rows is touched.
 KG4D_INLINE void load_block(const float* image, BlockPlace at, int64_t channels, vf* out) {

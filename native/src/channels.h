@@ -5,12 +5,40 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "buffer.h"
 #include "simd.h"
 
 namespace KG4D_ISA {
 
 template <int n>
 using Channels = std::integral_constant<int, n>;
+
+// One sum per blended channel: in registers, or in memory where their number is not a constant.
+template <int N>
+struct ChannelSums {
+    vf value[N];
+
+    KG4D_ALWAYS_INLINE void read(vf* from, int64_t) {
+        unrolled<N>(KG4D_EACH(k) { value[k] = from[k]; });
+    }
+    KG4D_ALWAYS_INLINE void add(vf weight, const float* row) {
+        unrolled<N>(KG4D_EACH(k) { value[k] = fma(weight, splat(row[k]), value[k]); });
+    }
+    KG4D_ALWAYS_INLINE void write(vf* to) const {
+        unrolled<N>(KG4D_EACH(k) { to[k] = value[k]; });
+    }
+};
+template <>
+struct ChannelSums<0> {
+    vf* value;
+    int64_t channels;
+
+    KG4D_ALWAYS_INLINE void read(vf* from, int64_t count) { value = from, channels = count; }
+    KG4D_ALWAYS_INLINE void add(vf weight, const float* row) {
+        for (int64_t k = 0; k < channels; ++k) value[k] = fma(weight, splat(row[k]), value[k]);
+    }
+    KG4D_ALWAYS_INLINE void write(vf*) const {}
+};
 
 template <class F>
 KG4D_INLINE void with_channels(int64_t channels, const F& f) {

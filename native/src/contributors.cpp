@@ -23,7 +23,7 @@ void pixel_contributors(const kg4d_frame& frame, int64_t camera, int64_t x, int6
                         float* weights) {
     const int64_t tile = (camera * frame.tiles_y + y / kTile) * frame.tiles_x + x / kTile;
     const int64_t block = y % kTile / 4 * 4 + x % kTile / 4, lane = y % 4 * 4 + x % 4;
-    const float stop = frame.stop[(tile * 16 + block) * 16 + lane];
+    const float last = frame.last[(tile * 16 + block) * 16 + lane];
     const int64_t begin = frame.tile_start[tile], end = frame.tile_start[tile + 1];
     const float x0 = static_cast<float>(x / kTile * kTile), y0 = static_cast<float>(y / kTile * kTile);
     const vf X = splat(static_cast<float>(x) + 0.5f - x0), Y = splat(static_cast<float>(y) + 0.5f - y0);
@@ -35,7 +35,7 @@ void pixel_contributors(const kg4d_frame& frame, int64_t camera, int64_t x, int6
         const vf u = fma(load(field[0]), X, fma(load(field[1]), Y, load(field[2])));
         const vf v = fma(load(field[3]), Y, load(field[4]));
         const vf power = fnma(v, v, fnma(u, u, load(field[5])));
-        store(alphas, keep(power >= splat(kLog2MinAlpha), min(exp2(power), splat(kMaxAlpha))));
+        store(alphas, keep_min_positive(power >= splat(kLog2MinAlpha), exp2(power), splat(kMaxAlpha)));
         for (int i = 0; i < waiting; ++i) {
             insert(found[i], alphas[i] * T, k, ids, weights);
             T -= alphas[i] * T;
@@ -43,7 +43,7 @@ void pixel_contributors(const kg4d_frame& frame, int64_t camera, int64_t x, int6
         waiting = 0;
     };
     std::memset(field, 0, sizeof field);
-    for (int64_t i = begin; i < end && static_cast<float>(i - begin) < stop; ++i) {
+    for (int64_t i = begin; i < end && static_cast<float>(i - begin) <= last; ++i) {
         const TileEntry& entry = frame.entries[i];
         if ((entry.touched >> block & 1) == 0) continue;
         const TileSplat s = relative_to_tile(frame.splats[entry.splat], x0, y0, i - begin);

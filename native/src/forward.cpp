@@ -2,6 +2,7 @@
 //
 // One vector is one 4x4 block, so the transmittance and the D channels of a block live in registers while its splats
 // are walked through. A splat ends a pixel, without being drawn, when it would leave at most kMinTransmittance.
+#include <algorithm>
 #include <atomic>
 
 #include "block_io.h"
@@ -12,8 +13,6 @@
 
 namespace KG4D_ISA {
 namespace {
-
-constexpr float kNeverStopped = 3e38f;
 
 struct ForwardPass {
     kg4d_frame& frame;
@@ -29,14 +28,17 @@ struct ForwardBatch {
     uint64_t touched[16][kWords];
 };
 
+template <int N>
 void load_batch(const kg4d_frame& frame, const FeatureSource& source, const TilePlace& place, const TileEntry* entries,
                 int64_t first, int count, ForwardBatch& batch, float* features) {
+    const int64_t listed = frame.pairs - (entries - frame.entries.data());  // this tile's and the next tiles'
     const float x0 = static_cast<float>(place.x), y0 = static_cast<float>(place.y);
     const int64_t first_splat = place.camera * frame.gaussians;
     for (int i = 0; i < count; ++i) {
+        if (i + kAhead < listed) prefetch_splat(frame, source, entries[i + kAhead].splat, first_splat);
         const Splat& s = frame.splats[entries[i].splat];
         batch.splats[i] = relative_to_tile(s, x0, y0, first + i);
-        load_features(source, s, entries[i].splat - first_splat, features + i * source.stride);
+        load_features<N>(source, s, entries[i].splat - first_splat, features + i * source.stride);
     }
     for (int group = 0; group < kBatch / 16; ++group) {
         uint64_t w[4] = {};
@@ -67,58 +69,62 @@ void save_touched(const ForwardBatch& batch, int count, TileEntry* entries) {
     }
 }
 
-// A block between two splats. A pixel that has ended, or lies outside the image, keeps its transmittance in `final` and
-// goes on with none: that needs no branch, which would be mispredicted for every pixel that ends.
-struct BlockState {
-    vf transmittance, final, stop;
-    vm open;
+// The blocks of a tile between two batches.
+struct BlockStates {
+    vf transmittance[16];  // zero where the pixel has ended, or lies outside the image: then it receives nothing
+    vf left[16];           // what the splats drawn so far let through
+    vf last[16];           // index of the last splat looked at before the pixel ended
+    vm open[16];
 };
 
-// Walks one block through one batch; returns the number of splats looked at.
+// Walks one block through one batch; returns the number of splats looked at. There is no branch on a single pixel: it
+// would be mispredicted for every pixel that ends.
 template <int N>
-KG4D_INLINE int64_t blend_block(ForwardBatch& batch, const float* features, int64_t channels, int b, BlockState& state,
-                                vf* blended) {
+KG4D_INLINE int64_t blend_block(ForwardBatch& batch, const float* features, int64_t channels, int b,
+                                BlockStates& states, vf* blended) {
     const vf X = load(kPixelX[b % 4]), Y = load(kPixelY[b / 4]);
-    vf T = state.transmittance, final = state.final, stop = state.stop;
-    vm open = state.open;
-    vf local[N > 0 ? N : 1];
-    vf* sum = N > 0 ? local : blended;
-    for (int k = 0; k < N; ++k) sum[k] = blended[k];
+    vf T = states.transmittance[b], left = states.left[b], last = states.last[b];
+    vm open = states.open[b];
+    ChannelSums<N> sums;
+    sums.read(blended, channels);
     int64_t visits = 0;
     for (int w = 0; w < kWords && any(open); ++w) {
-        uint64_t left = batch.reach[b][w];
-        while (left != 0) {
-            const int64_t i = 64 * w + __builtin_ctzll(left);
-            left &= left - 1;
-            const TileSplat& s = batch.splats[i];
+        uint64_t ahead = batch.reach[b][w];
+        while (ahead != 0) {
+            const int64_t i = 64 * w + __builtin_ctzll(ahead);
+            ahead &= ahead - 1;
+            const TileSplat& s = *opaque(&batch.splats[i]);
             const Footprint f = footprint(s, X, Y);
-            const vf alpha = keep(f.power >= splat(kLog2MinAlpha), min_positive(exp2(f.power), splat(kMaxAlpha)));
-            const vf next = fnma(alpha, T, T);
-            const vm goes_on = next > splat(kMinTransmittance), ends = and_not(open, goes_on);
-            const vf weight = keep(goes_on, alpha * T);
-            final = select(ends, T, final);
-            stop = select(ends, splat(s.index), stop);
-            T = keep(goes_on, next);
-            open = open & goes_on;
-            const float* row = features + i * (N > 0 ? N : channels);
-            for (int64_t k = 0; k < (N > 0 ? N : channels); ++k) sum[k] = fma(weight, splat(row[k]), sum[k]);
+            const vf alpha = keep_min_positive(f.power >= splat(kLog2MinAlpha), exp2(f.power), splat(kMaxAlpha));
+            const vf share = alpha * T;
+            T = keep(open, fnma(alpha, T, T));
+            open = T > splat(kMinTransmittance);
+            left = select(open, T, left);
+            last = select(open, splat(s.index), last);
+            const vf weight = keep(open, share);
+            sums.add(weight, opaque(features + i * (N > 0 ? N : channels)));
             if (!any(open)) break;
         }
-        batch.touched[b][w] = batch.reach[b][w] & ~left;
+        batch.touched[b][w] = batch.reach[b][w] & ~ahead;
         visits += __builtin_popcountll(batch.touched[b][w]);
     }
-    for (int k = 0; k < N; ++k) blended[k] = sum[k];
-    state = {T, final, stop, open};
+    sums.write(blended);
+    states.transmittance[b] = T;
+    states.left[b] = left;
+    states.last[b] = last;
+    states.open[b] = open;
     return visits;
 }
 
-void write_block(const ForwardPass& pass, int64_t tile, const BlockPlace& at, int b, int64_t camera,
-                 const BlockState& state, vf* blended) {
+void write_block(const ForwardPass& pass, const TilePlace& place, int64_t tile, int b, const BlockStates& states,
+                 vf* blended) {
     kg4d_frame& frame = pass.frame;
+    const BlockPlace at = block_place(frame, place, b);
+    if (at.rows == 0 || at.columns == 0) return;
     const int64_t channels = frame.channels, first = (tile * 16 + b) * 16;
-    const vf T = select(state.open, state.transmittance, state.final), alpha = splat(1.0f) - T;
+    const vf T = states.left[b], alpha = splat(1.0f) - T;
     store(&frame.transmittance[first], T);
-    store(&frame.stop[first], state.stop);
+    store(&frame.last[first], states.last[b]);
     store_block(pass.out.alpha, at, 1, &alpha);
     if (frame.has_depth) {
         const vf depth = blended[channels] / max(alpha, splat(1e-10f));
@@ -126,10 +132,30 @@ void write_block(const ForwardPass& pass, int64_t tile, const BlockPlace& at, in
         store_block(pass.out.depth, at, 1, &depth);
     }
     if (pass.scene.background != nullptr) {
-        const float* background = pass.scene.background + camera * channels;
+        const float* background = pass.scene.background + place.camera * channels;
         for (int64_t k = 0; k < channels; ++k) blended[k] = fma(T, splat(background[k]), blended[k]);
     }
     store_block(pass.out.image, at, channels, blended);
+}
+
+// Where no splat reaches: the background. (Backward does not look at such tiles.)
+void write_empty_tile(const ForwardPass& pass, const TilePlace& place) {
+    const kg4d_frame& frame = pass.frame;
+    const int64_t channels = frame.channels;
+    const int64_t rows = std::min<int64_t>(kTile, frame.height - place.y);
+    const int64_t columns = std::min<int64_t>(kTile, frame.width - place.x);
+    const float* background = pass.scene.background ? pass.scene.background + place.camera * channels : nullptr;
+    for (int64_t r = 0; r < rows; ++r) {
+        const int64_t first = (place.camera * frame.height + place.y + r) * frame.width + place.x;
+        float* image = pass.out.image + first * channels;
+        if (background == nullptr) {
+            std::memset(image, 0, columns * channels * sizeof *image);
+        } else {
+            for (int64_t c = 0; c < columns; ++c, image += channels) std::memcpy(image, background, channels * sizeof *image);
+        }
+        std::memset(pass.out.alpha + first, 0, columns * sizeof(float));
+        if (frame.has_depth) std::memset(pass.out.depth + first, 0, columns * sizeof(float));
+    }
 }
 
 template <int N>
@@ -137,39 +163,43 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
     kg4d_frame& frame = pass.frame;
     const int64_t channels = N > 0 ? N : frame.blended_channels();
     const TilePlace place = place_of(frame, tile);
+    if (frame.tile_start[tile] == frame.tile_start[tile + 1]) {
+        write_empty_tile(pass, place);
+        return 0;
+    }
     const int64_t camera_features = pass.scene.features_per_camera ? place.camera * frame.gaussians : 0;
     const FeatureSource source = {pass.scene.features + camera_features * frame.channels, frame.channels, channels,
                                   frame.has_depth};
     vf* blended = reinterpret_cast<vf*>(scratch);  // [16 blocks, channels]
     float* features = scratch + 16 * channels * kLanes;
     ForwardBatch batch;
-    BlockState states[16];
+    BlockStates states;
     for (int b = 0; b < 16; ++b) {
         const BlockPlace at = block_place(frame, place, b);
         const vm inside = (splat(static_cast<float>(at.rows)) > load(kPixelY[0])) &
                           (splat(static_cast<float>(at.columns)) > load(kPixelX[0]));
-        const vf one = splat(1.0f);
-        states[b] = {keep(inside, one), one, select(inside, splat(kNeverStopped), splat(-1.0f)), inside};
+        states.transmittance[b] = keep(inside, splat(1.0f));
+        states.left[b] = splat(1.0f);
+        states.last[b] = splat(-1.0f);
+        states.open[b] = inside;
     }
     for (int64_t k = 0; k < 16 * channels; ++k) blended[k] = splat(0.0f);
-    const int64_t end = frame.tile_start[tile + 1];
+    const int64_t start = frame.tile_start[tile], end = frame.tile_start[tile + 1];
     int64_t visits = 0;
     bool open = true;
-    for (int64_t begin = frame.tile_start[tile]; begin < end && open; begin += kBatch) {
+    for (int64_t begin = start; begin < end && open; begin += kBatch) {
         const int count = static_cast<int>(end - begin < kBatch ? end - begin : kBatch);
         TileEntry* entries = &frame.entries[begin];
-        load_batch(frame, source, place, entries, begin - frame.tile_start[tile], count, batch, features);
+        load_batch<N>(frame, source, place, entries, begin - start, count, batch, features);
         open = false;
         for (int b = 0; b < 16; ++b) {
-            visits += blend_block<N>(batch, features, channels, b, states[b], blended + b * channels);
-            open = open || any(states[b].open);
+            if (begin == start) prefetch_to_write(pass.out.image, block_place(frame, place, b), frame.channels);
+            visits += blend_block<N>(batch, features, channels, b, states, blended + b * channels);
+            open = open || any(states.open[b]);
         }
         save_touched(batch, count, entries);
     }
-    for (int b = 0; b < 16; ++b) {
-        const BlockPlace at = block_place(frame, place, b);
-        if (at.rows > 0 && at.columns > 0) write_block(pass, tile, at, b, place.camera, states[b], blended + b * channels);
-    }
+    for (int b = 0; b < 16; ++b) write_block(pass, place, tile, b, states, blended + b * channels);
     return visits;
 }
 
@@ -177,7 +207,7 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
 
 void forward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out) {
     frame.transmittance.reserve(frame.tiles * kTilePixels);
-    frame.stop.reserve(frame.tiles * kTilePixels);
+    frame.last.reserve(frame.tiles * kTilePixels);
     if (frame.has_depth) frame.depth.reserve(frame.tiles * kTilePixels);
     const ForwardPass pass = {frame, scene, out};
     std::atomic<int64_t> visits{0};

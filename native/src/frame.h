@@ -64,7 +64,7 @@ struct kg4d_frame {
 
     // Per pixel in block order: [tiles, 16 blocks, 16 pixels].
     kg4d::Buffer<float> transmittance;
-    kg4d::Buffer<float> stop;   // index in the tile of the splat that would have closed the pixel; -1 outside the image
+    kg4d::Buffer<float> last;   // index in the tile of the last splat looked at before the pixel ended; -1: none
     kg4d::Buffer<float> depth;  // expected depth, only when has_depth
 
     kg4d_statistics statistics = {};

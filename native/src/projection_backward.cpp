@@ -26,11 +26,14 @@ struct Accumulated {  // over the cameras
 void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
                int64_t camera, int64_t first, int count, ScreenSums& sums) {
     const int64_t channels = frame.channels, stride = pair_gradient_stride(frame.blended_channels());
+    const int64_t total_splats = frame.cameras * frame.gaussians;
     std::memset(&sums, 0, sizeof sums);
     float* total = thread_scratch(stride);
     for (int i = 0; i < count; ++i) {
         const int64_t id = camera * frame.gaussians + first + i;
         const uint32_t n = frame.pair_count[id];
+        const float* ahead = pairs + (id + kLanes < total_splats ? frame.first_pair[id + kLanes] : 0) * stride;
+        for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
         float* v_features = out.features + (scene.features_per_camera ? id : first + i) * channels;
         const bool fresh = scene.features_per_camera || camera == 0;
         if (fresh) std::memset(v_features, 0, channels * sizeof(float));

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #define KG4D_INLINE static inline __attribute__((always_inline))
 
@@ -21,6 +22,29 @@
 namespace KG4D_ISA {
 
 constexpr int kLanes = 16;
+
+// f(0) ... f(count - 1), written out by the front end: arrays that are only indexed so can live in registers.
+template <class F, int... k>
+KG4D_INLINE void call_each(std::integer_sequence<int, k...>, const F& f) {
+    (f(k), ...);
+}
+template <int count, class F>
+KG4D_INLINE void unrolled(const F& f) {
+    call_each(std::make_integer_sequence<int, count>(), f);
+}
+#define KG4D_EACH(k) [&](int k) __attribute__((always_inline))
+
+// Asks for memory before it is needed; the address may lie anywhere.
+KG4D_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0); }
+KG4D_INLINE void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1); }
+
+// The same pointer, of which the compiler now knows nothing: it then addresses what lies behind it by constant offsets
+// (an index register would split each fused load-and-multiply in two) and does not keep invariant values on the stack.
+template <class T>
+KG4D_INLINE const T* opaque(const T* p) {
+    asm volatile("" : "+r"(p));
+    return p;
+}
 
 KG4D_INLINE vf clamp(vf x, vf low, vf high) { return min(max(x, low), high); }
 
@@ -68,9 +92,10 @@ KG4D_INLINE void scatter(vf v, float* p, int64_t stride, int count) {
 template <int count>
 KG4D_INLINE vf sum_each(vf* v) {
     constexpr int level1 = (count + 1) / 2, level2 = (level1 + 1) / 2, level3 = (level2 + 1) / 2;
-    for (int i = 0; i < level1; ++i) v[i] = fold_pair<1>(v[2 * i], 2 * i + 1 < count ? v[2 * i + 1] : v[2 * i]);
-    for (int i = 0; i < level2; ++i) v[i] = fold_pair<2>(v[2 * i], 2 * i + 1 < level1 ? v[2 * i + 1] : v[2 * i]);
-    for (int i = 0; i < level3; ++i) v[i] = fold_pair<4>(v[2 * i], 2 * i + 1 < level2 ? v[2 * i + 1] : v[2 * i]);
+    const auto partner = [](int i, int size) __attribute__((always_inline)) { return i + 1 < size ? i + 1 : i; };
+    unrolled<level1>(KG4D_EACH(i) { v[i] = fold_pair<1>(v[2 * i], v[partner(2 * i, count)]); });
+    unrolled<level2>(KG4D_EACH(i) { v[i] = fold_pair<2>(v[2 * i], v[partner(2 * i, level1)]); });
+    unrolled<level3>(KG4D_EACH(i) { v[i] = fold_pair<4>(v[2 * i], v[partner(2 * i, level2)]); });
     return fold_pair<8>(v[0], level3 > 1 ? v[1] : v[0]);
 }
 

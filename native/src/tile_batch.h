@@ -9,7 +9,7 @@ namespace KG4D_ISA {
 
 using namespace kg4d;
 
-constexpr int kBatch = 256;          // so many splats with their features stay in the first-level cache
+constexpr int kBatch = 128;          // so many splats with their features stay in the first-level cache
 constexpr int kWords = kBatch / 64;
 
 // At pixel centre (X, Y), measured from the tile's corner: u = a X + b Y + p, v = c Y + q, alpha = 2^(l - u^2 - v^2).
@@ -33,12 +33,27 @@ KG4D_INLINE TileSplat relative_to_tile(const Splat& s, float x0, float y0, int64
     return {s.a, s.b, -(s.a * x + s.b * y), s.c, -s.c * y, s.log2_opacity, static_cast<float>(index), 0.0f};
 }
 
+template <int N>
 KG4D_INLINE void load_features(const FeatureSource& source, const Splat& s, int64_t gaussian, float* row) {
     const float* from = source.features + gaussian * source.channels;
+    if (N > 0 && source.channels == N) {  // a copy of known length is a few whole vectors
+        std::memcpy(row, from, N * sizeof *row);
+        return;
+    }
     int64_t k = 0;
     for (; k < source.channels; ++k) row[k] = from[k];
     if (source.with_depth) row[k++] = s.depth;
     for (; k < source.stride; ++k) row[k] = 0.0f;
+}
+
+// Lists name splats in no order of memory: what the entry kAhead places on will need is asked for early.
+constexpr int64_t kAhead = 12;
+KG4D_INLINE void prefetch_splat(const kg4d_frame& frame, const FeatureSource& source, int64_t splat,
+                                int64_t first_splat) {
+    const float* row = source.features + (splat - first_splat) * source.channels;
+    prefetch(&frame.splats[splat]);
+    for (int64_t k = 0; k < source.channels; k += 16) prefetch(row + k);
+    prefetch(row + source.channels - 1);
 }
 
 // The camera of a tile and its first pixel.

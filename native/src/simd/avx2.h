@@ -45,9 +45,6 @@ KG4D_INLINE vf minus_rounded(vf a) {  // a minus the nearest integer
 KG4D_INLINE __m256 min_positive_8(__m256 a, __m256 b) {
     return _mm256_castsi256_ps(_mm256_min_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
 }
-KG4D_INLINE vf min_positive(vf a, vf b) {  // of numbers >= 0, which compare like integers, and faster so
-    return {min_positive_8(a.lo, b.lo), min_positive_8(a.hi, b.hi)};
-}
 KG4D_INLINE __m256 add_to_exponent_8(__m256 a, __m256 shifted) {
     return _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23)));
@@ -75,6 +72,9 @@ KG4D_INLINE vf select(vm m, vf a, vf b) {
     return {_mm256_blendv_ps(b.lo, a.lo, m.lo), _mm256_blendv_ps(b.hi, a.hi, m.hi)};
 }
 KG4D_INLINE vf keep(vm m, vf a) { return {_mm256_and_ps(m.lo, a.lo), _mm256_and_ps(m.hi, a.hi)}; }
+KG4D_INLINE vf keep_min_positive(vm m, vf a, vf b) {  // of numbers >= 0, which compare like integers, and faster so
+    return keep(m, {min_positive_8(a.lo, b.lo), min_positive_8(a.hi, b.hi)});
+}
 
 template <int h>
 KG4D_INLINE __m256 fold_pair_8(__m256 x, __m256 y) {

@@ -34,9 +34,6 @@ KG4D_INLINE vf reciprocal(vf a) {  // one Newton step on a 14-bit estimate
 }
 
 KG4D_INLINE vf minus_rounded(vf a) { return {_mm512_reduce_ps(a.v, 0x08)}; }  // a minus the nearest integer
-KG4D_INLINE vf min_positive(vf a, vf b) {  // of numbers >= 0, which compare like integers, and faster so
-    return {_mm512_castsi512_ps(_mm512_min_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v)))};
-}
 KG4D_INLINE vf add_to_exponent(vf a, vf shifted) {
     return {_mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23)))};
@@ -47,10 +44,13 @@ KG4D_INLINE vm operator>=(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 KG4D_INLINE vm operator>(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 KG4D_INLINE vm operator&(vm a, vm b) { return {_kand_mask16(a.m, b.m)}; }
 KG4D_INLINE vm and_not(vm a, vm b) { return {_kandn_mask16(b.m, a.m)}; }
-KG4D_INLINE bool any(vm a) { return !_kortestz_mask16_u8(a.m, a.m); }
+KG4D_INLINE bool any(vm a) { return a.m != 0; }
 KG4D_INLINE uint32_t bits(vm a) { return a.m; }
 KG4D_INLINE vf select(vm m, vf a, vf b) { return {_mm512_mask_mov_ps(b.v, m.m, a.v)}; }
 KG4D_INLINE vf keep(vm m, vf a) { return {_mm512_maskz_mov_ps(m.m, a.v)}; }
+KG4D_INLINE vf keep_min_positive(vm m, vf a, vf b) {  // of numbers >= 0, which compare like integers, and faster so
+    return {_mm512_castsi512_ps(_mm512_maskz_min_epi32(m.m, _mm512_castps_si512(a.v), _mm512_castps_si512(b.v)))};
+}
 
 // Lanes whose bit h is clear get x[l] + x[l + h]; the others get y[l - h] + y[l].
 template <int h>

@@ -74,7 +74,6 @@ KG4D_INLINE vf minus_rounded(vf a) {  // a minus the nearest integer, for |a| < 
     const vf magic = splat(12582912.0f);  // 1.5 * 2^23
     return a - ((a + magic) - magic);
 }
-KG4D_INLINE vf min_positive(vf a, vf b) { return min(a, b); }  // of numbers >= 0
 KG4D_INLINE vf add_to_exponent(vf a, vf shifted) {  // unsigned: the shift may push bits out
     typedef uint32_t u4 __attribute__((vector_size(16)));
     return each([&](int i) { return (f4)((u4)a.q[i] + ((u4)shifted.q[i] << 23)); });
@@ -110,6 +109,7 @@ KG4D_INLINE vf select(vm m, vf a, vf b) {
 KG4D_INLINE vf keep(vm m, vf a) {
     return each([&](int i) { return (f4)((i4)a.q[i] & m.q[i]); });
 }
+KG4D_INLINE vf keep_min_positive(vm m, vf a, vf b) { return keep(m, min(a, b)); }  // of numbers >= 0
 
 // Lanes whose bit h is clear get x[l] + x[l + h]; the others get y[l - h] + y[l].
 template <int h>
