@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 _FOLDER = Path(__file__).parent / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -71,6 +71,16 @@ class Statistics(ctypes.Structure):
     ]
 
 
+class Chosen(ctypes.Structure):
+    """`kg4d_chosen`: Gaussians named one by one."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count_frames", "gaussians", "rows", "columns", "width", "height")),
+        *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "viewmats", "Ks", "ids", "frames")),
+        ("eps2d", ctypes.c_float),
+    ]
+
+
 class _ImagePair(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "pixel_stride")),
@@ -110,6 +120,8 @@ def _load() -> ctypes.CDLL | str:
     library.kg4d_frame_statistics.argtypes = [pointer, pointer]
     library.kg4d_forward.argtypes = library.kg4d_backward.argtypes = [pointer, pointer, pointer]
     library.kg4d_contributors.argtypes = [pointer, number, pointer, pointer, number, integer, pointer, pointer]
+    library.kg4d_project_chosen.argtypes = [pointer] * 3
+    library.kg4d_project_chosen_backward.argtypes = [pointer] * 6
     library.kg4d_l1_ssim.argtypes = [pointer] * 4
     library.kg4d_l1_ssim_backward.argtypes = [pointer, pointer, ctypes.c_float, ctypes.c_float, pointer]
     return library

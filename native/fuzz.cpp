@@ -85,7 +85,7 @@ void render_once() {
     const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr, chance(0.5) ? v_alpha.data() : nullptr,
                                       chance(0.5) ? v_alpha.data() : nullptr, chance(0.3) ? v_means2d.data() : nullptr,
                                       g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(),
-                                      g_features.data(), chance(0.5) ? g_viewmats.data() : nullptr, g_means2d.data(),
+                                      chance(0.7) ? g_features.data() : nullptr, chance(0.5) ? g_viewmats.data() : nullptr, g_means2d.data(),
                                       chance(0.5) ? absgrad.data() : nullptr};
     const int back = kg4d_backward(frame.get(), &in, &gradients);
     expect(status == KG4D_OK ? back == KG4D_OK : back != KG4D_OK, "backward does not follow forward");
@@ -107,6 +107,24 @@ void compare_once() {
     double l1, ssim;
     expect(kg4d_l1_ssim(&pair, &l1, &ssim, chance(0.8) ? gradient.data() : nullptr) == KG4D_OK, "l1_ssim refuses");
     expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK, "its backward refuses");
+}
+
+void project_chosen_once() {
+    Scene s;
+    const kg4d_scene& in = s.scene;
+    const int64_t rows = whole(0, 6), columns = whole(0, 40);
+    std::vector<int64_t> ids(rows * columns), frames(rows, 0);
+    for (int64_t& id : ids) id = chance(0.01) ? whole(INT64_MIN, INT64_MAX) : whole(-1, in.gaussians - 1);
+    if (chance(0.1) && rows > 0) frames[0] = whole(-1, 1);
+    const kg4d_chosen chosen = {1, in.gaussians, rows, columns, in.width, in.height, in.means, in.quats, in.scales,
+                                in.viewmats, in.Ks, ids.data(), frames.data(), in.eps2d};
+    std::vector<float> means2d(2 * rows * columns), covs(4 * rows * columns);
+    const int status = kg4d_project_chosen(&chosen, means2d.data(), covs.data());
+    std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size());
+    const int back = kg4d_project_chosen_backward(&chosen, chance(0.8) ? means2d.data() : nullptr,
+                                                  chance(0.8) ? covs.data() : nullptr, v_means.data(), v_quats.data(),
+                                                  v_scales.data());
+    expect(status == back, "project_chosen_backward does not follow project_chosen");
 }
 
 // Sizes and pointers that make no sense must be refused before anything is read.
@@ -143,7 +161,7 @@ int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 200;
     for (const char* isa : {"generic", "avx2", "avx512"}) {
         if (kg4d_use_isa(isa) != KG4D_OK) continue;
-        for (int i = 0; i < rounds; ++i) render_once(), compare_once(), hostile_once();
+        for (int i = 0; i < rounds; ++i) render_once(), project_chosen_once(), compare_once(), hostile_once();
         std::printf("%s: %d rounds\n", isa, rounds);
     }
 }

@@ -85,7 +85,8 @@ def _marginals(
     scaled = logits / temperature
     match reading:
         case KeypointReading.JOINT:
-            return scaled.logsumexp(-2).softmax(-1), scaled.logsumexp(-1).softmax(-1)
+            density = _floored(scaled).flatten(-2).softmax(-1).reshape(logits.shape)
+            return density.sum(-2), density.sum(-1)
         case KeypointReading.SEPARABLE:
             return scaled.sum(-2).softmax(-1), scaled.sum(-1).softmax(-1)
         case KeypointReading.MAX:
@@ -99,6 +100,15 @@ def _marginals(
             return _normalised(density.sum(-2)), _normalised(density.sum(-1))
         case _:
             assert_never(reading)
+
+
+def _floored(logits: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
+    """Raise what lies a factor of e^60 below the peak to that.
+
+    It has no mass, but its exponential would be a denormal number, with which processors calculate many times more
+    slowly.
+    """
+    return logits.maximum(logits.detach().amax((-2, -1), keepdim=True) - 60)
 
 
 def _normalised(mass: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

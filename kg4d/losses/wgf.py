@@ -10,7 +10,8 @@ Variant D pairs each Gaussian with its own image under the flow and its Jacobian
 Gaussians: it also sees rotation and scale, and needs a dense flow.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from kg4d.deform.base import DeformedGeometry
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D, project_gaussians
+from kg4d.geometry.projection import Gaussians2D
 from kg4d.geometry.sampling import sample_image
-from kg4d.ot.flow_targets import advect
+from kg4d.ot.flow_targets import Advected, FlowField, advect
 from kg4d.ot.gaussian_w2 import gaussian_w2, gaussian_w2_isotropic
 from kg4d.ot.mixture import ContributorWeights, mixture_weights
 from kg4d.ot.offset import wasserstein_offset_closed
-from kg4d.render.base import Renderer, RenderOutput
+from kg4d.render.base import Contributors, Renderer, RenderOutput
+from kg4d.render.chosen import project_chosen
 
 
 class WgfVariant(StrEnum):
@@ -70,21 +72,6 @@ class WgfConfig:
 
 
 @dataclass(frozen=True)
-class DenseFlow:
-    """Optical flow from the earlier frame of a pair to the later one.
-
-    Attributes:
-        flow: Displacement (dx, dy), px.
-        weights: Confidence in [0, 1]; 0 where the flow is not known.
-        jacobian: `kg4d.ot.flow_targets.flow_jacobian` of the two.
-    """
-
-    flow: Float[Tensor, "H W 2"]
-    weights: Float[Tensor, "H W"]
-    jacobian: Float[Tensor, "H W 2 2"]
-
-
-@dataclass(frozen=True)
 class PairedMixtures:
     """The same Gaussians, seen around P pixels at two times.
 
@@ -100,29 +87,14 @@ class PairedMixtures:
     earlier: Gaussians2D
     later: Gaussians2D
 
-    def head(self, count: int) -> "PairedMixtures":
-        """The first `count` pixels."""
-        return replace(
-            self,
-            weights=self.weights[:count],
-            covered=self.covered[:count],
-            earlier=Gaussians2D(self.earlier.means[:count], self.earlier.covs[:count]),
-            later=Gaussians2D(self.later.means[:count], self.later.covs[:count]),
+    def rows(self, chosen: slice | Int[Tensor, " R"]) -> "PairedMixtures":
+        """Some of the pixels."""
+        return PairedMixtures(
+            self.weights[chosen],
+            self.covered[chosen],
+            Gaussians2D(self.earlier.means[chosen], self.earlier.covs[chosen]),
+            Gaussians2D(self.later.means[chosen], self.later.covs[chosen]),
         )
-
-
-def project_tracked(ids: Int[Tensor, "P K"], geometry: DeformedGeometry, index: int, cameras: Cameras) -> Gaussians2D:
-    """Project the chosen Gaussians at the `index`-th time into its camera; padding (-1) gives some valid Gaussian."""
-    chosen = ids.clamp_min(0)
-    return project_gaussians(
-        geometry.means[index][chosen],
-        geometry.quats[index][chosen],
-        geometry.scales[index][chosen],
-        cameras.viewmats[index],
-        cameras.Ks[index],
-        cameras.width,
-        cameras.height,
-    )
 
 
 def offset_loss(
@@ -136,102 +108,135 @@ def offset_loss(
 
 
 def paired_loss(
-    mixtures: PairedMixtures, dense: DenseFlow, extent_px: float, isotropic: bool = False
+    mixtures: PairedMixtures, targets: Advected, extent_px: float, isotropic: bool = False
 ) -> Float[Tensor, ""]:
-    """Variant D: mean squared W2 distance of each tracked Gaussian at t' to its image under the flow.
+    """Variant D: mean squared W2 distance of each tracked Gaussian at t' to its image under the flow, `targets`.
 
     Gaussians whose centre has no valid flow do not count.
     """
-    target, valid = advect(mixtures.earlier, dense.flow, dense.jacobian, dense.weights)
-    weights = mixtures.weights * mixtures.covered[:, None] * valid
+    weights = mixtures.weights * mixtures.covered[:, None] * targets.weights
     distance = gaussian_w2_isotropic if isotropic else gaussian_w2
-    squared = distance(mixtures.later.means, mixtures.later.covs, target.means, target.covs) / extent_px**2
+    squared = distance(*mixtures.later, *targets.targets) / extent_px**2
     return (weights * squared).sum() / weights.sum().clamp_min(1.0)
 
 
-def random_flow_pixels(
-    flow_weights: Float[Tensor, "H W"], count: int, generator: torch.Generator
-) -> Float[Tensor, "P 2"]:
+def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "P 2"]:
     """Centres of `count` pixels drawn among those with a known flow; none where there is none."""
-    rows, columns = torch.nonzero(flow_weights > 0, as_tuple=True)
-    if len(rows) == 0 or count == 0:
-        return flow_weights.new_zeros(0, 2)
-    drawn = torch.randint(len(rows), (count,), generator=generator).to(rows.device)
-    return torch.stack([columns[drawn], rows[drawn]], dim=-1) + 0.5
+    if len(field.known) == 0 or count == 0:
+        return field.known.new_zeros(0, 2)
+    return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
 
 
 def keypoint_motion(
-    source: FlowSource, pixels: Float[Tensor, "2 J 2"], weights: Float[Tensor, "2 J"], dense: DenseFlow | None
+    source: FlowSource,
+    pixels: Float[Tensor, "2 J 2"],
+    weights: Float[Tensor, "2 J"],
+    field: FlowField | None,
 ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
     """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1].
 
     Without a dense flow it is the difference of the keypoint's positions.
     """
     safe = torch.where(weights[..., None] > 0, pixels, torch.zeros_like(pixels))
-    if source is FlowSource.KEYPOINTS or dense is None:
+    if source is FlowSource.KEYPOINTS or field is None:
         return safe[1] - safe[0], weights[0] * weights[1]
-    confidence = sample_image(dense.weights[..., None], safe[0])[..., 0]
+    read = sample_image(field.values, safe[0])
     # a keypoint near the silhouette mixes flow and background: only pixels whose four neighbours are all known count
-    return sample_image(dense.flow, safe[0]), weights[0] * weights[1] * (confidence > 0.99)
+    return read[:, :2], weights[0] * weights[1] * (read[:, 6] > 0.99)
 
 
-def pair_mixtures(
-    ids: Int[Tensor, "P K"],
-    blending: Float[Tensor, "P K"],
+def track_mixtures(
+    contributors: Contributors,
     opacities: Float[Tensor, " N"],
     geometry: DeformedGeometry,
-    pair: tuple[int, int],
+    pairs: Int[Tensor, "P 2"],
     cameras: Cameras,
     kind: ContributorWeights,
 ) -> PairedMixtures:
-    """Build the two mixtures of tracked Gaussians around P pixels from the contributors found at the earlier frame."""
-    mixture = mixture_weights(blending, ids, opacities, kind)
+    """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
+
+    Args:
+        contributors: Of each pixel.
+        opacities: Of all Gaussians.
+        geometry: At the times of the batch.
+        pairs: For each pixel, positions of its earlier and its later frame in the batch.
+        cameras: Of the batch.
+        kind: Weights inside a mixture.
+    """
+    mixture = mixture_weights(contributors.weights, contributors.ids, opacities, kind)
+    both = project_chosen(
+        geometry.means,
+        geometry.quats,
+        geometry.scales,
+        cameras,
+        contributors.ids.repeat(2, 1),
+        pairs.T.flatten(),
+    )
+    count = len(pairs)
     return PairedMixtures(
         weights=mixture.weights,
-        covered=mixture.covered.to(blending.dtype),
-        earlier=project_tracked(ids, geometry, pair[0], cameras),
-        later=project_tracked(ids, geometry, pair[1], cameras),
+        covered=mixture.covered.to(mixture.weights.dtype),
+        earlier=Gaussians2D(both.means[:count], both.covs[:count]),
+        later=Gaussians2D(both.means[count:], both.covs[count:]),
     )
 
 
 def wgf_losses(
     config: WgfConfig,
     renderer: Renderer,
-    output: RenderOutput,
+    outputs: Sequence[RenderOutput],
     opacities: Float[Tensor, " N"],
     geometry: DeformedGeometry,
-    pair: tuple[int, int],
+    pairs: Int[Tensor, "Q 2"],
     cameras: Cameras,
-    pixels: Float[Tensor, "2 J 2"],
-    weights: Float[Tensor, "2 J"],
-    dense: DenseFlow | None,
+    keypoints: Float[Tensor, "B J 2"],
+    weights: Float[Tensor, "B J"],
+    fields: Sequence[FlowField | None],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
-    """The loss of one pair of frames: the offset part (variant A), and the paired part (D) where there is one.
+    """The loss of the Q >= 1 pairs of a batch: the offset part (variant A), and the paired part (D) where there is one.
 
     Args:
         config: Variant and its options.
         renderer: Looks up contributors.
-        output: Its render of the earlier frame alone.
+        outputs: Its render of each frame alone.
         opacities: Of all Gaussians.
         geometry: At the times of the batch.
-        pair: Positions of the earlier and the later frame in the batch.
+        pairs: Positions of the earlier and the later frame of each pair in the batch.
         cameras: Of the batch.
-        pixels: Keypoints in the two frames.
+        keypoints: In all frames of the batch, px.
         weights: Their confidences.
-        dense: Flow between the two frames, where known.
+        fields: The dense flow between the frames of each pair, where known.
         generator: Draws the random pixels.
     """
-    motion, confidence = keypoint_motion(config.flow, pixels, weights, dense)
-    points = torch.where(weights[0][:, None] > 0, pixels[0], torch.zeros_like(pixels[0]))
-    target = dense if config.variant is WgfVariant.A_D else None
-    if target is not None:
-        points = torch.cat([points, random_flow_pixels(target.weights, config.random_pixels, generator)])
-    first = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    ids, blending = renderer.contributors(output, first, points, config.contributors)
-    mixtures = pair_mixtures(ids, blending, opacities, geometry, pair, cameras, config.mixture)
+    frames = pairs.tolist()
+    motions = [
+        keypoint_motion(config.flow, keypoints[pair], weights[pair], field)
+        for pair, field in zip(pairs, fields, strict=True)
+    ]
+    # rows: the keypoints of every pair, then the random pixels of every pair
+    points = [torch.where(weights[e][:, None] > 0, keypoints[e], torch.zeros_like(keypoints[e])) for e, _ in frames]
+    owners = list(range(len(frames)))
+    known = {q: field for q, field in enumerate(fields) if field is not None}
+    if config.variant is WgfVariant.A_D:
+        points += [random_flow_pixels(field, config.random_pixels, generator) for field in known.values()]
+        owners += known
+    found = [
+        renderer.contributors(outputs[frames[q][0]], pairs.new_zeros(len(chosen)), chosen, config.contributors)
+        for q, chosen in zip(owners, points, strict=True)
+    ]
+    contributors = Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+    owner = torch.cat([pairs.new_full((len(chosen),), q) for q, chosen in zip(owners, points, strict=True)])
+    mixtures = track_mixtures(contributors, opacities, geometry, pairs[owner], cameras, config.mixture)
     extent_px = float(max(cameras.width, cameras.height))
-    offset = offset_loss(mixtures.head(len(confidence)), motion, confidence, extent_px)
-    if target is None:
+    flow, confidence = (torch.cat(parts) for parts in zip(*motions, strict=True))
+    offset = offset_loss(mixtures.rows(slice(len(flow))), flow, confidence, extent_px)
+    if config.variant is not WgfVariant.A_D or not known:
         return offset, None
-    return offset, paired_loss(mixtures, target, extent_px, config.isotropic)
+    parts = {q: torch.nonzero(owner == q)[:, 0] for q in known}
+    targets = [advect(mixtures.rows(parts[q]).earlier, field) for q, field in known.items()]
+    joined = Advected(
+        Gaussians2D(torch.cat([t.targets.means for t in targets]), torch.cat([t.targets.covs for t in targets])),
+        torch.cat([t.weights for t in targets]),
+    )
+    return offset, paired_loss(mixtures.rows(torch.cat(list(parts.values()))), joined, extent_px, config.isotropic)

@@ -36,36 +36,58 @@ def flow_jacobian(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -
     invalid = pad((weights <= 0).to(flow.dtype)[None], (2, 2, 2, 2), value=1.0)
     trusted = 1 - max_pool2d(invalid, 5, stride=1)[0]
     jacobian = torch.stack([along_x, along_y], dim=-1).permute(1, 2, 0, 3)
-    return (jacobian.clamp(-0.5, 0.5) * trusted[..., None, None]).contiguous()  # it is sampled many times
+    return jacobian.clamp(-0.5, 0.5) * trusted[..., None, None]
+
+
+class FlowField(NamedTuple):
+    """A dense flow as the losses read it: everything at a point with one look-up."""
+
+    values: Float[Tensor, "H W 8"]  # flow (dx, dy) px, its `flow_jacobian` row by row, confidence, known (1 or 0)
+    known: Float[Tensor, "P 2"]  # centres (x, y) of the pixels whose flow is known, px
 
 
 @torch.no_grad()
-def advect(
-    gaussians: Gaussians2D,
-    flow: Float[Tensor, "H W 2"],
-    jacobian: Float[Tensor, "H W 2 2"],
-    weights: Float[Tensor, "H W"],
-) -> Advected:
+def flow_field(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -> FlowField:
+    """Prepare a flow.
+
+    Args:
+        flow: Displacement, px.
+        weights: Confidence in [0, 1]; 0 where the flow is not known.
+    """
+    known = weights > 0
+    values = [flow, flow_jacobian(flow, weights).flatten(-2), torch.stack([weights, known.to(weights)], dim=-1)]
+    return FlowField(torch.cat(values, dim=-1), known.nonzero().flip(-1) + 0.5)
+
+
+@torch.no_grad()
+def advect(gaussians: Gaussians2D, field: FlowField) -> Advected:
     """Carry 2D Gaussians along a flow: mu* = mu + F(mu), Sigma* = (I + dF) Sigma (I + dF)ᵀ.
 
     Args:
         gaussians: At the frame where the flow starts.
-        flow: Displacement (dx, dy), px.
-        jacobian: Its `flow_jacobian`.
-        weights: Confidence in [0, 1]; 0 where the flow is not known.
+        field: The flow, from `flow_field`.
 
     Returns:
         The targets, and for each the flow's confidence at its centre: 0 outside the image and where any of the four
         pixels that enter is not valid.
     """
-    height, width = weights.shape
-    step, gradient = sample_image(flow, gaussians.means), sample_image(jacobian.flatten(-2), gaussians.means)
-    trust = torch.stack([weights, (weights > 0).to(weights)], dim=-1)
-    confidence, known = sample_image(trust, gaussians.means).tensor_split(2, dim=-1)
+    height, width = field.values.shape[:2]
+    step, gradient, confidence, known = sample_image(field.values, gaussians.means).tensor_split([2, 6, 7], dim=-1)
     inside = ((gaussians.means >= 0) & (gaussians.means <= gaussians.means.new_tensor([width, height]))).all(-1)
-    deformation = gradient.reshape(*gradient.shape[:-1], 2, 2) + torch.eye(2, dtype=flow.dtype, device=flow.device)
-    targets = Gaussians2D(gaussians.means + step, deformation @ gaussians.covs @ deformation.mT)
+    targets = Gaussians2D(gaussians.means + step, _carried(gradient, gaussians.covs))
     return Advected(targets, torch.where(inside & (known[..., 0] > 0.999), confidence[..., 0], 0.0))
+
+
+def _carried(gradient: Float[Tensor, "*batch 4"], covs: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch 2 2"]:
+    """A S Aᵀ with A = I + dF, entry by entry: batched products of 2x2 matrices take ten times as long."""
+    a, b, c, d = gradient.unbind(-1)
+    a, d = a + 1, d + 1
+    xx, xy, yy = covs[..., 0, 0], covs[..., 0, 1], covs[..., 1, 1]
+    left_x, left_y = a * xx + b * xy, a * xy + b * yy
+    right_x, right_y = c * xx + d * xy, c * xy + d * yy
+    cross = left_x * c + left_y * d
+    entries = [left_x * a + left_y * b, cross, cross, right_x * c + right_y * d]
+    return torch.stack(entries, dim=-1).reshape(covs.shape)
 
 
 def true_factor_map(

@@ -132,7 +132,8 @@ class _Rasterize(torch.autograd.Function):
         call: _Call = ctx.call
         *inputs, alpha = ctx.saved_tensors
         given = tuple(None if v is None else v.contiguous() for v in received[:4])
-        wanted = tuple(torch.empty_like(t) for t in inputs[:5])
+        wanted: list[Tensor | None] = [torch.empty_like(t) for t in inputs[:4]]
+        wanted.append(torch.empty_like(inputs[4]) if ctx.needs_input_grad[4] else None)
         v_viewmats = torch.empty_like(inputs[5]) if ctx.needs_input_grad[5] else None
         v_means2d = inputs[0].new_empty(len(inputs[5]), len(inputs[0]), 2)
         absolute = torch.empty_like(v_means2d) if call.absgrad else None

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 1
+#define KG4D_ABI_VERSION 2
 #define KG4D_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -50,7 +50,8 @@ typedef struct {
     // Gradients of the loss with respect to the outputs; null means zero.
     const float *image, *alpha, *depth, *means2d;
     // Gradients with respect to the inputs, all overwritten.
-    float *means, *quats, *scales, *opacities, *features;
+    float *means, *quats, *scales, *opacities;
+    float* features;       // or null: not wanted, which saves most of the work when there are many channels
     float* viewmats;       // [cameras, 4, 4] or null
     float* means2d_total;  // [cameras, gaussians, 2] the gradient of means2d through the images and `means2d` above
     float* absgrad;        // [cameras, gaussians, 2] or null: sum over pixels of absolute gradients of means2d
@@ -79,6 +80,26 @@ KG4D_EXPORT int kg4d_backward(kg4d_frame* frame, const kg4d_scene* scene, const 
 // pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
 KG4D_EXPORT int kg4d_contributors(const kg4d_frame* frame, int64_t n, const int32_t* cameras, const int32_t* pixels,
                                   int64_t k, int32_t threads, int64_t* ids, float* weights);
+
+// Gaussians named one by one: row r names `columns` of the Gaussians of frame frames[r], seen by that frame's camera.
+typedef struct {
+    int64_t count_frames, gaussians, rows, columns, width, height;
+    const float* means;     // [count_frames, gaussians, 3] world units
+    const float* quats;     // [count_frames, gaussians, 4] w x y z, any length > 0
+    const float* scales;    // [count_frames, gaussians, 3] world units
+    const float* viewmats;  // [count_frames, 4, 4]
+    const float* Ks;        // [count_frames, 3, 3] px
+    const int64_t* ids;     // [rows, columns]; negative is padding, for which any Gaussian may stand
+    const int64_t* frames;  // [rows]
+    float eps2d;
+} kg4d_chosen;
+
+// Their centres, px, and 2D covariances, px^2, [rows, columns, 2, 2]. Depths below 0.01 are taken as 0.01.
+KG4D_EXPORT int kg4d_project_chosen(const kg4d_chosen* chosen, float* means2d, float* covs);
+// Adds the gradients that flow back from both (or null) to v_means, v_quats and v_scales, which have the shapes of the
+// inputs. Nothing flows to Gaussians nearer than 0.01.
+KG4D_EXPORT int kg4d_project_chosen_backward(const kg4d_chosen* chosen, const float* v_means2d, const float* v_covs,
+                                             float* v_means, float* v_quats, float* v_scales);
 
 // Images of the fused loss: [images, height, width, channels] with channels last. The floats of neighbouring pixels of
 // `prediction` may lie further apart (pixel_stride >= channels), its rows are width * pixel_stride floats.

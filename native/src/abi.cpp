@@ -130,7 +130,7 @@ int forward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out) 
 
 int backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& gradients) {
     static thread_local kg4d::Buffer<float> pair_gradients;
-    const int64_t stride = kg4d::pair_gradient_stride(frame.blended_channels());
+    const int64_t stride = kg4d::pair_gradient_stride(kg4d::kept_channels(frame, gradients));
     pair_gradients.reserve(frame.pairs * stride);
     Stopwatch watch;
     kernels().backward(frame, scene, gradients, pair_gradients.data());
@@ -138,6 +138,23 @@ int backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& g
     kernels().project_backward(frame, scene, gradients, pair_gradients.data());
     frame.statistics.projection_backward = watch.lap();
     return KG4D_OK;
+}
+
+bool valid(const kg4d_chosen& c) {
+    constexpr int64_t most = int64_t{1} << 31;
+    if (!in_range(c.count_frames, 1, 1 << 20) || !in_range(c.gaussians, 1, most) || !in_range(c.rows, 0, most) ||
+        !in_range(c.columns, 0, 1 << 20) || !in_range(c.width, 1, 1 << 16) || !in_range(c.height, 1, 1 << 16)) {
+        return false;
+    }
+    if (!(c.means && c.quats && c.scales && c.viewmats && c.Ks && c.eps2d >= 0)) return false;
+    if (c.rows * c.columns > 0 && !(c.ids && c.frames)) return false;
+    for (int64_t r = 0; r < c.rows; ++r) {
+        if (!in_range(c.frames[r], 0, c.count_frames - 1)) return false;
+        for (int64_t k = 0; k < c.columns; ++k) {
+            if (c.ids[r * c.columns + k] >= c.gaussians) return false;
+        }
+    }
+    return true;
 }
 
 bool valid(const kg4d_image_pair& p) {
@@ -209,7 +226,7 @@ int kg4d_forward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_images* 
 int kg4d_backward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_gradients* g) {
     if (!frame || !scene || !g || !valid(*scene)) return KG4D_BAD_ARGUMENT;
     if (!matches(*frame, *scene)) return KG4D_BAD_FRAME;
-    if (scene->gaussians > 0 && !(g->means && g->quats && g->scales && g->opacities && g->features && g->means2d_total)) {
+    if (scene->gaussians > 0 && !(g->means && g->quats && g->scales && g->opacities && g->means2d_total)) {
         return KG4D_BAD_ARGUMENT;
     }
     return guarded([&] { return backward(*frame, *scene, *g); });
@@ -222,6 +239,24 @@ int kg4d_contributors(const kg4d_frame* frame, int64_t n, const int32_t* cameras
     if (!frame->complete) return KG4D_BAD_FRAME;
     return guarded([&] {
         kernels().contributors(*frame, n, cameras, pixels, k, threads, ids, weights);
+        return KG4D_OK;
+    });
+}
+
+int kg4d_project_chosen(const kg4d_chosen* chosen, float* means2d, float* covs) {
+    if (!chosen || !valid(*chosen)) return KG4D_BAD_ARGUMENT;
+    if (chosen->rows * chosen->columns > 0 && !(means2d && covs)) return KG4D_BAD_ARGUMENT;
+    return guarded([&] {
+        kernels().project_chosen(*chosen, means2d, covs);
+        return KG4D_OK;
+    });
+}
+
+int kg4d_project_chosen_backward(const kg4d_chosen* chosen, const float* v_means2d, const float* v_covs, float* v_means,
+                                 float* v_quats, float* v_scales) {
+    if (!chosen || !valid(*chosen) || !v_means || !v_quats || !v_scales) return KG4D_BAD_ARGUMENT;
+    return guarded([&] {
+        kernels().project_chosen_backward(*chosen, v_means2d, v_covs, v_means, v_quats, v_scales);
         return KG4D_OK;
     });
 }

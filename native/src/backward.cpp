@@ -58,13 +58,14 @@ void load_gradients(const BackwardPass& pass, const TilePlace& place, int64_t ti
     t.behind[b] = splat(0.0f) - v_alpha;
 }
 
-// The sums of one splat over the pixels of its tile (see kernels.h): kGeometryGradients, then one per channel.
-template <int N>
+// The sums of one splat over the pixels of its tile (see kernels.h): kGeometryGradients, then one per kept channel.
+template <int N, bool keeps_channels>
 struct SplatSums {
-    vf value[kGeometryGradients + N];
+    static constexpr int total = kGeometryGradients + (keeps_channels ? N : 0);
+    vf value[total];
 
     KG4D_ALWAYS_INLINE SplatSums(vf*, int64_t) {
-        unrolled<kGeometryGradients + N>(KG4D_EACH(k) { value[k] = splat(0.0f); });
+        unrolled<total>(KG4D_EACH(k) { value[k] = splat(0.0f); });
     }
     // Adds weight v to the channels; returns <row, v>, summed in two chains.
     KG4D_ALWAYS_INLINE vf add_channels(vf weight, const vf* v, const float* row) {
@@ -72,31 +73,35 @@ struct SplatSums {
         unrolled<N>(KG4D_EACH(k) {
             const vf v_k = v[k];
             part[k % 2] = fma(v_k, splat(row[k]), part[k % 2]);
-            value[kGeometryGradients + k] = fma(weight, v_k, value[kGeometryGradients + k]);
+            if constexpr (keeps_channels) {
+                value[kGeometryGradients + k] = fma(weight, v_k, value[kGeometryGradients + k]);
+            }
         });
         return part[0] + part[1];
     }
     KG4D_ALWAYS_INLINE void write(float* out) {
-        constexpr int total = kGeometryGradients + N, first = total < 16 ? total : 16;
+        constexpr int first = total < 16 ? total : 16;
         store(out, sum_each<first>(value));
         if constexpr (total > 16) store(out + 16, sum_each<(total < 32 ? total : 32) - 16>(value + 16));
         if constexpr (total > 32) store(out + 32, sum_each<total - 32>(value + 32));
     }
 };
-template <>
-struct SplatSums<0> {
+template <bool keeps_channels>
+struct SplatSums<0, keeps_channels> {
     vf* value;
     int64_t channels, stride;
 
     KG4D_ALWAYS_INLINE SplatSums(vf* memory, int64_t count)
-        : value(memory), channels(count), stride(pair_gradient_stride(count)) {
+        : value(memory), channels(count), stride(pair_gradient_stride(keeps_channels ? count : 0)) {
         for (int64_t k = 0; k < stride; ++k) value[k] = splat(0.0f);
     }
     KG4D_ALWAYS_INLINE vf add_channels(vf weight, const vf* v, const float* row) {
         vf sum = splat(0.0f);
         for (int64_t k = 0; k < channels; ++k) {
             sum = fma(v[k], splat(row[k]), sum);
-            value[kGeometryGradients + k] = fma(weight, v[k], value[kGeometryGradients + k]);
+            if constexpr (keeps_channels) {
+                value[kGeometryGradients + k] = fma(weight, v[k], value[kGeometryGradients + k]);
+            }
         }
         return sum;
     }
@@ -106,9 +111,9 @@ struct SplatSums<0> {
 };
 
 // Adds one block's part to the sums of one splat.
-template <int N, bool absolute>
+template <int N, bool keeps_channels, bool absolute>
 KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t channels, int b, const float* last,
-                                  BackwardTile& t, SplatSums<N>& sums) {
+                                  BackwardTile& t, SplatSums<N, keeps_channels>& sums) {
     const Footprint f = footprint(s, load(kPixelX[b % 4]), load(kPixelY[b / 4]));
     const vm hit = (f.power >= splat(kLog2MinAlpha)) & (load(last + 16 * b) >= splat(s.index));
     const vf raw = exp2(f.power);
@@ -133,10 +138,11 @@ KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t 
     }
 }
 
-template <int N, bool absolute>
+template <int N, bool keeps_channels, bool absolute>
 int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
     const kg4d_frame& frame = pass.frame;
-    const int64_t channels = N > 0 ? N : frame.blended_channels(), stride = pair_gradient_stride(channels);
+    const int64_t channels = N > 0 ? N : frame.blended_channels();
+    const int64_t stride = pair_gradient_stride(keeps_channels ? frame.blended_channels() : 0);
     const int64_t begin = frame.tile_start[tile], end = frame.tile_start[tile + 1];
     if (begin == end) return 0;
     const TilePlace place = place_of(frame, tile);
@@ -171,10 +177,10 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
         const TileSplat s =
             relative_to_tile(splat_i, static_cast<float>(place.x), static_cast<float>(place.y), i - begin);
         load_features<N>(source, splat_i, entry.splat - camera_splats, row);
-        SplatSums<N> sums(memory_sums, channels);
+        SplatSums<N, keeps_channels> sums(memory_sums, channels);
         visits += __builtin_popcount(entry.touched);
         for (unsigned left = entry.touched; left != 0; left &= left - 1) {
-            accumulate_block<N, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last, t, sums);
+            accumulate_block<N, keeps_channels, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last, t, sums);
         }
         sums.write(out);
     }
@@ -185,14 +191,16 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
 
 void backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& gradients, float* pair_gradients) {
     const BackwardPass pass = {frame, scene, gradients, pair_gradients};
+    const bool keeps_channels = kept_channels(frame, gradients) > 0;
     std::atomic<int64_t> visits{0};
     with_channels(frame.blended_channels(), [&](auto constant) {
         constexpr int N = decltype(constant)::value;
         const int64_t channels = N > 0 ? N : frame.blended_channels();
         parallel_for(scene.threads, frame.tiles, [&](int64_t tile) {
             float* scratch = thread_scratch((16 * channels + pair_gradient_stride(channels)) * kLanes + channels);
-            visits.fetch_add(gradients.absgrad ? backward_tile<N, true>(pass, tile, scratch)
-                                               : backward_tile<N, false>(pass, tile, scratch),
+            visits.fetch_add(gradients.absgrad ? backward_tile<N, true, true>(pass, tile, scratch)
+                             : keeps_channels  ? backward_tile<N, true, false>(pass, tile, scratch)
+                                               : backward_tile<N, false, false>(pass, tile, scratch),
                              std::memory_order_relaxed);
         });
     });

@@ -1,7 +1,7 @@
 // Sums the pair gradients of each Gaussian and takes them through the projection to means, quaternions, scales,
 // opacities, features and, if wanted, camera matrices. See projection_math.h for the names.
 #include "isa.h"
-#include "projection_math.h"
+#include "projection_gradients.h"
 #include "thread_pool.h"
 
 namespace KG4D_ISA {
@@ -19,13 +19,9 @@ struct ScreenSums {
     bool any;
 };
 
-struct Accumulated {  // over the cameras
-    vf mean[3], M[9], opacity;
-};
-
 void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
                int64_t camera, int64_t first, int count, ScreenSums& sums) {
-    const int64_t channels = frame.channels, stride = pair_gradient_stride(frame.blended_channels());
+    const int64_t channels = frame.channels, stride = pair_gradient_stride(kept_channels(frame, out));
     const int64_t total_splats = frame.cameras * frame.gaussians;
     std::memset(&sums, 0, sizeof sums);
     float* total = thread_scratch(stride);
@@ -34,9 +30,9 @@ void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_grad
         const uint32_t n = frame.pair_count[id];
         const float* ahead = pairs + (id + kLanes < total_splats ? frame.first_pair[id + kLanes] : 0) * stride;
         for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
-        float* v_features = out.features + (scene.features_per_camera ? id : first + i) * channels;
+        float* v_features = out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
         const bool fresh = scene.features_per_camera || camera == 0;
-        if (fresh) std::memset(v_features, 0, channels * sizeof(float));
+        if (v_features && fresh) std::memset(v_features, 0, channels * sizeof(float));
         if (n == 0) continue;
         sums.any = true;
         const float* row = pairs + frame.first_pair[id] * stride;
@@ -46,7 +42,7 @@ void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_grad
             store(total + k, sum);
         }
         for (int k = 0; k < kGeometryGradients; ++k) sums.geometry[k][i] = total[k];
-        for (int64_t k = 0; k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
+        for (int64_t k = 0; v_features && k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
         if (frame.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
     }
 }
@@ -71,73 +67,6 @@ KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compens
     s[0] = fma(factor, (p.yy - eps) - ratio * p.yy, s[0]);
     s[1] = fma(factor, (ratio - splat(1.0f)) * p.xy, s[1]);
     s[2] = fma(factor, (p.xx - eps) - ratio * p.xx, s[2]);
-}
-
-// From the gradients of the 2D covariance (s: xx, xy, yy of the full symmetric matrix), of the image point and of the
-// depth to those of the centre, of M and of the camera.
-KG4D_INLINE void to_world(const Camera& c, const Shape& shape, const vf* mean, const Projection& p, const vf* s,
-                          const vf* v_mean2d, vf v_depth, vf live, Accumulated& sum, vf* pose) {
-    vf vN0[3], vN1[3], vT0[3], vT1[3];
-    const vf two = splat(2.0f);
-    for (int j = 0; j < 3; ++j) {
-        vN0[j] = two * fma(s[0], p.N0[j], s[1] * p.N1[j]);
-        vN1[j] = two * fma(s[1], p.N0[j], s[2] * p.N1[j]);
-    }
-    for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) {
-            sum.M[3 * i + j] = fma(p.T0[i], vN0[j], fma(p.T1[i], vN1[j], sum.M[3 * i + j]));
-        }
-        vT0[i] = dot(vN0, shape.M + 3 * i), vT1[i] = dot(vN1, shape.M + 3 * i);
-    }
-    vf row[3][3];
-    for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) row[i][j] = splat(c.R[3 * i + j]);
-    }
-    const vf vja = dot(vT0, row[0]), vjb = dot(vT0, row[2]), vjc = dot(vT1, row[1]), vjd = dot(vT1, row[2]);
-    const vf fx = splat(c.fx), fy = splat(c.fy), zero = splat(0.0f);
-    const vm u_free = (p.u >= splat(c.u_min)) & (p.u <= splat(c.u_max));
-    const vm v_free = (p.v >= splat(c.v_min)) & (p.v <= splat(c.v_max));
-    const vf vu = fma(fx, v_mean2d[0], keep(u_free, zero - vjb * p.ja));
-    const vf vv = fma(fy, v_mean2d[1], keep(v_free, zero - vjd * p.jc));
-    const vf v_inverse_z = fma(vu, p.X, vv * p.Y) + fx * (vja - vjb * p.u_clamped) + fy * (vjc - vjd * p.v_clamped);
-    const vf v_local[3] = {live * vu * p.inverse_z, live * vv * p.inverse_z,
-                           live * (v_depth - v_inverse_z * p.inverse_z * p.inverse_z)};
-    for (int j = 0; j < 3; ++j) {
-        for (int i = 0; i < 3; ++i) sum.mean[j] = fma(row[i][j], v_local[i], sum.mean[j]);
-    }
-    if (pose == nullptr) return;
-    for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) pose[4 * i + j] = fma(v_local[i], mean[j], pose[4 * i + j]);
-        pose[4 * i + 3] = pose[4 * i + 3] + v_local[i];
-    }
-    for (int j = 0; j < 3; ++j) {  // T0 = ja R0 + jb R2, T1 = jc R1 + jd R2
-        pose[j] = fma(p.ja, vT0[j], pose[j]);
-        pose[4 + j] = fma(p.jc, vT1[j], pose[4 + j]);
-        pose[8 + j] = fma(p.jb, vT0[j], fma(p.jd, vT1[j], pose[8 + j]));
-    }
-}
-
-// M = R diag(s), R from the unit quaternion, which is q / |q|.
-void write_shape_gradients(const Shape& o, const vf* vM, const kg4d_gradients& out, int64_t first, int count) {
-    vf vR[9];
-    for (int j = 0; j < 3; ++j) {
-        vf v_scale = splat(0.0f);
-        for (int i = 0; i < 3; ++i) {
-            v_scale = fma(vM[3 * i + j], o.R[3 * i + j], v_scale);
-            vR[3 * i + j] = vM[3 * i + j] * o.s[j];
-        }
-        scatter(v_scale, out.scales + 3 * first + j, 3, count);
-    }
-    const vf two = splat(2.0f), w = o.w, x = o.x, y = o.y, z = o.z;
-    vf v[4];
-    v[0] = two * (x * (vR[7] - vR[5]) + y * (vR[2] - vR[6]) + z * (vR[3] - vR[1]));
-    v[1] = two * (y * (vR[1] + vR[3]) + z * (vR[2] + vR[6]) + w * (vR[7] - vR[5]) - two * x * (vR[4] + vR[8]));
-    v[2] = two * (x * (vR[1] + vR[3]) + z * (vR[5] + vR[7]) + w * (vR[2] - vR[6]) - two * y * (vR[0] + vR[8]));
-    v[3] = two * (x * (vR[2] + vR[6]) + y * (vR[5] + vR[7]) + w * (vR[3] - vR[1]) - two * z * (vR[0] + vR[4]));
-    const vf along = v[0] * w + v[1] * x + v[2] * y + v[3] * z, unit[4] = {w, x, y, z};
-    for (int i = 0; i < 4; ++i) {
-        scatter((v[i] - along * unit[i]) * o.inverse_norm, out.quats + 4 * first + i, 4, count);
-    }
 }
 
 void backward_block(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
@@ -184,7 +113,7 @@ void backward_block(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d
     }
     for (int j = 0; j < 3; ++j) scatter(sum.mean[j], out.means + 3 * first + j, 3, count);
     scatter(sum.opacity, out.opacities + first, 1, count);
-    write_shape_gradients(shape, sum.M, out, first, count);
+    write_shape_gradients(shape, sum.M, out.quats + 4 * first, out.scales + 3 * first, count);
 }
 
 // Adds up the poses' gradients of all tasks, in order.

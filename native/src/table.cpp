@@ -7,7 +7,17 @@
 namespace KG4D_ISA {
 
 extern const kg4d::Kernels kernels;
-const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA), project,      bin,     forward,         backward,
-                               project_backward,    contributors, l1_ssim, l1_ssim_backward, fma_rate};
+const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA),
+                               project,
+                               bin,
+                               forward,
+                               backward,
+                               project_backward,
+                               contributors,
+                               project_chosen,
+                               project_chosen_backward,
+                               l1_ssim,
+                               l1_ssim_backward,
+                               fma_rate};
 
 }  // namespace KG4D_ISA

@@ -118,7 +118,8 @@ def test_a_delta_has_no_spread_and_finite_gradients() -> None:
     found = soft_argmax(logits, temperature=0.01)
     found.pixels.sum().backward()
     assert found.pixels.tolist() == [3.5, 1.5]
-    assert (found.std.item(), found.entropy.item()) == (0.0, 0.0)
+    assert found.std < 1e-9
+    assert found.entropy < 1e-9
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 

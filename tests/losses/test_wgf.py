@@ -7,16 +7,18 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.losses.wgf import (
-    DenseFlow,
     FlowSource,
     PairedMixtures,
+    WgfConfig,
+    WgfVariant,
     keypoint_motion,
     offset_loss,
-    pair_mixtures,
     paired_loss,
     random_flow_pixels,
+    track_mixtures,
+    wgf_losses,
 )
-from kg4d.ot.flow_targets import flow_jacobian
+from kg4d.ot.flow_targets import advect, flow_field
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.render.build import build_renderer
 
@@ -42,19 +44,19 @@ def flat_state(count: int = 60) -> GaussianState:
     )
 
 
-def dense(flow: torch.Tensor, weights: torch.Tensor) -> DenseFlow:
-    return DenseFlow(flow, weights, flow_jacobian(flow, weights))
-
-
 def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor) -> PairedMixtures:
     renderer, view = build_renderer("reference"), camera()
     output = renderer(state, view)
-    ids, weights = renderer.contributors(output, torch.zeros(len(pixels), dtype=torch.int64), pixels, 20)
+    found = renderer.contributors(output, torch.zeros(len(pixels), dtype=torch.int64), pixels, 20)
     geometry = DeformedGeometry(
         torch.stack([state.means, later]), state.quats.expand(2, -1, -1), state.scales.expand(2, -1, -1)
     )
-    both = view[[0, 0]]
-    return pair_mixtures(ids, weights, state.opacities, geometry, (0, 1), both, ContributorWeights.CONTRIBUTION)
+    pairs = torch.tensor([[0, 1]]).expand(len(pixels), 2)
+    return track_mixtures(found, state.opacities, geometry, pairs, view[[0, 0]], ContributorWeights.CONTRIBUTION)
+
+
+def paired(mixtures: PairedMixtures, flow: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return paired_loss(mixtures, advect(mixtures.earlier, flow_field(flow, weights)), float(SIZE))
 
 
 PIXELS = torch.tensor([[30.0, 30.0], [36.0, 28.0], [25.5, 33.5]])
@@ -74,8 +76,7 @@ def test_a_model_that_moves_with_the_flow_pays_nothing_in_either_part() -> None:
     later = state.means + torch.tensor([shift_px[0], -shift_px[1], 0.0]) / PX_PER_UNIT  # world +Y is up
     mixtures = mixtures_of(state, later, PIXELS)
     assert offset_loss(mixtures, shift_px.expand(3, 2), torch.ones(3), float(SIZE)) < 1e-8
-    flow = dense(shift_px.expand(SIZE, SIZE, 2).contiguous(), torch.ones(SIZE, SIZE))
-    assert paired_loss(mixtures, flow, float(SIZE)) < 1e-6
+    assert paired(mixtures, shift_px.expand(SIZE, SIZE, 2), torch.ones(SIZE, SIZE)) < 1e-6
 
 
 def test_only_the_paired_part_sees_a_rotation_about_the_pixel() -> None:
@@ -87,9 +88,8 @@ def test_only_the_paired_part_sees_a_rotation_about_the_pixel() -> None:
     away = torch.stack([columns, rows], dim=-1) - centre
     angle = math.radians(20)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    flow = dense(away @ turn.T - away, torch.ones(SIZE, SIZE))
     assert offset_loss(mixtures, torch.zeros(1, 2), torch.ones(1), float(SIZE)) < 1e-9  # still, and content
-    assert paired_loss(mixtures, flow, float(SIZE)) > 1e-5
+    assert paired(mixtures, away @ turn.T - away, torch.ones(SIZE, SIZE)) > 1e-5
 
 
 def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
@@ -101,8 +101,7 @@ def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
     nan = torch.full((1, 2), torch.nan)
     motion = torch.cat([nan, torch.zeros(3, 2)])
     loss = offset_loss(mixtures, motion, torch.tensor([1.0, 1.0, 1.0, 1.0]), float(SIZE))
-    unknown = dense(torch.zeros(SIZE, SIZE, 2), torch.zeros(SIZE, SIZE))
-    nothing = paired_loss(mixtures, unknown, float(SIZE))
+    nothing = paired(mixtures, torch.zeros(SIZE, SIZE, 2), torch.zeros(SIZE, SIZE))
     (loss + nothing).backward()
     assert loss > 0
     assert nothing == 0
@@ -110,20 +109,50 @@ def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
     assert later.grad.isfinite().all()
 
 
-def test_head_keeps_the_first_pixels() -> None:
-    mixtures = mixtures_of(flat_state(), flat_state().means, PIXELS)
-    first = mixtures.head(2)
-    assert len(first.weights) == len(first.covered) == len(first.earlier.means) == len(first.later.covs) == 2
-    assert torch.equal(first.later.means, mixtures.later.means[:2])
+def test_the_pairs_of_a_batch_count_together() -> None:
+    """Three frames that move by (2, 0) and (0, 3) px; a flow that is known for the first pair says (5, 0)."""
+    state, view, renderer = flat_state(), camera(), build_renderer("reference")
+    shifts = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, -3.0, 0.0]]) / PX_PER_UNIT
+    geometry = DeformedGeometry(
+        state.means + shifts[:, None], state.quats.expand(3, -1, -1), state.scales.expand(3, -1, -1)
+    )
+    cameras = view[[0, 0, 0]]
+    outputs = [renderer(geometry.at(b, state), view) for b in range(3)]
+    keypoints, weights = PIXELS.expand(3, -1, -1), torch.ones(3, 3)
+    flow = torch.tensor([5.0, 0.0]).expand(SIZE, SIZE, 2)
+
+    def losses(variant: WgfVariant) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return wgf_losses(
+            WgfConfig(variant=variant),
+            renderer,
+            outputs,
+            state.opacities,
+            geometry,
+            torch.tensor([[0, 1], [1, 2]]),
+            cameras,
+            keypoints,
+            weights,
+            [flow_field(flow, torch.ones(SIZE, SIZE)), None],
+            torch.Generator().manual_seed(0),
+        )
+
+    for variant in WgfVariant:
+        offset, match = losses(variant)
+        # the first pair is 3 px short; the second has no flow, and its keypoints do not move: 3 px too many
+        torch.testing.assert_close(offset, torch.tensor(9.0 / SIZE**2), rtol=2e-2, atol=0)
+        assert (match is None) == (variant is WgfVariant.A)
+        if match is not None:
+            torch.testing.assert_close(match, torch.tensor(9.0 / SIZE**2), rtol=2e-2, atol=0)
 
 
 def test_random_pixels_lie_where_the_flow_is_known() -> None:
     known = torch.zeros(20, 30)
     known[4:7, 11:13] = 1
-    drawn = random_flow_pixels(known, 50, torch.Generator().manual_seed(0))
+    flow = torch.zeros(20, 30, 2)
+    drawn = random_flow_pixels(flow_field(flow, known), 50, torch.Generator().manual_seed(0))
     assert drawn.shape == (50, 2)
     assert ((drawn - torch.tensor([12.0, 5.5])).abs() <= torch.tensor([0.5, 1.0])).all()
-    assert random_flow_pixels(torch.zeros(20, 30), 50, torch.Generator()).shape == (0, 2)
+    assert random_flow_pixels(flow_field(flow, torch.zeros(20, 30)), 50, torch.Generator()).shape == (0, 2)
 
 
 def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
@@ -133,10 +162,10 @@ def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
     flow[..., 0] = 2.0
     known = torch.ones(16, 16)
     known[:, 9:] = 0
-    motion, confidence = keypoint_motion(FlowSource.DENSE, pixels, weights, dense(flow, known))
+    motion, confidence = keypoint_motion(FlowSource.DENSE, pixels, weights, flow_field(flow, known))
     assert torch.allclose(motion[0], torch.tensor([2.0, 0.0]))
     assert confidence.tolist() == [1.0, 0.0, 0.0]  # the second lies where the flow is not known, the third is not seen
-    motion, confidence = keypoint_motion(FlowSource.KEYPOINTS, pixels, weights, dense(flow, known))
+    motion, confidence = keypoint_motion(FlowSource.KEYPOINTS, pixels, weights, flow_field(flow, known))
     assert motion[:2].tolist() == [[2.0, 0.0], [0.0, 4.0]]
     assert confidence.tolist() == [1.0, 0.5, 0.0]
     without, _ = keypoint_motion(FlowSource.DENSE, pixels, weights, None)

@@ -1,0 +1,114 @@
+"""What KFC and WGF add to a dynamic step on the CPU: the same step of the `kg4d` preset with and without them.
+
+A step is the objective, its gradients and the optimiser, on the embedded character at 256² with 5,000 Gaussians and 4
+frames; all forms are timed in turns. With the barycentre reading KFC draws nothing; the heatmap reading draws J
+channels at a quarter of the image's resolution.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from benchmarks._harness import Row, arguments, interleaved, report
+from kg4d.config.load import load_config
+from kg4d.config.schema import ExperimentConfig
+from kg4d.data.batch import DynamicBatch
+from kg4d.data.dynamic import DynamicDataset
+from kg4d.data.scene import Scene
+from kg4d.gaussians.build import build_gaussians
+from kg4d.loaded import build_run_deformation, build_run_renderer, build_scene
+from kg4d.losses.wgf import random_flow_pixels
+from kg4d.ot.flow_targets import flow_field
+from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from kg4d.stages.objective import Objective
+from kg4d.stages.seeding import seed_keypoints
+
+PRESET = Path(__file__).parent.parent / "experiments" / "kg4d.yaml"
+FORMS = {
+    "neither": ["kfc.weight=0", "wgf.weight=0"],
+    "barycentre": ["kfc.mode=barycentre"],
+    "heatmap": ["kfc.mode=heatmap"],
+}
+
+
+def make_step(config: ExperimentConfig, scene: Scene, batch: DynamicBatch) -> tuple[DynamicStage, Callable[[], None]]:
+    """A stage and a function that runs one step of it, half-way through the stage."""
+    assert scene.ring is not None
+    assert scene.keypoints is not None
+    torch.manual_seed(0)
+    renderer = build_run_renderer(config)
+    generator = torch.Generator().manual_seed(0)
+    ring = scene.ring
+    model = build_gaussians(config.gaussians, ring.cameras, ring.images, len(scene.keypoints.names), generator)
+    parents = seed_keypoints(model, ring, scene.keypoints, config.kfc, scene.reference.cameras[0]).parents
+    losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
+    deformation = build_run_deformation(config, model)
+    stage = DynamicStage(model, deformation, renderer, config.dynamic, losses, parents, torch.ones(3), seed=0)
+    stage.on_train_start()
+    optimizer = stage.configure_optimizers()
+
+    def step() -> None:
+        objective = Objective(progress=0.5)
+        stage.objective(batch, objective)
+        assert objective.total is not None
+        objective.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return stage, step
+
+
+def contributors_call(config: ExperimentConfig, stage: DynamicStage, batch: DynamicBatch) -> Callable[[], object]:
+    """The look-up of WGF's contributors for all pairs of a step, on renders made beforehand."""
+    geometry = stage.deformation(stage.canonical, batch.times)
+    renders = [
+        (stage.renderer(geometry.at(b, stage.canonical), batch.cameras[b]), batch.keypoints[b].nan_to_num())
+        for b in batch.pairs[:, 0].tolist()
+    ]
+    assert batch.flow is not None
+    assert batch.flow_weights is not None
+    field = flow_field(batch.flow[0], batch.flow_weights[0])
+    flow_pixels = random_flow_pixels(field, config.wgf.random_pixels, torch.Generator())
+    asked = [(output, torch.cat([keypoints, flow_pixels])) for output, keypoints in renders]
+
+    def call() -> None:
+        for output, pixels in asked:
+            cameras = torch.zeros(len(pixels), dtype=torch.int64)
+            stage.renderer.contributors(output, cameras, pixels, config.wgf.contributors)
+
+    return call
+
+
+def main() -> None:
+    """Time all forms."""
+    args = arguments(__doc__)
+    configs = {
+        name: load_config(ExperimentConfig, PRESET, ["scene=synthetic:walker", *keys]) for name, keys in FORMS.items()
+    }
+    base = configs["barycentre"]
+    scene = build_scene(base, build_run_renderer(base))
+    batch = next(iter(DynamicDataset(scene, base.dynamic.data, torch.ones(3), seed=0)))
+    made = {name: make_step(config, scene, batch) for name, config in configs.items()}
+    lookup = contributors_call(base, made["barycentre"][0], batch)
+    seconds = interleaved({name: step for name, (_, step) in made.items()} | {"lookup": lookup}, 4 * args.runs)
+    off = seconds["neither"]
+    against = "the step with neither"
+    report(
+        [
+            Row("step with KFC (barycentre) and WGF", seconds["barycentre"] / off, "x", 1.10, "lower", against),
+            Row("step with KFC (heatmap) and WGF", seconds["heatmap"] / off, "x", 1.30, "lower", against),
+            Row(
+                "look-up of contributors", 100 * seconds["lookup"] / seconds["barycentre"], "%", 2, "lower", "the step"
+            ),
+            Row("step with neither", 1e3 * off, "ms", None, "lower", f"itself, {torch.get_num_threads()} threads"),
+        ],
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

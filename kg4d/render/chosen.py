@@ -1,0 +1,96 @@
+"""Single Gaussians in the image plane, as the renderers draw them: what losses on 2D Gaussians ask for."""
+
+import ctypes
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d import kernels
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.projection import Gaussians2D, project_gaussians
+from kg4d.kernels import address
+
+_EPS2D = 0.3  # px², as the renderers add by default
+
+
+def project_chosen(
+    means: Float[Tensor, "B N 3"],
+    quats: Float[Tensor, "B N 4"],
+    scales: Float[Tensor, "B N 3"],
+    cameras: Cameras,
+    ids: Int[Tensor, "M K"],
+    frames: Int[Tensor, " M"],
+) -> Gaussians2D:
+    """Project K Gaussians in each of M rows, differentiably: row m names Gaussians of frame `frames[m]`.
+
+    On the CPU, in float32 and with the native kernels it is one call; a few thousand Gaussians are too few for the
+    thirty small operations that plain torch needs. A Gaussian nearer than 0.01 gets no gradient there.
+
+    Args:
+        means: Centres in B frames, world units.
+        quats: Rotations (w, x, y, z).
+        scales: Standard deviations, world units.
+        cameras: One for each frame.
+        ids: Indices into the N Gaussians; -1 is padding and gives some valid Gaussian.
+        frames: Indices into the B frames.
+
+    Returns:
+        Centres (M K 2), px, and covariances (M K 2 2), px², with the renderers' dilation.
+
+    Raises:
+        ValueError: An index is out of range.
+    """
+    native = means.device.type == "cpu" and means.dtype == torch.float32 and kernels.missing_reason() is None
+    if native:
+        shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height
+        return Gaussians2D(*_ProjectChosen.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
+    parts = [
+        project_gaussians(
+            means[frame][chosen],
+            quats[frame][chosen],
+            scales[frame][chosen],
+            cameras.viewmats[frame],
+            cameras.Ks[frame],
+            cameras.width,
+            cameras.height,
+            eps2d=_EPS2D,
+        )
+        for frame, chosen in zip(frames.tolist(), ids.clamp_min(0), strict=True)
+    ]
+    if not parts:
+        return Gaussians2D(means.new_zeros(*ids.shape, 2), means.new_zeros(*ids.shape, 2, 2))
+    return Gaussians2D(torch.stack([part.means for part in parts]), torch.stack([part.covs for part in parts]))
+
+
+class _ProjectChosen(torch.autograd.Function):
+    """Inputs: means, quats, scales, viewmats, Ks, ids, frames, width, height."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        tensors = [tensor.contiguous() for tensor in arguments[:7]]
+        ctx.save_for_backward(*tensors)
+        ctx.size = arguments[7:]
+        ctx.set_materialize_grads(False)
+        rows, columns = tensors[5].shape
+        means2d, covs = torch.empty(rows, columns, 2), torch.empty(rows, columns, 2, 2)
+        record = ctypes.byref(_record(tensors, ctx.size))
+        kernels.check(kernels.library().kg4d_project_chosen(record, address(means2d), address(covs)))
+        return means2d, covs
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *received: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors = list(ctx.saved_tensors)
+        given = [None if v is None else v.contiguous() for v in received]
+        wanted = [torch.zeros_like(tensor) for tensor in tensors[:3]]
+        record = ctypes.byref(_record(tensors, ctx.size))
+        kernels.check(kernels.library().kg4d_project_chosen_backward(record, *map(address, (*given, *wanted))))
+        return (*wanted, *[None] * 6)
+
+
+def _record(tensors: list[Tensor], size: tuple[int, int]) -> kernels.Chosen:
+    """The native record; the tensors must outlive it."""
+    means, _, _, _, _, ids, _ = tensors
+    return kernels.Chosen(*means.shape[:2], *ids.shape, *size, *map(address, tensors), _EPS2D)

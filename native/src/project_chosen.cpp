@@ -1,0 +1,89 @@
+// Projects Gaussians that are named one by one, each in the camera of its frame: what losses on 2D Gaussians ask for.
+#include "isa.h"
+#include "projection_gradients.h"
+
+namespace KG4D_ISA {
+namespace {
+
+using namespace kg4d;
+
+constexpr float kNearest = 0.01f;  // nearer, a Gaussian is never drawn: its depth is taken as this
+
+// Up to sixteen Gaussians of one row, brought next to each other, and their projection.
+struct Chosen {
+    int64_t place[kLanes];  // frame * gaussians + gaussian
+    int count;
+    Camera camera;
+    Shape shape;
+    vf mean[3], depth;
+    Projection projection;
+
+    Chosen(const kg4d_chosen& in, int64_t row, int64_t first) {
+        const int64_t frame = in.frames[row];
+        count = static_cast<int>(in.columns - first < kLanes ? in.columns - first : kLanes);
+        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes];
+        for (int i = 0; i < count; ++i) {
+            const int64_t id = in.ids[row * in.columns + first + i];
+            place[i] = frame * in.gaussians + (id < 0 ? 0 : id);
+            std::memcpy(means + 3 * i, in.means + 3 * place[i], 3 * sizeof(float));
+            std::memcpy(quats + 4 * i, in.quats + 4 * place[i], 4 * sizeof(float));
+            std::memcpy(scales + 3 * i, in.scales + 3 * place[i], 3 * sizeof(float));
+        }
+        for (int j = 0; j < 3; ++j) mean[j] = gather(means + j, 3, count);
+        camera = make_camera(in.viewmats + 16 * frame, in.Ks + 9 * frame, static_cast<float>(in.width),
+                             static_cast<float>(in.height));
+        shape = make_shape(quats, scales, count);
+        depth = camera_depth(camera, mean);
+        const vf clamped = max(depth, splat(kNearest));
+        projection = project(camera, shape, mean, clamped >= splat(kNearest), in.eps2d, clamped);
+    }
+};
+
+template <class F>
+void for_each_chosen(const kg4d_chosen& in, const F& f) {
+    for (int64_t row = 0; row < in.rows; ++row) {
+        for (int64_t first = 0; first < in.columns; first += kLanes) f(Chosen(in, row, first), row * in.columns + first);
+    }
+}
+
+}  // namespace
+
+void project_chosen(const kg4d_chosen& in, float* means2d, float* covs) {
+    for_each_chosen(in, [&](const Chosen& chosen, int64_t at) {
+        const Projection& p = chosen.projection;
+        const Camera& c = chosen.camera;
+        scatter(fma(splat(c.fx), p.u, splat(c.cx)), means2d + 2 * at, 2, chosen.count);
+        scatter(fma(splat(c.fy), p.v, splat(c.cy)), means2d + 2 * at + 1, 2, chosen.count);
+        const vf cov[4] = {p.xx, p.xy, p.xy, p.yy};
+        for (int k = 0; k < 4; ++k) scatter(cov[k], covs + 4 * at + k, 4, chosen.count);
+    });
+}
+
+// One thread, in the order of the rows: a Gaussian may be chosen many times, and its sum must not depend on chance.
+void project_chosen_backward(const kg4d_chosen& in, const float* v_means2d, const float* v_covs, float* v_means,
+                             float* v_quats, float* v_scales) {
+    for_each_chosen(in, [&](const Chosen& chosen, int64_t at) {
+        const auto read = [&](const float* p, int64_t stride, int k) {
+            return p ? gather(p + stride * at + k, stride, chosen.count) : splat(0.0f);
+        };
+        const vf v_mean2d[2] = {read(v_means2d, 2, 0), read(v_means2d, 2, 1)};
+        const vf cross = splat(0.5f) * (read(v_covs, 4, 1) + read(v_covs, 4, 2));
+        const vf v_cov[3] = {read(v_covs, 4, 0), cross, read(v_covs, 4, 3)};
+        const vf live = keep(chosen.depth >= splat(kNearest), splat(1.0f));
+        Accumulated sum = {};
+        vf moved[3];
+        for (int k = 0; k < 3; ++k) moved[k] = live * v_cov[k];
+        to_world(chosen.camera, chosen.shape, chosen.mean, chosen.projection, moved, v_mean2d, splat(0.0f), live, sum,
+                 nullptr);
+        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes];
+        for (int j = 0; j < 3; ++j) scatter(sum.mean[j], means + j, 3, chosen.count);
+        write_shape_gradients(chosen.shape, sum.M, quats, scales, chosen.count);
+        for (int i = 0; i < chosen.count; ++i) {
+            for (int j = 0; j < 3; ++j) v_means[3 * chosen.place[i] + j] += means[3 * i + j];
+            for (int j = 0; j < 4; ++j) v_quats[4 * chosen.place[i] + j] += quats[4 * i + j];
+            for (int j = 0; j < 3; ++j) v_scales[3 * chosen.place[i] + j] += scales[3 * i + j];
+        }
+    });
+}
+
+}  // namespace KG4D_ISA

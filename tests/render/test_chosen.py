@@ -1,0 +1,103 @@
+"""Single Gaussians projected by the native kernels against the plain projection in float64."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from kg4d import kernels
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.projection import Gaussians2D
+from kg4d.render.base import RasterOptions
+from kg4d.render.chosen import project_chosen
+
+needs_kernels = pytest.mark.skipif(kernels.missing_reason() is not None, reason="needs the native kernels")
+FRAMES, COUNT, ROWS, COLUMNS = 3, 50, 7, 20
+
+
+def cameras(dtype: torch.dtype) -> Cameras:
+    viewmats = torch.eye(4, dtype=dtype).repeat(FRAMES, 1, 1)
+    viewmats[:, :3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, -0.2, 0.3], [0.2, 0, 0.1], [-0.3, -0.1, 0]]))
+    viewmats[:, 2, 3] = torch.tensor([2.0, 2.3, 2.7])
+    K = torch.tensor([[80.0, 0, 32], [0, 70, 30], [0, 0, 1]], dtype=dtype)
+    return Cameras(viewmats, K.repeat(FRAMES, 1, 1), 64, 60)
+
+
+def inputs(dtype: torch.dtype, spread: float = 0.3) -> list[Tensor]:
+    g = torch.Generator().manual_seed(0)
+    means, quats = spread * torch.randn(FRAMES, COUNT, 3, generator=g), torch.randn(FRAMES, COUNT, 4, generator=g)
+    scales = 0.01 + 0.1 * torch.rand(FRAMES, COUNT, 3, generator=g)
+    return [tensor.to(dtype).requires_grad_() for tensor in (means, quats, scales)]
+
+
+def choice() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return torch.randint(-1, COUNT, (ROWS, COLUMNS), generator=g), torch.randint(0, FRAMES, (ROWS,), generator=g)
+
+
+def weighted_sum(found: Gaussians2D) -> Tensor:
+    g = torch.Generator().manual_seed(2)
+    parts = [(part * torch.randn(part.shape, generator=g).to(part)).sum() for part in found]
+    return torch.stack(parts).sum()
+
+
+@pytest.fixture(params=["generic", "avx2", "avx512"])
+def isa(request: pytest.FixtureRequest) -> Iterator[None]:
+    fastest = kernels.isa()
+    try:
+        kernels.use_isa(request.param)
+    except ValueError:
+        pytest.skip(f"this machine has no {request.param}")
+    yield
+    kernels.use_isa(fastest)
+
+
+@needs_kernels
+@pytest.mark.usefixtures("isa")
+def test_native_projection_is_the_plain_one() -> None:
+    native, plain = inputs(torch.float32), inputs(torch.float64)
+    found = project_chosen(*native, cameras(torch.float32), *choice())
+    expected = project_chosen(*plain, cameras(torch.float64), *choice())
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).norm() / b.norm() < 1e-6
+    weighted_sum(found).backward()
+    weighted_sum(expected).backward()
+    for a, b in zip(native, plain, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert (a.grad - b.grad).norm() / b.grad.norm() < 3e-6
+
+
+@needs_kernels
+def test_gaussians_at_the_camera_are_finite_and_get_no_gradient() -> None:
+    means, quats, scales = inputs(torch.float32)
+    behind = (means.detach() - torch.tensor([0.0, 0.0, 9.0])).requires_grad_()
+    found = project_chosen(behind, quats, scales, cameras(torch.float32), *choice())
+    assert all(part.isfinite().all() for part in found)
+    weighted_sum(found).backward()
+    assert behind.grad is not None
+    assert (behind.grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_rows_give_no_gaussians(dtype: torch.dtype) -> None:
+    nothing = torch.zeros(0, COLUMNS, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    found = project_chosen(*inputs(dtype), cameras(dtype), *nothing)
+    assert found.means.shape == (0, COLUMNS, 2)
+    assert found.covs.shape == (0, COLUMNS, 2, 2)
+
+
+@needs_kernels
+def test_indices_out_of_range_are_refused() -> None:
+    ids, frames = choice()
+    for bad_ids, bad_frames in [(ids.clone().fill_(COUNT), frames), (ids, frames + FRAMES)]:
+        with pytest.raises(ValueError, match="out of range"):
+            project_chosen(*inputs(torch.float32), cameras(torch.float32), bad_ids, bad_frames)
+
+
+def test_the_dilation_is_that_of_the_renderers() -> None:
+    means, quats, scales = inputs(torch.float64)
+    tiny = torch.full_like(scales, 1e-9)
+    covs = project_chosen(means, quats, tiny, cameras(torch.float64), *choice()).covs
+    torch.testing.assert_close(covs, RasterOptions().eps2d * torch.eye(2, dtype=torch.float64).expand_as(covs))
