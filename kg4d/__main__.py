@@ -8,6 +8,7 @@ from kg4d import __version__
 from kg4d.cli import DONE, WRONG_REQUEST
 
 COMMANDS = {
+    "prepare": "one image or one video to a scene folder",
     "fit": "the whole pipeline for one experiment file",
     "evaluate": "recompute the metrics of a run, or score any method's renders",
     "export": "files of a run for other programs",

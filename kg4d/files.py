@@ -1,9 +1,13 @@
-"""Files that are whole or absent: written beside their place, then renamed."""
+"""Files that are whole or absent, the folder that keeps what is costly to make, and names for contents."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -20,3 +24,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where weights, features and priors are kept: `$KG4D_CACHE`, else `~/.cache/kg4d`."""
+    given = os.environ.get("KG4D_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "kg4d"
+
+
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and values: equal for equal tensors, whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import assignment, barycentre
@@ -43,7 +43,10 @@ class FittedModel:
         return [geometry.at(index, self.canonical) for index in range(len(times))]
 
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """World positions of the model's keypoints: barycentres of the Gaussians that carry them."""
+        """World positions of the model's keypoints: the motion's own, or barycentres of their Gaussians."""
+        if isinstance(self.deformation, CarriesKeypoints):
+            with torch.no_grad():
+                return self.deformation.keypoints(times.to(self.canonical.means))
         share = assignment(self.canonical.keypoint_logits, self.keypoint_temperature)
         return barycentre(share, self.geometry(times).means)
 

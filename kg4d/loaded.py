@@ -1,5 +1,6 @@
 """What a configuration stands for, and a finished run read back: to look at, to measure again, to export."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.keypoint_choice import choose_keypoints
 from kg4d.data.scene import Scene, load_scene
 from kg4d.data.synthetic import make_scene
+from kg4d.data.viewpoints import looked_at
 from kg4d.deform.build import build_deformation
 from kg4d.errors import InputError
 from kg4d.evaluation import evaluate_model
@@ -22,11 +24,17 @@ from kg4d.logs import progress_bar
 from kg4d.metrics.networks import Networks, load_networks
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.preparation import prepared
+from kg4d.priors.cache import PriorCache
+from kg4d.priors.guidance import GuidanceKind, build_noise_model
 from kg4d.products import export
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.runs import RunFolder
+from kg4d.stages.dynamic import DynamicStage
+from kg4d.stages.guidance import Guidance
 from kg4d.stages.refine import RefineStage
+from kg4d.stages.static import StaticStage
 
 SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
 
@@ -121,12 +129,62 @@ def build_run_renderer(config: ExperimentConfig) -> Renderer:
 
 
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
-    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses."""
+    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses.
+
+    An image or a video is prepared, where it was not prepared before.
+    """
+    path = Path(config.scene)
     if config.scene.startswith(SYNTHETIC):
         scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
+    elif path.is_file():
+        bars = config.priors.progress_bar and config.trainer.progress_bar
+        folder = prepared(replace(config.priors, progress_bar=bars), path)
+        scene = replace(load_scene(folder, size=config.image_size), name=path.stem)
     else:
-        scene = load_scene(config.scene, size=config.image_size)
+        scene = load_scene(path, size=config.image_size)
     return replace(scene, keypoints=choose_keypoints(scene.keypoints, config.keypoints))
+
+
+def build_run_guidance(
+    config: ExperimentConfig, scene: Scene, device: torch.device, cache: PriorCache
+) -> dict[str, Guidance]:
+    """What judges views that the scene does not show, by the name of the stage; only for stages that have it.
+
+    Args:
+        config: Of the run.
+        scene: At the resolution of the fit.
+        device: Where the fit computes.
+        cache: Keeps what the diffusion model makes of the input.
+
+    Raises:
+        InputError: The diffusion model is not there.
+    """
+    guidance, reference = config.guidance, scene.reference
+    frames = {StaticStage.name: 1, DynamicStage.name: len(reference)}
+    settings = {StaticStage.name: guidance.static, DynamicStage.name: guidance.dynamic}
+    guided = [name for name in frames if settings[name].weight > 0 and guidance.kind is not GuidanceKind.NONE]
+    if not guided:
+        return {}
+    told = reference[: max(frames[name] for name in guided)]
+    elevation = guidance.reference_elevation
+    if elevation is None:
+        rising = float(reference.cameras.viewmats[0, 2, 1])  # how much of its line of sight goes along +Y, which is up
+        elevation = -math.degrees(math.asin(max(-1.0, min(1.0, rising))))
+    model = build_noise_model(guidance, told.on(torch.ones(3)), elevation, device, cache)
+    around = [reference.cameras] if scene.ring is None else [reference.cameras, scene.ring.cameras]
+    center, cameras = looked_at(around).to(device), reference.cameras.to(device)
+    return {
+        name: Guidance(
+            model,
+            settings[name],
+            cameras[: frames[name]],
+            reference.times[: frames[name]].to(device),
+            center,
+            elevation,
+            config.seed,
+        )
+        for name in guided
+    }
 
 
 def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.Module:
@@ -140,7 +198,13 @@ def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.
     radius = float(model.means.detach().abs().max().clamp_min(1e-3))
     generator = torch.Generator().manual_seed(config.seed)
     try:
-        module = build_deformation(config.deformation, radius, generator, isotropic=config.gaussians.isotropic)
+        module = build_deformation(
+            config.deformation,
+            radius,
+            generator,
+            joints=model.keypoint_logits.shape[1],
+            isotropic=config.gaussians.isotropic,
+        )
     except ValueError as error:
         raise InputError("deformation", str(error), "correct its settings") from error
     return module.to(model.means.device)

@@ -74,7 +74,7 @@ def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int,
     with tqdm(desc=title, disable=not shown, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} {bar:20}") as bar:
 
         def report(what: str, done: int, total: int) -> None:
-            bar.set_description(f"{title}: {what}", refresh=False)
+            bar.set_description_str(f"{title}: {what}", refresh=False)
             bar.n, bar.total = done, total
             bar.refresh()
 

@@ -9,30 +9,34 @@ from typing import Any, TypeVar
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.dynamic import DynamicDataModule
 from kg4d.data.refine import RefineDataModule
 from kg4d.data.scene import PosedImages
 from kg4d.data.static import StaticDataModule, static_references
+from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.deform.static import StaticDeformation
 from kg4d.errors import InputError
 from kg4d.evaluation import view_grid
 from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
-from kg4d.loaded import build_run_deformation, build_run_renderer, build_scene, measure
+from kg4d.loaded import build_run_deformation, build_run_guidance, build_run_renderer, build_scene, measure
 from kg4d.logs import log_to_file
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.priors.cache import PriorCache
 from kg4d.products import export, write_preview
 from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_seconds, variant_of
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from kg4d.stages.handles import rest_keypoints, start_handles
+from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, StageRecord, run_stage
-from kg4d.stages.seeding import seed_keypoints
+from kg4d.stages.seeding import Skeleton, seed_keypoints
 from kg4d.stages.static import StaticStage
 from kg4d.tracking import StageLogger, Tracker
 
@@ -84,7 +88,9 @@ class _Fit:
         self.scene = build_scene(config, self.renderer)
         if self.scene.test is not None:
             view_grid(self.scene.test)  # the metrics need complete videos
-        self.model, self.parents = self._initial_gaussians()
+        self.priors = PriorCache()
+        self.guidance = build_run_guidance(config, self.scene, self.renderer.device, self.priors)
+        self.model, self.skeleton = self._initial_gaussians()
         self._check_neighbours()
         build_run_deformation(config, self.model)
         where = (self.background.cpu(), config.seed)
@@ -111,24 +117,26 @@ class _Fit:
         self._record()
         write_metrics_json(self.folder.metrics, evaluation, self.protocol)
 
-    def _initial_gaussians(self) -> tuple[GaussianModel, Tensor]:
+    def _initial_gaussians(self) -> tuple[GaussianModel, Skeleton]:
         """The Gaussians before any training, with seeded keypoint features, and the skeleton between the keypoints."""
         config, scene = self.config, self.scene
-        keypoints, ring = scene.keypoints, scene.ring  # masks of other moments would carve the moving parts away
+        keypoints, ring, first = scene.keypoints, scene.ring, static_references(scene).images
+        views = first if bool((first.frames == 0).all()) else None  # other moments would carve the moving parts away
         model = build_gaussians(
             config.gaussians,
-            None if ring is None else ring.cameras,
-            None if ring is None else ring.alphas,
+            None if views is None else views.cameras,
+            None if views is None else views.images,
             0 if keypoints is None else len(keypoints.names),
             torch.Generator().manual_seed(config.seed),
         )
         if keypoints is None:
-            return model.to(self.renderer.device), torch.zeros(0, dtype=torch.int64)
-        skeleton = seed_keypoints(model, ring, keypoints, config.kfc)
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return model.to(self.renderer.device), Skeleton(nothing.bool(), nothing, torch.zeros(0, 3))
+        skeleton = seed_keypoints(model, ring, keypoints, config.kfc, scene.reference.cameras[0])
         # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
         used = replace(keypoints, weights=keypoints.weights * skeleton.known)
         self.scene = replace(scene, keypoints=used)
-        return model.to(self.renderer.device), skeleton.parents
+        return model.to(self.renderer.device), skeleton
 
     def _check_neighbours(self) -> None:
         rigidity, count = self.config.rigidity, len(self.model)
@@ -138,16 +146,40 @@ class _Fit:
 
     def _fit_static(self) -> None:
         config = self.config
-        stage = StaticStage(self.model, self.renderer, config.static, config.kfc, self.background, config.seed)
+        where = (self.background, config.seed, self.guidance.get(StaticStage.name))
+        stage = StaticStage(self.model, self.renderer, config.static, config.kfc, *where)
         self._run(stage, self.static_data, StaticDeformation(), static_references(self.scene).images)
 
     def _fit_dynamic(self, deformation: nn.Module) -> None:
         config = self.config
-        losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
-        stage = DynamicStage(
-            self.model, deformation, self.renderer, config.dynamic, losses, self.parents, self.background, config.seed
-        )
+        losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.handles, config.lift.weight)
+        lift = self._start_motion(deformation)
+        where = (self.background, config.seed, self.guidance.get(DynamicStage.name), lift)
+        parents = self.skeleton.parents
+        stage = DynamicStage(self.model, deformation, self.renderer, config.dynamic, losses, parents, *where)
         self._run(stage, self.dynamic_data, deformation, self.scene.reference)
+
+    def _start_motion(self, deformation: nn.Module) -> Lift | None:
+        """Lift the keypoints where that is asked for, and start a skinned motion there."""
+        config, keypoints, video = self.config, self.scene.keypoints, self.scene.reference
+        if keypoints is None:
+            return None
+        rest = rest_keypoints(self.model, self.skeleton, config.kfc.temperature)
+        lift = None
+        if config.lift.steps > 0:
+            lift = lift_keypoints(
+                config.lift,
+                rest,
+                self.skeleton.parents,
+                keypoints.uv,
+                keypoints.weights,
+                video.cameras,
+                video.times,
+                torch.Generator().manual_seed(config.seed),
+            )
+        if isinstance(deformation, SkinnedDeformation):
+            start_handles(deformation, self.model, self.skeleton, rest, video.times, lift)
+        return lift
 
     def _fit_refine(self, deformation: nn.Module) -> None:
         config = self.config
@@ -205,7 +237,7 @@ class _Fit:
                 "scene": self.config.scene,
                 **environment(self.renderer),
                 "peak_memory_bytes": peak_memory_bytes(self.renderer),
-                "cache_keys": {},
+                "cache_keys": {**self.scene.cache_keys, **self.priors.used},
                 "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
                 "training": training_seconds(self.stages.values()),
                 "stages": {name: asdict(record) for name, record in self.stages.items()},

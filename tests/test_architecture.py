@@ -29,9 +29,9 @@ ARROWS: dict[str, list[str] | None] = {
     "gaussians": [*MATHS, "render.base"],
     "render": [*MATHS, "gaussians.state"],
     "deform": [*MATHS, "gaussians.state"],
-    "priors": [*MATHS, "data"],
+    "priors": [*MATHS, "logs", "data", "metrics.perceptual"],  # VGG16 is inside LPIPS
     "data": [*THINGS, "render", "priors.base", "priors.cache"],
-    "losses": [*MATHS, "gaussians.state", "render.base", "deform.base", "priors.base"],
+    "losses": [*MATHS, "gaussians.state", "render.base", "render.chosen", "deform.base", "priors.base"],
     "metrics": [],
     "export": ["geometry", "gaussians.state", "render.base", "data.images"],
     "fitted": THINGS,
@@ -41,6 +41,7 @@ ARROWS: dict[str, list[str] | None] = {
     "tracking": ["history", "report"],
     "config": None,  # `schema` composes the rooms' records; None: anything
     "evaluation": None,
+    "preparation": ["data", "priors", "geometry"],
     "products": None,
     "runs": None,
     "loaded": None,
@@ -63,11 +64,12 @@ CONFIG_READERS = {
 }
 
 DOORS = {
-    "ctypes": ["kernels.py", "render/cpu.py"],
+    "cv2": ["priors/"],
+    "ctypes": ["kernels.py", "render/cpu.py", "render/chosen.py"],
     "diffusers": ["priors/"],
     "gsplat": ["render/cuda.py", "gaussians/density.py"],
     "gsply": ["export/"],
-    "imageio_ffmpeg": ["export/video.py", "data/images.py"],
+    "imageio_ffmpeg": ["export/video.py", "data/videos.py"],
     "lightning": ["data/", "stages/", "pipeline.py", "tracking.py"],
     "numpy": ["data/", "export/", "gaussians/points.py", "kernels.py", "metrics/", "priors/"],
     "omegaconf": ["config/"],

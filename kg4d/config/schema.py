@@ -7,11 +7,16 @@ from kg4d.data.keypoint_choice import KeypointsConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.gaussians.density import DensityControl
 from kg4d.gaussians.init import GaussiansConfig
+from kg4d.losses.handles import HandlesConfig
 from kg4d.losses.kfc import KfcConfig
 from kg4d.losses.regularizers import BonesConfig, RigidityConfig
+from kg4d.losses.sds import SdsConfig
 from kg4d.losses.wgf import WgfConfig
+from kg4d.priors.build import PriorsConfig
+from kg4d.priors.guidance import NoiseModelConfig
 from kg4d.render.build import RendererConfig
 from kg4d.stages.dynamic import DynamicConfig
+from kg4d.stages.lifting import LiftConfig
 from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
 from kg4d.stages.static import StaticConfig
@@ -29,6 +34,19 @@ class EvaluationConfig:
 
     protocol: str = "gltf4d"
     networks: bool = True
+
+
+@dataclass
+class GuidanceConfig(NoiseModelConfig):
+    """Score distillation from views that the input does not show.
+
+    Attributes:
+        static: In the static stage.
+        dynamic: In the dynamic stage, where it is off unless it is given a weight.
+    """
+
+    static: SdsConfig = field(default_factory=SdsConfig)
+    dynamic: SdsConfig = field(default_factory=lambda: SdsConfig(weight=0.0))
 
 
 class ExportFormat(StrEnum):
@@ -62,7 +80,8 @@ class ExperimentConfig:
         seed: Of this run.
         seeds: Seeds to run; just `seed` where empty.
         output: Folder above the run folders.
-        scene: A scene folder, or `synthetic:<character>`.
+        scene: A scene folder, `synthetic:<character>`, or an image or video file, which is prepared first.
+        priors: How an image or a video is prepared.
         keypoints: Which keypoints of the scene are used.
         image_size: Side of the images that the fit works on, px.
         background: Colour behind the object, RGB in [0, 1].
@@ -72,10 +91,13 @@ class ExperimentConfig:
         dynamic: The dynamic stage.
         refine: The refine stage.
         deformation: What moves the Gaussians.
+        lift: Keypoints of the reference video in 3D, before anything is rendered.
+        handles: Priors on the keypoint frames of a skinned motion.
         kfc: Keypoint Feature Calibration.
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
         bones: Bones keep their length.
+        guidance: Score distillation by a diffusion model.
         evaluation: What is measured.
         export: What is exported.
         tracking: Logs and W&B.
@@ -88,6 +110,7 @@ class ExperimentConfig:
     seeds: list[int] = field(default_factory=list)
     output: str = "runs"
     scene: str = "synthetic:walker"
+    priors: PriorsConfig = field(default_factory=PriorsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
     image_size: int = 256
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
@@ -97,10 +120,13 @@ class ExperimentConfig:
     dynamic: DynamicConfig = field(default_factory=DynamicConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    lift: LiftConfig = field(default_factory=LiftConfig)
+    handles: HandlesConfig = field(default_factory=HandlesConfig)
     kfc: KfcConfig = field(default_factory=KfcConfig)
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

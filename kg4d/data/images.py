@@ -19,7 +19,7 @@ from kg4d.files import replacing
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # What Pillow raises on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _CONVERT = "convert it to an 8-bit RGB or RGBA PNG, JPEG or WebP"
 
 
@@ -44,10 +44,37 @@ def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
     except InputError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         what = "cannot be read as PNG, JPEG or WebP: it is damaged or of another format"
         raise InputError(path, what, "save it again as one of these") from error
     return torch.from_numpy(pixels).float() / 255
+
+
+def read_mask(path: str | Path) -> Float[Tensor, "H W 1"]:
+    """Read a matte: the alpha channel of a file that has one, else its brightness (white is the object).
+
+    Args:
+        path: PNG, JPEG or WebP file of 8 bits or black and white.
+
+    Raises:
+        InputError: The file is missing, damaged, of another format, 16-bit, CMYK or animated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such file", "check the path")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.mode not in ("L", "LA", "1", "P"):
+                _refuse_unsuitable(image, path)
+            upright = ImageOps.exif_transpose(image)
+            alpha = upright.convert("RGBA").getchannel("A")
+            pixels = np.array(alpha if upright.has_transparency_data else upright.convert("L"))
+    except InputError:
+        raise
+    except DAMAGED as error:
+        what = "cannot be read as PNG, JPEG or WebP: it is damaged or of another format"
+        raise InputError(path, what, "save it again as one of these") from error
+    return torch.from_numpy(pixels).float()[..., None] / 255
 
 
 def _refuse_unsuitable(image: Image.Image, path: Path) -> None:

@@ -1,6 +1,7 @@
 """The scene folder: posed images, keypoints and flow, as records. `load_scene` reads one."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -127,6 +128,7 @@ class Scene:
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
         test: Held-out videos, never trained on, or None.
+        cache_keys: What it was made of, by provider, where it was prepared from an image or a video.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Scene:
     keypoints: Keypoints | None = None
     flow: Flow | None = None
     test: PosedImages | None = None
+    cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
 
     def resized(self, size: int) -> "Scene":
         """The scene on a `size` x `size` pixel grid: images, cameras, keypoint pixels and flow."""

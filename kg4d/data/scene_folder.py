@@ -1,5 +1,6 @@
 """Reading a scene folder: images by `transforms`, keypoints and flow by `tracks`, and what must hold between them."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 REFERENCE, RING, TEST = "transforms_train.json", "transforms_ring.json", "transforms_test.json"
 KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
+RECORD, PREVIEW = "scene.json", "preview.png"  # how a scene came about; not needed to read it
 _WITHOUT = {
     RING: "there are no views of the first frame from around",
     TEST: "there are no held-out videos to measure on",
@@ -50,7 +52,7 @@ def read_scene(folder: Path, size: int | None) -> Scene:
         ring_views = None if ring is None else len(ring)
         keypoints = read_keypoints(folder / KEYPOINTS, grid, len(reference), ring_views, test_views)
     if (folder / FLOW).exists():
-        flow = read_flow(folder / FLOW, grid, len(reference))
+        flow = read_flow(folder / FLOW, grid, grid, len(reference))
     return Scene(
         name=folder.resolve().name,
         reference=reference,
@@ -58,7 +60,17 @@ def read_scene(folder: Path, size: int | None) -> Scene:
         keypoints=keypoints if size is None or keypoints is None else keypoints.scaled(size / grid),
         flow=flow if size is None or flow is None else flow.resized(size),
         test=test,
+        cache_keys=_cache_keys(folder / RECORD),
     )
+
+
+def _cache_keys(path: Path) -> dict[str, list[str]]:
+    """From `scene.json`, which other tools write too, each in its own way."""
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8")).get("cache_keys", {})
+        return {str(provider): [str(key) for key in used] for provider, used in keys.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _common_grid(grids: dict[Path, int]) -> int:

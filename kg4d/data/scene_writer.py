@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from torch import Tensor
 
 from kg4d.data.images import write_png
 from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.scene_folder import FLOW, KEYPOINTS, REFERENCE, RING, TEST
+from kg4d.data.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
 from kg4d.errors import InputError
 
 
-def write_scene(scene: Scene, folder: str | Path) -> None:
+def write_scene(
+    scene: Scene,
+    folder: str | Path,
+    record: Mapping[str, Any] | None = None,
+    preview: Float[Tensor, "height width 3"] | None = None,
+) -> None:
     """Write a scene; the folder appears complete or not at all.
 
     Images become 8-bit PNGs and the flow float16. `xyz` is written where the truth is known, and the rows of the test
@@ -27,13 +33,14 @@ def write_scene(scene: Scene, folder: str | Path) -> None:
     Args:
         scene: What to write.
         folder: Where to; must not exist or be empty.
+        record: How the scene came about, for its `scene.json`.
+        preview: A picture of it all, for people.
 
     Raises:
         InputError: The folder exists and holds something.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(folder, "exists already", "choose another folder or remove it")
+    refuse_taken(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
@@ -46,9 +53,19 @@ def write_scene(scene: Scene, folder: str | Path) -> None:
             np.savez_compressed(partial / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
         if scene.flow is not None:
             np.savez_compressed(partial / FLOW, **_flow_arrays(scene.flow))
+        if record is not None:
+            (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        if preview is not None:
+            write_png(partial / PREVIEW, preview)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise an `InputError` where a scene cannot be written because something is there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(folder, "exists already", "choose another folder or remove it")
 
 
 def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:

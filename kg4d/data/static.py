@@ -49,8 +49,6 @@ def static_references(scene: Scene) -> References:
         cameras = scene.reference.cameras
         fixed = torch.allclose(cameras.viewmats, cameras.viewmats[:1], atol=1e-4)
         count = 1 if fixed else len(cameras)
-        which = "frame 0 of the video" if fixed else f"all {count} frames of the video, whose camera moves"
-        _log.info("%s: no ring of views: the static stage is fitted to %s", scene.name, which)
         chosen = scene.reference[:count]
         uv, weights = (None, None) if keypoints is None else (keypoints.uv[:count], keypoints.weights[:count])
     if uv is None or weights is None:
@@ -84,6 +82,10 @@ class StaticDataset(IterableDataset[StaticBatch]):
         self.seed = seed
         self.first_step = first_step
         self._references = static_references(scene)
+        if scene.ring is None:
+            count = len(self._references.images)
+            which = "frame 0 of the video" if count == 1 else f"all {count} frames of the video, whose camera moves"
+            _log.info("%s: no ring of views: the static stage is fitted to %s", scene.name, which)
         self._cameras = self._references.images.cameras
         self._colors = self._references.images.on(background)
         self._alphas = self._references.images.alphas.contiguous()

@@ -51,18 +51,19 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
     )
 
 
-def read_flow(path: Path, grid: int, frames: int) -> Flow:
+def read_flow(path: Path, height: int, width: int, frames: int) -> Flow:
     """Read `flow.npz`; the weights are the array `weights`, else 1 where both `valid` and `visible_next`.
 
     Args:
         path: The file.
-        grid: Side of the images in px, the unit of the file.
+        height: Of the images in px, the unit of the file.
+        width: Likewise.
         frames: T of the reference video.
 
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.
     """
-    archive = Archive(path, **{"T-1": frames - 1, "H": grid, "W": grid})
+    archive = Archive(path, **{"T-1": frames - 1, "H": height, "W": width})
     if "weights" in archive:
         weights = archive.weights("weights", "T-1 H W")
     else:

@@ -23,6 +23,15 @@ class DeformedGeometry:
 
 
 @runtime_checkable  # for the tests, which check arguments at run time
+class CarriesKeypoints(Protocol):
+    """A deformation that knows itself where the keypoints are."""
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """World positions at `times`, each in [0, 1]."""
+        ...
+
+
+@runtime_checkable
 class Deformation(Protocol):
     """A module with that call; at birth it is the identity at every time (locked by one contract test)."""
 

@@ -10,6 +10,7 @@ from torch import nn
 from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation, OffsetMlp
+from kg4d.deform.skinned import SkinnedConfig
 
 
 class DeformationKind(StrEnum):
@@ -17,6 +18,7 @@ class DeformationKind(StrEnum):
 
     HSE = "hse"
     HEXPLANE = "hexplane"
+    SKINNED = "skinned"
     NONE = "none"
 
 
@@ -25,13 +27,15 @@ class DeformationConfig:
     """The deformation of the dynamic stage.
 
     Attributes:
-        kind: Which features the network reads; `none` is no motion at all.
+        kind: Which features the network reads; `skinned` are frames at the keypoints that the Gaussians follow, with a
+            network only on top; `none` is no motion at all.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
         anchor_first: The canonical Gaussians are frame 0: nothing moves at time 0.
         hse: The harmonic encoding.
         hexplane: The planes of `kind: hexplane`.
+        skinned: The frames of `kind: skinned`, which always is at rest at time 0.
     """
 
     kind: DeformationKind = DeformationKind.HSE
@@ -41,10 +45,16 @@ class DeformationConfig:
     anchor_first: bool = True
     hse: HseConfig = field(default_factory=HseConfig)
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
+    skinned: SkinnedConfig = field(default_factory=SkinnedConfig)
 
 
 def build_deformation(
-    config: DeformationConfig, scene_radius: float, generator: torch.Generator, *, isotropic: bool = False
+    config: DeformationConfig,
+    scene_radius: float,
+    generator: torch.Generator,
+    *,
+    joints: int = 0,
+    isotropic: bool = False,
 ) -> nn.Module:
     """Make the deformation that `config` names; the result satisfies `kg4d.deform.base.Deformation`.
 
@@ -52,10 +62,11 @@ def build_deformation(
         config: Kind and sizes.
         scene_radius: Half extent of the scene, world units; positions are divided by it.
         generator: Source of the initial weights (CPU).
+        joints: Number of keypoints, for `skinned`.
         isotropic: One scaling for all three axes, for isotropic Gaussians.
 
     Raises:
-        ValueError: A size or the radius is not positive.
+        ValueError: A size or the radius is not positive, or `skinned` has no keypoints.
     """
     match config.kind:
         case DeformationKind.HSE:
@@ -71,6 +82,14 @@ def build_deformation(
             return HexPlaneMlp(
                 planes, beside, _mlp(config, beside, planes.width, generator, isotropic), config.anchor_first
             )
+        case DeformationKind.SKINNED:
+            from kg4d.deform.skinned import SkinnedDeformation
+
+            if not config.skinned.residual:
+                return SkinnedDeformation(config.skinned, joints, None, None)
+            encoding = HSE(config.hse, scene_radius)
+            residual = _mlp(config, encoding, 0, generator, isotropic)
+            return SkinnedDeformation(config.skinned, joints, encoding, residual)
         case DeformationKind.NONE:
             from kg4d.deform.static import StaticDeformation
 

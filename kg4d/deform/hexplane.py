@@ -93,9 +93,9 @@ class HexPlaneMlp(nn.Module):
         self.mlp = mlp
         self.anchor_first = anchor_first
 
-    def grid_parameters(self) -> list[nn.Parameter]:
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The planes: they learn at a rate of their own."""
-        return list(self.planes.parameters())
+        return {"grid": list(self.planes.parameters())}
 
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
         """Move the canonical Gaussians to `times`."""

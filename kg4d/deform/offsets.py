@@ -80,7 +80,7 @@ class OffsetMlp(nn.Module):
 
 
 def apply_offsets(
-    canonical: GaussianState,
+    canonical: GaussianState | DeformedGeometry,
     offsets: Float[Tensor, "B N O"],
     times: Float[Tensor, " B"],
     *,

@@ -8,18 +8,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, initial_state, visual_hull
+from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, inflated, initial_state, visual_hull
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.geometry.cameras import Cameras
 
 _log = logging.getLogger(__name__)
 
+_ABOUT = {
+    InitKind.HULL: "in the visual hull of the views",
+    InitKind.INFLATED: "on the only view of the first frame, inflated: what it does not show is a guess",
+    InitKind.BALL: "in a ball",
+}
+
 
 def build_gaussians(
     config: GaussiansConfig,
     cameras: Cameras | None,
-    alphas: Float[Tensor, "R H W 1"] | None,
+    images: Float[Tensor, "R H W 4"] | None,
     keypoints: int,
     generator: torch.Generator,
 ) -> GaussianModel:
@@ -28,18 +34,20 @@ def build_gaussians(
     Args:
         config: How many Gaussians, and where they start.
         cameras: Views of the first frame, or None.
-        alphas: Their mattes, or None.
+        images: What they show, straight RGBA, or None.
         keypoints: Number of keypoint logits of each Gaussian.
         generator: Source of randomness (CPU).
 
     Raises:
         InputError: The config asks for a start that the input does not allow.
     """
-    views = (cameras, alphas) if cameras is not None and alphas is not None else None
+    views = (cameras, images) if cameras is not None and images is not None else None
     kind = config.init
     if kind is InitKind.AUTO:
-        kind = InitKind.HULL if views is not None and len(views[0]) >= 2 else InitKind.BALL
-        _log.info("Gaussians start in the %s (gaussians.init: auto)", kind.value)
+        kind = InitKind.BALL
+        if views is not None:
+            kind = InitKind.HULL if len(views[0]) >= 2 else InitKind.INFLATED
+        _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
     cloud = _points(config, kind, views, generator)
     opacity = config.initial_opacity
     if opacity is None:
@@ -56,6 +64,13 @@ def _points(
             if views is None:
                 raise InputError("gaussians.init", "a hull needs views with masks", "set gaussians.init=ball")
             return PointCloud(_hull(config, views, generator), None)
+        case InitKind.INFLATED:
+            if views is None:
+                raise InputError("gaussians.init", "there is no view to inflate", "set gaussians.init=ball")
+            try:
+                return inflated(views[0][0], views[1][0], config.count, generator)
+            except ValueError as error:
+                raise InputError("gaussians.init", str(error), "check the matte, or set gaussians.init=ball") from error
         case InitKind.BALL:
             return PointCloud(ball(config.count, config.ball_radius, generator), None)
         case InitKind.POINTS:
@@ -70,8 +85,10 @@ def _points(
 
 def _hull(config: GaussiansConfig, views: tuple[Cameras, Tensor], generator: torch.Generator) -> Tensor:
     try:
+        cameras, images = views
         return visual_hull(
-            *views,
+            cameras,
+            images[..., 3:],
             config.count,
             generator,
             resolution=config.hull_resolution,

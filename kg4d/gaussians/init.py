@@ -1,4 +1,4 @@
-"""Where Gaussians start: the visual hull of masks, a ball, or a given point cloud."""
+"""Where Gaussians start: the visual hull of masks, a single view inflated, a ball, or a given point cloud."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.gaussians.neighbours import nearest_neighbours
+from kg4d.gaussians.points import PointCloud
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 
@@ -17,6 +18,7 @@ class InitKind(StrEnum):
 
     AUTO = "auto"
     HULL = "hull"
+    INFLATED = "inflated"
     BALL = "ball"
     POINTS = "points"
 
@@ -27,7 +29,8 @@ class GaussiansConfig:
 
     Attributes:
         count: How many. A point cloud with more is thinned to that number.
-        init: Where they start; `auto` is the hull where there are at least two views, else the ball.
+        init: Where they start; `auto` is the hull where there are at least two views of the first frame, the view
+            inflated where there is one, and the ball where there is none.
         ball_radius: Radius of the ball, world units.
         hull_resolution: Voxels along each axis of the hull's grid.
         hull_half_extent: Half the side of that grid, world units, centred at the origin.
@@ -92,6 +95,58 @@ def visual_hull(
     chosen = voxels[torch.randint(len(voxels), (count,), generator=generator)]
     cells = chosen + torch.rand(count, 3, generator=generator)
     return cells * (2 * half_extent / resolution) - half_extent
+
+
+@torch.no_grad()
+def inflated(
+    camera: Cameras, image: Float[Tensor, "H W 4"], count: int, generator: torch.Generator, *, threshold: float = 0.5
+) -> PointCloud:
+    """Draw points on a round body that has the outline of a matte, front and back, with the colours of the image.
+
+    Its plane of symmetry faces the camera and holds the world's origin. Its half thickness is that of Poisson
+    inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside: a straight limb gets a round cross
+    section. Source: Baran and Lehtinen 2009, "Notes on inflating curves".
+
+    Args:
+        camera: One view.
+        image: Straight RGBA of that view.
+        count: Points to draw.
+        generator: Source of randomness.
+        threshold: A pixel is covered where its matte is above this.
+
+    Raises:
+        ValueError: The matte is blank.
+    """
+    inside = image[..., 3] > threshold
+    pixels = inside.nonzero().cpu()  # row, column
+    if not len(pixels):
+        raise ValueError("the matte is blank")
+    chosen = pixels[torch.randint(len(pixels), (count,), generator=generator)]
+    rows, columns = chosen.unbind(-1)
+    thickness = _thickness(inside.cpu())[rows, columns]
+    places = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
+    sides = torch.randint(2, (count,), generator=generator) * 2 - 1
+    K, viewmat = camera.Ks[0].cpu(), camera.viewmats[0].cpu()
+    middle = viewmat[2, 3]  # depth of the origin
+    depths = middle * (1 + sides * thickness / K[0, 0])
+    rays = torch.cat([(places - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(count, 1)], dim=-1)
+    points = (rays * depths[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
+    return PointCloud(points, image[..., :3].cpu()[rows, columns])
+
+
+def _thickness(inside: Bool[Tensor, "H W"], finest: int = 128, iterations: int = 3000) -> Float[Tensor, "H W"]:
+    """Half thickness of the inflated matte in px, by Jacobi iteration on a grid of at most `finest` px."""
+    height, width = inside.shape
+    factor = max(1.0, max(height, width) / finest)
+    grid = (max(1, round(height / factor)), max(1, round(width / factor)))
+    mask = (torch.nn.functional.adaptive_avg_pool2d(inside[None, None].float(), grid) > 0.5).float()
+    u = torch.zeros_like(mask)
+    for _ in range(iterations):
+        around = torch.nn.functional.pad(u, (1, 1, 1, 1))
+        neighbours = around[..., 2:, 1:-1] + around[..., :-2, 1:-1] + around[..., 1:-1, 2:] + around[..., 1:-1, :-2]
+        u = (neighbours / 4 + 1) * mask
+    half = torch.nn.functional.interpolate((u / 2).sqrt(), (height, width), mode="bilinear", align_corners=False)
+    return half[0, 0] * factor
 
 
 def _carve(

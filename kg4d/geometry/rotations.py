@@ -41,6 +41,24 @@ def quat_rotate(q: Float[Tensor, "*#batch 4"], v: Float[Tensor, "*#batch 3"]) ->
     return v + w * twist + _cross(axis, twist)
 
 
+def slerp(
+    a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"], fraction: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch 4"]:
+    """The unit quaternion at `fraction` of the shorter turn from `a` to `b`, at constant angular speed.
+
+    Exactly `a` (normalised) at 0. Near-equal ends are blended linearly, so that gradients stay finite.
+    """
+    a, b = normalize(a, dim=-1), normalize(b, dim=-1)
+    cosine = (a * b).sum(-1)
+    b, cosine = torch.where(cosine[..., None] < 0, -b, b), cosine.abs()
+    near = cosine > 1 - 1e-6
+    angle = torch.where(near, 0.5, cosine).acos()
+    sine = angle.sin()
+    first = torch.where(near, 1 - fraction, ((1 - fraction) * angle).sin() / sine)
+    second = torch.where(near, fraction, (fraction * angle).sin() / sine)
+    return normalize(first[..., None] * a + second[..., None] * b, dim=-1)
+
+
 def quat_to_matrix(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of quaternions of any norm but zero; they act on column vectors."""
     w, x, y, z = normalize(q, dim=-1).unbind(-1)

@@ -54,7 +54,8 @@ class LPIPS(nn.Module):
 
     def __init__(self, net: Backbone) -> None:
         super().__init__()
-        self.layers, self.taps = _layers(net), TAPS[net]
+        self.layers = _layers(net)
+        self.taps: tuple[int, ...] = TAPS[net]
         self.convs, channels = nn.ModuleList(), 3
         for layer in self.layers:
             if isinstance(layer, tuple):

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from kg4d.errors import InputError
+from kg4d.files import cache_folder, content_hash
 from kg4d.metrics.lpips_net import LPIPS, DeepMeans
 from kg4d.metrics.perceptual import load_i3d, load_lpips
 from kg4d.metrics.protocols import VGG16_MEANS
-from kg4d.metrics.weights import cache_folder, content_hash
 
 LOADERS: dict[str, Callable[[Path | None], nn.Module]] = {
     "lpips-alex": partial(load_lpips, "alex"),

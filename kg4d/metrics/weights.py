@@ -6,7 +6,6 @@ JAX implementations: only the array files inside their source archives are read,
 
 import argparse
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -16,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.files import replacing
+from kg4d.files import cache_folder, content_hash, replacing
 from kg4d.metrics.i3d_net import i3d_state
 from kg4d.metrics.lpips_net import lpips_state
 from kg4d.metrics.unpickle import load_arrays
@@ -80,12 +78,6 @@ WEIGHTS = {
 }
 
 
-def cache_folder() -> Path:
-    """Where weights and features are kept: `$KG4D_CACHE`, else `~/.cache/kg4d`."""
-    given = os.environ.get("KG4D_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "kg4d"
-
-
 def weight_path(name: str) -> Path:
     """Where the named weights lie in the cache folder once they are pulled.
 
@@ -118,16 +110,6 @@ def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]
     if path is None and content_hash(state) != WEIGHTS[name].content_sha256:
         raise InputError(file, "does not hold the pinned weights", f"delete it and run: {PULL} {name}")
     return state
-
-
-def content_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values: equal for equal weights, whatever file holds them."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def pull(names: Iterable[str] = tuple(WEIGHTS), report: Callable[[str], None] = lambda line: None) -> list[Path]:

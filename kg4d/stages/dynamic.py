@@ -1,6 +1,6 @@
 """Dynamic stage: a deformation carries the frozen Gaussians through the reference video."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +8,22 @@ from torch.optim import Optimizer
 
 from kg4d.data.batch import DynamicBatch, step_generator
 from kg4d.data.dynamic import DynamicDataConfig
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
+from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.neighbours import nearest_neighbours
+from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.losses.handles import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
 from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss, project_each
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.losses.regularizers import BonesConfig, RigidityConfig, bone_loss, neighbour_weights, rigidity_loss
-from kg4d.losses.wgf import DenseFlow, WgfConfig, wgf_losses
-from kg4d.ot.flow_targets import flow_jacobian
+from kg4d.losses.wgf import WgfConfig, wgf_losses
+from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.guidance import Guidance
+from kg4d.stages.lifting import Lift
 from kg4d.stages.objective import Objective
 from kg4d.stages.optim import set_learning_rates, warm_cosine
 
@@ -32,6 +37,9 @@ class DynamicConfig:
         data: Frames drawn at each step.
         learning_rate: Adam rate of the deformation network.
         grid_learning_rate: Adam rate of its feature planes, where it has any.
+        place_learning_rate: Adam rate of the places of keypoint frames, where it has any; world units a step.
+        rotation_learning_rate: Adam rate of their rotations.
+        share_learning_rate: Adam rate of the keypoint features, where they say which frames a Gaussian follows.
         warmup_steps: Steps over which the rates grow linearly from 0.
         final_factor: Factor that the rates fall to, along a half cosine.
         photometric: The image loss, a mean over the drawn frames.
@@ -41,6 +49,9 @@ class DynamicConfig:
     data: DynamicDataConfig = field(default_factory=DynamicDataConfig)
     learning_rate: float = 3e-3
     grid_learning_rate: float = 6.4e-3
+    place_learning_rate: float = 5e-3
+    rotation_learning_rate: float = 1e-2
+    share_learning_rate: float = 2e-2
     warmup_steps: int = 20
     final_factor: float = 0.05
     photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
@@ -48,12 +59,14 @@ class DynamicConfig:
 
 @dataclass
 class MotionLosses:
-    """The losses of the dynamic stage besides the image loss."""
+    """The losses of the dynamic stage besides the image loss; `lift_weight` is that of the lifted keypoints."""
 
     kfc: KfcConfig = field(default_factory=KfcConfig)
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
+    handles: HandlesConfig = field(default_factory=HandlesConfig)
+    lift_weight: float = 0.0
 
 
 class DynamicStage(Stage[DynamicBatch]):
@@ -68,6 +81,8 @@ class DynamicStage(Stage[DynamicBatch]):
         parents: Skeleton of the J keypoints; -1 cuts a bone.
         background: Colour behind the Gaussians.
         seed: Seed of what is sampled inside a step.
+        guidance: Judges views that the video does not show; None where nothing does.
+        lift: The video's keypoints in 3D, and which detections to believe; None where they were not lifted.
     """
 
     name = "dynamic"
@@ -85,12 +100,18 @@ class DynamicStage(Stage[DynamicBatch]):
         parents: Tensor,
         background: Tensor,
         seed: int,
+        guidance: Guidance | None = None,
+        lift: Lift | None = None,
     ) -> None:
         super().__init__(renderer, config.steps, seed)
         self.model = model.requires_grad_(False)
         self.deformation = deformation
+        if isinstance(deformation, SkinnedDeformation):
+            model.keypoint_logits.requires_grad_(True)
+        self.lift = lift
         self.config = config
         self.losses = losses
+        self.guidance = guidance
         self.register_buffer("parents", parents, persistent=False)
         self.register_buffer("background", background, persistent=False)
 
@@ -98,30 +119,40 @@ class DynamicStage(Stage[DynamicBatch]):
         """What the frozen Gaussians give once: their state, keypoints at rest, neighbours."""
         self.canonical = self.model.state().detach()
         self.share = assignment(self.canonical.keypoint_logits, self.losses.kfc.temperature)
-        self.rest_points = barycentre(self.share, self.canonical.means)
+        if isinstance(self.deformation, SkinnedDeformation):
+            self.canonical = replace(self.canonical, keypoint_logits=self.model.keypoint_logits)  # these are learned
+            self.rest_points = self.deformation.rest
+        else:
+            self.rest_points = barycentre(self.share, self.canonical.means)
         if self.losses.rigidity.weight > 0:
             distances, self.neighbours = nearest_neighbours(self.canonical.means, self.losses.rigidity.neighbours)
             self.neighbour_weights = neighbour_weights(distances)
-        self._jacobians: dict[int, Tensor] = {}
+        self._flow_fields: dict[int, FlowField] = {}
         super().on_train_start()
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam; feature planes have a rate of their own."""
+        """Adam; what is not the weights of a network has a rate of its own."""
         rates = self._base_rates()
-        grids = {id(p) for p in getattr(self.deformation, "grid_parameters", list)()}
-        groups: list[dict[str, object]] = []
-        for name, members in (
-            ("network", [p for p in self.deformation.parameters() if id(p) not in grids]),
-            ("grid", [p for p in self.deformation.parameters() if id(p) in grids]),
-        ):
-            if members:
-                groups.append({"params": members, "lr": rates[name], "name": name})
+        special: dict[str, list[nn.Parameter]] = getattr(self.deformation, "parameter_groups", dict)()
+        named = {id(p) for members in special.values() for p in members}
+        members_of = {"network": [p for p in self.deformation.parameters() if id(p) not in named], **special}
+        members_of["shares"] = [p for p in [self.model.keypoint_logits] if p.requires_grad]
+        groups: list[dict[str, object]] = [
+            {"params": members, "lr": rates[name], "name": name} for name, members in members_of.items() if members
+        ]
         if not groups:  # no motion: Adam wants a parameter all the same
             groups.append({"params": [nn.Parameter(torch.empty(0))], "lr": 0.0, "name": "network"})
         return torch.optim.Adam(groups, eps=1e-15)
 
     def _base_rates(self) -> dict[str, float]:
-        return {"network": self.config.learning_rate, "grid": self.config.grid_learning_rate}
+        config = self.config
+        return {
+            "network": config.learning_rate,
+            "grid": config.grid_learning_rate,
+            "places": config.place_learning_rate,
+            "rotations": config.rotation_learning_rate,
+            "shares": config.share_learning_rate,
+        }
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Warm-up and half cosine."""
@@ -130,7 +161,7 @@ class DynamicStage(Stage[DynamicBatch]):
         set_learning_rates(optimizer, self._base_rates(), factor)
 
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
-        """Image loss of the drawn frames; KFC in them; WGF between the pairs; rigidity and bones."""
+        """Image loss of the drawn frames; KFC in them; WGF between the pairs; rigidity and bones; guidance."""
         geometry: DeformedGeometry = self.deformation(self.canonical, batch.times)
         if geometry.means.requires_grad:
             # the engine reaches the deformation's outputs last: here ends the backward pass of renders and losses
@@ -148,7 +179,17 @@ class DynamicStage(Stage[DynamicBatch]):
             self._add_kfc(geometry, batch, objective)
         if has_keypoints and self.losses.wgf.weight > 0:
             self._add_wgf(geometry, outputs, batch, objective)
-        self._add_regularizers(geometry, batch.step, objective)
+        if self.lift is not None and self.losses.lift_weight > 0:
+            offset = self._keypoints(geometry, batch.times) - self.lift.tracks[batch.frames]
+            objective.add("lift", offset.square().sum(-1).mean(), self.losses.lift_weight)
+        self._add_regularizers(geometry, batch, objective)
+        if self.guidance is not None:
+            self.renders += self.guidance.add(objective, batch.step, self._draw)
+
+    def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
+        return self.renderer(
+            self.deformation(self.canonical, time).at(0, self.canonical), camera, background=background
+        )
 
     def _add_photometric(self, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective) -> None:
         images = torch.cat([output.image for output in outputs])
@@ -163,7 +204,7 @@ class DynamicStage(Stage[DynamicBatch]):
         kfc = self.losses.kfc
         match kfc.mode:
             case KfcMode.BARYCENTRE:
-                pixels = project_each(barycentre(self.share, geometry.means), batch.cameras)
+                pixels = project_each(self._keypoints(geometry, batch.times), batch.cameras)
             case KfcMode.HEATMAP:
                 reads = [
                     heatmap_keypoints(self.renderer, geometry.at(b, self.canonical), batch.cameras[b], kfc)
@@ -171,50 +212,54 @@ class DynamicStage(Stage[DynamicBatch]):
                 ]
                 self.renders += len(reads)
                 pixels = torch.cat(reads)
-        loss = keypoint_loss(pixels, batch.keypoints, batch.keypoint_weights, _extent(batch))
+        weights = batch.keypoint_weights
+        if self.lift is not None:
+            weights = weights * self.lift.trust[batch.frames]
+        loss = keypoint_loss(pixels, batch.keypoints, weights, _extent(batch))
         objective.add("kfc", loss, kfc.weight, kfc.warmup)
+
+    def _keypoints(self, geometry: DeformedGeometry, times: Tensor) -> Tensor:
+        if isinstance(self.deformation, CarriesKeypoints):
+            return self.deformation.keypoints(times)
+        return barycentre(self.share, geometry.means)
 
     def _add_wgf(
         self, geometry: DeformedGeometry, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective
     ) -> None:
-        wgf, generator = self.losses.wgf, step_generator(self.seed, "flow pixels", batch.step)
-        offsets, paired = [], []
-        for index, (earlier, later) in enumerate(batch.pairs.tolist()):
-            offset, match = wgf_losses(
-                wgf,
-                self.renderer,
-                outputs[earlier],
-                self.canonical.opacities,
-                geometry,
-                (earlier, later),
-                batch.cameras,
-                batch.keypoints[[earlier, later]],
-                batch.keypoint_weights[[earlier, later]],
-                self._dense_flow(batch, index),
-                generator,
-            )
-            offsets.append(offset)
-            if match is not None:
-                paired.append(match)
-        if offsets:
-            objective.add("wgf_offset", torch.stack(offsets).mean(), wgf.weight, wgf.warmup)
-        if paired:
-            objective.add("wgf_paired", torch.stack(paired).mean(), wgf.weight * wgf.paired_weight, wgf.warmup)
+        if len(batch.pairs) == 0:
+            return
+        wgf = self.losses.wgf
+        offset, paired = wgf_losses(
+            wgf,
+            self.renderer,
+            outputs,
+            self.canonical.opacities,
+            geometry,
+            batch.pairs,
+            batch.cameras,
+            batch.keypoints,
+            batch.keypoint_weights,
+            [self._flow_field(batch, index) for index in range(len(batch.pairs))],
+            step_generator(self.seed, "flow pixels", batch.step),
+        )
+        objective.add("wgf_offset", offset, wgf.weight, wgf.warmup)
+        if paired is not None:
+            objective.add("wgf_paired", paired, wgf.weight * wgf.paired_weight, wgf.warmup)
 
-    def _dense_flow(self, batch: DynamicBatch, index: int) -> DenseFlow | None:
-        """The flow of a pair, known between neighbouring frames only; its Jacobian is formed once per frame."""
+    def _flow_field(self, batch: DynamicBatch, index: int) -> FlowField | None:
+        """The flow of a pair, known between neighbouring frames only; its field is formed once per frame."""
         if batch.flow is None or batch.flow_weights is None or int(batch.strides[index]) != 1:
             return None
-        frame, flow, weights = int(batch.frames[batch.pairs[index, 0]]), batch.flow[index], batch.flow_weights[index]
-        if frame not in self._jacobians:
-            self._jacobians[frame] = flow_jacobian(flow, weights)
-        return DenseFlow(flow, weights, self._jacobians[frame])
+        frame = int(batch.frames[batch.pairs[index, 0]])
+        if frame not in self._flow_fields:
+            self._flow_fields[frame] = flow_field(batch.flow[index], batch.flow_weights[index])
+        return self._flow_fields[frame]
 
-    def _add_regularizers(self, geometry: DeformedGeometry, step: int, objective: Objective) -> None:
+    def _add_regularizers(self, geometry: DeformedGeometry, batch: DynamicBatch, objective: Objective) -> None:
         rigidity, bones = self.losses.rigidity, self.losses.bones
         if rigidity.weight > 0:
             samples = torch.randint(
-                len(self.canonical), (rigidity.samples,), generator=step_generator(self.seed, "rigidity", step)
+                len(self.canonical), (rigidity.samples,), generator=step_generator(self.seed, "rigidity", batch.step)
             ).to(geometry.means.device)
             loss = rigidity_loss(
                 geometry.means,
@@ -227,8 +272,20 @@ class DynamicStage(Stage[DynamicBatch]):
             )
             objective.add("rigidity", loss, rigidity.weight)
         if bones.weight > 0 and bool((self.parents >= 0).any()):
-            points = barycentre(self.share, geometry.means)
+            points = self._keypoints(geometry, batch.times)
             objective.add("bones", bone_loss(points, self.rest_points, self.parents), bones.weight)
+        if isinstance(self.deformation, SkinnedDeformation):
+            self._add_handles(self.deformation, objective)
+
+    def _add_handles(self, deformation: SkinnedDeformation, objective: Objective) -> None:
+        config, (shifts, quats) = self.losses.handles, deformation.keys()
+        if config.bones > 0:
+            loss = carried_bones_loss(deformation.rest, shifts, quats, self.parents)
+            objective.add("handle_bones", loss, config.bones)
+        if config.smoothness > 0:
+            objective.add("handle_smoothness", acceleration_loss(shifts), config.smoothness)
+        if config.coherence > 0:
+            objective.add("handle_coherence", coherence_loss(quats, self.parents), config.coherence)
 
 
 def _extent(batch: DynamicBatch) -> float:

@@ -4,11 +4,12 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kg4d.data.scene import Keypoints, PosedImages
 from kg4d.gaussians.model import GaussianModel
+from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import seed_logits
 from kg4d.keypoints.triangulation import triangulate
 from kg4d.losses.kfc import KfcConfig
@@ -23,34 +24,50 @@ class Skeleton:
     Attributes:
         known: Whether some view of frame 0 shows the keypoint; the others have no place on the model.
         parents: Parent of each keypoint; -1 for roots, and where the bone is cut because an end is not known.
+        points: World positions in frame 0, triangulated; NaN where less than two directions show the keypoint.
     """
 
     known: Bool[Tensor, " J"]
     parents: Int[Tensor, " J"]
+    points: Float[Tensor, "J 3"]
 
 
 @torch.no_grad()
-def seed_keypoints(model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig) -> Skeleton:
+def seed_keypoints(
+    model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
+) -> Skeleton:
     """Set the keypoint features of `model` and say which keypoints can be used.
 
     A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows
     starts from uniform features (its depth is then whatever the losses make of it); one that no view shows is dropped.
+    Without a ring they are seeded where the line of sight of `camera`, which took the first frame of the video, meets
+    the plane through the origin that faces it: the middle of an object that is inflated from that frame.
     With a ring whose views have no keypoints all are dropped: nothing would tie the features to the figure.
     """
+    points = torch.full((len(keypoints.names), 3), torch.nan)
     if ring is None:
         known = keypoints.weights[0] > 0
+        places = torch.where(known[:, None], _on_middle_plane(keypoints.uv[0], camera), torch.nan)
+        model.keypoint_logits.copy_(seed_logits(model.means, places, temperature=kfc.temperature, sigma=kfc.seed_sigma))
     elif keypoints.ring_uv is None or keypoints.ring_weights is None:
         known = torch.zeros(len(keypoints.names), dtype=torch.bool)
         _log.warning("the ring of views has no keypoints (ring_uv): the keypoint losses are off")
     else:
         found = triangulate(keypoints.ring_uv, keypoints.ring_weights, ring.cameras)
+        points = found.points
         seeds = seed_logits(model.means, found.points, temperature=kfc.temperature, sigma=kfc.seed_sigma)
         model.keypoint_logits.copy_(seeds)
         known = (keypoints.ring_weights > 0).any(0)
         _report(keypoints.names, known, found.valid)
     parents = torch.tensor(keypoints.parents)
     usable = known & (parents >= 0) & known[parents.clamp_min(0)]
-    return Skeleton(known, torch.where(usable, parents, -1))
+    return Skeleton(known, torch.where(usable, parents, -1), points)
+
+
+def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor, "J 3"]:
+    K, viewmat = camera.Ks[0], camera.viewmats[0]
+    rays = torch.cat([(uv - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(uv), 1)], dim=-1)
+    return (rays * viewmat[2, 3] - viewmat[:3, 3]) @ viewmat[:3, :3]
 
 
 def _report(names: tuple[str, ...], known: Tensor, triangulated: Tensor) -> None:

@@ -15,6 +15,7 @@ from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.guidance import Guidance
 from kg4d.stages.objective import Objective
 from kg4d.stages.optim import exponential, set_learning_rates
 
@@ -71,6 +72,7 @@ class StaticStage(Stage[StaticBatch]):
         kfc: Keypoint Feature Calibration; off where the batches carry no keypoint weights.
         background: Colour behind the Gaussians.
         seed: Seed of density control.
+        guidance: Judges views that the batches do not show; None where nothing does.
     """
 
     name = "static"
@@ -84,11 +86,13 @@ class StaticStage(Stage[StaticBatch]):
         kfc: KfcConfig,
         background: torch.Tensor,
         seed: int,
+        guidance: Guidance | None = None,
     ) -> None:
         super().__init__(renderer, config.steps, seed)
         self.model = model
         self.config = config
         self.kfc = kfc
+        self.guidance = guidance
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
 
@@ -119,7 +123,7 @@ class StaticStage(Stage[StaticBatch]):
         set_learning_rates(optimizer, base, factors)
 
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
-        """Image loss of the drawn views, and KFC in them."""
+        """Image loss of the drawn views, and KFC in them; score distillation in others."""
         state = self.model.state()
         output = self.renderer(state, batch.cameras, background=self.background, absgrad=self.density.wants_absgrad)
         self.renders += len(batch.cameras)
@@ -131,6 +135,12 @@ class StaticStage(Stage[StaticBatch]):
         objective.terms["psnr"] = psnr_of(output.image, batch.images)
         if self.kfc.weight > 0 and bool((batch.keypoint_weights > 0).any()):
             self._calibrate(batch, objective)
+        if self.guidance is not None:
+            self.renders += self.guidance.add(
+                objective,
+                batch.step,
+                lambda camera, _, background: self.renderer(state, camera, background=background),
+            )
 
     def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:
         state, kfc = self.model.state(), self.kfc

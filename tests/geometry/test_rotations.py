@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multiply, quat_rotate, quat_to_matrix
+from kg4d.geometry.rotations import (
+    matrix_to_quat,
+    quat_conjugate,
+    quat_multiply,
+    quat_rotate,
+    quat_to_matrix,
+    slerp,
+)
 
 seeds = st.integers(0, 2**31)
 
@@ -81,3 +88,29 @@ def test_batches_broadcast() -> None:
 )
 def test_known_rotations(q: list[float], v: list[float], expected: list[float]) -> None:
     torch.testing.assert_close(quat_rotate(torch.tensor(q), torch.tensor(v)), torch.tensor(expected))
+
+
+@given(seeds, st.floats(0, 1))
+def test_slerp_turns_at_constant_speed_the_shorter_way(seed: int, fraction: float) -> None:
+    a, b = torch.nn.functional.normalize(random_quats(seed, 8), dim=-1).split(4)
+    between = slerp(a, b, torch.full((4,), fraction, dtype=torch.float64))
+
+    def angle(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 2 * (x * y).sum(-1).abs().clamp_max(1).acos()
+
+    torch.testing.assert_close(angle(a, between), fraction * angle(a, b), atol=1e-5, rtol=0)
+    torch.testing.assert_close(angle(between, b), (1 - fraction) * angle(a, b), atol=1e-5, rtol=0)
+
+
+def test_slerp_is_exact_at_its_start_and_has_finite_gradients_everywhere() -> None:
+    q = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.6, 0.0, 0.8, 0.0]], dtype=torch.float64)
+    assert torch.equal(slerp(q, q.flip(0), torch.zeros(2, dtype=torch.float64)), q)
+    a, b = q.clone().requires_grad_(), (-q).clone().requires_grad_()
+    slerp(a, b, torch.full((2,), 0.3, dtype=torch.float64)).sum().backward()
+    assert a.grad is not None
+    assert b.grad is not None
+    assert a.grad.isfinite().all()
+    assert b.grad.isfinite().all()
+    apart = torch.tensor([[0.5, 0.5, -0.5, 0.5], [0.1, 0.3, 0.9, -0.2]], dtype=torch.float64)
+    inputs = (q.clone().requires_grad_(), apart.requires_grad_(), torch.tensor([0.2, 0.9], dtype=torch.float64))
+    assert torch.autograd.gradcheck(slerp, inputs)

@@ -1,0 +1,176 @@
+"""Videos in: files that ffmpeg decodes, animated pictures, folders of frames; and what a person gave as the input."""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kg4d.data.images import DAMAGED, read_image
+from kg4d.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_ANIMATED = ("PNG", "WEBP", "GIF")
+_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+_FPS = 8.0  # of frames without a clock
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video, or one image.
+
+    Attributes:
+        frames: Straight RGBA in [0, 1]; alpha is 1 where the file has none.
+        fps: Frames a second, of these frames.
+        source_frames: How many frames the source has, of which these were picked evenly.
+        files: The files of the frames, where each has its own.
+    """
+
+    frames: Float[Tensor, "T H W 4"]
+    fps: float
+    source_frames: int
+    files: tuple[Path, ...] = ()
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether anything is transparent."""
+        return bool((self.frames[..., 3] < 1).any())
+
+
+def read_clip(path: str | Path, most: int) -> Clip:
+    """Read one image (T = 1), or a video of at least two frames.
+
+    Args:
+        path: An image; a video file; an animated GIF, WebP or PNG, which is a video too; or a folder of frames.
+        most: A longer video is thinned evenly to this many frames, the first and the last among them.
+
+    Raises:
+        InputError: It is missing, damaged, of another format, or a video of one frame.
+    """
+    path = Path(path)
+    if path.is_dir():
+        clip = _read_folder(path, most)
+    elif not path.is_file():
+        raise InputError(path, "no such file or folder", "check the path of the input")
+    elif path.suffix.lower() in _VIDEO_SUFFIXES:
+        clip = _read_file(path, most)
+    elif (count := _pictures(path)) > 1:
+        _log.info("%s: an animation of %d pictures: taken as a video", path, count)
+        clip = _read_animation(path, count, most)
+    else:
+        return Clip(read_image(path)[None], _FPS, 1, (path,))
+    if len(clip.frames) < 2:
+        raise InputError(path, "is a video of one frame", "give at least two, or the frame itself as an image")
+    return clip
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The images in a folder, in the order of their names, numbers by value.
+
+    Raises:
+        InputError: There is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", "give a folder of PNG, JPEG or WebP images")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not files:
+        raise InputError(folder, "holds no PNG, JPEG or WebP image", "give a folder of images")
+    return sorted(files, key=_natural)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Up to `most` indices below `count`, spread evenly from the first to the last.
+
+    >>> evenly(31, 4), evenly(3, 16)
+    ([0, 10, 20, 30], [0, 1, 2])
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
+def _natural(path: Path) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
+
+
+def _read_folder(folder: Path, most: int) -> Clip:
+    files = image_files(folder)
+    chosen = tuple(files[index] for index in evenly(len(files), most))
+    frames = [read_image(file) for file in chosen]
+    for file, frame in zip(chosen, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            (height, width), (first_height, first_width) = frame.shape[:2], frames[0].shape[:2]
+            what = f"is {width} x {height}, {chosen[0].name} is {first_width} x {first_height}"
+            raise InputError(file, what, "make all frames one size")
+    return Clip(torch.stack(frames), _FPS, len(files), chosen)
+
+
+def _pictures(path: Path) -> int:
+    """How many pictures an image file holds; 1 where it is none, which its reader then says."""
+    try:
+        with Image.open(path, formats=_ANIMATED) as image:
+            return int(getattr(image, "n_frames", 1))
+    except DAMAGED:
+        return 1
+
+
+def _read_animation(path: Path, count: int, most: int) -> Clip:
+    frames, milliseconds, wanted = [], 0.0, set(evenly(count, most))
+    try:
+        with Image.open(path, formats=_ANIMATED) as image:
+            for index in range(count):
+                image.seek(index)
+                milliseconds += image.info.get("duration", 0)
+                if index in wanted:
+                    frames.append(_pixels(image.convert("RGBA")))
+    except DAMAGED as error:
+        raise InputError(path, "is an animation that is cut short or damaged", "save it again") from error
+    fps = 1000 * count / milliseconds if milliseconds > 0 else _FPS
+    return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
+
+
+def _thinned(fps: float, kept: int, count: int) -> float:
+    return fps * max(1, kept - 1) / max(1, count - 1)
+
+
+def _pixels(image: Image.Image) -> Float[Tensor, "H W 4"]:
+    return torch.from_numpy(np.array(image)).float() / 255
+
+
+def _read_file(path: Path, most: int) -> Clip:
+    """By ffmpeg, in two passes, so that only the frames that are wanted are held."""
+    try:
+        count, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+        decoded = imageio_ffmpeg.read_frames(str(path))
+        about = next(decoded)
+        frames = _picked(decoded, evenly(count, most), about["size"])
+    except (OSError, RuntimeError, StopIteration) as error:
+        raise InputError(
+            path, "cannot be decoded as a video", "save it again, as H.264 in an .mp4 for example"
+        ) from error
+    fps = float(about["fps"]) or _FPS
+    announced = float(about["duration"]) * fps
+    if count < 0.9 * announced - 1 or len(frames) < min(count, most):
+        what = f"is cut short: {count} of about {announced:.0f} frames can be decoded"
+        raise InputError(path, what, "copy or save it again")
+    return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
+
+
+def _picked(decoded: Iterable[bytes], wanted: Sequence[int], size: tuple[int, int]) -> list[Float[Tensor, "H W 4"]]:
+    width, height = size
+    frames = []
+    for index, data in enumerate(decoded):
+        if index in wanted:
+            rgb = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width, 3).float() / 255
+            frames.append(torch.cat([rgb, torch.ones(height, width, 1)], dim=-1))
+    return frames

@@ -1,0 +1,178 @@
+"""Keypoints as the handles of the motion: a frame at each keypoint, and Gaussians that follow the frames by shares."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, assert_never
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.encoding import HSE
+from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.rotations import quat_multiply, slerp
+from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
+
+
+class Blend(StrEnum):
+    """How the motions of several frames are mixed."""
+
+    LINEAR = "linear"  # of matrices: cheap; a limb that is bent or twisted far loses thickness
+    DUAL_QUATERNION = "dual_quaternion"  # of rigid motions: it keeps it
+
+
+@dataclass
+class SkinnedConfig:
+    """The skinned deformation.
+
+    Attributes:
+        blend: How the motions of several frames are mixed.
+        temperature: Softmax temperature of the keypoint features as shares of the frames.
+        sigma: Width of the shares around a frame's bones at the start, world units.
+        residual: Add the offsets of the harmonic network to the skinned motion.
+    """
+
+    blend: Blend = Blend.LINEAR
+    temperature: float = 0.1
+    sigma: float = 0.06
+    residual: bool = False
+
+
+class SkinnedDeformation(nn.Module):
+    """J frames, each with a place and a rotation at each key time; Gaussians follow them by the softmax over J of P.
+
+    The features P come with the canonical Gaussians. At the first key time the frames are at rest, so nothing moves
+    there. Between key times places follow a cubic (Catmull-Rom) and rotations the shortest turn.
+
+    Attributes:
+        rest: Places of the frames at the first key time, world units.
+        times: Key times, ascending.
+        shifts: How far each frame has gone at the later key times.
+        quats: How it has turned there; any norm but zero.
+    """
+
+    rest: Tensor
+    times: Tensor
+
+    def __init__(self, config: SkinnedConfig, joints: int, encoding: HSE | None, residual: OffsetMlp | None) -> None:
+        """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
+
+        Raises:
+            ValueError: There is no frame, or the temperature is not positive.
+        """
+        super().__init__()
+        if joints < 1 or config.temperature <= 0:
+            raise ValueError(
+                f"skinning needs keypoints and a positive temperature, got {joints} keypoints and {config.temperature}"
+            )
+        self.config = config
+        self.encoding = encoding
+        self.residual = residual
+        self.register_buffer("rest", torch.zeros(joints, 3))
+        self.register_buffer("times", torch.tensor([0.0, 1.0]))
+        self.shifts = nn.Parameter(torch.zeros(1, joints, 3))
+        self.quats = nn.Parameter(_identities(1, joints))
+
+    @torch.no_grad()
+    def set_keys(
+        self,
+        times: Float[Tensor, " T"],
+        rest: Float[Tensor, "J 3"],
+        tracks: Float[Tensor, "T J 3"],
+        quats: Float[Tensor, "T J 4"],
+    ) -> None:
+        """Put the frames at `rest` at the first time and on `tracks`, turned by `quats`, at the others.
+
+        Raises:
+            ValueError: There are fewer than two times, or they do not ascend.
+        """
+        if len(times) < 2 or not bool((times.diff() > 0).all()):
+            raise ValueError("key times must ascend, and be two or more")
+        self.rest, self.times = rest.to(self.rest), times.to(self.times)
+        self.shifts.data = (tracks[1:] - rest).to(self.rest)
+        self.quats.data = quats[1:].to(self.rest).clone()
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The frames: places and rotations learn at rates of their own."""
+        return {"places": [self.shifts], "rotations": [self.quats]}
+
+    def keys(self) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T J 4"]]:
+        """Shifts and rotations since rest at all key times."""
+        first = self.shifts.new_zeros(1, *self.rest.shape)
+        turn = _identities(1, len(self.rest)).to(self.quats)
+        return torch.cat([first, self.shifts]), torch.cat([turn, self.quats])
+
+    def frames(self, times: Float[Tensor, " B"]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 4"]]:
+        """Shifts and rotations since rest at any times; beyond the key times those of the nearest."""
+        shifts, quats = self.keys()
+        inside = times.clamp(self.times[0], self.times[-1])
+        left = (torch.searchsorted(self.times, inside, right=True) - 1).clamp(0, len(self.times) - 2)
+        fraction = (inside - self.times[left]) / (self.times[left + 1] - self.times[left])
+        return _catmull_rom(shifts, left, fraction, self.times), slerp(quats[left], quats[left + 1], fraction[:, None])
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """Where the keypoints are: the places of their frames."""
+        return self.rest + self.frames(times)[0]
+
+    def shares(self, canonical: GaussianState) -> Float[Tensor, "N J"]:
+        """Share of each frame in each Gaussian."""
+        return (canonical.keypoint_logits / self.config.temperature).softmax(dim=1)
+
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+        """Move the canonical Gaussians to `times`."""
+        match self.config.blend:
+            case Blend.LINEAR:
+                blend = linear_blend
+            case Blend.DUAL_QUATERNION:
+                blend = dual_quaternion_blend
+            case _:
+                assert_never(self.config.blend)
+        moved = blend(canonical.means, self.shares(canonical), self.rest, *self.frames(times))
+        geometry = DeformedGeometry(
+            means=moved.points,
+            quats=quat_multiply(moved.turns, canonical.quats),
+            scales=canonical.scales.expand(len(times), -1, -1),
+        )
+        if self.encoding is None or self.residual is None:
+            return geometry
+        offsets = self.residual(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
+        return apply_offsets(geometry, offsets, times, anchor_first=True)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over the checkpoint's number of key times."""
+        for name in ("shifts", "quats"):
+            value, own = state_dict.get(prefix + name), self.get_parameter(name)
+            if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:]:
+                own.data, own.grad = own.data.new_empty(value.shape), None
+        times = state_dict.get(prefix + "times")
+        if isinstance(times, Tensor):
+            self.times = self.times.new_empty(times.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _identities(*shape: int) -> Float[Tensor, "*shape 4"]:
+    return torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(*shape, 1)
+
+
+def _catmull_rom(
+    values: Float[Tensor, "T J 3"], left: Int[Tensor, " B"], fraction: Float[Tensor, " B"], times: Float[Tensor, " T"]
+) -> Float[Tensor, "B J 3"]:
+    """The cubic through the values whose slope at a key is that of its two neighbours (one-sided at the ends)."""
+    last = len(times) - 1
+
+    def slope(key: Int[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        before, after = (key - 1).clamp_min(0), (key + 1).clamp_max(last)
+        return (values[after] - values[before]) / (times[after] - times[before])[:, None, None]
+
+    u = fraction[:, None, None]
+    width = (times[left + 1] - times[left])[:, None, None]
+    start, end = values[left], values[left + 1]
+    hermite = (2 * u - 3) * u * u
+    return (
+        start
+        - hermite * (end - start)
+        + ((u - 2) * u + 1) * u * width * slope(left)
+        + (u - 1) * u * u * width * slope(left + 1)
+    )

@@ -1,0 +1,82 @@
+"""Rotations of a skeleton whose joints have been found in 3D, and how far points are from its bones."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.geometry.rotations import matrix_to_quat
+
+
+def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
+    """The joints in an order in which parents come before their children.
+
+    Raises:
+        ValueError: The parents form a cycle.
+
+    >>> ancestors_first(torch.tensor([1, -1, 0]))
+    [1, 0, 2]
+    """
+    links, order = parents.tolist(), []
+    while len(order) < len(links):
+        ready = [j for j, parent in enumerate(links) if j not in order and (parent < 0 or parent in order)]
+        if not ready:
+            raise ValueError("the parents of the keypoints form a cycle")
+        order += ready
+    return order
+
+
+@torch.no_grad()
+def bone_rotations(
+    rest: Float[Tensor, "J 3"],
+    tracks: Float[Tensor, "T J 3"],
+    parents: Int[Tensor, " J"],
+    *,
+    inertia: float = 0.1,
+) -> Float[Tensor, "T J 4"]:
+    """How each joint's frame has turned since rest: the rotation that best carries the bones to its children.
+
+    What the bones leave open (all of it at a leaf, the twist where there is one child) follows the parent's frame.
+
+    Args:
+        rest: Joints at rest.
+        tracks: Joints at T times.
+        parents: Parent of each joint, -1 for roots.
+        inertia: Weight of the parent's rotation relative to that of the bones.
+
+    Returns:
+        Unit quaternions (Kabsch 1976; no gradient flows).
+    """
+    rest, tracks = rest.double(), tracks.double()
+    identity = torch.eye(3, dtype=rest.dtype, device=rest.device).expand(len(tracks), 3, 3)
+    rotations = [identity] * len(rest)
+    for joint in ancestors_first(parents):
+        parent = int(parents[joint])
+        prior = identity if parent < 0 else rotations[parent]
+        children = torch.nonzero(parents == joint)[:, 0]
+        bones, moved = rest[children] - rest[joint], tracks[:, children] - tracks[:, joint, None]
+        weight = inertia * bones.square().sum()
+        rotations[joint] = _nearest_rotation(moved.mT @ bones + weight * prior) if weight > 1e-12 else prior
+    return matrix_to_quat(torch.stack(rotations, dim=1)).float()
+
+
+def _nearest_rotation(correlation: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3 3"]:
+    """The rotations with the largest inner product with the given matrices."""
+    left, _, right = torch.linalg.svd(correlation)
+    flip = torch.ones_like(left[:, 0])
+    flip[:, 2] = torch.linalg.det(left @ right).sign()
+    return left * flip[:, None] @ right
+
+
+def bone_distances(
+    points: Float[Tensor, "N 3"], joints: Float[Tensor, "J 3"], parents: Int[Tensor, " J"]
+) -> Float[Tensor, "N J"]:
+    """Distance of points to what each joint's frame carries: the joint itself and the bones to its children."""
+    distances = torch.cdist(points, joints)
+    for child, parent in enumerate(parents.tolist()):
+        if parent < 0:
+            continue
+        start, bone = joints[parent], joints[child] - joints[parent]
+        along = ((points - start) @ bone / bone.dot(bone).clamp_min(1e-12)).clamp(0, 1)
+        to_bone = (points - start - along[:, None] * bone).norm(dim=-1)
+        distances[:, parent] = torch.minimum(distances[:, parent], to_bone)
+    return distances

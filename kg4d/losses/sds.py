@@ -1,0 +1,151 @@
+"""Score distillation: a diffusion model's opinion of a render, as a loss (the paper's L_SSDS).
+
+Sources: Poole et al. 2022, "DreamFusion", eq. 3; the falling timestep and w = 1 - alpha-bar of DreamGaussian (Tang et
+al. 2023) and DreamGaussian4D.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass
+class SdsConfig:
+    """Score distillation in one stage.
+
+    Attributes:
+        weight: Factor of the loss, a mean over the views; 0 leaves it out.
+        final_factor: Factor that the weight falls to, linearly over the stage.
+        views: Views drawn at each step.
+        azimuths: From and to, degrees from the reference camera; positive is to its right.
+        elevations: From and to, degrees above the reference camera.
+        min_time: Least share of the noise schedule.
+        max_time: Greatest share of the noise schedule.
+        random_time: Draw each timestep between `min_time` and the falling one; else take the falling one itself.
+    """
+
+    weight: float = 1e-2
+    final_factor: float = 0.1
+    views: int = 1
+    azimuths: list[float] = field(default_factory=lambda: [-180.0, 180.0])
+    elevations: list[float] = field(default_factory=lambda: [-30.0, 30.0])
+    min_time: float = 0.02
+    max_time: float = 0.98
+    random_time: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn from.
+
+        Raises:
+            ValueError: A range is empty, or there are no views.
+        """
+        if self.views < 1:
+            raise ValueError(f"guidance: views must be at least 1, not {self.views}")
+        if not 0 <= self.min_time <= self.max_time <= 1:
+            raise ValueError(f"guidance: need 0 <= min_time <= max_time <= 1, not {self.min_time} and {self.max_time}")
+        for name, limits in (("azimuths", self.azimuths), ("elevations", self.elevations)):
+            if len(limits) != 2 or limits[0] > limits[1]:
+                raise ValueError(f"guidance: {name} must be two numbers, from and to, not {limits}")
+
+
+class Viewpoint(NamedTuple):
+    """A camera that looks at the object at the distance of the reference camera."""
+
+    frame: int  # of the input, which the model is told
+    azimuth: float  # degrees from the reference camera, positive to its right
+    elevation: float  # degrees above the reference camera
+
+
+@runtime_checkable  # for the tests, which check arguments at run time
+class NoisePredictor(Protocol):
+    """A diffusion model in a latent space that is told a frame of the input and where the camera has gone."""
+
+    @property
+    def size(self) -> int:
+        """Side of the images that it was trained on, px."""
+        ...
+
+    @property
+    def alphas(self) -> Float[Tensor, " S"]:
+        """Share of the signal in the variance at each timestep (the cumulative product)."""
+        ...
+
+    def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
+        """Latents of images in [0, 1]; differentiable."""
+        ...
+
+    def predict(
+        self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
+    ) -> Float[Tensor, "1 C h w"]:
+        """The noise in the noisy latents of a view."""
+        ...
+
+
+def timestep_of(config: SdsConfig, progress: float, count: int, generator: torch.Generator) -> int:
+    """The timestep of one view: it falls linearly with the progress of the stage, from the noisiest to the cleanest.
+
+    Args:
+        config: Limits, and whether the timestep is drawn.
+        progress: Share of the stage that is done, in [0, 1].
+        count: Length of the noise schedule.
+        generator: Source of randomness.
+
+    >>> [timestep_of(SdsConfig(), share, 1000, torch.Generator()) for share in (0.0, 0.4, 1.0)]
+    [980, 600, 20]
+    """
+    least, most = round(config.min_time * count), min(round(config.max_time * count), count - 1)
+    least = min(least, most)
+    falling = min(max(round((1 - progress) * count), least), most)
+    if not config.random_time:
+        return falling
+    return int(torch.randint(least, falling + 1, (), generator=generator))
+
+
+def sds_loss(
+    predictor: NoisePredictor,
+    image: Float[Tensor, "H W 3"],
+    viewpoint: Viewpoint,
+    timestep: int,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """1/2 |z - stopgrad(z - w (eps_hat - eps))|^2 summed over the latents z of a render, with w = 1 - alpha-bar.
+
+    Its gradient in z is w (eps_hat - eps), carried through the encoder to the render at once, at full scale whatever
+    factor the loss gets later (small numbers would vanish in half precision). So no more than one view's networks are
+    in memory, however many losses are summed.
+
+    Args:
+        predictor: The diffusion model.
+        image: The render, in [0, 1], on white.
+        viewpoint: From where.
+        timestep: Of the noise that is added.
+        generator: Source of the noise.
+    """
+    render = image.detach()[None].requires_grad_()
+    with torch.enable_grad():
+        latents = predictor.encode(render)
+        residual = sds_residual(predictor, latents.detach(), viewpoint, timestep, generator)
+        target = (latents - residual).detach()
+        loss = 0.5 * (latents - target).square().sum()
+        (gradient,) = torch.autograd.grad(loss, render)
+    tangent = (image * gradient[0]).sum()  # worth nothing, but with the gradient that is known
+    return loss.detach() + (tangent - tangent.detach())
+
+
+@torch.no_grad()
+def sds_residual(
+    predictor: NoisePredictor,
+    latents: Float[Tensor, "1 C h w"],
+    viewpoint: Viewpoint,
+    timestep: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "1 C h w"]:
+    """w (eps_hat - eps): what the model would take away from the noise, beyond the noise that was added."""
+    # drawn on the CPU, so that every device gets the same
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    alpha = predictor.alphas[timestep]
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    return (1 - alpha) * (predictor.predict(noisy, timestep, *viewpoint) - noise)

@@ -1,0 +1,33 @@
+"""`python -m kg4d.prepare --input FILE --out SCENE`: one image or one video to a scene folder."""
+
+import argparse
+import sys
+
+from kg4d.cli import Parser, run
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Make the scene folder, and say where it is."""
+    from kg4d.config.load import load_config  # here, so that --help and a wrong command line take no time
+    from kg4d.priors.build import PriorsConfig
+
+    config = load_config(PriorsConfig, arguments.config, arguments.overrides)
+    from kg4d.preparation import prepare
+
+    prepare(config, arguments.input, arguments.out)
+    print(f"scene    {arguments.out}")
+    print(f"fit it   python -m kg4d.fit --config experiments/video_to_4d.yaml scene={arguments.out}")
+
+
+def parser() -> Parser:
+    """The options of this command."""
+    options = Parser("kg4d.prepare", "Make a scene folder of one image or one video: mattes, views, keypoints, flow.")
+    options.add_argument("--input", required=True, metavar="FILE|DIR", help="image, video, or folder of frames")
+    options.add_argument("--out", required=True, metavar="SCENE", help="scene folder to write")
+    options.add_argument("--config", help="settings (YAML), the block `priors` of an experiment file by itself")
+    options.add_overrides()
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, parser()))

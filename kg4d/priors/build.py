@@ -1,0 +1,294 @@
+"""From the config to providers. What is `auto` is decided here, once, and each choice says why."""
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Generic, TypeVar, assert_never
+
+import torch
+
+from kg4d.data.videos import Clip
+from kg4d.errors import InputError
+from kg4d.priors.base import (
+    FlowEstimator,
+    KeypointTracker,
+    KeypointTransfer,
+    Matting,
+    Provider,
+    VideoSynthesizer,
+    ViewSynthesizer,
+)
+from kg4d.priors.detectors import PersonKeypoints
+from kg4d.priors.features import FeaturesConfig, build_features
+from kg4d.priors.files import GivenFiles, require_path
+from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
+from kg4d.priors.framing import FramingConfig
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
+from kg4d.priors.support import KeypointsKind, KeypointSourceConfig
+from kg4d.priors.tracking import TrackerKind, TrackingConfig, build_tracker
+from kg4d.priors.transfer import ChainTransfer, TransferConfig
+from kg4d.priors.video import DiffusionVideo, VideoConfig, VideoKind
+from kg4d.priors.views import ViewsConfig, ViewsKind, build_views
+
+P = TypeVar("P", bound=Provider | None)
+
+
+@dataclass
+class PriorsConfig:
+    """From one image or one video to a scene.
+
+    Attributes:
+        frames: A longer video is thinned evenly to this many frames.
+        framing: The square frame around the object.
+        matting: Telling the object from the background.
+        video: The video, where the input is a single image.
+        views: Views of the first frame from around.
+        keypoints: Keypoints of the first frame.
+        features: Descriptors of places, for tracking and transfer.
+        tracking: The keypoints in the other frames.
+        transfer: The keypoints in the views.
+        flow: Flow between the frames.
+        cache: Folder that keeps what providers made; `priors` in the cache folder when null.
+        progress_bar: Show bars.
+    """
+
+    frames: int = 16
+    framing: FramingConfig = field(default_factory=FramingConfig)
+    matting: MattingConfig = field(default_factory=MattingConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    keypoints: KeypointSourceConfig = field(default_factory=KeypointSourceConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    cache: str | None = None
+    progress_bar: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no scene.
+
+        Raises:
+            ValueError: One of them is out of range.
+        """
+        if self.frames < 2:
+            raise ValueError(f"frames: must be at least 2, not {self.frames}")
+        if self.keypoints.count < 1:
+            raise ValueError(f"keypoints.count: must be at least 1, not {self.keypoints.count}")
+
+
+@dataclass(frozen=True)
+class Choice(Generic[P]):
+    """What was decided for one prior.
+
+    Attributes:
+        kind: As in the config, never `auto`.
+        why: In words.
+        provider: Makes it; None where nothing has to be made.
+    """
+
+    kind: str
+    why: str
+    provider: P
+
+    def record(self) -> dict[str, Any]:
+        """For `scene.json`."""
+        about = {"kind": self.kind, "why": self.why}
+        if self.provider is None:
+            return about
+        return {**about, "provider": self.provider.name, "identity": dict(self.provider.identity())}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who makes what of one input."""
+
+    matting: Choice[Matting | GivenFiles | None]
+    video: Choice[VideoSynthesizer | GivenFiles | None]
+    views: Choice[ViewSynthesizer | GivenFiles | None]
+    keypoints: Choice[PersonKeypoints | GivenFiles | None]
+    tracking: Choice[KeypointTracker | None]
+    transfer: Choice[KeypointTransfer | None]
+    flow: Choice[FlowEstimator | GivenFiles | None]
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """For `scene.json`, and what a prepared scene is known by."""
+        return {name: getattr(self, name).record() for name in self.__dataclass_fields__}
+
+
+def decide(
+    config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | GivenFiles | None], device: torch.device
+) -> Plan:
+    """Decide who makes what; models are looked for, nothing is computed.
+
+    Args:
+        config: What is asked for.
+        clip: The input; the given video where the input is an image with one.
+        video: As `decide_video` found.
+        device: Where networks compute.
+
+    Raises:
+        InputError: What is asked for, or needed, is not there.
+    """
+    views, keypoints, flow = _views(config, device), _keypoints(config.keypoints), _flow(config.flow)
+    tracking, transfer = _followed(config, keypoints, views, flow)
+    return Plan(_matting(config.matting, clip), video, views, keypoints, tracking, transfer, flow)
+
+
+def matting_of_made(config: MattingConfig) -> Matting:
+    """Who mattes views and videos that a network makes: none of them has an alpha channel."""
+    match config.kind:
+        case MattingKind.GRABCUT:
+            return GrabCutMatting()
+        case MattingKind.REMBG:
+            return RembgMatting(config.model)
+        case _:
+            return KeyMatting(config)
+
+
+def _why(kind: StrEnum, key: str) -> str:
+    return f"asked for: {key}={kind.value}"
+
+
+def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles | None]:
+    kind, why = config.kind, _why(config.kind, "matting.kind")
+    if kind is MattingKind.AUTO and config.path is not None:
+        kind, why = MattingKind.FILES, "matting.path names masks"
+    elif kind is MattingKind.AUTO:
+        kind = MattingKind.ALPHA if clip.has_alpha else MattingKind.KEY
+        why = "the input has an alpha channel" if clip.has_alpha else "the input has no alpha channel"
+    match kind:
+        case MattingKind.ALPHA:
+            if not clip.has_alpha:
+                raise InputError("matting.kind", "the input has no alpha channel", "set matting.kind=auto")
+            return Choice(kind.value, why, None)
+        case MattingKind.FILES:
+            return Choice(kind.value, why, GivenFiles("matting-files", require_path("matting.path", config.path)))
+        case _:
+            return Choice(kind.value, why, matting_of_made(config))
+
+
+def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choice[VideoSynthesizer | GivenFiles | None]:
+    """Decide where the video comes from.
+
+    Raises:
+        InputError: There is no such file or model.
+    """
+    if len(clip.frames) > 1:
+        return Choice("given", "the input is a video", None)
+    kind, why = config.kind, _why(config.kind, "video.kind")
+    if kind is VideoKind.AUTO:
+        kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
+        why = "the input is a single image" if config.path is None else "video.path names a video"
+    if kind is VideoKind.FILES:
+        return Choice(kind.value, why, GivenFiles("video-files", require_path("video.path", config.path)))
+    return Choice(kind.value, why, DiffusionVideo(config, device))
+
+
+def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | GivenFiles | None]:
+    views, matting = config.views, matting_of_made(config.matting)
+    kind, why = views.kind, _why(views.kind, "views.kind")
+    if kind is ViewsKind.AUTO and views.path is not None:
+        kind, why = ViewsKind.FILES, "views.path names images"
+    elif kind is ViewsKind.AUTO and views.model is not None:
+        kind, why = ViewsKind.ZERO123, "views.model names a model"
+    match kind:
+        case ViewsKind.AUTO:
+            if device.type == "cpu":
+                why = "there is no GPU: views.kind=zero123 makes them on the CPU, which takes hours"
+                return Choice(ViewsKind.NONE.value, why, None)
+            try:
+                found = build_views(replace(views, kind=ViewsKind.ZERO123), device, matting)
+                return Choice(ViewsKind.ZERO123.value, "its weights are within reach", found)
+            except InputError as error:
+                return Choice(ViewsKind.NONE.value, f"no model is within reach: {error.what}", None)
+        case ViewsKind.NONE:
+            return Choice(kind.value, why, None)
+        case ViewsKind.FILES:
+            return Choice(kind.value, why, GivenFiles("views-files", require_path("views.path", views.path)))
+        case _:
+            return Choice(kind.value, why, build_views(replace(views, kind=kind), device, matting))
+
+
+def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFiles | None]:
+    kind, why = config.kind, _why(config.kind, "keypoints.kind")
+    if kind is KeypointsKind.AUTO:
+        kind = KeypointsKind.SPREAD if config.path is None else KeypointsKind.FILE
+        why = "no file of keypoints is named" if config.path is None else "keypoints.path names a file"
+    match kind:
+        case KeypointsKind.FILE:
+            path = require_path("keypoints.path", config.path)
+            return Choice(kind.value, why, GivenFiles("keypoints-file", path))
+        case KeypointsKind.CLICK:
+            if config.path is None:
+                raise InputError("keypoints.path", "names no file", "name the .json that the page shall write")
+            return Choice(kind.value, why, None)
+        case KeypointsKind.PERSON:
+            return Choice(kind.value, why, PersonKeypoints(config.person))
+        case KeypointsKind.SPREAD | KeypointsKind.NONE:
+            return Choice(kind.value, why, None)
+        case KeypointsKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)
+
+
+def _followed(
+    config: PriorsConfig,
+    keypoints: Choice[PersonKeypoints | GivenFiles | None],
+    views: Choice[ViewSynthesizer | GivenFiles | None],
+    flow: Choice[FlowEstimator | GivenFiles | None],
+) -> tuple[Choice[KeypointTracker | None], Choice[KeypointTransfer | None]]:
+    """Who finds the keypoints of the first frame in the other frames, and in the views."""
+    if keypoints.kind == KeypointsKind.NONE.value:
+        return Choice("none", "there are no keypoints", None), Choice("none", "there are no keypoints", None)
+    if isinstance(keypoints.provider, PersonKeypoints):
+        why = "the detector looks at every image"
+        return Choice("person", why, None), Choice("person", why, None)
+    if keypoints.provider is not None and keypoints.provider.path.suffix == ".npz":
+        return Choice("given", "the file has all frames", None), Choice("given", "the file has them, or not", None)
+    estimator = (
+        DisFlow(config.flow) if flow.provider is None or isinstance(flow.provider, GivenFiles) else flow.provider
+    )
+    try:
+        features, missing = build_features(config.features), None
+    except InputError as error:
+        features, missing = None, error
+    tracking = _tracker(config.tracking, config.features, missing, estimator)
+    if views.provider is None:
+        return tracking, Choice("none", "there are no views", None)
+    if features is None:
+        why = f"the views get no keypoints, which switches the keypoint losses off: {missing}"
+        return tracking, Choice("none", why, None)
+    return tracking, Choice("chain", "the only one there is", ChainTransfer(features, config.transfer))
+
+
+def _tracker(
+    config: TrackingConfig, described_by: FeaturesConfig, missing: InputError | None, flow: FlowEstimator
+) -> Choice[KeypointTracker | None]:
+    kind, why = config.kind, _why(config.kind, "tracking.kind")
+    if kind is TrackerKind.AUTO:
+        kind = TrackerKind.CHAIN if missing is None else TrackerKind.KLT
+        why = f"less reliable than chain, whose features are missing: {missing}" if missing else "the default"
+    if kind is TrackerKind.CHAIN and missing is not None:
+        raise missing
+    return Choice(kind.value, why, build_tracker(replace(config, kind=kind), described_by, flow))
+
+
+def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
+    kind, why = config.kind, _why(config.kind, "flow.kind")
+    if kind is FlowKind.AUTO:
+        kind = FlowKind.DIS if config.path is None else FlowKind.FILES
+        why = "the default, which needs no weights" if config.path is None else "flow.path names a file"
+    match kind:
+        case FlowKind.DIS:
+            return Choice(kind.value, why, DisFlow(config))
+        case FlowKind.RAFT:
+            return Choice(kind.value, why, RaftFlow(config))
+        case FlowKind.FILES:
+            return Choice(kind.value, why, GivenFiles("flow-files", require_path("flow.path", config.path)))
+        case FlowKind.NONE:
+            return Choice(kind.value, why, None)
+        case FlowKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)

@@ -1,0 +1,211 @@
+"""Results of providers on disk: computed once for each provider, identity and input, shared by runs side by side.
+
+An entry that was damaged, or written in another format, is named in the log and computed again, never read.
+"""
+
+import argparse
+import logging
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from kg4d.errors import InputError
+from kg4d.files import cache_folder, content_hash
+from kg4d.priors.base import Provider
+from kg4d.priors.entries import BrokenEntryError, Request, read_entry, read_manifest, write_entry
+
+_log = logging.getLogger(__name__)
+
+
+class PriorCache:
+    """The results of providers, kept below one folder.
+
+    Args:
+        root: That folder; `priors` in the cache folder when None.
+
+    Attributes:
+        root: That folder.
+        used: Keys that this object was asked for, by provider, for the record of a run.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = cache_folder() / "priors" if root is None else Path(root)
+        self.used: dict[str, list[str]] = {}
+
+    def get_or_make(
+        self, provider: Provider, inputs: Mapping[str, Tensor], make: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The kept result for these inputs; made and kept where there is none.
+
+        Args:
+            provider: Whose result; only its name and identity are read.
+            inputs: What it is given.
+            make: Computes the result. For one key it runs in one process at a time; the others wait and read.
+
+        Returns:
+            CPU tensors, the same bits whether made or read.
+        """
+        request = Request(provider.name, dict(provider.identity()), content_hash(inputs))
+        keys = self.used.setdefault(provider.name, [])
+        if request.key not in keys:
+            keys.append(request.key)
+        folder = self.root / request.folder_name
+        with self._locked(folder):
+            if folder.exists():
+                try:
+                    return read_entry(folder)
+                except BrokenEntryError as error:
+                    _log.warning("%s: %s: computed again", folder, error)
+            made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
+            write_entry(self.root, request, made)
+            return made
+
+    def entries(self) -> list[Path]:
+        """The folders of all entries, by name."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+    def verify(self) -> dict[Path, str | None]:
+        """Read every entry; what is wrong with each, None where it is intact."""
+        report: dict[Path, str | None] = {}
+        for folder in self.entries():
+            try:
+                read_entry(folder)
+                report[folder] = None
+            except BrokenEntryError as error:
+                report[folder] = str(error)
+        return report
+
+    def prune(self, older_than: float | None = None, max_bytes: int | None = None) -> list[Path]:
+        """Remove what is broken or left half-written, then what is old, then the oldest until the rest is small enough.
+
+        What another process is making or reading stays.
+
+        Args:
+            older_than: Age in seconds; None keeps all ages.
+            max_bytes: What may stay in all; None keeps all.
+
+        Returns:
+            The entries that were removed.
+        """
+        born = {
+            folder: float("-inf") if what is not None else read_manifest(folder).created
+            for folder, what in self.verify().items()
+        }
+        for partial in self.root.glob(".*.partial"):
+            self._remove(partial, partial.with_name(partial.name.removeprefix(".").removesuffix(".partial")))
+        limit = float("-inf") if older_than is None else time.time() - older_than
+        left = sum(size_of(folder) for folder in born)
+        removed = []
+        for folder in sorted(born, key=lambda path: born[path]):
+            size = size_of(folder)
+            too_much = max_bytes is not None and left > max_bytes
+            if (born[folder] == float("-inf") or born[folder] < limit or too_much) and self._remove(folder, folder):
+                left -= size
+                removed.append(folder)
+        return removed
+
+    def _remove(self, path: Path, entry: Path) -> bool:
+        try:
+            with FileLock(self._lock_path(entry), timeout=0):
+                shutil.rmtree(path)
+        except Timeout:
+            return False
+        return True
+
+    def _lock_path(self, entry: Path) -> Path:
+        path = self.root / ".locks" / f"{entry.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def _locked(self, entry: Path) -> Iterator[None]:
+        lock = FileLock(self._lock_path(entry))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _log.info("waiting for another run that computes %s", entry.name)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def parse_size(text: str) -> int:
+    """Bytes that a person wrote.
+
+    Raises:
+        InputError: It is no size.
+
+    >>> parse_size("1.5 MB"), parse_size("20")
+    (1500000, 20)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kMGT]?)B?", text.strip())
+    if found is None:
+        raise InputError("--max-size", f"{text!r} is no size", "write for example 500MB or 5GB")
+    return round(float(found[1]) * 1000.0 ** " kMGT".index(found[2] or " "))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: `list`, `verify` or `prune`. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m kg4d.priors.cache", description=__doc__)
+    parser.add_argument("action", choices=("list", "verify", "prune"))
+    parser.add_argument("--root", help="folder of the cache; $KG4D_CACHE/priors by default")
+    parser.add_argument("--older-than", metavar="DAYS", type=float, help="prune: remove what is older")
+    parser.add_argument("--max-size", metavar="SIZE", help="prune: remove the oldest until this is left, such as 5GB")
+    options = parser.parse_args(arguments)
+    cache = PriorCache(options.root)
+    try:
+        match options.action:
+            case "list":
+                _list(cache)
+            case "verify":
+                return _verify(cache)
+            case "prune":
+                age = None if options.older_than is None else options.older_than * 86400
+                for folder in cache.prune(age, None if options.max_size is None else parse_size(options.max_size)):
+                    _say(f"removed {folder.name}")
+    except InputError as error:
+        sys.stderr.write(f"kg4d: error: {error}\n")
+        return 2
+    return 0
+
+
+def _list(cache: PriorCache) -> None:
+    for folder in cache.entries():
+        try:
+            manifest = read_manifest(folder)
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.created))
+            settings = ", ".join(f"{key}={value}" for key, value in manifest.identity.items())
+            _say(f"{made}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({settings})")
+        except BrokenEntryError as error:
+            _say(f"broken: {folder.name}: {error}")
+
+
+def _verify(cache: PriorCache) -> int:
+    report = cache.verify()
+    for folder, what in report.items():
+        _say(f"{folder.name}: {what or 'intact'}")
+    return 1 if any(report.values()) else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

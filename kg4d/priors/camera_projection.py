@@ -1,0 +1,31 @@
+"""The layer that Zero-1-to-3 puts between the image and the camera, and its UNet; loaded where it is used only."""
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class CLIPCameraProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so are the classes of diffusers itself
+    """Mixes the camera into the embedding of the image, by one linear layer that begins by leaving it as it is.
+
+    Class, arguments and parameters are named as in the checkpoints.
+
+    Args:
+        embedding_dim: Length of the embedding.
+        additional_embeddings: Numbers that describe the camera.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, embedding_dim: int = 768, additional_embeddings: int = 4) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.proj = nn.Linear(embedding_dim + additional_embeddings, embedding_dim)
+        with torch.no_grad():
+            self.proj.weight.copy_(torch.eye(*self.proj.weight.shape))
+            self.proj.bias.zero_()
+
+    def forward(self, embedding: Float[Tensor, "B 1 D_and_camera"]) -> Float[Tensor, "B 1 D"]:
+        """The embedding as the camera sees it."""
+        projected: Tensor = self.proj(embedding)
+        return projected

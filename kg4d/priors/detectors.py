@@ -1,0 +1,115 @@
+"""Keypoints of people, found in each image on its own: RTMPose through rtmlib.
+
+Source: Jiang et al. 2023, "RTMPose". The matte says where the person is, and so no detector of persons is needed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.data.images import quantize
+from kg4d.errors import InputError
+from kg4d.priors.base import Identity, KeypointTracks
+from kg4d.priors.progress import counted
+
+# (name, parent) of the 17 keypoints of COCO
+COCO = (
+    ("nose", None),
+    ("left_eye", "nose"),
+    ("right_eye", "nose"),
+    ("left_ear", "left_eye"),
+    ("right_ear", "right_eye"),
+    ("left_shoulder", "nose"),
+    ("right_shoulder", "nose"),
+    ("left_elbow", "left_shoulder"),
+    ("right_elbow", "right_shoulder"),
+    ("left_wrist", "left_elbow"),
+    ("right_wrist", "right_elbow"),
+    ("left_hip", "left_shoulder"),
+    ("right_hip", "right_shoulder"),
+    ("left_knee", "left_hip"),
+    ("right_knee", "right_hip"),
+    ("left_ankle", "left_knee"),
+    ("right_ankle", "right_knee"),
+)
+COCO_NAMES = tuple(name for name, _ in COCO)
+COCO_PARENTS = tuple(-1 if parent is None else COCO_NAMES.index(parent) for _, parent in COCO)
+RTMPOSE_M = (
+    "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
+    "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip"
+)
+
+
+@dataclass
+class PersonConfig:
+    """RTMPose.
+
+    Attributes:
+        model: Its ONNX file, or the address that rtmlib fetches it from once.
+        width: Of the network's input, px.
+        height: Of the network's input, px.
+    """
+
+    model: str = RTMPOSE_M
+    width: int = 192
+    height: int = 256
+
+
+class PersonKeypoints:
+    """The 17 keypoints of COCO of the person that the matte shows, in any images.
+
+    Args:
+        config: The network.
+
+    Raises:
+        InputError: rtmlib is not installed, or the network cannot be had or read.
+    """
+
+    name = "keypoints-rtmpose"
+
+    def __init__(self, config: PersonConfig) -> None:
+        self.config, self.network = config, _load(config)
+
+    def identity(self) -> Identity:
+        """The network by its name."""
+        return {"model": self.config.model, "width": self.config.width, "height": self.config.height}
+
+    def __call__(self, images: Float[Tensor, "M H W 4"]) -> KeypointTracks:
+        """Where the keypoints are in each image; weights 0 where the matte is empty or a keypoint is outside."""
+        uv, weights = [], []
+        for image in counted(images, len(images), "images"):
+            found, scores = self._detect(image)
+            inside = ((found >= 0) & (found <= torch.tensor([image.shape[1], image.shape[0]]))).all(-1)
+            uv.append(found)
+            weights.append(scores.clamp(0, 1) * inside)
+        return KeypointTracks(torch.stack(uv), torch.stack(weights))
+
+    def _detect(self, image: Float[Tensor, "H W 4"]) -> tuple[Float[Tensor, "17 2"], Float[Tensor, " 17"]]:
+        solid = (image[..., 3] > 0.5).nonzero()
+        if len(solid) == 0:
+            return torch.zeros(len(COCO), 2), torch.zeros(len(COCO))
+        (top, left), (bottom, right) = solid.amin(0).tolist(), (solid.amax(0) + 1).tolist()
+        alpha = image[..., 3:]
+        bgr = quantize(image[..., :3] * alpha + 1 - alpha).numpy()[..., ::-1]
+        found, scores = self.network(np.ascontiguousarray(bgr), bboxes=[[left, top, right, bottom]])
+        # rtmlib's pixel centres are whole numbers
+        return torch.from_numpy(np.asarray(found[0])).float() + 0.5, torch.from_numpy(np.asarray(scores[0])).float()
+
+
+def _load(config: PersonConfig) -> Any:
+    try:
+        from rtmlib import RTMPose
+    except ImportError as error:
+        remedy = 'pip install "kg4d[people]", or mark the keypoints of the first frame yourself'
+        raise InputError("keypoints.kind", "RTMPose needs rtmlib, which is not installed", remedy) from error
+    try:
+        return RTMPose(config.model, model_input_size=(config.width, config.height), backend="onnxruntime")
+    except Exception as error:  # whatever the library raises for networks and files
+        what = (
+            f"RTMPose {config.model} cannot be had: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        )
+        raise InputError("keypoints.model", what, "give its ONNX file, or run once where there is a network") from error

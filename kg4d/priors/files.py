@@ -1,0 +1,127 @@
+"""Priors that a person has already: masks, views, flow and keypoints from files, all about the input as given."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.data.images import read_image, read_mask
+from kg4d.data.scene import Flow, Keypoints
+from kg4d.data.tracks import read_flow, read_keypoints
+from kg4d.data.videos import Clip, evenly, image_files
+from kg4d.errors import InputError
+from kg4d.priors.base import Identity
+
+
+@dataclass(frozen=True)
+class GivenFiles:
+    """`Provider` of what lies on disk already; nothing is kept of it but its hash.
+
+    Attributes:
+        name: Of the provider.
+        path: File or folder.
+    """
+
+    name: str
+    path: Path
+
+    def identity(self) -> Identity:
+        """The content."""
+        return {"sha256": hash_of(self.path)}
+
+
+def require_path(key: str, path: str | None) -> Path:
+    """The file or folder that a setting names.
+
+    Raises:
+        InputError: It names none, or there is none.
+    """
+    if path is None:
+        raise InputError(key, "names no file", f"give {key}=<path>")
+    if not Path(path).exists():
+        raise InputError(key, f"no such file or folder: {path}", "check the path")
+    return Path(path)
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files right in a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def read_masks(folder: Path, clip: Clip) -> Float[Tensor, "T H W 1"]:
+    """The masks of the frames of a clip, by the order of their names: one for each frame of its source, or of the clip.
+
+    Raises:
+        InputError: Their number or a size does not match, or one is unreadable.
+    """
+    files = image_files(folder)
+    count = len(clip.frames)
+    if len(files) == clip.source_frames:
+        files = [files[index] for index in evenly(clip.source_frames, count)]
+    if len(files) != count:
+        raise InputError(folder, f"holds {len(files)} masks for {count} frames", "give one mask for each frame")
+    masks = [read_mask(file) for file in files]
+    height, width = clip.frames.shape[1:3]
+    for file, mask in zip(files, masks, strict=True):
+        if mask.shape[:2] != (height, width):
+            what = f"is {mask.shape[1]} x {mask.shape[0]}, the input is {width} x {height}"
+            raise InputError(file, what, "make the masks as large as the input")
+    return torch.stack(masks)
+
+
+def read_views(folder: Path, count: int) -> Float[Tensor, "R H W 4"]:
+    """The views in a folder, by the order of their names.
+
+    Raises:
+        InputError: Their number is not `count`, they differ in size or are not square, or one is unreadable.
+    """
+    files = image_files(folder)
+    if len(files) != count:
+        remedy = "give one image for each of views.azimuths, in their order"
+        raise InputError(folder, f"holds {len(files)} views for {count} azimuths", remedy)
+    views = [read_image(file) for file in files]
+    side = views[0].shape[0]
+    for file, view in zip(files, views, strict=True):
+        if view.shape[:2] != (side, side):
+            what = f"is {view.shape[1]} x {view.shape[0]} px"
+            raise InputError(file, what, "make all views square and of one size")
+    return torch.stack(views)
+
+
+def read_flow_of(path: Path, clip: Clip) -> Flow:
+    """Flow between the frames of a clip, in pixels of the input.
+
+    Raises:
+        InputError: The arrays do not match the clip, or are unreadable.
+    """
+    frames, height, width = clip.frames.shape[:3]
+    return read_flow(path, height, width, frames)
+
+
+def read_tracks_of(path: Path, clip: Clip, views: int | None) -> Keypoints:
+    """Keypoints in the frames of a clip and, where there are views, in these; in pixels of the files.
+
+    Args:
+        path: An archive with the arrays of a scene's `keypoints.npz`.
+        clip: The input.
+        views: Number of views that files give, or None.
+
+    Raises:
+        InputError: The arrays do not match the clip, or are unreadable.
+    """
+    frames, height, width = clip.frames.shape[:3]
+    found = read_keypoints(path, max(height, width), frames, views, None)
+    outside = (found.weights > 0) & ~((found.uv <= torch.tensor([width, height])).all(-1))
+    if outside.any():
+        frame, index = outside.nonzero()[0].tolist()
+        where = f"{path}: uv[0, {frame}, {index}]"
+        raise InputError(where, f"lies outside the input of {width} x {height} px", "give pixels of the input")
+    return found

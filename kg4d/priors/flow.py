@@ -1,0 +1,172 @@
+"""Optical flow of a video with confidence: OpenCV's DIS, which needs no weights, or RAFT.
+
+Confidence is agreement: a pixel that flow carries forward and back should come home. It is 0 off the object.
+Sources: Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search"; Teed and Deng 2020, "RAFT".
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from enum import StrEnum
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from kg4d.data.images import quantize
+from kg4d.data.scene import Flow
+from kg4d.errors import InputError
+from kg4d.geometry.sampling import pixel_centers, sample_image
+from kg4d.priors.base import Identity
+from kg4d.priors.progress import counted
+
+
+class FlowKind(StrEnum):
+    """Who estimates the flow."""
+
+    AUTO = "auto"  # DIS
+    DIS = "dis"
+    RAFT = "raft"
+    FILES = "files"
+    NONE = "none"
+
+
+@dataclass
+class FlowConfig:
+    """Optical flow from each frame to the next.
+
+    Attributes:
+        kind: Who estimates it; `none` leaves it out.
+        path: Of `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input.
+        tolerance_px: Forward and backward flow may differ by this much.
+        tolerance_share: Or by this share of the flow's length, whichever is more.
+    """
+
+    kind: FlowKind = FlowKind.AUTO
+    path: str | None = None
+    tolerance_px: float = 1.0
+    tolerance_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class DisFlow:
+    """`FlowEstimator` by OpenCV's DIS at full resolution, on a white background.
+
+    Attributes:
+        config: Tolerances of the confidence.
+    """
+
+    config: FlowConfig
+    name = "flow-dis"
+
+    def identity(self) -> Identity:
+        """OpenCV and the tolerances."""
+        return {"opencv": cv2.__version__, "preset": "medium", "finest_scale": 0, **_tolerances(self.config)}
+
+    def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
+        """Flow from each frame to the next, with confidence."""
+        grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
+        forward, backward = [], []
+        for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
+            here, there = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
+            forward.append(_dis(here, there))
+            backward.append(_dis(there, here))
+        return confident(torch.stack(forward), torch.stack(backward), video[..., 3], self.config)
+
+
+@dataclass(frozen=True)
+class RaftFlow:
+    """`FlowEstimator` by torchvision's RAFT (large); its weights come from torchvision's own cache or download.
+
+    Attributes:
+        config: Tolerances of the confidence.
+
+    Raises:
+        InputError: torchvision is not installed.
+    """
+
+    config: FlowConfig
+    name = "flow-raft"
+
+    def __post_init__(self) -> None:
+        """Look for the library, so that a fit does not end here after hours."""
+        if importlib.util.find_spec("torchvision") is None:
+            remedy = 'pip install "kg4d[raft]", or set flow.kind=dis'
+            raise InputError("flow.kind", "RAFT needs torchvision, which is not installed", remedy)
+
+    def identity(self) -> Identity:
+        """The weights by their name in torchvision, and the tolerances."""
+        return {"weights": "Raft_Large_Weights.C_T_SKHT_V2", **_tolerances(self.config)}
+
+    @torch.no_grad()
+    def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
+        """Flow from each frame to the next, with confidence.
+
+        Raises:
+            InputError: The weights cannot be had, or the images are too small.
+        """
+        side = min(video.shape[1:3])
+        if side < 128:
+            raise InputError("flow.kind", f"RAFT needs images of 128 px, these have {side}", "set flow.kind=dis")
+        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+
+        try:
+            network = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval()
+        except OSError as error:
+            remedy = "run once where there is a network, or set flow.kind=dis"
+            raise InputError("flow.kind", f"RAFT's weights cannot be fetched: {error}", remedy) from error
+        frames = _on_white(video).permute(0, 3, 1, 2).float() / 127.5 - 1
+        height, width = frames.shape[2:]
+        padded = torch.nn.functional.pad(frames, (0, -width % 8, 0, -height % 8), mode="replicate")
+        forward, backward = [], []
+        for pair in counted(range(len(frames) - 1), len(frames) - 1, "pairs"):
+            both = network(padded[[pair, pair + 1]], padded[[pair + 1, pair]])[-1]
+            forward.append(both[0, :, :height, :width].permute(1, 2, 0))
+            backward.append(both[1, :, :height, :width].permute(1, 2, 0))
+        return confident(torch.stack(forward), torch.stack(backward), video[..., 3], self.config)
+
+
+def confident(
+    forward: Float[Tensor, "pairs H W 2"],
+    backward: Float[Tensor, "pairs H W 2"],
+    alphas: Float[Tensor, "T H W"],
+    config: FlowConfig,
+) -> Flow:
+    """Weigh flow by how well the way back agrees, by the matte where it starts and by the matte where it ends.
+
+    The weight falls from 1 where both agree as 1 - (error / tolerance)^2 to 0 at the tolerance.
+
+    Args:
+        forward: From frame t to t + 1, px.
+        backward: From frame t + 1 to t, px.
+        alphas: Mattes of the T = pairs + 1 frames.
+        config: The tolerances.
+    """
+    height, width = forward.shape[1:3]
+    weights = []
+    for pair, (flow, back) in enumerate(zip(forward, backward, strict=True)):
+        target = pixel_centers(height, width) + flow
+        inside = ((target >= 0) & (target <= torch.tensor([width, height]))).all(-1)
+        there = sample_image(torch.cat([back, alphas[pair + 1][..., None]], dim=-1), target)
+        error = (flow + there[..., :2]).norm(dim=-1)
+        tolerance = (config.tolerance_share * flow.norm(dim=-1)).clamp_min(config.tolerance_px)
+        agreement = (1 - (error / tolerance) ** 2).clamp_min(0)
+        weights.append(agreement * inside * alphas[pair] * there[..., 2])
+    return Flow(forward, torch.stack(weights).clamp(0, 1))
+
+
+def _dis(here: UInt8[np.ndarray, "H W"], there: UInt8[np.ndarray, "H W"]) -> Float[Tensor, "H W 2"]:
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # it keeps state: a new one for each pair
+    estimator.setFinestScale(0)
+    return torch.from_numpy(estimator.calc(here, there, np.zeros((*here.shape, 2), np.float32)))
+
+
+def _on_white(video: Float[Tensor, "T H W 4"]) -> UInt8[Tensor, "T H W 3"]:
+    """A constant background: a patterned one has edges that do not move, which hold the object's edges back."""
+    alpha = video[..., 3:]
+    return quantize(video[..., :3] * alpha + 1 - alpha)
+
+
+def _tolerances(config: FlowConfig) -> dict[str, str | int | float | bool]:
+    return {"tolerance_px": config.tolerance_px, "tolerance_share": config.tolerance_share}

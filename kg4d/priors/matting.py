@@ -1,0 +1,214 @@
+"""Mattes of pictures that have none: keying of an even background, GrabCut elsewhere, or rembg's network.
+
+Source: Rother et al. 2004, "GrabCut: interactive foreground extraction using iterated graph cuts".
+"""
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from kg4d.data.images import quantize
+from kg4d.errors import InputError
+from kg4d.priors.base import Identity
+from kg4d.priors.progress import counted
+
+_log = logging.getLogger(__name__)
+
+_REMEDY = "give an image with an alpha channel, masks (matting.kind=files matting.path=FOLDER) or an even background"
+
+
+class MattingKind(StrEnum):
+    """Where the matte comes from."""
+
+    AUTO = "auto"  # the alpha channel where there is one, else key
+    ALPHA = "alpha"  # the alpha channel of the file
+    KEY = "key"  # an even background is keyed; where it is not even, GrabCut
+    GRABCUT = "grabcut"
+    REMBG = "rembg"
+    FILES = "files"
+
+
+@dataclass
+class MattingConfig:
+    """Telling the object from its background.
+
+    Attributes:
+        kind: Where the matte comes from.
+        path: Of `kind: files`: a folder of masks, one a frame of the input in the order of names.
+        tolerance: How far a pixel of an even background may be from its colour, in [0, 255].
+        border_share: Share of the border's pixels that must be within the tolerance for the background to be even.
+        agreement: GrabCut's refinement of a key is kept where their intersection over union is above this.
+        model: Of `kind: rembg`: name of its network.
+    """
+
+    kind: MattingKind = MattingKind.AUTO
+    path: str | None = None
+    tolerance: float = 12.0
+    border_share: float = 0.97
+    agreement: float = 0.9
+    model: str = "u2net"
+
+
+@dataclass(frozen=True)
+class KeyMatting:
+    """`Matting` by the colour of the border, refined by GrabCut; GrabCut alone where the border is not of one colour.
+
+    Attributes:
+        config: Tolerances.
+    """
+
+    config: MattingConfig
+    name = "matting-key"
+
+    def identity(self) -> Identity:
+        """OpenCV and the tolerances."""
+        config = self.config
+        shares = {"border_share": config.border_share, "agreement": config.agreement}
+        return {"opencv": cv2.__version__, "tolerance": config.tolerance, **shares}
+
+    def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
+        """Mattes of 0 and 1.
+
+        Raises:
+            InputError: There is no clear foreground.
+        """
+        pictures = quantize(rgb).numpy()
+        even = [_border_color(picture, self.config) is not None for picture in pictures]
+        if not all(even):
+            _log.warning("the background is not even: the object is guessed by GrabCut; look at the preview")
+        mattes = []
+        for picture in counted(pictures, len(pictures), "frames"):
+            color = _border_color(picture, self.config) if all(even) else None
+            matte = _grabcut_from_frame(picture) if color is None else _keyed(picture, color, self.config)
+            mattes.append(torch.from_numpy(matte).float()[..., None])
+        return checked(torch.stack(mattes))
+
+
+@dataclass(frozen=True)
+class GrabCutMatting:
+    """`Matting` by GrabCut from a frame along the border."""
+
+    name = "matting-grabcut"
+
+    def identity(self) -> Identity:
+        """OpenCV."""
+        return {"opencv": cv2.__version__}
+
+    def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
+        """Mattes of 0 and 1.
+
+        Raises:
+            InputError: There is no clear foreground.
+        """
+        mattes = [_grabcut_from_frame(picture) for picture in counted(quantize(rgb).numpy(), len(rgb), "frames")]
+        return checked(torch.stack([torch.from_numpy(matte).float()[..., None] for matte in mattes]))
+
+
+@dataclass(frozen=True)
+class RembgMatting:
+    """`Matting` by the networks of rembg, which fetches their weights itself.
+
+    Attributes:
+        model: Name of the network.
+
+    Raises:
+        InputError: rembg is not installed.
+    """
+
+    model: str
+    name = "matting-rembg"
+
+    def __post_init__(self) -> None:
+        """Look for the library, so that a fit does not end here after hours."""
+        if importlib.util.find_spec("rembg") is None:
+            remedy = 'pip install "kg4d[rembg]", or choose another matting.kind'
+            raise InputError("matting.kind", "rembg is not installed", remedy)
+
+    def identity(self) -> Identity:
+        """The network."""
+        return {"model": self.model}
+
+    def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
+        """Soft mattes.
+
+        Raises:
+            InputError: There is no clear foreground.
+        """
+        import rembg
+
+        session = rembg.new_session(self.model)
+        pictures = counted(quantize(rgb).numpy(), len(rgb), "frames")
+        mattes = [np.asarray(rembg.remove(picture, session=session, only_mask=True)) for picture in pictures]
+        return checked(torch.stack([torch.from_numpy(matte).float()[..., None] / 255 for matte in mattes]))
+
+
+def checked(mattes: Float[Tensor, "T H W 1"]) -> Float[Tensor, "T H W 1"]:
+    """Pass mattes on that show something that is not everything.
+
+    Raises:
+        InputError: In some frame less than 0.2 % or more than 95 % of the picture is foreground.
+    """
+    shares = (mattes > 0.5).float().mean(dim=(1, 2, 3))
+    for frame, share in enumerate(shares.tolist()):
+        if not 0.002 < share < 0.95:
+            raise InputError(f"matting of frame {frame}", f"no clear foreground: {share:.1%} of the picture", _REMEDY)
+    return mattes
+
+
+def _border(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "n 3"]:
+    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
+
+
+def _border_color(picture: UInt8[np.ndarray, "H W 3"], config: MattingConfig) -> Float[np.ndarray, " 3"] | None:
+    """The colour of the border; None where too little of it is near one colour."""
+    border = _border(picture).astype(np.float64)
+    color: Any = np.median(border, axis=0)
+    near = np.abs(border - color).max(-1) <= config.tolerance
+    return color if near.mean() >= config.border_share else None
+
+
+def _keyed(
+    picture: UInt8[np.ndarray, "H W 3"], color: Float[np.ndarray, " 3"], config: MattingConfig
+) -> Bool[np.ndarray, "H W"]:
+    """What the background's colour does not reach from the border, refined by GrabCut where that agrees."""
+    like_border = (np.abs(picture - color).max(-1) <= config.tolerance).astype(np.uint8)
+    _, labels = cv2.connectedComponents(like_border, connectivity=4)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    key = ~np.isin(labels, np.setdiff1d(edge, [0]))
+    if not key.any():
+        return key
+    mask = np.where(key, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    refined = _grabcut(picture, mask, cv2.GC_INIT_WITH_MASK)
+    overlap = (key & refined).sum() / max(1, (key | refined).sum())
+    return np.asarray(refined if overlap > config.agreement else key)
+
+
+def _grabcut_from_frame(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """The largest part of what is unlike a frame of 3 % along the border."""
+    height, width = picture.shape[:2]
+    margin = max(1, round(0.03 * min(height, width)))
+    mask = np.full((height, width), cv2.GC_BGD, np.uint8)
+    mask[margin:-margin, margin:-margin] = cv2.GC_PR_FGD
+    found = _grabcut(picture, mask, cv2.GC_INIT_WITH_MASK)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+    if count < 2:
+        return found
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if areas.max() < 0.5 * areas.sum():
+        raise InputError("matting", "no clear foreground: what stands out is scattered", _REMEDY)
+    return np.asarray(labels == 1 + int(areas.argmax()))
+
+
+def _grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], mode: int) -> Bool[np.ndarray, "H W"]:
+    cv2.setRNGSeed(0)  # its clustering draws from the library's global generator
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    found, _, _ = cv2.grabCut(picture, mask, (0, 0, 0, 0), *models, 5, mode)
+    return np.asarray((found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD))

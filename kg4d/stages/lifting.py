@@ -1,0 +1,152 @@
+"""Lifting: the 2D keypoints of the reference video become smooth 3D tracks, before anything is rendered.
+
+Where the keypoints are in frame 0 is known in 3D, so the length of every bone is. A small harmonic network per
+hypothesis moves the keypoints (its smoothness in space and time is the prior), and is fitted to the pixels under a
+robust loss while the bones grow from soft to stiff: bones that are stiff from the start freeze limbs on the wrong side
+of the depth ambiguity.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from kg4d.deform.encoding import HSE, HseConfig
+from kg4d.geometry.cameras import Cameras
+from kg4d.losses.kfc import project_each
+from kg4d.losses.regularizers import bone_lengths
+from kg4d.stages.optim import warm_cosine
+
+_WIDTH, _DEPTH = 64, 4
+_ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
+
+
+@dataclass
+class LiftConfig:
+    """Lifting of the reference video's keypoints to 3D.
+
+    Attributes:
+        steps: Optimiser steps; 0 leaves the lift out.
+        hypotheses: Networks fitted side by side from different starts; the tracks are their mean.
+        weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage.
+        learning_rate: Adam rate.
+        pixels: Weight of the squared pixel error, in units of the longer image side.
+        first_bones: Weight of the squared change of the bone lengths at the first step, squared world units.
+        last_bones: The same at the last step; it grows by the same ratio at each.
+        acceleration: Weight of the squared second difference in time, squared world units.
+        first_scale: Pixel error above which a keypoint counts as wrong, at the first step, in longer image sides.
+        last_scale: The same from three quarters of the steps on.
+    """
+
+    steps: int = 0
+    hypotheses: int = 4
+    weight: float = 3.0
+    learning_rate: float = 5e-3
+    pixels: float = 100.0
+    first_bones: float = 3.0
+    last_bones: float = 100.0
+    acceleration: float = 1.0
+    first_scale: float = 0.2
+    last_scale: float = 0.02
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Keypoints of the reference video in 3D.
+
+    Attributes:
+        tracks: World positions; those of the first frame are the given ones.
+        trust: How far each detection can be believed, in [0, 1]; 0 where there was none.
+    """
+
+    tracks: Float[Tensor, "T J 3"]
+    trust: Float[Tensor, "T J"]
+
+
+def lift_keypoints(
+    config: LiftConfig,
+    start: Float[Tensor, "J 3"],
+    parents: Int[Tensor, " J"],
+    pixels: Float[Tensor, "T J 2"],
+    weights: Float[Tensor, "T J"],
+    cameras: Cameras,
+    times: Float[Tensor, " T"],
+    generator: torch.Generator,
+) -> Lift:
+    """Fit tracks to the keypoints of a video.
+
+    Args:
+        config: Steps and weights.
+        start: World positions in the first frame.
+        parents: Parent of each keypoint; -1 where there is none, or where the bone is cut.
+        pixels: Detections; read where the weight is positive.
+        weights: Their confidence in [0, 1].
+        cameras: T cameras.
+        times: Of the frames, in [0, 1]; 0 is rest.
+        generator: Source of the initial weights (CPU).
+
+    Returns:
+        Tracks and trust, without history.
+    """
+    network = _Networks(config.hypotheses, start, generator)
+    optimizer = torch.optim.Adam(network.parameters())
+    extent = float(max(cameras.width, cameras.height))
+    target = torch.where(weights[..., None] > 0, pixels, 0.0) / extent
+    moving = (times > 0).to(start)[:, None, None]
+    rest_lengths, has_bones = bone_lengths(start, parents), bool((parents >= 0).any())
+
+    def errors(tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
+        read = torch.stack([project_each(points, cameras) for points in tracks]) / extent
+        return (read - target).square().sum(-1)
+
+    for step in range(config.steps):
+        progress = step / config.steps
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm_cosine(progress, step, 0, 0.05)
+        tracks = start + moving * network(times)
+        scale = config.first_scale * (config.last_scale / config.first_scale) ** min(1.0, progress / 0.75)
+        loss = config.pixels * (weights * geman_mcclure(errors(tracks), scale)).sum((1, 2)) / weights.sum().clamp_min(1)
+        if has_bones:
+            stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
+            loss = loss + stiffness * (bone_lengths(tracks, parents) - rest_lengths).square().mean((1, 2))
+        if len(times) > 2:
+            loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        mean = start + moving * network(times).mean(0)
+        ratio = errors(mean[None])[0] / config.last_scale**2
+        return Lift(mean, torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0))
+
+
+def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+    """s² e² / (s² + e²) of squared errors: e² where small, s² at most, so that an outlier soon stops pulling."""
+    return squared / (1 + squared / scale**2)
+
+
+class _Networks(nn.Module):
+    """S networks side by side, each from HSE(start, t) of J keypoints to shifts that start at zero."""
+
+    def __init__(self, count: int, start: Float[Tensor, "J 3"], generator: torch.Generator) -> None:
+        super().__init__()
+        self._encoding = HSE(_ENCODING, float(start.abs().max().clamp_min(1e-3)))
+        self._start = start
+        widths = [self._encoding.space_width + self._encoding.time_width, *[_WIDTH] * _DEPTH, 3]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs in itertools.pairwise(widths):
+            bound = (0.0 if outputs == 3 else 1.0) / math.sqrt(inputs)
+            for shape, into in (((count, inputs, outputs), self.weights), ((count, 1, outputs), self.biases)):
+                values = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+                into.append(nn.Parameter(values.to(start)))
+
+    def forward(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
+        """Shifts of the keypoints."""
+        x = self._encoding(self._start, times).flatten(0, 1)
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight + bias
+            if index < _DEPTH:
+                x = x.relu()
+        return x.unflatten(1, (len(times), len(self._start)))

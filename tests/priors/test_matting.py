@@ -1,0 +1,89 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kg4d.data.images import read_image, resize_rgba
+from kg4d.errors import InputError
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, RembgMatting, checked
+from tests.priors.textures import SIZE, picture
+
+
+def noise(cells: int, seed: int = 0) -> Tensor:
+    coarse = torch.rand(1, cells, cells, 4, generator=torch.Generator().manual_seed(seed))
+    coarse[..., 3] = 1
+    return resize_rgba(coarse, SIZE, SIZE)[0, ..., :3]
+
+
+def ramp() -> Tensor:
+    return torch.linspace(0.1, 0.95, SIZE)[:, None, None].expand(SIZE, SIZE, 3) * torch.tensor([0.5, 0.9, 1.0])
+
+
+def iou(matte: Tensor, truth: Tensor) -> float:
+    a, b = matte > 0.5, truth > 0.5
+    return float((a & b).sum() / (a | b).sum())
+
+
+def on(background: Tensor, rgba: Tensor) -> Tensor:
+    return rgba[..., :3] * rgba[..., 3:] + background * (1 - rgba[..., 3:])
+
+
+@pytest.mark.parametrize("shade", [1.0, 0.0, 0.5])
+def test_an_even_background_is_keyed(shade: float) -> None:
+    rgba = picture()
+    grain = 0.02 * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))  # of a camera or a codec
+    matte = KeyMatting(MattingConfig())((on(torch.tensor(shade), rgba) + grain).clamp(0, 1)[None])
+    assert matte.shape == (1, SIZE, SIZE, 1)
+    assert iou(matte[0], rgba[..., 3:]) > 0.95
+
+
+def test_a_hole_of_the_background_colour_inside_is_kept() -> None:
+    rgba = picture()
+    rgba[44:52, 44:52, :3] = 1.0  # a white shirt on white: the border does not reach it
+    matte = KeyMatting(MattingConfig(agreement=1.0))(on(torch.tensor(1.0), rgba)[None])
+    assert matte[0, 48, 48] == 1
+
+
+def test_an_uneven_background_is_guessed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    rgba = picture(seed=3)
+    rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
+    matte = KeyMatting(MattingConfig())(on(ramp(), rgba)[None])
+    assert iou(matte[0], rgba[..., 3:]) > 0.85
+    assert "not even" in caplog.text
+    assert torch.equal(matte, GrabCutMatting()(on(ramp(), rgba)[None]))
+
+
+@pytest.mark.parametrize("background", ["flat", "ramp", "grain", "clutter"])
+def test_no_clear_foreground_is_an_error(background: str) -> None:
+    empty = {"flat": torch.full((SIZE, SIZE, 3), 0.4), "ramp": ramp(), "grain": noise(SIZE), "clutter": noise(12)}
+    with pytest.raises(InputError, match="no clear foreground"):
+        KeyMatting(MattingConfig())(empty[background][None])
+
+
+def test_one_bad_frame_is_named() -> None:
+    mattes = torch.zeros(3, 10, 10, 1)
+    mattes[:2, 2:8, 2:8] = 1
+    with pytest.raises(InputError, match="frame 2"):
+        checked(mattes)
+
+
+def test_the_result_is_repeatable() -> None:
+    rgb = on(ramp(), picture())[None]
+    assert torch.equal(GrabCutMatting()(rgb), GrabCutMatting()(rgb))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rembg") is not None, reason="rembg is installed")
+def test_rembg_says_what_it_needs() -> None:
+    with pytest.raises(InputError, match=r"matting.kind.*rembg.*kg4d\[rembg\]"):
+        RembgMatting("u2net")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "least"), [("cactus", 0.97), ("catstatue", 0.97), ("dragon2", 0.97), ("hamburger", 0.95)]
+)
+def test_real_pictures_on_white(data_root: Path, name: str, least: float) -> None:
+    rgba = resize_rgba(read_image(data_root / "inputs/images" / f"{name}_rgba.png")[None], 256, 256)
+    assert iou(KeyMatting(MattingConfig())(on(torch.tensor(1.0), rgba)), rgba[..., 3:]) > least
