@@ -8,6 +8,9 @@ channels at a quarter of the image's resolution.
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import kg4d.runtime  # noqa: F401  (before torch, as in every command)
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -16,13 +19,14 @@ import torch
 from benchmarks._harness import Row, arguments, interleaved, report
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.batch import DynamicBatch
+from kg4d.data.batch import DynamicBatch, StaticBatch
 from kg4d.data.dynamic import DynamicDataset
 from kg4d.data.scene import Scene
 from kg4d.gaussians.build import build_gaussians
 from kg4d.loaded import build_run_deformation, build_run_renderer, build_scene
 from kg4d.losses.wgf import random_flow_pixels
 from kg4d.ot.flow_targets import flow_field
+from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.objective import Objective
 from kg4d.stages.seeding import seed_keypoints
@@ -48,6 +52,12 @@ def make_step(config: ExperimentConfig, scene: Scene, batch: DynamicBatch) -> tu
     losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
     deformation = build_run_deformation(config, model)
     stage = DynamicStage(model, deformation, renderer, config.dynamic, losses, parents, torch.ones(3), seed=0)
+    stage.to(renderer.device)
+    return stage, one_step(stage, batch.to(renderer.device))
+
+
+def one_step(stage: Stage[Any], batch: StaticBatch | DynamicBatch) -> Callable[[], None]:
+    """A function that runs one step of a stage half-way through it; stage and batch are on the renderer's device."""
     stage.on_train_start()
     optimizer = stage.configure_optimizers()
 
@@ -59,7 +69,7 @@ def make_step(config: ExperimentConfig, scene: Scene, batch: DynamicBatch) -> tu
         optimizer.step()
         optimizer.zero_grad()
 
-    return stage, step
+    return step
 
 
 def contributors_call(config: ExperimentConfig, stage: DynamicStage, batch: DynamicBatch) -> Callable[[], object]:

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -16,15 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import kg4d.runtime  # noqa: F401  (before torch)
 from kg4d.errors import InputError
 from kg4d.logs import TRACEBACK_NOTE, log_to_console
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-
-# Read by the OpenMP of torch when it loads, which is after this: its threads spin for this long, then wait asleep for
-# one another. They would spin on, and where another program has one of the cores a training step would take five times
-# as long.
-os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,6 +3,8 @@
 `image[row, column]` is the value at the point (x, y) = (column + 0.5, row + 0.5); the image covers [0, W] x [0, H].
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,13 +32,22 @@ def sample_image(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "*points 2
     Returns:
         The C channels at each point. At a pixel centre it is that pixel's value.
     """
-    height, width = image.shape[:2]
-    # four gathers: for the few thousand points that losses ask for, grid_sample spends its time on the whole image
+    return sample_images([image], pixels[None])[0]
+
+
+def sample_images(
+    images: Sequence[Float[Tensor, "H W C"]], pixels: Float[Tensor, "Q *points 2"]
+) -> Float[Tensor, "Q *points C"]:
+    """`sample_image` of Q images of one size, each at its own points; the images are not copied."""
+    height, width = images[0].shape[:2]
     column, left, right = _neighbours(pixels[..., 0], width)
     row, above, below = _neighbours(pixels[..., 1], height)
-    upper = torch.lerp(image[above, left], image[above, right], column[..., None])
-    lower = torch.lerp(image[below, left], image[below, right], column[..., None])
-    return torch.lerp(upper, lower, row[..., None])
+    # one gather an image: for the few thousand points that losses ask for, grid_sample spends its time on the image
+    flat = torch.stack([above * width + left, above * width + right, below * width + left, below * width + right], 1)
+    corners = torch.stack([image.flatten(0, 1)[each] for image, each in zip(images, flat, strict=True)])
+    upper_left, upper_right, lower_left, lower_right = corners.unbind(1)
+    column, row = column[..., None], row[..., None]
+    return torch.lerp(torch.lerp(upper_left, upper_right, column), torch.lerp(lower_left, lower_right, column), row)
 
 
 def _neighbours(

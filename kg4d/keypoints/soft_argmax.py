@@ -108,7 +108,9 @@ def _floored(logits: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]
     It has no mass, but its exponential would be a denormal number, with which processors calculate many times more
     slowly.
     """
-    return logits.maximum(logits.detach().amax((-2, -1), keepdim=True) - 60)
+    values = logits.detach()
+    floor = values.amax((-2, -1), keepdim=True) - 60
+    return logits + (floor - values).clamp_min_(0)
 
 
 def _normalised(mass: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:

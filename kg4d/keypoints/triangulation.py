@@ -8,6 +8,8 @@ from torch import Tensor
 
 from kg4d.geometry.cameras import Cameras
 
+_ROUNDS = 3  # of reweighting
+
 
 class Triangulation(NamedTuple):
     """One point per keypoint."""
@@ -40,6 +42,69 @@ def triangulate(
     Raises:
         ValueError: A weight is negative or not finite, or a position with a positive weight is not finite.
     """
+    normals, rights = _normal_equations(uv, weights, cameras)
+    points, valid = _solved(normals.sum(0), rights.sum(0), min_conditioning)
+    uv = torch.where((weights > 0)[..., None], uv, 0.0).double()
+    double = Cameras(cameras.viewmats.double(), cameras.Ks.double(), cameras.width, cameras.height)
+    return _checked(points, valid, uv, weights.double(), double)
+
+
+@torch.no_grad()
+def agreement(
+    uv: Float[Tensor, "V J 2"],
+    weights: Float[Tensor, "V J"],
+    cameras: Cameras,
+    *,
+    tolerance_px: float,
+    min_conditioning: float = 3e-3,
+) -> Float[Tensor, "V J"]:
+    """How far each view agrees with the place of a keypoint that suits most views best, in [0, 1].
+
+    Every pair of views proposes a place, none is left to chance; the one of least w e² / (e² + s²) over all views wins
+    (e is its distance in px, s the tolerance) and is refined by weights 1 / (1 + e²/s²)², which are what is returned.
+
+    Args:
+        uv: As `triangulate`.
+        weights: Likewise.
+        cameras: Likewise.
+        tolerance_px: Distance above which a view counts as wrong.
+        min_conditioning: As `triangulate`, of a pair: about six degrees between the rays.
+
+    Returns:
+        The agreement; 1 where no two views can propose a place.
+
+    Raises:
+        ValueError: As `triangulate`.
+    """
+    normals, rights = _normal_equations(uv, weights, cameras)
+    first, second = torch.triu_indices(len(uv), len(uv), 1)
+    places, proposed = _solved(normals[first] + normals[second], rights[first] + rights[second], min_conditioning)
+    uv, used = torch.where((weights > 0)[..., None], uv, 0.0), weights > 0
+
+    def squared_errors(points: Float[Tensor, "P J 3"]) -> Float[Tensor, "V P J"]:
+        found = cameras.project(points.to(uv))
+        squared = (found.pixels - uv[:, None]).square().sum(-1) / tolerance_px**2
+        return torch.where(used[:, None] & (found.depths <= 0), torch.inf, squared)
+
+    share = 1 - 1 / (1 + squared_errors(places))
+    cost = torch.where(proposed, (weights[:, None] * share).sum(0), torch.inf)
+    if not proposed.any():
+        return torch.ones_like(weights)
+    place = places[cost.argmin(0), torch.arange(uv.shape[1])]
+    trust = torch.ones_like(weights)
+    for _ in range(_ROUNDS):
+        trust = (1 + squared_errors(place[None])[:, 0]) ** -2
+        refined, valid = _solved(
+            (trust[..., None, None] * normals).sum(0), (trust[..., None] * rights).sum(0), min_conditioning / 30
+        )
+        place = torch.where(valid[:, None], refined, place)
+    return torch.where(proposed.any(0) & used, trust, 1.0)
+
+
+def _normal_equations(
+    uv: Float[Tensor, "V J 2"], weights: Float[Tensor, "V J"], cameras: Cameras
+) -> tuple[Float[Tensor, "V J 3 3"], Float[Tensor, "V J 3"]]:
+    """Of each view by itself, in float64."""
     used = weights > 0
     if not (weights >= 0).all() or not weights.isfinite().all():
         raise ValueError("weights must be finite and >= 0")
@@ -50,14 +115,19 @@ def triangulate(
     homogeneous = torch.cat([uv, torch.ones_like(uv[..., :1])], dim=-1)
     image = torch.linalg.solve(Ks, homogeneous.mT).mT[..., :2, None]  # (V, J, 2, 1)
     equations = viewmats[:, None, :2] - image * viewmats[:, None, 2:3]  # (V, J, 2, 4): r - x r3 | t - x t3
-    equations = (equations * weights.sqrt()[..., None, None]).transpose(0, 1).flatten(1, 2)  # (J, 2V, 4)
+    equations = equations * weights.sqrt()[..., None, None]
     left, right = equations[..., :3], -equations[..., 3:]
-    normal = left.mT @ left
+    return left.mT @ left, (left.mT @ right)[..., 0]
+
+
+def _solved(
+    normal: Float[Tensor, "*batch 3 3"], right: Float[Tensor, "*batch 3"], min_conditioning: float
+) -> tuple[Float[Tensor, "*batch 3"], Bool[Tensor, "*batch"]]:
+    """The points, and whether the rays say where they are: one ray leaves its own direction at 0."""
     eigenvalues = torch.linalg.eigvalsh(normal)
-    valid = eigenvalues[:, 0] > min_conditioning * eigenvalues[:, 2]  # one ray leaves its own direction at 0
+    valid = eigenvalues[..., 0] > min_conditioning * eigenvalues[..., 2]
     identity = torch.eye(3, dtype=normal.dtype, device=normal.device)
-    points = torch.linalg.solve(torch.where(valid[:, None, None], normal, identity), left.mT @ right)[..., 0]
-    return _checked(points, valid, uv, weights, Cameras(viewmats, Ks, cameras.width, cameras.height))
+    return torch.linalg.solve(torch.where(valid[..., None, None], normal, identity), right[..., None])[..., 0], valid
 
 
 def _checked(

@@ -74,10 +74,10 @@ def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tens
     return image[..., :2] / local[..., 2:].clamp_min(1e-6)
 
 
-def heatmap_keypoints(
+def render_heatmaps(
     renderer: Renderer, gaussians: GaussianState, cameras: Cameras, config: KfcConfig
-) -> Float[Tensor, "C J 2"]:
-    """Keypoint pixels read off rendered heatmaps (KG4D eq. 7 and 8), in the pixels of `cameras`.
+) -> Float[Tensor, "C h w J"]:
+    """The keypoint features as the cameras see them (KG4D eq. 7), at a share of their resolution.
 
     The coverage that fills in the background logit is detached: raising it would otherwise be a shortcut.
     """
@@ -85,6 +85,11 @@ def heatmap_keypoints(
         max(1, round(cameras.width * config.heatmap_scale)), max(1, round(cameras.height * config.heatmap_scale))
     )
     output = renderer(gaussians, small, features=gaussians.keypoint_logits)
-    logits = output.image + (1 - output.alpha.detach()) * config.background_logit
+    return output.image + (1 - output.alpha.detach()) * config.background_logit
+
+
+def read_heatmaps(logits: Float[Tensor, "C h w J"], cameras: Cameras, config: KfcConfig) -> Float[Tensor, "C J 2"]:
+    """Keypoints of heatmaps (KG4D eq. 8), in the pixels of `cameras`."""
+    height, width = logits.shape[1:3]
     read = soft_argmax(logits.movedim(-1, 1), temperature=config.temperature, reading=config.reading)
-    return read.pixels * read.pixels.new_tensor([cameras.width / small.width, cameras.height / small.height])
+    return read.pixels * read.pixels.new_tensor([cameras.width / width, cameras.height / height])

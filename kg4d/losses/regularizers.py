@@ -1,4 +1,4 @@
-"""Priors on the motion that no image gives: local rigidity and bones that keep their length."""
+"""Priors on the motion that no image gives: local rigidity, and bones that keep their length."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.geometry.rotations import quat_conjugate, quat_multiply, quat_to_matrix
+from kg4d.geometry.rotations import nearest_rotation, quat_conjugate, quat_multiply, quat_to_matrix
 
 
 @dataclass
@@ -33,6 +33,19 @@ class BonesConfig:
     """
 
     weight: float = 100.0
+
+
+@dataclass
+class ArapConfig:
+    """Control points move as rigidly as possible (`deformation.kind: control_points`).
+
+    Attributes:
+        weight: Factor of the loss; 0 switches it off.
+        neighbours: Other control points that each one is compared with.
+    """
+
+    weight: float = 0.0
+    neighbours: int = 8
 
 
 def neighbour_weights(distances: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
@@ -71,6 +84,30 @@ def rigidity_loss(
     carried = rest @ quat_to_matrix(turn).mT
     distance = (carried - moved).square().sum(-1).add(1e-10).sqrt()  # the offset keeps the gradient finite at rest
     return (weights[samples] * distance).mean()
+
+
+def arap_loss(
+    places: Float[Tensor, "B M 3"],
+    rest: Float[Tensor, "M 3"],
+    neighbours: Int[Tensor, "M K"],
+    weights: Float[Tensor, "M K"],
+) -> Float[Tensor, ""]:
+    """Weighted mean of |(p_j - p_i) - R_i (p_j - p_i at rest)|², R_i the rotation that fits best; squared world units.
+
+    Zero iff every neighbourhood has moved rigidly. The rotations are detached: at the best ones the gradient is the
+    same. Source: Sorkine and Alexa 2007, "As-rigid-as-possible surface modeling", eq. 3 and 5.
+
+    Args:
+        places: Control points at B times.
+        rest: Control points at rest.
+        neighbours: Indices of the neighbours at rest.
+        weights: Their weights, see `neighbour_weights`.
+    """
+    edges = rest[neighbours] - rest[:, None]
+    moved = places[:, neighbours] - places[:, :, None]
+    turns = nearest_rotation(moved.mT @ (weights[..., None] * edges))
+    gap = (moved - edges @ turns.mT).square().sum(-1)
+    return (weights * gap).mean() / weights.mean().clamp_min(1e-12)
 
 
 def bone_lengths(points: Float[Tensor, "*B J 3"], parents: Int[Tensor, " J"]) -> Float[Tensor, "*B bones"]:

@@ -82,13 +82,13 @@ class PairedMixtures:
         later: The same at t'.
     """
 
-    weights: Float[Tensor, "P K"]
-    covered: Float[Tensor, " P"]
+    weights: Float[Tensor, "*P K"]
+    covered: Float[Tensor, "*P"]
     earlier: Gaussians2D
     later: Gaussians2D
 
-    def rows(self, chosen: slice | Int[Tensor, " R"]) -> "PairedMixtures":
-        """Some of the pixels."""
+    def rows(self, chosen: slice | Int[Tensor, "*rows"]) -> "PairedMixtures":
+        """Some of the pixels, in the shape of `chosen`."""
         return PairedMixtures(
             self.weights[chosen],
             self.covered[chosen],
@@ -114,7 +114,7 @@ def paired_loss(
 
     Gaussians whose centre has no valid flow do not count.
     """
-    weights = mixtures.weights * mixtures.covered[:, None] * targets.weights
+    weights = mixtures.weights * mixtures.covered[..., None] * targets.weights
     distance = gaussian_w2_isotropic if isotropic else gaussian_w2
     squared = distance(*mixtures.later, *targets.targets) / extent_px**2
     return (weights * squared).sum() / weights.sum().clamp_min(1.0)
@@ -217,7 +217,7 @@ def wgf_losses(
     # rows: the keypoints of every pair, then the random pixels of every pair
     points = [torch.where(weights[e][:, None] > 0, keypoints[e], torch.zeros_like(keypoints[e])) for e, _ in frames]
     owners = list(range(len(frames)))
-    known = {q: field for q, field in enumerate(fields) if field is not None}
+    known = {q: field for q, field in enumerate(fields) if field is not None and len(field.known) > 0}
     if config.variant is WgfVariant.A_D:
         points += [random_flow_pixels(field, config.random_pixels, generator) for field in known.values()]
         owners += known
@@ -233,10 +233,5 @@ def wgf_losses(
     offset = offset_loss(mixtures.rows(slice(len(flow))), flow, confidence, extent_px)
     if config.variant is not WgfVariant.A_D or not known:
         return offset, None
-    parts = {q: torch.nonzero(owner == q)[:, 0] for q in known}
-    targets = [advect(mixtures.rows(parts[q]).earlier, field) for q, field in known.items()]
-    joined = Advected(
-        Gaussians2D(torch.cat([t.targets.means for t in targets]), torch.cat([t.targets.covs for t in targets])),
-        torch.cat([t.weights for t in targets]),
-    )
-    return offset, paired_loss(mixtures.rows(torch.cat(list(parts.values()))), joined, extent_px, config.isotropic)
+    parts = mixtures.rows(torch.stack([torch.nonzero(owner == q)[:, 0] for q in known]))
+    return offset, paired_loss(parts, advect(parts.earlier, list(known.values())), extent_px, config.isotropic)

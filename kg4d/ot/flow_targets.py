@@ -1,5 +1,6 @@
 """What optical flow asks of the Gaussians behind a pixel: targets for their centres and shapes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from kg4d.geometry.projection import Gaussians2D
-from kg4d.geometry.sampling import sample_image
+from kg4d.geometry.sampling import sample_images
 
 
 class Advected(NamedTuple):
@@ -60,19 +61,20 @@ def flow_field(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -> F
 
 
 @torch.no_grad()
-def advect(gaussians: Gaussians2D, field: FlowField) -> Advected:
-    """Carry 2D Gaussians along a flow: mu* = mu + F(mu), Sigma* = (I + dF) Sigma (I + dF)ᵀ.
+def advect(gaussians: Gaussians2D, fields: Sequence[FlowField]) -> Advected:
+    """Carry 2D Gaussians along flows: mu* = mu + F(mu), Sigma* = (I + dF) Sigma (I + dF)ᵀ.
 
     Args:
-        gaussians: At the frame where the flow starts.
-        field: The flow, from `flow_field`.
+        gaussians: At the frames where the flows start; the first axis tells the flow.
+        fields: The flows, from `flow_field`.
 
     Returns:
         The targets, and for each the flow's confidence at its centre: 0 outside the image and where any of the four
         pixels that enter is not valid.
     """
-    height, width = field.values.shape[:2]
-    step, gradient, confidence, known = sample_image(field.values, gaussians.means).tensor_split([2, 6, 7], dim=-1)
+    height, width = fields[0].values.shape[:2]
+    read = sample_images([field.values for field in fields], gaussians.means)
+    step, gradient, confidence, known = read.tensor_split([2, 6, 7], dim=-1)
     inside = ((gaussians.means >= 0) & (gaussians.means <= gaussians.means.new_tensor([width, height]))).all(-1)
     targets = Gaussians2D(gaussians.means + step, _carried(gradient, gaussians.covs))
     return Advected(targets, torch.where(inside & (known[..., 0] > 0.999), confidence[..., 0], 0.0))

@@ -1,6 +1,8 @@
 """Dynamic stage: a deformation carries the frozen Gaussians through the reference video."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.losses.handles import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
-from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss, project_each
+from kg4d.losses.kfc import KfcConfig, KfcMode, keypoint_loss, project_each, read_heatmaps, render_heatmaps
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.losses.regularizers import BonesConfig, RigidityConfig, bone_loss, neighbour_weights, rigidity_loss
 from kg4d.losses.wgf import WgfConfig, wgf_losses
@@ -174,15 +176,16 @@ class DynamicStage(Stage[DynamicBatch]):
         self.renders += len(outputs)
         self.clock.mark("render")
         self._add_photometric(outputs, batch, objective)
+        points = cache(lambda: self._keypoints(geometry, batch.times))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
-            self._add_kfc(geometry, batch, objective)
+            self._add_kfc(geometry, points, batch, objective)
         if has_keypoints and self.losses.wgf.weight > 0:
             self._add_wgf(geometry, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
-            offset = self._keypoints(geometry, batch.times) - self.lift.tracks[batch.frames]
+            offset = points() - self.lift.tracks[batch.frames]
             objective.add("lift", offset.square().sum(-1).mean(), self.losses.lift_weight)
-        self._add_regularizers(geometry, batch, objective)
+        self._add_regularizers(geometry, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
 
@@ -200,18 +203,20 @@ class DynamicStage(Stage[DynamicBatch]):
         )
         objective.terms["psnr"] = psnr_of(images, batch.images)
 
-    def _add_kfc(self, geometry: DeformedGeometry, batch: DynamicBatch, objective: Objective) -> None:
+    def _add_kfc(
+        self, geometry: DeformedGeometry, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
+    ) -> None:
         kfc = self.losses.kfc
         match kfc.mode:
             case KfcMode.BARYCENTRE:
-                pixels = project_each(self._keypoints(geometry, batch.times), batch.cameras)
+                pixels = project_each(points(), batch.cameras)
             case KfcMode.HEATMAP:
-                reads = [
-                    heatmap_keypoints(self.renderer, geometry.at(b, self.canonical), batch.cameras[b], kfc)
+                heatmaps = [
+                    render_heatmaps(self.renderer, geometry.at(b, self.canonical), batch.cameras[b], kfc)
                     for b in range(len(batch.times))
                 ]
-                self.renders += len(reads)
-                pixels = torch.cat(reads)
+                self.renders += len(heatmaps)
+                pixels = read_heatmaps(torch.cat(heatmaps), batch.cameras, kfc)
         weights = batch.keypoint_weights
         if self.lift is not None:
             weights = weights * self.lift.trust[batch.frames]
@@ -255,7 +260,9 @@ class DynamicStage(Stage[DynamicBatch]):
             self._flow_fields[frame] = flow_field(batch.flow[index], batch.flow_weights[index])
         return self._flow_fields[frame]
 
-    def _add_regularizers(self, geometry: DeformedGeometry, batch: DynamicBatch, objective: Objective) -> None:
+    def _add_regularizers(
+        self, geometry: DeformedGeometry, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
+    ) -> None:
         rigidity, bones = self.losses.rigidity, self.losses.bones
         if rigidity.weight > 0:
             samples = torch.randint(
@@ -272,8 +279,7 @@ class DynamicStage(Stage[DynamicBatch]):
             )
             objective.add("rigidity", loss, rigidity.weight)
         if bones.weight > 0 and bool((self.parents >= 0).any()):
-            points = self._keypoints(geometry, batch.times)
-            objective.add("bones", bone_loss(points, self.rest_points, self.parents), bones.weight)
+            objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
         if isinstance(self.deformation, SkinnedDeformation):
             self._add_handles(self.deformation, objective)
 

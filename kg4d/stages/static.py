@@ -11,7 +11,7 @@ from kg4d.data.static import StaticDataConfig
 from kg4d.gaussians.density import DensityConfig, DensityControl
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
-from kg4d.losses.kfc import KfcConfig, KfcMode, heatmap_keypoints, keypoint_loss, project_each
+from kg4d.losses.kfc import KfcConfig, KfcMode, keypoint_loss, project_each, read_heatmaps, render_heatmaps
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
@@ -152,7 +152,7 @@ class StaticStage(Stage[StaticBatch]):
                 points = barycentre(share, state.means)
                 pixels = project_each(points.expand(len(batch.cameras), -1, -1), batch.cameras)
             case KfcMode.HEATMAP:
-                pixels = heatmap_keypoints(self.renderer, state, batch.cameras, kfc)
+                pixels = read_heatmaps(render_heatmaps(self.renderer, state, batch.cameras, kfc), batch.cameras, kfc)
                 self.renders += len(batch.cameras)
         extent = float(max(batch.cameras.width, batch.cameras.height))
         loss = keypoint_loss(pixels, batch.keypoints, batch.keypoint_weights, extent)

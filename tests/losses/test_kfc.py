@@ -1,9 +1,11 @@
 import torch
+from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.losses.kfc import KfcConfig, heatmap_keypoints, keypoint_loss, project_each
+from kg4d.losses.kfc import KfcConfig, keypoint_loss, project_each, read_heatmaps, render_heatmaps
 from kg4d.render.build import build_renderer
 
 
@@ -49,10 +51,14 @@ def test_keypoints_without_weight_may_be_nan_and_get_no_gradient() -> None:
     assert keypoint_loss(predicted, target, torch.zeros(1, 2), 10.0) == 0
 
 
+def keypoints_of(state: GaussianState, cameras: Cameras, config: KfcConfig) -> Tensor:
+    return read_heatmaps(render_heatmaps(build_renderer("reference"), state, cameras, config), cameras, config)
+
+
 def test_heatmaps_find_the_gaussian_that_claims_the_keypoint() -> None:
     cameras = orbit([0.0, 40.0], [0.0, 0.0], 2.0, 49.1, 96, 96)
     state = blobs()
-    pixels = heatmap_keypoints(build_renderer("reference"), state, cameras, KfcConfig(heatmap_scale=0.5))
+    pixels = keypoints_of(state, cameras, KfcConfig(heatmap_scale=0.5))
     truth = cameras.project(state.means).pixels
     assert (pixels - truth).norm(dim=-1).max() < 1.0
 
@@ -62,7 +68,7 @@ def test_heatmaps_train_features_and_centres() -> None:
     state = blobs()
     for tensor in (state.means, state.keypoint_logits):
         tensor.requires_grad_()
-    pixels = heatmap_keypoints(build_renderer("reference"), state, cameras, KfcConfig(heatmap_scale=1.0))
+    pixels = keypoints_of(state, cameras, KfcConfig(heatmap_scale=1.0))
     keypoint_loss(pixels, pixels.detach() + 3, torch.ones(1, 2), 48.0).backward()
     assert state.means.grad is not None
     assert state.keypoint_logits.grad is not None

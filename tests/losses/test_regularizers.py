@@ -5,7 +5,7 @@ from torch.autograd import gradcheck
 
 from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
-from kg4d.losses.regularizers import bone_lengths, bone_loss, neighbour_weights, rigidity_loss
+from kg4d.losses.regularizers import arap_loss, bone_lengths, bone_loss, neighbour_weights, rigidity_loss
 
 
 def cloud(count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -73,3 +73,35 @@ def test_a_cut_bone_does_not_count() -> None:
     assert bone_loss(far, rest, torch.tensor([-1, -1, -1])) == 0
     only_first = bone_loss(far, rest, torch.tensor([-1, 0, -1]))
     assert torch.allclose(only_first, torch.tensor(27.0))
+
+
+def arap(places: torch.Tensor) -> torch.Tensor:
+    rest, _, neighbours, weights = cloud()
+    return arap_loss(places, rest, neighbours, weights)
+
+
+@given(turn=turns, shift=st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_control_points_that_move_as_one_body_cost_nothing(turn: list[float], shift: list[float]) -> None:
+    rest = cloud()[0]
+    moved = quat_rotate(torch.tensor(turn, dtype=torch.float64).expand(len(rest), 4), rest)
+    assert arap((moved + torch.tensor(shift, dtype=torch.float64))[None]) < 1e-20
+
+
+def test_scaling_control_points_costs_the_weighted_square_of_the_stretch() -> None:
+    """The best rotation of a scaled neighbourhood is none, so the gap of an edge e is 0.2 e."""
+    rest, _, neighbours, weights = cloud()
+    edges = (rest[neighbours] - rest[:, None]).square().sum(-1)
+    expected = 0.04 * (weights * edges).sum() / weights.sum()
+    torch.testing.assert_close(arap(torch.stack([1.2 * rest, 1.2 * rest])), expected)
+
+
+def test_a_reflection_is_no_rotation() -> None:
+    rest = cloud()[0]
+    assert arap((rest * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))[None]) > 0.01
+
+
+def test_the_rotations_may_be_detached() -> None:
+    """The gradient is that of the minimum over rotations: finite differences see no other."""
+    generator = torch.Generator().manual_seed(5)
+    noise = 0.05 * torch.randn(2, 40, 3, generator=generator, dtype=torch.float64)
+    assert gradcheck(arap, ((cloud()[0] + noise).requires_grad_(),), atol=1e-6)

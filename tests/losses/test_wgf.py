@@ -56,7 +56,8 @@ def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor)
 
 
 def paired(mixtures: PairedMixtures, flow: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return paired_loss(mixtures, advect(mixtures.earlier, flow_field(flow, weights)), float(SIZE))
+    one = mixtures.rows(torch.arange(len(mixtures.weights))[None])
+    return paired_loss(one, advect(one.earlier, [flow_field(flow, weights)]), float(SIZE))
 
 
 PIXELS = torch.tensor([[30.0, 30.0], [36.0, 28.0], [25.5, 33.5]])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kg4d.geometry.projection import Gaussians2D
 from kg4d.geometry.sampling import pixel_centers
-from kg4d.ot.flow_targets import advect, barycentric_map, flow_field, flow_jacobian, true_factor_map
+from kg4d.ot.flow_targets import Advected, advect, barycentric_map, flow_field, flow_jacobian, true_factor_map
 from kg4d.ot.gaussian_w2 import gaussian_w2, monge_map
 from kg4d.ot.sinkhorn import solve
 
@@ -58,10 +58,26 @@ def test_jacobian_is_clamped() -> None:
     torch.testing.assert_close(steep[10, 14], expected, atol=1e-5, rtol=0)
 
 
+def carried(start: Gaussians2D, flow: torch.Tensor, weights: torch.Tensor) -> Advected:
+    found = advect(Gaussians2D(start.means[None], start.covs[None]), [flow_field(flow, weights)])
+    return Advected(Gaussians2D(found.targets.means[0], found.targets.covs[0]), found.weights[0])
+
+
+def test_each_flow_carries_its_own() -> None:
+    starts = [splats((10.2, 9.7), (15.0, 12.5)), splats((4.0, 8.0), (20.5, 15.5))]
+    flows, weights = [affine_flow(), affine_flow(-AFFINE)], torch.ones(HEIGHT, WIDTH)
+    joined = Gaussians2D(*(torch.stack(both) for both in zip(*starts, strict=True)))
+    together = advect(joined, [flow_field(flow, weights) for flow in flows])
+    for q, (start, flow) in enumerate(zip(starts, flows, strict=True)):
+        alone = carried(start, flow, weights)
+        assert (together.targets.means[q] == alone.targets.means).all()
+        assert (together.targets.covs[q] == alone.targets.covs).all()
+
+
 def test_advection_by_an_affine_flow_is_the_affine_map() -> None:
     flow, weights = affine_flow(), torch.ones(HEIGHT, WIDTH)
     start = splats((10.2, 9.7), (15.0, 12.5))
-    targets, valid = advect(start, flow_field(flow, weights))
+    targets, valid = carried(start, flow, weights)
     linear = torch.eye(2) + AFFINE
     torch.testing.assert_close(targets.means, start.means @ linear.mT + torch.tensor([1.5, -2.0]))
     torch.testing.assert_close(targets.covs, linear @ start.covs @ linear.mT)
@@ -71,7 +87,7 @@ def test_advection_by_an_affine_flow_is_the_affine_map() -> None:
 def test_advection_without_flow_changes_nothing() -> None:
     start, weights = splats((3.0, 4.0), (20.5, 15.5)), torch.ones(HEIGHT, WIDTH)
     flow = torch.zeros(HEIGHT, WIDTH, 2)
-    targets, _ = advect(start, flow_field(flow, weights))
+    targets, _ = carried(start, flow, weights)
     torch.testing.assert_close(targets, start)
     assert gaussian_w2(*targets, *start).abs().max() < 1e-6
 
@@ -81,7 +97,7 @@ def test_validity_asks_for_all_four_pixels_inside_the_image() -> None:
     weights[:, 14:] = 0.0
     flow = affine_flow()
     start = splats((13.4, 10.0), (13.6, 10.0), (20.0, 10.0), (-1.0, 10.0), (5.0, 25.0))
-    _, valid = advect(start, flow_field(flow, weights))
+    _, valid = carried(start, flow, weights)
     assert valid.tolist() == pytest.approx([0.8, 0.0, 0.0, 0.0, 0.0])
 
 
@@ -96,7 +112,7 @@ def test_a_field_lists_the_pixels_whose_flow_is_known() -> None:
 def test_targets_are_detached() -> None:
     means = torch.tensor([[5.0, 5.0]], requires_grad=True)
     flow, weights = affine_flow(), torch.ones(HEIGHT, WIDTH)
-    targets, valid = advect(Gaussians2D(means, torch.eye(2)[None]), flow_field(flow, weights))
+    targets, valid = carried(Gaussians2D(means, torch.eye(2)[None]), flow, weights)
     assert not any(x.requires_grad for x in (*targets, valid))
 
 

@@ -23,6 +23,12 @@ def test_opacity_weights_are_a_softmax_over_those_present() -> None:
     assert found.weights[2].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_shares_of_the_opacity() -> None:
+    found = mixture_weights(BLENDING, IDS, OPACITIES, ContributorWeights.OPACITY)
+    torch.testing.assert_close(found.weights[0], torch.tensor([0.9, 0.1, 0.0]))
+    assert found.weights[1:].sum() == 1.0
+
+
 def test_coverage_is_the_blending_sum_whatever_the_kind() -> None:
     for kind in ContributorWeights:
         assert mixture_weights(BLENDING, IDS, OPACITIES, kind).covered.tolist() == [True, False, False]

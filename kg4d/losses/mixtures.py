@@ -1,0 +1,110 @@
+"""The mixtures of Gaussians around pixels at two times, which the flow losses compare."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.deform.base import DeformedGeometry
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.projection import Gaussians2D, projection_factor
+from kg4d.ot.flow_targets import true_factor_map
+from kg4d.ot.mixture import ContributorWeights, mixture_weights
+from kg4d.render.base import Contributors
+from kg4d.render.chosen import project_chosen
+
+_EPS2D = 0.3  # px², the renderers' dilation
+
+
+@dataclass(frozen=True)
+class PairedMixtures:
+    """What P pixels are made of at the earlier of two times, and what that, or another set, is at the later one.
+
+    Attributes:
+        weights: Mixture weights at the earlier time, summing to 1 over K (0 is padding).
+        covered: Whether enough of the pixel is covered for the mixture to mean anything, 1 or 0.
+        earlier: The K Gaussians at the earlier time.
+        later: The K Gaussians at the later time.
+        fresh_weights: Weights at the later time where its Gaussians were looked up anew; None where they are the same.
+    """
+
+    weights: Float[Tensor, "*P K"]
+    covered: Float[Tensor, "*P"]
+    earlier: Gaussians2D
+    later: Gaussians2D
+    fresh_weights: Float[Tensor, "*P K"] | None = None
+
+    @property
+    def later_weights(self) -> Float[Tensor, "*P K"]:
+        """Mixture weights at the later time."""
+        return self.weights if self.fresh_weights is None else self.fresh_weights
+
+    def rows(self, chosen: slice | Int[Tensor, "*rows"]) -> "PairedMixtures":
+        """Some of the pixels, in the shape of `chosen`."""
+        return PairedMixtures(
+            self.weights[chosen],
+            self.covered[chosen],
+            Gaussians2D(self.earlier.means[chosen], self.earlier.covs[chosen]),
+            Gaussians2D(self.later.means[chosen], self.later.covs[chosen]),
+            None if self.fresh_weights is None else self.fresh_weights[chosen],
+        )
+
+
+def paired_mixtures(
+    contributors: Contributors,
+    opacities: Float[Tensor, " N"],
+    geometry: DeformedGeometry,
+    pairs: Int[Tensor, "P 2"],
+    cameras: Cameras,
+    kind: ContributorWeights,
+    fresh: Contributors | None = None,
+) -> PairedMixtures:
+    """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
+
+    Args:
+        contributors: Of each pixel.
+        opacities: Of all Gaussians.
+        geometry: At the times of the batch.
+        pairs: For each pixel, positions of its earlier and its later frame in the batch.
+        cameras: Of the batch.
+        kind: Weights inside a mixture.
+        fresh: Contributors at the later frame; None to track the same ones.
+    """
+    count, later = len(pairs), contributors if fresh is None else fresh
+    mixture = mixture_weights(contributors.weights, contributors.ids, opacities, kind)
+    covered, fresh_weights = mixture.covered, None
+    if fresh is not None:
+        second = mixture_weights(fresh.weights, fresh.ids, opacities, kind)
+        covered, fresh_weights = covered & second.covered, second.weights
+    both = project_chosen(
+        geometry.means,
+        geometry.quats,
+        geometry.scales,
+        cameras,
+        torch.cat([contributors.ids, later.ids]),
+        pairs.T.flatten(),
+    )
+    return PairedMixtures(
+        weights=mixture.weights,
+        covered=covered.to(mixture.weights.dtype),
+        earlier=Gaussians2D(both.means[:count], both.covs[:count]),
+        later=Gaussians2D(both.means[count:], both.covs[count:]),
+        fresh_weights=fresh_weights,
+    )
+
+
+def true_factors(
+    contributors: Contributors, geometry: DeformedGeometry, pairs: Int[Tensor, "P 2"], cameras: Cameras
+) -> Float[Tensor, "P K 2 2"]:
+    """The matrix B of each contributor between its two frames, see `true_factor_map`; arguments as above."""
+    factors = torch.stack(
+        [
+            projection_factor(means, quats, scales, viewmat, K, cameras.width, cameras.height)
+            for means, quats, scales, viewmat, K in zip(
+                geometry.means, geometry.quats, geometry.scales, cameras.viewmats, cameras.Ks, strict=True
+            )
+        ]
+    )
+    earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
+    return true_factor_map(earlier, later, _EPS2D)
