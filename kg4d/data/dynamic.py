@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import lightning
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batch import DynamicBatch, step_generator
-from kg4d.data.scene import Scene
+from kg4d.data.scene import PosedImages, Scene
 from kg4d.errors import InputError
 
 
@@ -23,10 +23,13 @@ class DynamicDataConfig:
         frames_per_step: Frames drawn at each step, two a pair and a single one where the number is odd; all frames and
             all pairs where the video has no more than this.
         strides: Distances between the frames of a pair, in frames; each pair draws one.
+        test_views: Draw from the test videos too, without keypoints or flow: the ceiling that an ablation compares to,
+            and no result, for the test metrics are then of trained views.
     """
 
     frames_per_step: int = 4
     strides: list[int] = field(default_factory=lambda: [1])
+    test_views: bool = False
 
 
 class DynamicDataset(IterableDataset[DynamicBatch]):
@@ -40,19 +43,24 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         first_step: Where to begin; a resumed run gets the batches that an uninterrupted one would have got.
 
     Raises:
-        InputError: The configuration asks for no frames, or for a stride that the video has not.
+        InputError: The configuration asks for no frames, for a stride that the video has not, or for test videos that
+            the scene has not.
     """
 
     def __init__(
         self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
     ) -> None:
         super().__init__()
-        video, keypoints = scene.reference, scene.keypoints
+        video, keypoints, count = scene.reference, scene.keypoints, len(scene.reference)
+        if config.test_views:
+            if scene.test is None:
+                raise InputError("test_views", "the scene has no test videos", "set it to false")
+            video = _joined(video, scene.test)
         if config.frames_per_step < 1:
             what = f"must be positive, not {config.frames_per_step}"
             raise InputError("frames_per_step", what, "draw at least one frame")
-        if not config.strides or not all(1 <= stride < len(video) for stride in config.strides):
-            what = f"must be numbers from 1 to {len(video) - 1}, not {config.strides}"
+        if not config.strides or not all(1 <= stride < count for stride in config.strides):
+            what = f"must be numbers from 1 to {count - 1}, not {config.strides}"
             raise InputError("strides", what, "a pair lies inside the video")
         self.config = config
         self.seed = seed
@@ -60,9 +68,11 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self._video = video
         self._colors = video.on(background)
         self._alphas = video.alphas.contiguous()
-        self._keypoints = torch.zeros(len(video), 0, 2) if keypoints is None else keypoints.uv
-        self._weights = torch.zeros(len(video), 0) if keypoints is None else keypoints.weights
-        self._flow = scene.flow
+        joints = 0 if keypoints is None else len(keypoints.names)
+        self._keypoints, self._weights = torch.zeros(len(video), joints, 2), torch.zeros(len(video), joints)
+        if keypoints is not None:
+            self._keypoints[:count], self._weights[:count] = keypoints.uv, keypoints.weights
+        self._flow = None if config.test_views else scene.flow
 
     def batch(self, step: int) -> DynamicBatch:
         """The batch of one step, a pure function of the seed and the step."""
@@ -70,7 +80,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         flow, flow_weights = self._flow_of(frames[pairs[:, 0]], strides)
         return DynamicBatch(
             step=step,
-            frames=frames,
+            frames=self._video.frames[frames],
             times=self._video.times[frames],
             cameras=self._video.cameras[frames],
             images=self._colors.index_select(0, frames),  # twice as fast as indexing
@@ -113,6 +123,19 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         weights = self._flow.weights.index_select(0, earlier)
         weights[strides != 1] = 0
         return self._flow.flow.index_select(0, earlier), weights
+
+
+def _joined(*parts: PosedImages) -> PosedImages:
+    """All images, one part after the other."""
+    cameras = replace(
+        parts[0].cameras,
+        viewmats=torch.cat([part.cameras.viewmats for part in parts]),
+        Ks=torch.cat([part.cameras.Ks for part in parts]),
+    )
+    return PosedImages(
+        cameras,
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "times", "frames", "views")),
+    )
 
 
 class DynamicDataModule(lightning.LightningDataModule):

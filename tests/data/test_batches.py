@@ -154,10 +154,28 @@ def test_every_frame_and_pair_has_its_turn(tiny_scene: Scene):
     assert counts.min() > 70
 
 
+def test_test_videos_join_without_keypoints_when_asked(tiny_scene: Scene):
+    assert tiny_scene.test is not None
+    everything = FRAMES + len(tiny_scene.test)
+    batch = DynamicDataset(tiny_scene, DynamicDataConfig(everything, test_views=True), WHITE, 0).batch(0)
+    assert torch.equal(batch.images[FRAMES:], tiny_scene.test.on(WHITE))
+    assert torch.equal(batch.cameras.viewmats[FRAMES:], tiny_scene.test.cameras.viewmats)
+    assert torch.equal(batch.frames[FRAMES:], tiny_scene.test.frames)
+    assert torch.equal(batch.times[FRAMES:], tiny_scene.test.times)
+    assert (batch.keypoint_weights[FRAMES:] == 0).all()
+    assert (batch.keypoint_weights[:FRAMES] > 0).any()
+    assert batch.flow is None
+    assert len(DynamicDataset(tiny_scene, DynamicDataConfig(everything), WHITE, 0).batch(0).images) == FRAMES
+
+
 @pytest.mark.parametrize(
     ("make", "key"),
     [
         (lambda scene: StaticDataset(scene, StaticDataConfig(0), WHITE, 0), "views_per_step"),
+        (
+            lambda scene: DynamicDataset(replace(scene, test=None), DynamicDataConfig(test_views=True), WHITE, 0),
+            "test_views",
+        ),
         (lambda scene: DynamicDataset(scene, DynamicDataConfig(0), WHITE, 0), "frames_per_step"),
         (lambda scene: DynamicDataset(scene, DynamicDataConfig(2, []), WHITE, 0), "strides"),
         (lambda scene: DynamicDataset(scene, DynamicDataConfig(2, [0]), WHITE, 0), "strides"),
