@@ -9,7 +9,7 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help env weights fit test check fuzz lint format bench clean
+.PHONY: help env weights fit test check fuzz lint format bench evidence clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -51,6 +51,10 @@ bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*
 	@mkdir -p $(BENCH_OUT)
 	@set -e; for file in benchmarks/[a-z]*.py; do \
 	  echo "== $$file"; $(PY) $$file --json $(BENCH_OUT)/$$(basename $$file .py).json; done
+
+evidence: weights  ## fit every preset and ablation on every scene, 3 seeds; docs/evidence.md; resumable, hours
+	@echo "make evidence: runs the plan of evidence/plan.yaml side by side; runs go to build/evidence/"
+	@$(PY) -m evidence.run && $(PY) -m evidence.report
 
 clean:  ## remove .venv and build products; runs/ stays
 	@echo "make clean: removes .venv and build products"

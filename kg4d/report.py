@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
@@ -19,6 +19,7 @@ _RESAMPLES = 10_000
 _LEVEL = 0.95
 _MISSING = "–"
 
+K = TypeVar("K", int, tuple[str, int])
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]  # variant -> seed -> metric -> value
 
 
@@ -90,7 +91,7 @@ def ablation_table(results: Results, generator: torch.Generator) -> AblationTabl
         for variant in variants:
             values = _by_seed(results[variant], metric)
             if values:
-                difference = None if variant == first else _difference(values, base, generator)
+                difference = None if variant == first else paired_difference(values, base, generator)
                 cells[metric, variant] = Cell(*_mean_and_std(values.values()), len(values), difference)
     return AblationTable(variants, metrics, cells)
 
@@ -104,11 +105,17 @@ def _mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
     return float(sample.mean()), float(sample.std()) if len(sample) > 1 else None
 
 
-def _difference(
-    values: Mapping[int, float], base: Mapping[int, float], generator: torch.Generator
+def paired_difference(
+    values: Mapping[K, float], base: Mapping[K, float], generator: torch.Generator
 ) -> Difference | None:
-    """Mean paired difference and its percentile bootstrap interval (Efron 1979), over the seeds that both have."""
-    pairs = [values[seed] - base[seed] for seed in sorted(values) if seed in base]
+    """Mean paired difference and its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: By seed, or by whatever else tells the pairs; None comes back where no key is in both.
+        base: What is subtracted.
+        generator: For the bootstrap.
+    """
+    pairs = [value - base[key] for key, value in sorted(values.items()) if key in base]
     if not pairs:
         return None
     sample = torch.tensor(pairs, dtype=torch.float64)

@@ -1,0 +1,97 @@
+"""The protocol: which arms, on which scenes, with which seeds."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+
+ROOT = Path(__file__).parent.parent
+PLAN = Path(__file__).parent / "plan.yaml"
+
+
+@dataclass
+class Arm:
+    """One configuration: an experiment file, relative to the checkout, and what is changed in it."""
+
+    config: str = MISSING
+    set: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Group:
+    """Arms that are compared with one of them; `set` holds for all."""
+
+    title: str = MISSING
+    against: str = MISSING
+    set: list[str] = field(default_factory=list)
+    arms: dict[str, Arm] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Everything that is run."""
+
+    scenes: list[str] = MISSING
+    synthetic: list[str] = MISSING
+    seeds: list[int] = MISSING
+    common: list[str] = MISSING
+    groups: dict[str, Group] = MISSING
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit."""
+
+    group: str
+    arm: str
+    scene: str
+    seed: int
+    config: Path
+    overrides: tuple[str, ...]
+
+
+def read_plan(path: Path = PLAN) -> Plan:
+    """Read a plan; OmegaConf refuses keys and types that it does not know."""
+    read: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path)))
+    assert isinstance(read, Plan)
+    for name, group in read.groups.items():
+        if group.against not in group.arms:
+            raise ValueError(f"{path}: group {name} has no arm {group.against!r}")
+    return read
+
+
+def scene_paths(plan: Plan) -> dict[str, str]:
+    """Name and `scene` key of each scene: the real characters where they are present, else the synthetic ones."""
+    data = Path(os.environ.get("KG4D_DATA", ROOT.parent / "shared" / "data")) / "gltf4d"
+    if all((data / name).is_dir() for name in plan.scenes):
+        return {name: str(data / name) for name in plan.scenes}
+    return {scene.partition(":")[2]: scene for scene in plan.synthetic}
+
+
+def jobs(plan: Plan, output: Path) -> list[Job]:
+    """All fits; every arm of a scene and seed before the next, so that a run cut short leaves whole comparisons."""
+    return [
+        Job(
+            name,
+            arm,
+            scene,
+            seed,
+            ROOT / choice.config,
+            (
+                f"output={output / name}",
+                f"name={scene}",
+                f"scene={path}",
+                f"variants={{{arm}: []}}",
+                f"seed={seed}",
+                *plan.common,
+                *group.set,
+                *choice.set,
+            ),
+        )
+        for seed in plan.seeds
+        for name, group in plan.groups.items()
+        for scene, path in scene_paths(plan).items()
+        for arm, choice in group.arms.items()
+    ]

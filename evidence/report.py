@@ -1,0 +1,129 @@
+"""Write docs/evidence.md's tables and pictures from the finished runs of the plan.
+
+    python -m evidence.report
+
+Everything between the markers `<!-- tables -->` and `<!-- /tables -->` is replaced; the reading around it is written by
+hand.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from evidence.plan import ROOT, Group, jobs, read_plan, scene_paths
+from evidence.run import OUTPUT
+from kg4d.files import replacing
+from kg4d.report import paired_difference
+
+PAGE = ROOT / "docs" / "evidence.md"
+BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
+METRICS = {
+    "test/psnr": ("PSNR, dB", "{:.2f}"),
+    "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
+    "keypoints/error_3d": ("3D keypoint error", "{:.3f}"),
+    "test/lpips_vgg": ("LPIPS-VGG", "{:.4f}"),
+    "test/fvd_f": ("FVD-F", "{:.0f}"),
+    "train/psnr": ("reference view, dB", "{:.2f}"),
+}
+Values = dict[tuple[str, str, str, int], dict[str, float]]  # group, arm, scene, seed -> metric -> value
+
+
+def read_results() -> Values:
+    """Metrics of all runs that are done."""
+    found = {}
+    for job in jobs(read_plan(), OUTPUT):
+        path = OUTPUT / job.group / job.scene / job.arm / f"seed{job.seed}" / "metrics.json"
+        if path.is_file():
+            found[job.group, job.arm, job.scene, job.seed] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    return found
+
+
+def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
+    """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
+    lines = [f"### {group.title}", ""]
+    for metric, (label, number) in METRICS.items():
+        rows = [_row(values, name, arm, group.against, metric, number, scenes) for arm in group.arms]
+        if any(rows):
+            head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
+            lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+            lines += [row for row in rows if row] + [""]
+    return lines
+
+
+def _row(
+    values: Values, group: str, arm: str, against: str, metric: str, number: str, scenes: Sequence[str]
+) -> str | None:
+    def of(which: str) -> dict[tuple[str, int], float]:
+        return {
+            (scene, seed): found[metric]
+            for (g, a, scene, seed), found in values.items()
+            if (g, a) == (group, which) and metric in found
+        }
+
+    mine, base = of(arm), of(against)
+    if not mine:
+        return None
+    cells, means = [], []
+    for scene in scenes:
+        sample = [value for (s, _), value in mine.items() if s == scene]
+        means.append(statistics.mean(sample) if sample else None)
+        spread = f" ± {number.format(statistics.stdev(sample))}" if len(sample) > 1 else ""
+        cells.append(number.format(means[-1]) + spread if sample else "–")
+    known = [mean for mean in means if mean is not None]
+    cells.append(number.format(statistics.mean(known)) if len(known) == len(scenes) else "–")
+    cells.append("")
+    difference = None if arm == against else paired_difference(mine, base, torch.Generator().manual_seed(0))
+    if difference is not None:
+        signed = number.replace(":", ":+")
+        cells[-1] = signed.format(difference.mean)
+        if difference.low is not None and difference.high is not None:
+            cells[-1] += f" [{signed.format(difference.low)}, {signed.format(difference.high)}]"
+    return f"| {arm} | " + " | ".join(cells) + " |"
+
+
+def gap_closed(values: Values, scenes: Sequence[str]) -> list[str]:
+    """Which share of the way from the static floor to the all-views ceiling each preset goes, by scene."""
+
+    def mean(arm: str, scene: str) -> float | None:
+        sample = [v["test/psnr"] for (g, a, s, _), v in values.items() if (g, a, s) == ("presets", arm, scene)]
+        return statistics.mean(sample) if sample else None
+
+    head = ["", *scenes]
+    lines = ["**Share of the gap between floor and ceiling that is closed, %**", "", "| " + " | ".join(head) + " |"]
+    lines.append("|---" * len(head) + "|")
+    for arm in read_plan().groups["presets"].arms:
+        if arm not in ("floor", "ceiling"):
+            levels = [[mean(which, scene) for which in (arm, "floor", "ceiling")] for scene in scenes]
+            lines.append(f"| {arm} | " + " | ".join(_share(*level) for level in levels) + " |")
+    return [*lines, ""]
+
+
+def _share(value: float | None, floor: float | None, ceiling: float | None) -> str:
+    if value is None or floor is None or ceiling is None:
+        return "–"
+    return f"{100 * (value - floor) / (ceiling - floor):.0f}"
+
+
+def main() -> int:
+    """Replace the tables of the page."""
+    plan, values = read_plan(), read_results()
+    scenes = list(scene_paths(plan))
+    lines = []
+    for name, group in plan.groups.items():
+        lines += table(values, name, group, scenes)
+        if name == "presets":
+            lines += gap_closed(values, scenes)
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    with replacing(PAGE) as part:
+        part.write_text("\n".join([before, "", *lines]) + after, encoding="utf-8")
+    expected = len(jobs(plan, OUTPUT))
+    print(f"{PAGE.relative_to(ROOT)}: {len(values)} of {expected} runs")
+    return 0 if len(values) == expected else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from evidence.plan import jobs, read_plan
+from evidence.report import Values, gap_closed, table
+from kg4d.config.load import load_config
+from kg4d.config.schema import ExperimentConfig
+
+PLAN = read_plan()
+SCENES = ["a", "b"]
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KG4D_DATA", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_data")
+def test_without_the_data_set_the_synthetic_characters_are_fitted() -> None:
+    assert {job.scene for job in jobs(PLAN, Path("out"))} == {"walker", "swimmer"}
+
+
+@pytest.mark.parametrize("group", PLAN.groups)
+def test_every_arm_is_a_valid_configuration_of_its_own(group: str) -> None:
+    one = [job for job in jobs(PLAN, Path("out")) if job.group == group and job.seed == 0]
+    first = [job for job in one if job.scene == one[0].scene]
+    made = {job.arm: load_config(ExperimentConfig, job.config, job.overrides) for job in first}
+    assert list(made) == list(PLAN.groups[group].arms)
+    assert len({repr({**vars(config), "variants": None}) for config in made.values()}) == len(made)
+
+
+def test_a_plan_names_the_arm_it_compares_to(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    text = "scenes: [], synthetic: [], seeds: [], common: [], groups: {g: {title: t, against: nobody, arms: {}}}"
+    plan.write_text("{" + text + "}", encoding="utf-8")
+    with pytest.raises(ValueError, match="nobody"):
+        read_plan(plan)
+
+
+def presets() -> Values:
+    psnr = {"dg4d": 18.0, "recommended": 24.0, "floor": 17.0, "ceiling": 27.0}
+    return {
+        ("presets", arm, scene, seed): {"test/psnr": value + 0.5 * seed}
+        for arm, value in psnr.items()
+        for scene in SCENES
+        for seed in (0, 1)
+    }
+
+
+def test_tables_show_means_spreads_and_paired_differences() -> None:
+    text = "\n".join(table(presets(), "presets", PLAN.groups["presets"], SCENES))
+    assert "| dg4d | 18.25 ± 0.35 | 18.25 ± 0.35 | 18.25 |  |" in text
+    assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 [+6.00, +6.00] |" in text
+    assert "LPIPS" not in text  # nobody measured it
+    assert "| kg4d |" not in text
+
+
+def test_a_mean_over_scenes_needs_all_of_them() -> None:
+    values = {key: value for key, value in presets().items() if key[:3] != ("presets", "recommended", "b")}
+    text = "\n".join(table(values, "presets", PLAN.groups["presets"], SCENES))
+    assert "| recommended | 24.25 ± 0.35 | – | – | +6.00 [+6.00, +6.00] |" in text
+
+
+def test_the_gap_reaches_from_the_floor_to_the_ceiling() -> None:
+    lines = gap_closed(presets(), SCENES)
+    assert "| recommended | 70 | 70 |" in lines
+    assert "| dg4d | 10 | 10 |" in lines
+    assert not any("ceiling |" in line for line in lines)
