@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -54,8 +54,9 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def report(rows: list[Row], path: Path | None) -> None:
     """Print the table; write the rows where `--json` asked for them."""
-    width = max(len(row.claim) for row in rows)
-    print(machine())
+    width = max((len(row.claim) for row in rows), default=0)
+    if rows:
+        print(machine())
     for row in rows:
         bar = "" if row.bar is None else f"{'>=' if row.better == 'higher' else '<='} {row.bar:g}"
         print(f"{row.claim:<{width}}  {row.value:>10.3g} {row.unit:<8} {bar:<10} {row.met:<4} against {row.against}")
@@ -84,10 +85,22 @@ class BenchmarkScene:
     features: Tensor
     cameras: Cameras
 
+    def on(self, device: torch.device) -> "BenchmarkScene":
+        """The same scene with leaves of its own on `device`."""
+        parts = {f.name: getattr(self.gaussians, f.name) for f in fields(self.gaussians)}
+        moved = {n: t.detach().to(device, copy=True).requires_grad_(t.requires_grad) for n, t in parts.items()}
+        features = self.features.detach().to(device, copy=True).requires_grad_()
+        return BenchmarkScene(GaussianState(**moved), features, self.cameras.to(device))
+
+    def leaves(self) -> dict[str, Tensor]:
+        """What gradients are taken by."""
+        g = self.gaussians
+        named = {name: getattr(g, name) for name in ("means", "quats", "scales", "opacities")}
+        return named | {"features": self.features}
+
     def clear(self) -> None:
         """Forget all gradients."""
-        g = self.gaussians
-        for leaf in (g.means, g.quats, g.scales, g.opacities, self.features):
+        for leaf in self.leaves().values():
             leaf.grad = None
 
 

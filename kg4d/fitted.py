@@ -15,7 +15,7 @@ from kg4d.render.base import Renderer
 
 @dataclass(frozen=True)
 class FittedModel:
-    """Gaussians that move.
+    """Gaussians that move. They live where their renderer draws; answers come back on the device of the question.
 
     Attributes:
         canonical: The Gaussians of frame 0, detached.
@@ -46,9 +46,9 @@ class FittedModel:
         """World positions of the model's keypoints: the motion's own, or barycentres of their Gaussians."""
         if isinstance(self.deformation, CarriesKeypoints):
             with torch.no_grad():
-                return self.deformation.keypoints(times.to(self.canonical.means))
+                return self.deformation.keypoints(times.to(self.canonical.means)).to(times.device)
         share = assignment(self.canonical.keypoint_logits, self.keypoint_temperature)
-        return barycentre(share, self.geometry(times).means)
+        return barycentre(share, self.geometry(times).means).to(times.device)
 
     @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
@@ -56,17 +56,19 @@ class FittedModel:
 
         Images of one time are drawn together, so that the motion is evaluated once a time.
         """
-        images = self.background.new_empty(len(cameras), cameras.height, cameras.width, 3)
+        images = torch.empty(len(cameras), cameras.height, cameras.width, 3, device=times.device)
         for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
             state = self.canonical if frozen else self.states(torch.tensor([time]))[0]
-            images[chosen] = self.renderer(state, cameras[chosen], background=self.background).image
+            here = cameras[chosen].to(self.renderer.device)
+            images[chosen] = self.renderer(state, here, background=self.background).image.to(images.device)
         return images
 
     @torch.no_grad()
     def flow(self, camera: Cameras, time: float, next_time: float) -> Float[Tensor, "H W 2"]:
         """Displacement in px of what a single camera sees, from `time` to `next_time`; 0 where nothing is seen."""
         now, later = self.states(torch.tensor([time, next_time]))
-        motion = (camera.project(later.means).pixels - camera.project(now.means).pixels)[0]
-        output = self.renderer(now, camera, features=motion)
-        return (output.image / output.alpha.clamp_min(1e-6))[0]
+        here = camera.to(self.renderer.device)
+        motion = (here.project(later.means).pixels - here.project(now.means).pixels)[0]
+        output = self.renderer(now, here, features=motion)
+        return (output.image / output.alpha.clamp_min(1e-6))[0].to(camera.Ks.device)

@@ -1,6 +1,8 @@
 """What a configuration stands for, and a finished run read back: to look at, to measure again, to export."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
+from kg4d.data.detections import DetectionsSource, disturbed
 from kg4d.data.keypoint_choice import choose_keypoints
 from kg4d.data.scene import Scene, load_scene
 from kg4d.data.synthetic import make_scene
@@ -25,7 +28,9 @@ from kg4d.metrics.networks import Networks, load_networks
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.preparation import prepared
+from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache import PriorCache
+from kg4d.priors.detection import found_again
 from kg4d.priors.guidance import GuidanceKind, build_noise_model
 from kg4d.products import export
 from kg4d.render.base import Renderer
@@ -128,21 +133,38 @@ def build_run_renderer(config: ExperimentConfig) -> Renderer:
         raise InputError("renderer.kind", str(error), "or let renderer.kind=auto choose") from error
 
 
+@contextmanager
+def _keys_below_priors() -> Iterator[None]:
+    """Errors about settings of the priors name them as an experiment file does."""
+    try:
+        yield
+    except InputError as error:
+        if str(error.where).split(".")[0] not in PriorsConfig.__dataclass_fields__:
+            raise
+        remedy = f"{error.remedy}; all these keys stand below priors"
+        raise InputError(f"priors.{error.where}", error.what, remedy) from error
+
+
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses.
 
-    An image or a video is prepared, where it was not prepared before.
+    An image or a video is prepared, where it was not prepared before; so are the detections that are to be found.
     """
     path = Path(config.scene)
+    priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
     if config.scene.startswith(SYNTHETIC):
         scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
     elif path.is_file():
-        bars = config.priors.progress_bar and config.trainer.progress_bar
-        folder = prepared(replace(config.priors, progress_bar=bars), path)
+        with _keys_below_priors():
+            folder = prepared(priors, path)
         scene = replace(load_scene(folder, size=config.image_size), name=path.stem)
     else:
         scene = load_scene(path, size=config.image_size)
-    return replace(scene, keypoints=choose_keypoints(scene.keypoints, config.keypoints))
+    if config.detections.source is DetectionsSource.FOUND:
+        with _keys_below_priors():
+            scene = found_again(scene, priors)
+    keypoints = disturbed(scene.keypoints, config.detections, config.seed)
+    return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 
 
 def build_run_guidance(
@@ -203,6 +225,7 @@ def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.
             radius,
             generator,
             joints=model.keypoint_logits.shape[1],
+            means=model.means.detach(),
             isotropic=config.gaussians.isotropic,
         )
     except ValueError as error:

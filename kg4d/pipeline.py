@@ -36,7 +36,7 @@ from kg4d.stages.handles import rest_keypoints, start_handles
 from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, StageRecord, run_stage
-from kg4d.stages.seeding import Skeleton, seed_keypoints
+from kg4d.stages.seeding import Skeleton, agreed_keypoints, seed_keypoints
 from kg4d.stages.static import StaticStage
 from kg4d.tracking import StageLogger, Tracker
 
@@ -132,6 +132,7 @@ class _Fit:
         if keypoints is None:
             nothing = torch.zeros(0, dtype=torch.int64)
             return model.to(self.renderer.device), Skeleton(nothing.bool(), nothing, torch.zeros(0, 3))
+        keypoints = agreed_keypoints(keypoints, ring)
         skeleton = seed_keypoints(model, ring, keypoints, config.kfc, scene.reference.cameras[0])
         # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
         used = replace(keypoints, weights=keypoints.weights * skeleton.known)
@@ -152,7 +153,9 @@ class _Fit:
 
     def _fit_dynamic(self, deformation: nn.Module) -> None:
         config = self.config
-        losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.handles, config.lift.weight)
+        losses = MotionLosses(
+            config.kfc, config.wgf, config.rigidity, config.bones, config.handles, config.lift.weight, config.arap
+        )
         lift = self._start_motion(deformation)
         where = (self.background, config.seed, self.guidance.get(DynamicStage.name), lift)
         parents = self.skeleton.parents
@@ -167,9 +170,9 @@ class _Fit:
         rest = rest_keypoints(self.model, self.skeleton, config.kfc.temperature)
         lift = None
         if config.lift.steps > 0:
-            lift = lift_keypoints(
+            found = lift_keypoints(
                 config.lift,
-                rest,
+                rest.cpu(),
                 self.skeleton.parents,
                 keypoints.uv,
                 keypoints.weights,
@@ -177,8 +180,9 @@ class _Fit:
                 video.times,
                 torch.Generator().manual_seed(config.seed),
             )
+            lift = Lift(found.tracks.to(rest), found.trust.to(rest))
         if isinstance(deformation, SkinnedDeformation):
-            start_handles(deformation, self.model, self.skeleton, rest, video.times, lift)
+            start_handles(deformation, self.model, self.skeleton, rest, video.times.to(rest), lift)
         return lift
 
     def _fit_refine(self, deformation: nn.Module) -> None:
@@ -207,6 +211,7 @@ class _Fit:
             logger=StageLogger(self.tracker, stage.name),
             draw=draw,
         )
+        stage.to(self.renderer.device)  # its Trainer leaves it on the CPU
 
     def _timed(self, name: str, call: Callable[[], T]) -> T:
         begin = time.perf_counter()

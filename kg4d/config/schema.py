@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kg4d.data.detections import DetectionsConfig
 from kg4d.data.keypoint_choice import KeypointsConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.gaussians.density import DensityControl
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.losses.handles import HandlesConfig
 from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.regularizers import BonesConfig, RigidityConfig
+from kg4d.losses.regularizers import ArapConfig, BonesConfig, RigidityConfig
 from kg4d.losses.sds import SdsConfig
 from kg4d.losses.wgf import WgfConfig
 from kg4d.priors.build import PriorsConfig
@@ -82,6 +83,7 @@ class ExperimentConfig:
         output: Folder above the run folders.
         scene: A scene folder, `synthetic:<character>`, or an image or video file, which is prepared first.
         priors: How an image or a video is prepared.
+        detections: Whether keypoints and flow of a scene folder are taken as they are, found again or disturbed.
         keypoints: Which keypoints of the scene are used.
         image_size: Side of the images that the fit works on, px.
         background: Colour behind the object, RGB in [0, 1].
@@ -97,6 +99,7 @@ class ExperimentConfig:
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
         bones: Bones keep their length.
+        arap: Control points move as rigidly as possible.
         guidance: Score distillation by a diffusion model.
         evaluation: What is measured.
         export: What is exported.
@@ -111,6 +114,7 @@ class ExperimentConfig:
     output: str = "runs"
     scene: str = "synthetic:walker"
     priors: PriorsConfig = field(default_factory=PriorsConfig)
+    detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
     image_size: int = 256
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
@@ -126,6 +130,7 @@ class ExperimentConfig:
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
+    arap: ArapConfig = field(default_factory=ArapConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -151,6 +156,7 @@ class ExperimentConfig:
             "deformation.width": (self.deformation.width, 1),
             "rigidity.neighbours": (self.rigidity.neighbours, 1),
             "rigidity.samples": (self.rigidity.samples, 1),
+            "arap.neighbours": (self.arap.neighbours, 1),
             "wgf.contributors": (self.wgf.contributors, 1),
             "wgf.random_pixels": (self.wgf.random_pixels, 0),
         }

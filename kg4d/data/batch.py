@@ -51,8 +51,8 @@ class DynamicBatch:
         keypoint_weights: Confidences in [0, 1]; 0 means not to be used.
         pairs: Positions in the batch, 0 to B - 1, of an earlier and a later frame.
         strides: How many frames lie from the earlier to the later.
-        flow: Displacement from the earlier frame to the later, px; None without flow.
-        flow_weights: Confidence in [0, 1]; 0 for all of a pair whose stride is not 1. None without flow.
+        flow: Displacement from the earlier frame to the later, px, chained over strides above 1; None without flow.
+        flow_weights: Confidence in [0, 1]; 0 where the flow is not known. None without flow.
     """
 
     step: int

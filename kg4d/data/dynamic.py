@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from kg4d.data.batch import DynamicBatch, step_generator
 from kg4d.data.scene import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.geometry.flow import chain_flows
 
 
 @dataclass
@@ -120,9 +121,11 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
     ) -> tuple[Float[Tensor, "P H W 2"] | None, Float[Tensor, "P H W"] | None]:
         if self._flow is None:
             return None, None
-        weights = self._flow.weights.index_select(0, earlier)
-        weights[strides != 1] = 0
-        return self._flow.flow.index_select(0, earlier), weights
+        flow, weights = self._flow.flow.index_select(0, earlier), self._flow.weights.index_select(0, earlier)
+        for pair in torch.nonzero(strides > 1)[:, 0].tolist():
+            along = slice(int(earlier[pair]), int(earlier[pair] + strides[pair]))
+            flow[pair], weights[pair] = chain_flows(self._flow.flow[along], self._flow.weights[along])
+        return flow, weights
 
 
 def _joined(*parts: PosedImages) -> PosedImages:

@@ -47,7 +47,7 @@ class PosedImages:
     def on(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "M H W 3"]:
         """The colours composited on a constant background."""
         alpha = self.images[..., 3:]
-        return self.images[..., :3] * alpha + background * (1 - alpha)
+        return self.images[..., :3] * alpha + background.to(alpha) * (1 - alpha)
 
     @property
     def alphas(self) -> Float[Tensor, "M H W 1"]:

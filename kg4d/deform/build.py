@@ -5,8 +5,10 @@ from enum import StrEnum
 from typing import assert_never
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation, OffsetMlp
@@ -19,6 +21,7 @@ class DeformationKind(StrEnum):
     HSE = "hse"
     HEXPLANE = "hexplane"
     SKINNED = "skinned"
+    CONTROL_POINTS = "control_points"
     NONE = "none"
 
 
@@ -28,7 +31,8 @@ class DeformationConfig:
 
     Attributes:
         kind: Which features the network reads; `skinned` are frames at the keypoints that the Gaussians follow, with a
-            network only on top; `none` is no motion at all.
+            network only on top; `control_points` are frames spread over the object that the network moves; `none` is no
+            motion at all.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
@@ -36,6 +40,7 @@ class DeformationConfig:
         hse: The harmonic encoding.
         hexplane: The planes of `kind: hexplane`.
         skinned: The frames of `kind: skinned`, which always is at rest at time 0.
+        control_points: The frames of `kind: control_points`.
     """
 
     kind: DeformationKind = DeformationKind.HSE
@@ -46,6 +51,7 @@ class DeformationConfig:
     hse: HseConfig = field(default_factory=HseConfig)
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
     skinned: SkinnedConfig = field(default_factory=SkinnedConfig)
+    control_points: ControlPointsConfig = field(default_factory=ControlPointsConfig)
 
 
 def build_deformation(
@@ -54,6 +60,7 @@ def build_deformation(
     generator: torch.Generator,
     *,
     joints: int = 0,
+    means: Float[Tensor, "N 3"] | None = None,
     isotropic: bool = False,
 ) -> nn.Module:
     """Make the deformation that `config` names; the result satisfies `kg4d.deform.base.Deformation`.
@@ -63,24 +70,27 @@ def build_deformation(
         scene_radius: Half extent of the scene, world units; positions are divided by it.
         generator: Source of the initial weights (CPU).
         joints: Number of keypoints, for `skinned`.
+        means: Centres of the Gaussians at rest, for `control_points`.
         isotropic: One scaling for all three axes, for isotropic Gaussians.
 
     Raises:
-        ValueError: A size or the radius is not positive, or `skinned` has no keypoints.
+        ValueError: A size or the radius is not positive, `skinned` has no keypoints, or there are more control points
+            than Gaussians.
     """
+    scalings = 1 if isotropic else 3
     match config.kind:
         case DeformationKind.HSE:
             from kg4d.deform.hse_mlp import HseMlp
 
             encoding = HSE(config.hse, scene_radius)
-            return HseMlp(encoding, _mlp(config, encoding, 0, generator, isotropic), config.anchor_first)
+            return HseMlp(encoding, _mlp(config, encoding, 0, generator, scalings), config.anchor_first)
         case DeformationKind.HEXPLANE:
             from kg4d.deform.hexplane import HexPlane, HexPlaneMlp
 
             planes = HexPlane(config.hexplane, scene_radius, generator)
             beside = HSE(config.hse, scene_radius) if config.hexplane.use_hse else None
             return HexPlaneMlp(
-                planes, beside, _mlp(config, beside, planes.width, generator, isotropic), config.anchor_first
+                planes, beside, _mlp(config, beside, planes.width, generator, scalings), config.anchor_first
             )
         case DeformationKind.SKINNED:
             from kg4d.deform.skinned import SkinnedDeformation
@@ -88,8 +98,15 @@ def build_deformation(
             if not config.skinned.residual:
                 return SkinnedDeformation(config.skinned, joints, None, None)
             encoding = HSE(config.hse, scene_radius)
-            residual = _mlp(config, encoding, 0, generator, isotropic)
+            residual = _mlp(config, encoding, 0, generator, scalings)
             return SkinnedDeformation(config.skinned, joints, encoding, residual)
+        case DeformationKind.CONTROL_POINTS:
+            from kg4d.deform.control_points import ControlPoints
+
+            encoding = HSE(config.hse, scene_radius)
+            mover = _mlp(config, encoding, 0, generator, 0)
+            places = torch.zeros(0, 3) if means is None else means
+            return ControlPoints(config.control_points, places, encoding, mover, config.anchor_first)
         case DeformationKind.NONE:
             from kg4d.deform.static import StaticDeformation
 
@@ -99,7 +116,7 @@ def build_deformation(
 
 
 def _mlp(
-    config: DeformationConfig, encoding: HSE | None, joint_width: int, generator: torch.Generator, isotropic: bool
+    config: DeformationConfig, encoding: HSE | None, joint_width: int, generator: torch.Generator, scalings: int
 ) -> OffsetMlp:
     return OffsetMlp(
         0 if encoding is None else encoding.space_width,
@@ -108,6 +125,6 @@ def _mlp(
         width=config.width,
         depth=config.depth,
         activation=config.activation,
-        isotropic=isotropic,
+        scalings=scalings,
         generator=generator,
     )

@@ -20,10 +20,10 @@ class Activation(StrEnum):
 
 
 class OffsetMlp(nn.Module):
-    """An MLP from features of (Gaussian, time) to shifts (3), rotations (4) and scalings (3, or 1 for all axes).
+    """An MLP from features of (point, time) to shifts (3), rotations (4) and scalings (3, 1 for all axes, or none).
 
     The last layer starts at zero, so every output does. The first layer is linear, so its product with the features
-    that depend on the Gaussian alone is formed N times, with those of the time alone B times, and only features that
+    that depend on the point alone is formed N times, with those of the time alone B times, and only features that
     depend on both cost B N times; the function is that of a plain MLP on [space, time, joint].
     """
 
@@ -36,10 +36,12 @@ class OffsetMlp(nn.Module):
         width: int,
         depth: int,
         activation: Activation,
-        isotropic: bool,
+        scalings: int,
         generator: torch.Generator,
     ) -> None:
         """Widths count features of each kind (0: none); `depth` counts hidden layers, `width` their units.
+
+        `scalings` is 3, 1 or 0.
 
         Raises:
             ValueError: There is no hidden layer or no unit.
@@ -49,7 +51,7 @@ class OffsetMlp(nn.Module):
             raise ValueError(f"need at least one hidden layer of one unit, got depth {depth} and width {width}")
         self._widths = [space_width, time_width, joint_width]
         self.first = _linear(sum(self._widths), width, generator)
-        head = _linear(width, 8 if isotropic else 10, generator)
+        head = _linear(width, 7 + scalings, generator)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.activation = _activation(activation)
@@ -64,7 +66,7 @@ class OffsetMlp(nn.Module):
         time: Float[Tensor, "B Ft"] | None,
         joint: Float[Tensor, "B N Fj"] | None = None,
     ) -> Float[Tensor, "B N O"]:
-        """Offsets of every Gaussian at every time; parts of width 0 are None."""
+        """Offsets of every point at every time; parts of width 0 are None."""
         by_space, by_time, by_joint = torch.split(self.first.weight, self._widths, dim=1)
         x: Tensor = self.first.bias
         if time is not None:

@@ -102,8 +102,9 @@ def render_orbit(
     """
     if not states:
         raise ValueError("need at least one state")
+    here = cameras.to(renderer.device)
     frames = [
-        renderer(states[index % len(states)], cameras[index], background=background).image[0]
+        renderer(states[index % len(states)], here[index], background=background).image[0]
         for index in range(len(cameras))
     ]
     return torch.stack(frames).clamp(0, 1)

@@ -91,6 +91,16 @@ def matrix_to_quat(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     return torch.where(q[..., :1] < 0, -q, q)
 
 
+@torch.no_grad()
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotations with the largest inner product with the given matrices (Kabsch 1976); no gradient flows."""
+    left, _, right = torch.linalg.svd(matrices)
+    signs = torch.ones_like(matrices[..., 0])
+    signs[..., 2] = torch.linalg.det(left @ right).sign()
+    rotations: Tensor = left * signs[..., None, :] @ right
+    return rotations
+
+
 def _cross(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
     """Cross product that broadcasts over any leading axes (torch's wants as many on both sides)."""
     ax, ay, az = a.unbind(-1)

@@ -44,7 +44,9 @@ def sample_images(
     row, above, below = _neighbours(pixels[..., 1], height)
     # one gather an image: for the few thousand points that losses ask for, grid_sample spends its time on the image
     flat = torch.stack([above * width + left, above * width + right, below * width + left, below * width + right], 1)
-    corners = torch.stack([image.flatten(0, 1)[each] for image, each in zip(images, flat, strict=True)])
+    corners = torch.stack(
+        [image.flatten(0, 1).index_select(0, each.flatten()) for image, each in zip(images, flat, strict=True)]
+    ).reshape(*flat.shape, images[0].shape[2])
     upper_left, upper_right, lower_left, lower_right = corners.unbind(1)
     column, row = column[..., None], row[..., None]
     return torch.lerp(torch.lerp(upper_left, upper_right, column), torch.lerp(lower_left, lower_right, column), row)

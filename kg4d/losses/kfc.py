@@ -4,16 +4,20 @@ Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). All errors ar
 that weights carry over between image sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
-from kg4d.render.base import Renderer
+from kg4d.keypoints.visibility import depth_visible
+from kg4d.render.base import Renderer, RenderOutput
 
 
 class KfcMode(StrEnum):
@@ -21,6 +25,21 @@ class KfcMode(StrEnum):
 
     BARYCENTRE = "barycentre"  # projected centre of the Gaussians, weighted by softmax over N of P: amodal, no render
     HEATMAP = "heatmap"  # P rendered as J channels, then soft-argmax (KG4D eq. 7-8): sees what the image sees
+
+
+class KeypointSeeding(StrEnum):
+    """Where the features P start."""
+
+    TRIANGULATED = "triangulated"  # a normal window around each keypoint, triangulated from the views of frame 0
+    VIEW = "view"  # a window around the keypoints of the first frame, for the Gaussians that are in front there
+    NONE = "none"  # zero: every Gaussian has the same share in every keypoint
+
+
+class KeypointVisibility(StrEnum):
+    """Which reference keypoints the model is held to."""
+
+    DETECTOR = "detector"  # as their weights say
+    DEPTH = "depth"  # and only where the rendered depth does not hide the model's own keypoint (its barycentre)
 
 
 @dataclass
@@ -32,11 +51,14 @@ class KfcConfig:
         mode: Reading of the keypoints.
         temperature: Softmax temperature, over the image (heatmap) or over the Gaussians (barycentre).
         reading: Reduction of a heatmap to a point (the paper leaves it open).
-        background_logit: Logit where nothing covers (heatmap); far below any Gaussian's.
+        background_logit: Logit where nothing covers (heatmap); far below any Gaussian's. `reading: mass` has none.
         heatmap_scale: Side of the heatmaps as a share of the image's.
         detach_geometry: Let the loss move only the features P in the static stage.
         compactness: Weight of the spread of each keypoint's Gaussians around their barycentre.
-        seed_sigma: Width of the seeds of P around the triangulated keypoints, world units.
+        seeding: Where P starts.
+        seed_sigma: Width of the seeds, world units; in a view a share of the image's side.
+        visibility: Which reference keypoints count.
+        visibility_tolerance: How far behind the surface a keypoint may lie and still be seen (`depth`), world units.
         learning_rate: Adam rate of P in the static stage.
         warmup: Share of the dynamic stage over which the weight grows from 0.
         freeze_after: Share of the static stage after which P no longer moves (1: never).
@@ -50,7 +72,10 @@ class KfcConfig:
     heatmap_scale: float = 0.25
     detach_geometry: bool = True
     compactness: float = 1.0
+    seeding: KeypointSeeding = KeypointSeeding.TRIANGULATED
     seed_sigma: float = 0.05
+    visibility: KeypointVisibility = KeypointVisibility.DETECTOR
+    visibility_tolerance: float = 0.08
     learning_rate: float = 0.05
     warmup: float = 0.1
     freeze_after: float = 1.0
@@ -80,10 +105,13 @@ def render_heatmaps(
     """The keypoint features as the cameras see them (KG4D eq. 7), at a share of their resolution.
 
     The coverage that fills in the background logit is detached: raising it would otherwise be a shortcut.
+    For `reading: mass` the maps are densities: softplus(P / temperature), on an empty background.
     """
     small = cameras.resized(
         max(1, round(cameras.width * config.heatmap_scale)), max(1, round(cameras.height * config.heatmap_scale))
     )
+    if config.reading is KeypointReading.MASS:
+        return renderer(gaussians, small, features=softplus(gaussians.keypoint_logits / config.temperature)).image
     output = renderer(gaussians, small, features=gaussians.keypoint_logits)
     return output.image + (1 - output.alpha.detach()) * config.background_logit
 
@@ -93,3 +121,23 @@ def read_heatmaps(logits: Float[Tensor, "C h w J"], cameras: Cameras, config: Kf
     height, width = logits.shape[1:3]
     read = soft_argmax(logits.movedim(-1, 1), temperature=config.temperature, reading=config.reading)
     return read.pixels * read.pixels.new_tensor([cameras.width / width, cameras.height / height])
+
+
+def keypoint_sight(
+    points: Float[Tensor, "C J 3"], cameras: Cameras, outputs: Sequence[RenderOutput], config: KfcConfig
+) -> Float[Tensor, "C J"]:
+    """1 where a camera sees the model's keypoint, 0 where the rendered surface hides it; no gradient flows.
+
+    Args:
+        points: The model's keypoints, for each of the C cameras.
+        cameras: Of the renders.
+        outputs: The renders of the C cameras, with depth.
+        config: Of the loss.
+    """
+    depth = torch.cat([output.depth for output in outputs if output.depth is not None])
+    alpha = torch.cat([output.alpha for output in outputs])
+    seen = [
+        depth_visible(points[c], cameras[c], depth[c : c + 1], alpha[c : c + 1], tolerance=config.visibility_tolerance)
+        for c in range(len(cameras))
+    ]
+    return torch.cat(seen).to(points)

@@ -1,18 +1,16 @@
-"""The flow loss, motivated by Wasserstein gradient flows: the mixtures at the keypoints must move as the image does.
+"""The flow loss, motivated by Wasserstein gradient flows: the mixtures at pixels must move as the image does.
 
-The K Gaussians that contribute at a keypoint's pixel at time t are looked up once and *tracked*: the same K at t' make
-up the second mixture. (Looked up afresh at the displaced pixel, a model that does not move at all would already satisfy
-the loss.)
-
-Variant A is KG4D eq. 10-11: the offset of the mixtures' barycentres equals the flow. Every transport plan with the
-right marginals gives that same offset, so the closed form is used. It is a pure translation force.
-Variant D pairs each Gaussian with its own image under the flow and its Jacobian, in the 2-Wasserstein metric of
-Gaussians: it also sees rotation and scale, and needs a dense flow.
+The K Gaussians that contribute at a pixel at time t are looked up once and *tracked*: the same K at t' make up the
+second mixture. (Looked up afresh at the displaced pixel, a model that does not move at all already satisfies the loss:
+`ContributorSelection.FRESH` is there to show it.) What the two mixtures must fulfil is the variant's matter, see
+`kg4d.losses.flow_variants`; here they are looked up, at the keypoints and at random pixels of the flow.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,21 +18,41 @@ from torch import Tensor
 
 from kg4d.deform.base import DeformedGeometry
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D
-from kg4d.geometry.sampling import sample_image
+from kg4d.geometry.sampling import sample_images
+from kg4d.losses.flow_variants import (
+    barycentric_loss,
+    component_loss,
+    distance_loss,
+    mixture_loss,
+    offset_loss,
+    paired_loss,
+    pixel_loss,
+    planned_offset_loss,
+)
+from kg4d.losses.mixtures import PairedMixtures, paired_mixtures, true_factors
 from kg4d.ot.flow_targets import Advected, FlowField, advect
-from kg4d.ot.gaussian_w2 import gaussian_w2, gaussian_w2_isotropic
-from kg4d.ot.mixture import ContributorWeights, mixture_weights
-from kg4d.ot.offset import wasserstein_offset_closed
+from kg4d.ot.mixture import ContributorWeights
+from kg4d.ot.plans import PlanConfig, PlanSolver
 from kg4d.render.base import Contributors, Renderer, RenderOutput
-from kg4d.render.chosen import project_chosen
 
 
 class WgfVariant(StrEnum):
-    """Which form of the loss."""
+    """Which form of the loss; the equations are in `kg4d.losses.flow_variants`."""
 
-    A = "a"  # mean offset equals the flow (KG4D eq. 10-11)
-    A_D = "a+d"  # the same, and each Gaussian matches its flow-advected image
+    A = "a"  # the mean offset equals the flow (KG4D eq. 10-11): translation only
+    A_D = "a+d"  # the same at the keypoints, and d
+    B = "b"  # the model's own flow at the pixel equals the flow (GaussianFlow)
+    C = "c"  # each centre follows the flow at its place
+    D = "d"  # each Gaussian matches its image under the flow and its Jacobian: rotation and scale too
+    E = "e"  # the set of them matches the set of these images, by optimal transport
+    F = "f"  # a with unbalanced transport: what appears or disappears does not count
+    G = "g"  # each centre's place under the transport plan follows the flow
+    X = "x"  # the distance between the mixtures equals the length of the flow: blind to its direction, for comparison
+
+
+_DENSE = {WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D, WgfVariant.E, WgfVariant.G}  # use random pixels
+_BY_GAUSSIAN = {WgfVariant.A_D, WgfVariant.C, WgfVariant.D, WgfVariant.E, WgfVariant.G}  # read the flow at each centre
+_WHO_IS_WHO = {WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D}  # pair each Gaussian with itself
 
 
 class FlowSource(StrEnum):
@@ -44,6 +62,13 @@ class FlowSource(StrEnum):
     KEYPOINTS = "keypoints"  # the difference of the keypoint's positions
 
 
+class ContributorSelection(StrEnum):
+    """Which Gaussians make up the mixture at the later time."""
+
+    TRACKED = "tracked"  # those of the earlier time
+    FRESH = "fresh"  # those found at the pixel displaced by the flow (KG4D's words): satisfied without any motion
+
+
 @dataclass
 class WgfConfig:
     """The flow loss.
@@ -51,12 +76,16 @@ class WgfConfig:
     Attributes:
         weight: Factor of the loss; 0 switches it off.
         variant: Form of the loss.
-        paired_weight: Weight of variant D's part relative to `weight`.
+        paired_weight: Weight of variant d's part in a+d relative to `weight`.
         contributors: Gaussians looked up at each pixel (K).
+        selection: Which Gaussians make up the mixture at the later time; a+d, b, c and d need `tracked`.
         mixture: Weights inside a mixture.
-        isotropic: Reduce each projected covariance to its mean variance (KG4D's simplification).
+        isotropic: Reduce each projected covariance to its mean variance (KG4D's simplification); in b take B_k = 1.
         flow: Source of the keypoints' motion; without a dense flow it is `keypoints`.
-        random_pixels: Further pixels with a known flow drawn per pair for variant D.
+        at_keypoints: Look at the pixels of the keypoints; without them only at random ones.
+        random_pixels: Further pixels with a known flow drawn per pair, for a+d, b, c, d, e and g.
+        explicit_plan: In variant a form eq. 10 from the plan as printed; the value is the same.
+        plan: Transport plans of e, f, g, x and `explicit_plan`; f is unbalanced whatever the solver.
         warmup: Share of the stage over which the weight grows from 0.
     """
 
@@ -64,60 +93,40 @@ class WgfConfig:
     variant: WgfVariant = WgfVariant.A_D
     paired_weight: float = 0.5
     contributors: int = 20
+    selection: ContributorSelection = ContributorSelection.TRACKED
     mixture: ContributorWeights = ContributorWeights.CONTRIBUTION
     isotropic: bool = False
     flow: FlowSource = FlowSource.DENSE
+    at_keypoints: bool = True
     random_pixels: int = 64
+    explicit_plan: bool = False
+    plan: PlanConfig = field(default_factory=PlanConfig)
     warmup: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed.
 
-@dataclass(frozen=True)
-class PairedMixtures:
-    """The same Gaussians, seen around P pixels at two times.
-
-    Attributes:
-        weights: Mixture weights, summing to 1 over K (0 is padding).
-        covered: Whether enough of the pixel is covered for the mixture to mean anything, 1 or 0.
-        earlier: The K Gaussians at t.
-        later: The same at t'.
-    """
-
-    weights: Float[Tensor, "*P K"]
-    covered: Float[Tensor, "*P"]
-    earlier: Gaussians2D
-    later: Gaussians2D
-
-    def rows(self, chosen: slice | Int[Tensor, "*rows"]) -> "PairedMixtures":
-        """Some of the pixels, in the shape of `chosen`."""
-        return PairedMixtures(
-            self.weights[chosen],
-            self.covered[chosen],
-            Gaussians2D(self.earlier.means[chosen], self.earlier.covs[chosen]),
-            Gaussians2D(self.later.means[chosen], self.later.covs[chosen]),
-        )
+        Raises:
+            ValueError: Two settings contradict each other, or one is out of range; the message begins with the key.
+        """
+        if self.selection is ContributorSelection.FRESH and self.variant in _WHO_IS_WHO:
+            raise ValueError(
+                f"wgf.selection: variant {self.variant} pairs each Gaussian with itself, so it is `tracked`"
+            )
+        if self.plan.solver is PlanSolver.EXACT and find_spec("ot") is None:
+            raise ValueError('wgf.plan.solver: `exact` needs POT: pip install "kg4d[exact]"')
+        for key, value in {"epsilon": self.plan.epsilon, "relaxation": self.plan.relaxation}.items():
+            if not value > 0:
+                raise ValueError(f"wgf.plan.{key}: must be positive, not {value}")
+        if self.plan.iterations < 1:
+            raise ValueError(f"wgf.plan.iterations: must be at least 1, not {self.plan.iterations}")
 
 
-def offset_loss(
-    mixtures: PairedMixtures, flow: Float[Tensor, "P 2"], confidence: Float[Tensor, " P"], extent_px: float
-) -> Float[Tensor, ""]:
-    """Variant A: weighted mean of |F - H|² over the pixels (KG4D eq. 10-11), in squared units of `extent_px`."""
-    offset = wasserstein_offset_closed(mixtures.weights, mixtures.earlier.means, mixtures.weights, mixtures.later.means)
-    weights = confidence * mixtures.covered
-    error = (offset - flow).masked_fill(weights[:, None] == 0, 0.0) / extent_px
-    return (weights * error.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
+class WgfTerm(NamedTuple):
+    """A part of the loss."""
 
-
-def paired_loss(
-    mixtures: PairedMixtures, targets: Advected, extent_px: float, isotropic: bool = False
-) -> Float[Tensor, ""]:
-    """Variant D: mean squared W2 distance of each tracked Gaussian at t' to its image under the flow, `targets`.
-
-    Gaussians whose centre has no valid flow do not count.
-    """
-    weights = mixtures.weights * mixtures.covered[..., None] * targets.weights
-    distance = gaussian_w2_isotropic if isotropic else gaussian_w2
-    squared = distance(*mixtures.later, *targets.targets) / extent_px**2
-    return (weights * squared).sum() / weights.sum().clamp_min(1.0)
+    value: Float[Tensor, ""]
+    share: float = 1.0  # of the loss's weight
 
 
 def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "P 2"]:
@@ -129,56 +138,32 @@ def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator)
 
 def keypoint_motion(
     source: FlowSource,
-    pixels: Float[Tensor, "2 J 2"],
-    weights: Float[Tensor, "2 J"],
-    field: FlowField | None,
-) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
+    pixels: Float[Tensor, "Q 2 J 2"],
+    weights: Float[Tensor, "Q 2 J"],
+    fields: Sequence[FlowField | None],
+) -> tuple[Float[Tensor, "Q J 2"], Float[Tensor, "Q J"]]:
     """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1].
 
     Without a dense flow it is the difference of the keypoint's positions.
     """
-    safe = torch.where(weights[..., None] > 0, pixels, torch.zeros_like(pixels))
-    if source is FlowSource.KEYPOINTS or field is None:
-        return safe[1] - safe[0], weights[0] * weights[1]
-    read = sample_image(field.values, safe[0])
-    # a keypoint near the silhouette mixes flow and background: only pixels whose four neighbours are all known count
-    return read[:, :2], weights[0] * weights[1] * (read[:, 6] > 0.99)
+    motion, confidence = pixels[:, 1] - pixels[:, 0], weights.prod(1)
+    known = {q: field for q, field in enumerate(fields) if field is not None and source is FlowSource.DENSE}
+    if known:
+        rows = list(known)
+        read = sample_images([field.values for field in known.values()], pixels[rows, 0])
+        motion[rows] = read[..., :2]
+        # near the silhouette flow and background mix: only pixels whose four neighbours are all known count
+        confidence[rows] *= read[..., 6] > 0.99
+    return motion, confidence
 
 
-def track_mixtures(
-    contributors: Contributors,
-    opacities: Float[Tensor, " N"],
-    geometry: DeformedGeometry,
-    pairs: Int[Tensor, "P 2"],
-    cameras: Cameras,
-    kind: ContributorWeights,
-) -> PairedMixtures:
-    """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
+class _Asked(NamedTuple):
+    """Pixels of one pair, and the flow there."""
 
-    Args:
-        contributors: Of each pixel.
-        opacities: Of all Gaussians.
-        geometry: At the times of the batch.
-        pairs: For each pixel, positions of its earlier and its later frame in the batch.
-        cameras: Of the batch.
-        kind: Weights inside a mixture.
-    """
-    mixture = mixture_weights(contributors.weights, contributors.ids, opacities, kind)
-    both = project_chosen(
-        geometry.means,
-        geometry.quats,
-        geometry.scales,
-        cameras,
-        contributors.ids.repeat(2, 1),
-        pairs.T.flatten(),
-    )
-    count = len(pairs)
-    return PairedMixtures(
-        weights=mixture.weights,
-        covered=mixture.covered.to(mixture.weights.dtype),
-        earlier=Gaussians2D(both.means[:count], both.covs[:count]),
-        later=Gaussians2D(both.means[count:], both.covs[count:]),
-    )
+    pair: int
+    points: Float[Tensor, "P 2"]
+    flow: Float[Tensor, "P 2"]
+    confidence: Float[Tensor, " P"]
 
 
 def wgf_losses(
@@ -193,8 +178,8 @@ def wgf_losses(
     weights: Float[Tensor, "B J"],
     fields: Sequence[FlowField | None],
     generator: torch.Generator,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
-    """The loss of the Q >= 1 pairs of a batch: the offset part (variant A), and the paired part (D) where there is one.
+) -> dict[str, WgfTerm]:
+    """The parts of the loss of the Q >= 1 pairs of a batch, by name; none where the flow that they need is not known.
 
     Args:
         config: Variant and its options.
@@ -209,29 +194,102 @@ def wgf_losses(
         fields: The dense flow between the frames of each pair, where known.
         generator: Draws the random pixels.
     """
-    frames = pairs.tolist()
-    motions = [
-        keypoint_motion(config.flow, keypoints[pair], weights[pair], field)
-        for pair, field in zip(pairs, fields, strict=True)
-    ]
-    # rows: the keypoints of every pair, then the random pixels of every pair
-    points = [torch.where(weights[e][:, None] > 0, keypoints[e], torch.zeros_like(keypoints[e])) for e, _ in frames]
-    owners = list(range(len(frames)))
     known = {q: field for q, field in enumerate(fields) if field is not None and len(field.known) > 0}
-    if config.variant is WgfVariant.A_D:
-        points += [random_flow_pixels(field, config.random_pixels, generator) for field in known.values()]
-        owners += known
-    found = [
-        renderer.contributors(outputs[frames[q][0]], pairs.new_zeros(len(chosen)), chosen, config.contributors)
-        for q, chosen in zip(owners, points, strict=True)
-    ]
-    contributors = Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
-    owner = torch.cat([pairs.new_full((len(chosen),), q) for q, chosen in zip(owners, points, strict=True)])
-    mixtures = track_mixtures(contributors, opacities, geometry, pairs[owner], cameras, config.mixture)
+    asked = _ask_keypoints(config.flow, pairs, keypoints, weights, fields) if config.at_keypoints else []
+    count = sum(len(some.points) for some in asked)
+    if config.variant in _DENSE:
+        asked += [_ask_random(q, field, config.random_pixels, generator) for q, field in known.items()]
+    if not asked:
+        return {}
+    frames = pairs.tolist()
+    earlier = _look_up(config, renderer, [(outputs[frames[some.pair][0]], some.points) for some in asked])
+    later = None
+    if config.selection is ContributorSelection.FRESH:
+        moved = [(outputs[frames[some.pair][1]], some.points + some.flow) for some in asked]
+        later = _look_up(config, renderer, moved)
+    owner = torch.cat([pairs.new_full((len(some.points),), some.pair) for some in asked])
+    mixtures = paired_mixtures(earlier, opacities, geometry, pairs[owner], cameras, config.mixture, later)
     extent_px = float(max(cameras.width, cameras.height))
-    flow, confidence = (torch.cat(parts) for parts in zip(*motions, strict=True))
-    offset = offset_loss(mixtures.rows(slice(len(flow))), flow, confidence, extent_px)
-    if config.variant is not WgfVariant.A_D or not known:
-        return offset, None
-    parts = mixtures.rows(torch.stack([torch.nonzero(owner == q)[:, 0] for q in known]))
-    return offset, paired_loss(parts, advect(parts.earlier, list(known.values())), extent_px, config.isotropic)
+    flow, confidence = torch.cat([some.flow for some in asked]), torch.cat([some.confidence for some in asked])
+    if config.variant is WgfVariant.B:
+        maps = None if config.isotropic else true_factors(earlier, geometry, pairs[owner], cameras)
+        points = torch.cat([some.points for some in asked])
+        return {"pixel": WgfTerm(pixel_loss(mixtures, maps, points, flow, confidence, extent_px))}
+    terms = _at_pixels(config, mixtures.rows(slice(count)), flow[:count], confidence[:count], extent_px)
+    if config.variant in _BY_GAUSSIAN and known:
+        parts = mixtures.rows(torch.stack([torch.nonzero(owner == q)[:, 0] for q in known]))
+        terms |= _at_gaussians(config, parts, advect(parts.earlier, list(known.values())), extent_px)
+    return terms
+
+
+def _ask_keypoints(
+    source: FlowSource,
+    pairs: Int[Tensor, "Q 2"],
+    keypoints: Float[Tensor, "B J 2"],
+    weights: Float[Tensor, "B J"],
+    fields: Sequence[FlowField | None],
+) -> list[_Asked]:
+    places = torch.where(weights[..., None] > 0, keypoints, torch.zeros_like(keypoints))[pairs]
+    motion, confidence = keypoint_motion(source, places, weights[pairs], fields)
+    return [_Asked(q, places[q, 0], motion[q], confidence[q]) for q in range(len(pairs))]
+
+
+def _ask_random(pair: int, field: FlowField, count: int, generator: torch.Generator) -> _Asked:
+    points = random_flow_pixels(field, count, generator)
+    column, row = points.long().unbind(-1)
+    read = field.values[row, column]
+    return _Asked(pair, points, read[:, :2], read[:, 6])
+
+
+def _look_up(
+    config: WgfConfig, renderer: Renderer, places: Sequence[tuple[RenderOutput, Float[Tensor, "_ 2"]]]
+) -> Contributors:
+    """Contributors at the points of each render, one after the other."""
+    found = [
+        renderer.contributors(output, torch.zeros_like(points[:, 0], dtype=torch.int64), points, config.contributors)
+        for output, points in places
+    ]
+    return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+
+
+def _at_pixels(
+    config: WgfConfig,
+    mixtures: PairedMixtures,
+    flow: Float[Tensor, "P 2"],
+    confidence: Float[Tensor, " P"],
+    extent_px: float,
+) -> dict[str, WgfTerm]:
+    """What the mixtures at the keypoints must fulfil as wholes."""
+    here, plan = (mixtures, flow, confidence, extent_px), config.plan
+    match config.variant:
+        case WgfVariant.A if config.explicit_plan:
+            return {"offset": WgfTerm(planned_offset_loss(*here, plan, config.isotropic))}
+        case WgfVariant.A | WgfVariant.A_D:
+            return {"offset": WgfTerm(offset_loss(*here))}
+        case WgfVariant.F:
+            unbalanced = replace(plan, solver=PlanSolver.UNBALANCED)
+            return {"relaxed_offset": WgfTerm(planned_offset_loss(*here, unbalanced, config.isotropic))}
+        case WgfVariant.X:
+            return {"distance": WgfTerm(distance_loss(*here, plan, config.isotropic))}
+        case _:
+            return {}
+
+
+def _at_gaussians(
+    config: WgfConfig, mixtures: PairedMixtures, targets: Advected, extent_px: float
+) -> dict[str, WgfTerm]:
+    """What each Gaussian must fulfil."""
+    here = (mixtures, targets, extent_px)
+    match config.variant:
+        case WgfVariant.A_D:
+            return {"paired": WgfTerm(paired_loss(*here, config.isotropic), config.paired_weight)}
+        case WgfVariant.C:
+            return {"centres": WgfTerm(component_loss(*here))}
+        case WgfVariant.D:
+            return {"paired": WgfTerm(paired_loss(*here, config.isotropic))}
+        case WgfVariant.E:
+            return {"mixture": WgfTerm(mixture_loss(*here, config.plan, config.isotropic))}
+        case WgfVariant.G:
+            return {"barycentric": WgfTerm(barycentric_loss(*here, config.plan))}
+        case _:
+            return {}

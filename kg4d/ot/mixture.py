@@ -12,6 +12,7 @@ class ContributorWeights(StrEnum):
     """Which quantity says how much of a pixel is due to a Gaussian."""
 
     CONTRIBUTION = "contribution"  # blending weight T_i alpha_i: what the pixel shows
+    OPACITY = "opacity"  # share of the opacities: what the Gaussians are, wherever the pixel lies in them
     SOFTMAX_OPACITY = "softmax_opacity"  # softmax of the opacities, as in KG4D: nearly uniform on (0, 1)
 
 
@@ -48,6 +49,9 @@ def mixture_weights(
     match kind:
         case ContributorWeights.CONTRIBUTION:
             normalised = blending / coverage.clamp_min(torch.finfo(weights.dtype).tiny)[:, None]
+        case ContributorWeights.OPACITY:
+            own = opacities[ids.clamp_min(0)].masked_fill(~present, 0.0)
+            normalised = own / own.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         case ContributorWeights.SOFTMAX_OPACITY:
             logits = opacities[ids.clamp_min(0)].masked_fill(~present, -torch.inf)
             normalised = logits.softmax(-1).masked_fill(~present, 0.0)

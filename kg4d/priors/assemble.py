@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,17 +17,19 @@ from kg4d.data.synthetic import FOV_Y, RADIUS
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.orbits import orbit
+from kg4d.geometry.sampling import sample_image
 from kg4d.logs import progress_bar
 from kg4d.priors.base import KeypointTracks, Matting, Provider
 from kg4d.priors.build import Plan, PriorsConfig, matting_of_made
 from kg4d.priors.cache import PriorCache
-from kg4d.priors.clicking import click_keypoints
 from kg4d.priors.detectors import COCO_NAMES, COCO_PARENTS, PersonKeypoints
-from kg4d.priors.files import GivenFiles, read_flow_of, read_masks, read_tracks_of, read_views
+from kg4d.priors.files import GivenFiles, read_masks
 from kg4d.priors.framing import Frame, frame_of
+from kg4d.priors.given import Given, read_given
 from kg4d.priors.progress import listening
 from kg4d.priors.spread import span_bones, spread_keypoints
-from kg4d.priors.support import KeypointsKind, SupportKeypoints, read_support
+from kg4d.priors.support import KeypointsKind, SupportKeypoints
+from kg4d.priors.transfer import FOUND_WEIGHT
 from kg4d.priors.views import cameras_of
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ class Assembly:
         Raises:
             InputError: The input has no clear foreground, or files do not fit it.
         """
+        _ = self.given  # a mistake in a file shows before hours of work
         if self.frame.scale > 2:
             _log.warning("the object is small in the input: it is enlarged %.1f times", self.frame.scale)
         level, count = self.config.views.reference_elevation, len(self.video)
@@ -76,6 +80,11 @@ class Assembly:
         frames = torch.arange(count)
         reference = self._posed(self.video, [0.0] * count, [level] * count, frames, torch.zeros_like(frames))
         return Scene(name, reference, ring, self._keypoints(views), self._flow())
+
+    @cached_property
+    def given(self) -> Given:
+        """What a person supplied."""
+        return read_given(self.config, self.plan, self.clip, lambda: self.matted[0])
 
     @cached_property
     def matted(self) -> Float[Tensor, "T H W 4"]:
@@ -141,11 +150,11 @@ class Assembly:
             return None
         first, size = self.video[0], self.config.framing.size
         azimuths, elevations = cameras_of(self.config.views)
-        if isinstance(provider, GivenFiles):
-            given = read_views(provider.path, len(azimuths))
+        if (given := self.given.views) is not None:
             scale = size / given.shape[1]
             images, has_alpha = resize_rgba(given, size, size), bool((given[..., 3] < 1).any())
         else:
+            assert not isinstance(provider, GivenFiles)
             inputs = {"image": first, "cameras": torch.tensor([azimuths, elevations])}
             rgb = self._make(provider, inputs, lambda: {"rgb": provider(first, azimuths, elevations)})["rgb"]
             images, scale, has_alpha = torch.cat([rgb, torch.ones_like(rgb[..., :1])], dim=-1), 1.0, False
@@ -166,13 +175,13 @@ class Assembly:
         return Views(torch.stack(kept), [c[0] for c in cameras], [c[1] for c in cameras], order, scale)
 
     def _keypoints(self, views: Views | None) -> Keypoints | None:
-        given = self.plan.keypoints.provider
+        detector = self.plan.keypoints.provider
         if self.plan.keypoints.kind == KeypointsKind.NONE.value:
             return None
-        if isinstance(given, PersonKeypoints):
-            return self._person(given, views)
-        if given is not None and given.path.suffix == ".npz":
-            return self._given_tracks(given, views)
+        if isinstance(detector, PersonKeypoints):
+            return self._person(detector, views)
+        if self.given.tracks is not None:
+            return self._given_tracks(self.given.tracks, views)
         support = self._support()
         tracker = self.plan.tracking.provider
         assert tracker is not None  # whoever plans keypoints plans their tracking
@@ -184,18 +193,24 @@ class Assembly:
         return Keypoints(support.names, parents, tracks.uv, tracks.weights, *self._transferred(support, views))
 
     def _support(self) -> SupportKeypoints:
-        """Keypoints of the first frame, in pixels of the scene."""
-        config, height, width = self.config.keypoints, *self.matted.shape[1:3]
-        match KeypointsKind(self.plan.keypoints.kind):
-            case KeypointsKind.SPREAD:
-                return spread_keypoints(self.video[0], config.count)
-            case KeypointsKind.CLICK:
-                assert config.path is not None  # checked when it was planned
-                found = click_keypoints(self.matted[0], config.path, config.port)
-            case _:
-                assert config.path is not None
-                found = read_support(config.path, width, height)
-        return SupportKeypoints(found.names, found.parents, self.frame.points(found.uv))
+        """Keypoints of the first frame, in pixels of the scene.
+
+        Raises:
+            InputError: One is so far from the object that the scene does not show its place.
+        """
+        found, first = self.given.support, self.video[0]
+        if found is None:
+            return spread_keypoints(first, self.config.keypoints.count)
+        uv, size = self.frame.points(found.uv), self.config.framing.size
+        for name, place, outside in zip(found.names, found.uv.tolist(), ((uv < 0) | (uv > size)).any(-1), strict=True):
+            if outside:
+                what = f"{name!r} at ({place[0]:g}, {place[1]:g}) is far off the object"
+                raise InputError("keypoints", what, "give pixels of the input's first frame")
+        near = F.max_pool2d(first[None, ..., 3], 2 * (size // 32) + 1, 1, size // 32)
+        for name, alpha in zip(found.names, sample_image(near[0, ..., None], uv)[..., 0].tolist(), strict=True):
+            if alpha < 0.5:
+                _log.warning("keypoint %r lies beside the object; look at the preview", name)
+        return SupportKeypoints(found.names, found.parents, uv)
 
     def _tracks(
         self, provider: Provider, inputs: Mapping[str, Tensor], find: Callable[[], KeypointTracks]
@@ -220,7 +235,7 @@ class Assembly:
             return known.uv, known.weights
         inputs = {"support": first, "uv": support.uv, "views": others}
         found = self._tracks(provider, inputs, lambda: provider(first, support.uv, others))
-        return torch.cat([known.uv, found.uv]), torch.cat([known.weights, found.weights])
+        return torch.cat([known.uv, found.uv]), torch.cat([known.weights, FOUND_WEIGHT * found.weights])
 
     def _person(self, detector: PersonKeypoints, views: Views | None) -> Keypoints:
         found = self._tracks(detector, {"images": self.video}, lambda: detector(self.video))
@@ -229,9 +244,7 @@ class Assembly:
         around = self._tracks(detector, {"images": views.images}, lambda: detector(views.images))
         return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights, around.uv, around.weights)
 
-    def _given_tracks(self, given: GivenFiles, views: Views | None) -> Keypoints:
-        files = None if not isinstance(self.plan.views.provider, GivenFiles) else len(self.config.views.azimuths)
-        found = read_tracks_of(given.path, self.clip, files)
+    def _given_tracks(self, found: Keypoints, views: Views | None) -> Keypoints:
         uv, ring_uv, ring_weights = self.frame.points(found.uv), None, None
         if views is not None and found.ring_uv is not None and found.ring_weights is not None:
             ring_uv = torch.cat([uv[:1], found.ring_uv[views.files] * views.file_scale])
@@ -239,11 +252,11 @@ class Assembly:
         return Keypoints(found.names, found.parents, uv, found.weights, ring_uv, ring_weights)
 
     def _flow(self) -> Flow | None:
+        if self.given.flow is not None:
+            return self.frame.flow(self.given.flow)
         match self.plan.flow.provider:
-            case None:
+            case None | GivenFiles():
                 return None
-            case GivenFiles(path=path):
-                return self.frame.flow(read_flow_of(path, self.clip))
             case provider:
 
                 def make() -> dict[str, Tensor]:

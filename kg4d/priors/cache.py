@@ -32,7 +32,7 @@ class PriorCache:
 
     Attributes:
         root: That folder.
-        used: Keys that this object was asked for, by provider, for the record of a run.
+        used: Keys of the results that this object gave, by provider, for the record of a run.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -53,19 +53,16 @@ class PriorCache:
             CPU tensors, the same bits whether made or read.
         """
         request = Request(provider.name, dict(provider.identity()), content_hash(inputs))
+        folder = self.root / request.folder_name
+        with self._locked(folder):
+            found = _intact(folder)
+            if found is None:
+                found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
+                write_entry(self.root, request, found)
         keys = self.used.setdefault(provider.name, [])
         if request.key not in keys:
             keys.append(request.key)
-        folder = self.root / request.folder_name
-        with self._locked(folder):
-            if folder.exists():
-                try:
-                    return read_entry(folder)
-                except BrokenEntryError as error:
-                    _log.warning("%s: %s: computed again", folder, error)
-            made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-            write_entry(self.root, request, made)
-            return made
+        return found
 
     def entries(self) -> list[Path]:
         """The folders of all entries, by name."""
@@ -138,6 +135,16 @@ class PriorCache:
             yield
         finally:
             lock.release()
+
+
+def _intact(folder: Path) -> dict[str, Tensor] | None:
+    if not folder.exists():
+        return None
+    try:
+        return read_entry(folder)
+    except BrokenEntryError as error:
+        _log.warning("%s: %s: computed again", folder, error)
+        return None
 
 
 def size_of(folder: Path) -> int:

@@ -86,6 +86,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise BrokenEntryError(f"written in format {found}, not {FORMAT}")
     if set(table) != {field.name for field in fields(Manifest)}:
         raise BrokenEntryError(f"{MANIFEST} has other keys than this version writes")
+    if not isinstance(table["identity"], dict) or not isinstance(table["created"], int | float):
+        raise BrokenEntryError(f"{MANIFEST} has other values than this version writes")
     manifest = Manifest(**table)
     if folder.name != Request(manifest.provider, manifest.identity, manifest.input_sha256).folder_name:
         raise BrokenEntryError(f"{MANIFEST} belongs to another entry")

@@ -1,7 +1,7 @@
 """Priors that a person has already: masks, views, flow and keypoints from files, all about the input as given."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -109,19 +109,20 @@ def read_flow_of(path: Path, clip: Clip) -> Flow:
 def read_tracks_of(path: Path, clip: Clip, views: int | None) -> Keypoints:
     """Keypoints in the frames of a clip and, where there are views, in these; in pixels of the files.
 
+    A keypoint outside its image counts as not seen.
+
     Args:
         path: An archive with the arrays of a scene's `keypoints.npz`.
         clip: The input.
         views: Number of views that files give, or None.
 
     Raises:
-        InputError: The arrays do not match the clip, or are unreadable.
+        InputError: The arrays do not match the clip, are unreadable, or show nothing in the first frame.
     """
     frames, height, width = clip.frames.shape[:3]
     found = read_keypoints(path, max(height, width), frames, views, None)
-    outside = (found.weights > 0) & ~((found.uv <= torch.tensor([width, height])).all(-1))
-    if outside.any():
-        frame, index = outside.nonzero()[0].tolist()
-        where = f"{path}: uv[0, {frame}, {index}]"
-        raise InputError(where, f"lies outside the input of {width} x {height} px", "give pixels of the input")
-    return found
+    weights = found.weights * (found.uv <= torch.tensor([width, height])).all(-1)  # the shorter side, too
+    if not (weights[0] > 0).any():
+        what = f"shows no keypoint inside the first frame of {width} x {height} px"
+        raise InputError(f"{path}: uv", what, "give pixels of the input")
+    return replace(found, weights=weights)

@@ -22,6 +22,8 @@ from kg4d.priors.progress import counted
 
 _log = logging.getLogger(__name__)
 
+_FINEST = 512  # px: GrabCut takes minutes for a picture of a camera, and its outline is no better
+_SPECK = 0.002  # share of the object's largest part below which another part is none
 _REMEDY = "give an image with an alpha channel, masks (matting.kind=files matting.path=FOLDER) or an even background"
 
 
@@ -71,8 +73,8 @@ class KeyMatting:
     def identity(self) -> Identity:
         """OpenCV and the tolerances."""
         config = self.config
-        shares = {"border_share": config.border_share, "agreement": config.agreement}
-        return {"opencv": cv2.__version__, "tolerance": config.tolerance, **shares}
+        shares = {"border_share": config.border_share, "agreement": config.agreement, "specks": _SPECK}
+        return {"opencv": cv2.__version__, "finest": _FINEST, "tolerance": config.tolerance, **shares}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
         """Mattes of 0 and 1.
@@ -94,13 +96,13 @@ class KeyMatting:
 
 @dataclass(frozen=True)
 class GrabCutMatting:
-    """`Matting` by GrabCut from a frame along the border."""
+    """`Matting` by GrabCut from a frame along the border, at no more than 512 px."""
 
     name = "matting-grabcut"
 
     def identity(self) -> Identity:
-        """OpenCV."""
-        return {"opencv": cv2.__version__}
+        """OpenCV, and how large its pictures are at most."""
+        return {"opencv": cv2.__version__, "finest": _FINEST}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
         """Mattes of 0 and 1.
@@ -188,7 +190,16 @@ def _keyed(
     mask = np.where(key, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     refined = _grabcut(picture, mask, cv2.GC_INIT_WITH_MASK)
     overlap = (key & refined).sum() / max(1, (key | refined).sum())
-    return np.asarray(refined if overlap > config.agreement else key)
+    return _without_specks(refined if overlap > config.agreement else key)
+
+
+def _without_specks(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """What a codec leaves beside a fast limb is no part of the object."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(matte.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    large = areas > _SPECK * areas[1:].max(initial=0)
+    large[0] = False  # the background
+    return np.asarray(large[labels])
 
 
 def _grabcut_from_frame(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
@@ -208,7 +219,16 @@ def _grabcut_from_frame(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray,
 
 
 def _grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], mode: int) -> Bool[np.ndarray, "H W"]:
-    cv2.setRNGSeed(0)  # its clustering draws from the library's global generator
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    found, _, _ = cv2.grabCut(picture, mask, (0, 0, 0, 0), *models, 5, mode)
-    return np.asarray((found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD))
+    """At no more than `_FINEST` px."""
+    height, width = mask.shape
+    shrink = min(1.0, _FINEST / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    labels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    object_kinds = (cv2.GC_FGD, cv2.GC_PR_FGD)
+    if len(set(np.isin(labels, object_kinds).flat)) == 2:  # it needs samples of both
+        cv2.setRNGSeed(0)  # its clustering draws from the library's global generator
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        labels, _, _ = cv2.grabCut(small, labels, (0, 0, 0, 0), *models, 5, mode)
+    found = np.isin(labels, object_kinds).astype(np.float32)
+    return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)

@@ -14,6 +14,7 @@ from torch import Tensor
 from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
+from kg4d.geometry.spread import farthest_points
 from kg4d.priors.base import KeypointTracks
 from kg4d.priors.support import SupportKeypoints
 
@@ -44,7 +45,7 @@ def spread_keypoints(image: Float[Tensor, "H W 4"], count: int) -> SupportKeypoi
         what = f"the object is too small for {count} keypoints"
         raise InputError("keypoints.count", what, f"ask for at most {len(candidates)}")
     uv = torch.from_numpy(candidates).float()
-    chosen = uv[_farthest(uv, count)]
+    chosen = uv[farthest_points(uv, count)]
     names = tuple(f"auto_{index:02d}" for index in range(count))
     tracks = KeypointTracks(chosen[None], torch.ones(1, count))
     return SupportKeypoints(names, span_bones(tracks, image[None, ..., 3:]), chosen)
@@ -86,16 +87,6 @@ def _corners(image: Float[Tensor, "H W 4"], inner: Bool[np.ndarray, "H W"]) -> F
     least = max(2.0, 0.01 * max(grey.shape))
     found = cv2.goodFeaturesToTrack(grey, 1000, 0.01, least, mask=inner.astype(np.uint8), blockSize=5)
     return np.zeros((0, 2)) if found is None else found[:, 0].astype(np.float64) + 0.5
-
-
-def _farthest(points: Float[Tensor, "n 2"], count: int) -> list[int]:
-    """Indices by farthest-point sampling from the first on."""
-    chosen = [0]
-    distance = (points - points[0]).norm(dim=-1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).norm(dim=-1))
-    return chosen
 
 
 def _spanning_tree(costs: Float[Tensor, "J J"]) -> tuple[int, ...]:

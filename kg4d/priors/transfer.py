@@ -16,6 +16,8 @@ from kg4d.priors.chain import ChainConfig, Estimates, Move, Places, follow
 from kg4d.priors.features import FeatureExtractor, FeatureMap, object_places, shows_something
 from kg4d.priors.progress import counted
 
+FOUND_WEIGHT = 0.1  # of a found keypoint beside one that was marked, whose line of sight is exact
+
 
 @dataclass
 class TransferConfig:

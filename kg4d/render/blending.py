@@ -7,10 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.render.base import Contributors
+from kg4d.render.inputs import check_question
 
 MIN_ALPHA = 1 / 255  # fainter is not drawn
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4  # a splat that would leave no more than this ends the pixel and is not drawn
+_MOST_WEIGHTS = 1 << 22  # pixels times splats whose weights a look-up holds at once
 
 
 class Splats(NamedTuple):
@@ -51,18 +53,18 @@ def contributors_at(
     k: int,
 ) -> Contributors:
     """The heaviest `k` splats of each pixel; `size` is (width, height) and `splats` has one entry per camera."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    check_question(camera_ids, pixels, k)
     ids = torch.full((len(pixels), k), -1, dtype=torch.int64, device=pixels.device)
     weights = torch.zeros(len(pixels), k, dtype=pixels.dtype, device=pixels.device)
     corner = pixels.floor()
     inside = ((corner >= 0) & (corner < corner.new_tensor(size))).all(-1)
     for camera, seen in enumerate(splats):
-        rows = (inside & (camera_ids == camera)).nonzero()[:, 0]
-        means2d = seen.means2d.expand(len(rows), -1, -1)
-        heavy = blend_weights(corner[rows] + 0.5, means2d, seen).weights.sort(dim=1, descending=True, stable=True)
         count = min(k, len(seen.ids))
-        weights[rows, :count] = heavy.values[:, :count]
-        found = seen.ids[heavy.indices[:, :count]]
-        ids[rows, :count] = torch.where(heavy.values[:, :count] > 0, found, -1)
+        asked, at_once = (inside & (camera_ids == camera)).nonzero()[:, 0], _MOST_WEIGHTS // (len(seen.ids) + 1) + 1
+        for rows in torch.split(asked, at_once):
+            means2d = seen.means2d.expand(len(rows), -1, -1)
+            heavy = blend_weights(corner[rows] + 0.5, means2d, seen).weights.sort(dim=1, descending=True, stable=True)
+            weights[rows, :count] = heavy.values[:, :count]
+            found = seen.ids[heavy.indices[:, :count]]
+            ids[rows, :count] = torch.where(heavy.values[:, :count] > 0, found, -1)
     return Contributors(ids, weights)

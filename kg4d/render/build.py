@@ -92,7 +92,9 @@ def _cuda_missing() -> str | None:
         return "torch finds no NVIDIA GPU; use renderer.kind=cpu"
     if importlib.util.find_spec("gsplat") is None:
         return 'gsplat is not installed; run `pip install "kg4d[cuda]"`'
-    return None
+    from kg4d.render import cuda
+
+    return cuda.missing_reason()
 
 
 def _choose() -> tuple[RendererKind, str]:

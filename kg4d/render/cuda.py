@@ -1,6 +1,6 @@
 """The renderer on CUDA: gsplat 1.5.3 behind our protocol."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from gsplat import rasterization
@@ -12,6 +12,24 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import Splats, contributors_at
 from kg4d.render.inputs import check_inputs
+from kg4d.render.reference import ReferenceRenderer
+
+_CHUNK = 32  # channels that gsplat draws in one pass
+
+
+def missing_reason() -> str | None:
+    """None where gsplat's kernels can be used, else one sentence that says why not and what to do.
+
+    gsplat builds them when it is first asked for them, which takes minutes.
+    """
+    try:
+        from gsplat.cuda import _backend
+    except (ImportError, OSError, RuntimeError) as error:
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"gsplat's CUDA kernels cannot be built ({what}); use renderer.kind=cpu"
+    if _backend._C is None:  # gsplat only prints a line, and fails at the first render
+        return "gsplat finds no CUDA toolkit (nvcc) to build its kernels with: install one, or use renderer.kind=cpu"
+    return None
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,12 @@ class _Handle:
     depths: Float[Tensor, "C N"]
     radii: Int[Tensor, "C N 2"]
     size: tuple[int, int]
+
+    @staticmethod
+    def of_nothing(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_Handle":
+        """The handle of a picture without Gaussians."""
+        pairs = radii.float()
+        return _Handle(pairs, pairs[..., [0, 0, 1]], pairs[..., 0], pairs[..., 0], radii, size)
 
     def splats(self, camera: int) -> Splats:
         """One camera's splats, front to back."""
@@ -53,8 +77,15 @@ class CudaRenderer:
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`."""
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
-        if len(gaussians) == 0:
-            return _empty(gaussians, cameras, inputs.features.shape[-1], inputs.background, depth)
+        if len(gaussians) == 0:  # gsplat would divide by their number
+            empty = ReferenceRenderer(self.device)(
+                gaussians, cameras, features=features, background=background, depth=depth, options=options
+            )
+            return replace(empty, handle=_Handle.of_nothing(empty.radii, (cameras.width, cameras.height)))
+        channels = inputs.features.shape[-1] + depth
+        # Each chunk of channels would overwrite `absgrad`. One chunk with all needs more shared memory: smaller tiles.
+        one_chunk = absgrad and channels > _CHUNK
+        _check_counts(gaussians, cameras, channels if one_chunk else min(channels, _CHUNK))
         image, alpha, info = rasterization(
             *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, inputs.features),
             *(cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
@@ -63,10 +94,12 @@ class CudaRenderer:
             radius_clip=options.radius_clip,
             eps2d=options.eps2d,
             packed=False,
+            tile_size=8 if one_chunk else 16,
             backgrounds=inputs.background,
             render_mode="RGB+ED" if depth else "RGB",
             absgrad=absgrad,
             rasterize_mode="antialiased" if options.antialiased else "classic",
+            channel_chunk=channels if one_chunk else _CHUNK,
         )
         means2d = info["means2d"]
         if means2d.requires_grad:
@@ -87,14 +120,11 @@ class CudaRenderer:
         return contributors_at(splats, handle.size, camera_ids, pixels.detach(), k)
 
 
-def _empty(
-    gaussians: GaussianState, cameras: Cameras, channels: int, background: Tensor | None, depth: bool
-) -> RenderOutput:
-    """What no Gaussian at all looks like; gsplat cannot draw that."""
-    c, new = len(cameras), gaussians.means.new_zeros
-    alpha = new(c, cameras.height, cameras.width, 1)
-    image = alpha.expand(-1, -1, -1, channels)
-    image = image.clone() if background is None else image + background[:, None, None]
-    means2d, radii = new(c, 0, 2), new(c, 0, 2, dtype=torch.int32)
-    handle = _Handle(means2d, new(c, 0, 3), new(c, 0), new(c, 0), radii, (cameras.width, cameras.height))
-    return RenderOutput(image, alpha, alpha.clone() if depth else None, means2d, radii, handle)
+def _check_counts(gaussians: GaussianState, cameras: Cameras, channels: int) -> None:
+    """Raise ValueError where gsplat, which does not look, would count beyond 32 bits and touch foreign memory."""
+    most = max(len(gaussians), cameras.width * cameras.height) * len(cameras)
+    if most * max(3, channels) >= 1 << 31:
+        raise ValueError(
+            f"too much for one call of gsplat: {len(gaussians)} Gaussians, {len(cameras)} cameras of "
+            f"{cameras.width}x{cameras.height} px, {channels} channels; draw fewer cameras at a time"
+        )

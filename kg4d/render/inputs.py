@@ -1,5 +1,6 @@
 """What every renderer checks before it draws."""
 
+import os
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import RasterOptions
+
+_SPLAT_BYTES = 64  # what a renderer on the CPU holds at least of one Gaussian in one camera
 
 
 class Inputs(NamedTuple):
@@ -32,7 +35,8 @@ def check_inputs(
 
     Raises:
         ValueError: A dtype outside `dtypes` or mixed dtypes, another device than `device`, shapes that do not fit
-            together, an empty image, no camera or channel, or options out of range.
+            together, an empty image, no camera or channel, too many Gaussians to count, or options out of range.
+        MemoryError: On the CPU, the machine's memory cannot hold it.
     """
     features = gaussians.colors if features is None else features
     n, c = len(gaussians), len(cameras)
@@ -59,10 +63,31 @@ def check_inputs(
             f"need at least one camera, pixel and channel, got {c} cameras of {cameras.width}x{cameras.height} px "
             f"and {features.shape[-1]} channels"
         )
+    if n * c >= 1 << 31:
+        raise ValueError(f"Gaussians times cameras must be below 2³¹, got {n} x {c}")
+    if device.type == "cpu":
+        copied = sum(t.numel() * t.element_size() for t, _ in tensors.values() if not t.is_contiguous())
+        _check_memory(copied + _SPLAT_BYTES * n * c + 4 * c * cameras.height * cameras.width * features.shape[-1])
     check_options(options)
     if background is not None:
         background = background.expand(c, -1)
     return Inputs(features, background)
+
+
+def _check_memory(needed: int) -> None:
+    """An allocation that fits in no memory at all may still succeed, and end the process when it is written to."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise MemoryError(f"the render needs {needed / 1e9:.0f} GB, this machine has {there / 1e9:.0f} GB")
+
+
+def check_question(camera_ids: Tensor, pixels: Tensor, k: int) -> None:
+    """Raise ValueError where contributors are asked for in a way that has no answer."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if pixels.shape != (len(pixels), 2) or camera_ids.shape != pixels.shape[:1]:
+        shapes = f"{tuple(camera_ids.shape)} and {tuple(pixels.shape)}"
+        raise ValueError(f"camera_ids and pixels must have shapes (P,) and (P, 2), got {shapes}")
 
 
 def check_options(options: RasterOptions) -> None:

@@ -13,21 +13,30 @@ from kg4d.data.dynamic import DynamicDataConfig
 from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
 from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
-from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.losses.handles import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
-from kg4d.losses.kfc import KfcConfig, KfcMode, keypoint_loss, project_each, read_heatmaps, render_heatmaps
+from kg4d.losses.handles import HandlesConfig
+from kg4d.losses.kfc import (
+    KeypointVisibility,
+    KfcConfig,
+    KfcMode,
+    keypoint_loss,
+    keypoint_sight,
+    project_each,
+    read_heatmaps,
+    render_heatmaps,
+)
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.losses.regularizers import BonesConfig, RigidityConfig, bone_loss, neighbour_weights, rigidity_loss
+from kg4d.losses.regularizers import ArapConfig, BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.wgf import WgfConfig, wgf_losses
-from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.flow_fields import FlowFields
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.lifting import Lift
 from kg4d.stages.objective import Objective
 from kg4d.stages.optim import set_learning_rates, warm_cosine
+from kg4d.stages.stiffness import Rigidity, add_arap, add_handles
 
 
 @dataclass
@@ -69,6 +78,7 @@ class MotionLosses:
     bones: BonesConfig = field(default_factory=BonesConfig)
     handles: HandlesConfig = field(default_factory=HandlesConfig)
     lift_weight: float = 0.0
+    arap: ArapConfig = field(default_factory=ArapConfig)
 
 
 class DynamicStage(Stage[DynamicBatch]):
@@ -126,10 +136,8 @@ class DynamicStage(Stage[DynamicBatch]):
             self.rest_points = self.deformation.rest
         else:
             self.rest_points = barycentre(self.share, self.canonical.means)
-        if self.losses.rigidity.weight > 0:
-            distances, self.neighbours = nearest_neighbours(self.canonical.means, self.losses.rigidity.neighbours)
-            self.neighbour_weights = neighbour_weights(distances)
-        self._flow_fields: dict[int, FlowField] = {}
+        self.rigidity = Rigidity(self.losses.rigidity, self.canonical, self.seed)
+        self._flow_fields = FlowFields()
         super().on_train_start()
 
     def configure_optimizers(self) -> Optimizer:
@@ -169,8 +177,9 @@ class DynamicStage(Stage[DynamicBatch]):
             # the engine reaches the deformation's outputs last: here ends the backward pass of renders and losses
             geometry.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
+        hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
         outputs = [
-            self.renderer(geometry.at(b, self.canonical), batch.cameras[b], background=self.background)
+            self.renderer(geometry.at(b, self.canonical), batch.cameras[b], background=self.background, depth=hidden)
             for b in range(len(batch.times))
         ]
         self.renders += len(outputs)
@@ -179,8 +188,8 @@ class DynamicStage(Stage[DynamicBatch]):
         points = cache(lambda: self._keypoints(geometry, batch.times))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
-            self._add_kfc(geometry, points, batch, objective)
-        if has_keypoints and self.losses.wgf.weight > 0:
+            self._add_kfc(geometry, points, outputs, batch, objective)
+        if (has_keypoints or not self.losses.wgf.at_keypoints) and self.losses.wgf.weight > 0:
             self._add_wgf(geometry, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
@@ -204,7 +213,12 @@ class DynamicStage(Stage[DynamicBatch]):
         objective.terms["psnr"] = psnr_of(images, batch.images)
 
     def _add_kfc(
-        self, geometry: DeformedGeometry, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
+        self,
+        geometry: DeformedGeometry,
+        points: Callable[[], Tensor],
+        outputs: list[RenderOutput],
+        batch: DynamicBatch,
+        objective: Objective,
     ) -> None:
         kfc = self.losses.kfc
         match kfc.mode:
@@ -218,9 +232,11 @@ class DynamicStage(Stage[DynamicBatch]):
                 self.renders += len(heatmaps)
                 pixels = read_heatmaps(torch.cat(heatmaps), batch.cameras, kfc)
         weights = batch.keypoint_weights
+        if kfc.visibility is KeypointVisibility.DEPTH:
+            weights = weights * keypoint_sight(points(), batch.cameras, outputs, kfc)
         if self.lift is not None:
             weights = weights * self.lift.trust[batch.frames]
-        loss = keypoint_loss(pixels, batch.keypoints, weights, _extent(batch))
+        loss = keypoint_loss(pixels, batch.keypoints, weights, float(max(batch.cameras.width, batch.cameras.height)))
         objective.add("kfc", loss, kfc.weight, kfc.warmup)
 
     def _keypoints(self, geometry: DeformedGeometry, times: Tensor) -> Tensor:
@@ -234,7 +250,7 @@ class DynamicStage(Stage[DynamicBatch]):
         if len(batch.pairs) == 0:
             return
         wgf = self.losses.wgf
-        offset, paired = wgf_losses(
+        terms = wgf_losses(
             wgf,
             self.renderer,
             outputs,
@@ -244,55 +260,18 @@ class DynamicStage(Stage[DynamicBatch]):
             batch.cameras,
             batch.keypoints,
             batch.keypoint_weights,
-            [self._flow_field(batch, index) for index in range(len(batch.pairs))],
+            self._flow_fields.of(batch),
             step_generator(self.seed, "flow pixels", batch.step),
         )
-        objective.add("wgf_offset", offset, wgf.weight, wgf.warmup)
-        if paired is not None:
-            objective.add("wgf_paired", paired, wgf.weight * wgf.paired_weight, wgf.warmup)
-
-    def _flow_field(self, batch: DynamicBatch, index: int) -> FlowField | None:
-        """The flow of a pair, known between neighbouring frames only; its field is formed once per frame."""
-        if batch.flow is None or batch.flow_weights is None or int(batch.strides[index]) != 1:
-            return None
-        frame = int(batch.frames[batch.pairs[index, 0]])
-        if frame not in self._flow_fields:
-            self._flow_fields[frame] = flow_field(batch.flow[index], batch.flow_weights[index])
-        return self._flow_fields[frame]
+        for name, term in terms.items():
+            objective.add(f"wgf_{name}", term.value, wgf.weight * term.share, wgf.warmup)
 
     def _add_regularizers(
         self, geometry: DeformedGeometry, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
     ) -> None:
-        rigidity, bones = self.losses.rigidity, self.losses.bones
-        if rigidity.weight > 0:
-            samples = torch.randint(
-                len(self.canonical), (rigidity.samples,), generator=step_generator(self.seed, "rigidity", batch.step)
-            ).to(geometry.means.device)
-            loss = rigidity_loss(
-                geometry.means,
-                geometry.quats,
-                self.canonical.means,
-                self.canonical.quats,
-                self.neighbours,
-                self.neighbour_weights,
-                samples,
-            )
-            objective.add("rigidity", loss, rigidity.weight)
+        self.rigidity.add(objective, geometry, batch.step)
+        bones = self.losses.bones
         if bones.weight > 0 and bool((self.parents >= 0).any()):
             objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
-        if isinstance(self.deformation, SkinnedDeformation):
-            self._add_handles(self.deformation, objective)
-
-    def _add_handles(self, deformation: SkinnedDeformation, objective: Objective) -> None:
-        config, (shifts, quats) = self.losses.handles, deformation.keys()
-        if config.bones > 0:
-            loss = carried_bones_loss(deformation.rest, shifts, quats, self.parents)
-            objective.add("handle_bones", loss, config.bones)
-        if config.smoothness > 0:
-            objective.add("handle_smoothness", acceleration_loss(shifts), config.smoothness)
-        if config.coherence > 0:
-            objective.add("handle_coherence", coherence_loss(quats, self.parents), config.coherence)
-
-
-def _extent(batch: DynamicBatch) -> float:
-    return float(max(batch.cameras.width, batch.cameras.height))
+        add_handles(objective, self.deformation, self.parents, self.losses.handles)
+        add_arap(objective, self.deformation, batch.times, self.losses.arap)

@@ -1,7 +1,8 @@
-"""Where the keypoint features start: around the keypoints triangulated from the views of frame 0."""
+"""Where the keypoint features start, and which keypoints can be used."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,11 +11,13 @@ from torch import Tensor
 from kg4d.data.scene import Keypoints, PosedImages
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.barycentre import seed_logits
-from kg4d.keypoints.triangulation import triangulate
-from kg4d.losses.kfc import KfcConfig
+from kg4d.keypoints.barycentre import seed_logits, seed_logits_from_view
+from kg4d.keypoints.triangulation import agreement, triangulate
+from kg4d.losses.kfc import KeypointSeeding, KfcConfig
 
 _log = logging.getLogger(__name__)
+
+_TOLERANCE = 0.02  # of the image's side: a keypoint in a view of the ring that is farther off than this counts as wrong
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Skeleton:
     points: Float[Tensor, "J 3"]
 
 
+def agreed_keypoints(keypoints: Keypoints, ring: PosedImages | None) -> Keypoints:
+    """The same keypoints; those of the ring have less weight where the other views contradict them."""
+    if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
+        return keypoints
+    tolerance = _TOLERANCE * max(ring.cameras.width, ring.cameras.height)
+    trust = agreement(keypoints.ring_uv, keypoints.ring_weights, ring.cameras, tolerance_px=tolerance)
+    return replace(keypoints, ring_weights=keypoints.ring_weights * trust)
+
+
 @torch.no_grad()
 def seed_keypoints(
     model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
@@ -43,25 +55,50 @@ def seed_keypoints(
     Without a ring they are seeded where the line of sight of `camera`, which took the first frame of the video, meets
     the plane through the origin that faces it: the middle of an object that is inflated from that frame.
     With a ring whose views have no keypoints all are dropped: nothing would tie the features to the figure.
+    `kfc.seeding` may ask for other seeds than these; which keypoints are used is the same.
     """
-    points = torch.full((len(keypoints.names), 3), torch.nan)
+    places = points = torch.full((len(keypoints.names), 3), torch.nan)
     if ring is None:
         known = keypoints.weights[0] > 0
         places = torch.where(known[:, None], _on_middle_plane(keypoints.uv[0], camera), torch.nan)
-        model.keypoint_logits.copy_(seed_logits(model.means, places, temperature=kfc.temperature, sigma=kfc.seed_sigma))
     elif keypoints.ring_uv is None or keypoints.ring_weights is None:
         known = torch.zeros(len(keypoints.names), dtype=torch.bool)
         _log.warning("the ring of views has no keypoints (ring_uv): the keypoint losses are off")
     else:
         found = triangulate(keypoints.ring_uv, keypoints.ring_weights, ring.cameras)
-        points = found.points
-        seeds = seed_logits(model.means, found.points, temperature=kfc.temperature, sigma=kfc.seed_sigma)
-        model.keypoint_logits.copy_(seeds)
+        places = points = found.points
         known = (keypoints.ring_weights > 0).any(0)
         _report(keypoints.names, known, found.valid)
+    model.keypoint_logits.copy_(_seeds(model.means, places, keypoints, kfc, camera))
     parents = torch.tensor(keypoints.parents)
     usable = known & (parents >= 0) & known[parents.clamp_min(0)]
     return Skeleton(known, torch.where(usable, parents, -1), points)
+
+
+def _seeds(
+    means: Float[Tensor, "N 3"], places: Float[Tensor, "J 3"], keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
+) -> Float[Tensor, "N J"]:
+    match kfc.seeding:
+        case KeypointSeeding.TRIANGULATED:
+            return seed_logits(means, places, temperature=kfc.temperature, sigma=kfc.seed_sigma)
+        case KeypointSeeding.VIEW:
+            size, view = max(camera.width, camera.height), camera.project(means)
+            front = _in_front(view.pixels[0], view.depths[0], kfc.seed_sigma * size, kfc.visibility_tolerance)
+            uv = torch.where(keypoints.weights[0, :, None] > 0, keypoints.uv[0], torch.nan)
+            return seed_logits_from_view(view.pixels[0], front, uv, image_size=size, sigma=kfc.seed_sigma)
+        case KeypointSeeding.NONE:
+            return torch.zeros(len(means), len(places))
+        case _:
+            assert_never(kfc.seeding)
+
+
+def _in_front(
+    pixels: Float[Tensor, "N 2"], depths: Float[Tensor, " N"], cell_px: float, tolerance: float
+) -> Bool[Tensor, " N"]:
+    """Which points lie within `tolerance` of the nearest one in their cell of a grid over the image."""
+    _, cells = torch.unique((pixels / cell_px).floor(), dim=0, return_inverse=True)
+    nearest = depths.new_full((len(depths),), torch.inf).scatter_reduce(0, cells, depths, "amin")
+    return depths <= nearest[cells] + tolerance
 
 
 def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor, "J 3"]:

@@ -11,7 +11,16 @@ from kg4d.data.static import StaticDataConfig
 from kg4d.gaussians.density import DensityConfig, DensityControl
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
-from kg4d.losses.kfc import KfcConfig, KfcMode, keypoint_loss, project_each, read_heatmaps, render_heatmaps
+from kg4d.losses.kfc import (
+    KeypointVisibility,
+    KfcConfig,
+    KfcMode,
+    keypoint_loss,
+    keypoint_sight,
+    project_each,
+    read_heatmaps,
+    render_heatmaps,
+)
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
@@ -125,7 +134,13 @@ class StaticStage(Stage[StaticBatch]):
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
         state = self.model.state()
-        output = self.renderer(state, batch.cameras, background=self.background, absgrad=self.density.wants_absgrad)
+        output = self.renderer(
+            state,
+            batch.cameras,
+            background=self.background,
+            depth=self.kfc.visibility is KeypointVisibility.DEPTH,
+            absgrad=self.density.wants_absgrad,
+        )
         self.renders += len(batch.cameras)
         self._output = output
         self.clock.mark("render")
@@ -147,15 +162,18 @@ class StaticStage(Stage[StaticBatch]):
         if kfc.detach_geometry:
             state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
         share = assignment(state.keypoint_logits, kfc.temperature)
+        points = barycentre(share, state.means).expand(len(batch.cameras), -1, -1)
         match kfc.mode:
             case KfcMode.BARYCENTRE:
-                points = barycentre(share, state.means)
-                pixels = project_each(points.expand(len(batch.cameras), -1, -1), batch.cameras)
+                pixels = project_each(points, batch.cameras)
             case KfcMode.HEATMAP:
                 pixels = read_heatmaps(render_heatmaps(self.renderer, state, batch.cameras, kfc), batch.cameras, kfc)
                 self.renders += len(batch.cameras)
         extent = float(max(batch.cameras.width, batch.cameras.height))
-        loss = keypoint_loss(pixels, batch.keypoints, batch.keypoint_weights, extent)
+        weights = batch.keypoint_weights
+        if kfc.visibility is KeypointVisibility.DEPTH:
+            weights = weights * keypoint_sight(points, batch.cameras, [self._output], kfc)
+        loss = keypoint_loss(pixels, batch.keypoints, weights, extent)
         objective.add("kfc", loss, kfc.weight)
         if kfc.compactness > 0:
             objective.add("compactness", compactness(share, state.means), kfc.compactness)

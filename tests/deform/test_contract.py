@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation, DeformedGeometry
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
+from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation
 from kg4d.deform.skinned import Blend, SkinnedConfig
@@ -26,9 +27,16 @@ CONFIGS = {
     "skinned, dual quaternions and residual": DeformationConfig(
         DeformationKind.SKINNED, width=16, depth=2, skinned=SkinnedConfig(Blend.DUAL_QUATERNION, residual=True)
     ),
+    "control points": DeformationConfig(
+        DeformationKind.CONTROL_POINTS, width=16, depth=2, control_points=ControlPointsConfig(5, 3)
+    ),
     "none": DeformationConfig(DeformationKind.NONE),
 }
-ADDING = [name for name, config in CONFIGS.items() if config.kind != DeformationKind.SKINNED]
+ADDING = [
+    name
+    for name, config in CONFIGS.items()
+    if config.kind not in (DeformationKind.SKINNED, DeformationKind.CONTROL_POINTS)
+]
 SEEDED = [name for name in CONFIGS if name not in ("none", "skinned")]
 LEARNED = [name for name in CONFIGS if name != "none"]
 TIMES = torch.tensor([0.0, 0.3, 0.5, 1.0])
@@ -47,7 +55,7 @@ def gaussians(count: int = 9) -> GaussianState:
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    return build_deformation(CONFIGS[name], 0.8, torch.Generator().manual_seed(seed), joints=2)
+    return build_deformation(CONFIGS[name], 0.8, torch.Generator().manual_seed(seed), joints=2, means=gaussians().means)
 
 
 def trained(name: str) -> nn.Module:
@@ -164,6 +172,7 @@ def test_every_kind_is_here_and_satisfies_the_protocol() -> None:
         DeformationConfig(depth=0),
         DeformationConfig(width=0),
         replace(CONFIGS["hexplane"], hexplane=HexPlaneConfig(levels=[])),
+        DeformationConfig(DeformationKind.CONTROL_POINTS),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(bad: DeformationConfig) -> None:

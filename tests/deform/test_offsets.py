@@ -15,7 +15,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def mlp(activation: Activation, depth: int = 3, widths: tuple[int, int, int] = (5, 3, 2)) -> OffsetMlp:
     generator = torch.Generator().manual_seed(3)
-    net = OffsetMlp(*widths, width=7, depth=depth, activation=activation, isotropic=False, generator=generator).double()
+    net = OffsetMlp(*widths, width=7, depth=depth, activation=activation, scalings=3, generator=generator).double()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.4, generator=generator)
     return net

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from kg4d.keypoints.triangulation import triangulate
+from kg4d.keypoints.triangulation import agreement, triangulate
 
 
 def ring(count: int = 6) -> Cameras:
@@ -107,6 +107,35 @@ def test_reprojection_error_is_the_weighted_root_mean_square() -> None:
     weights = torch.tensor([[1.0], [1.0], [1e-6]])
     found = triangulate(uv, weights, cameras)
     assert found.reprojection_px.item() == pytest.approx(math.sqrt(1e-6 / 2), rel=1e-2)
+
+
+@given(st.integers(0, 2**31))
+def test_views_that_contradict_the_others_are_told_apart(seed: int) -> None:
+    cameras, truth = ring(9), points(seed)
+    generator = torch.Generator().manual_seed(seed)
+    uv = cameras.project(truth).pixels + 0.3 * torch.randn(9, 5, 2, generator=generator)
+    wrong = torch.zeros(9, 5, dtype=torch.bool)
+    wrong[torch.randperm(9, generator=generator)[:2]] = True
+    angle = 2 * math.pi * torch.rand(9, 5, generator=generator)
+    uv = torch.where(wrong[..., None], uv + 40 * torch.stack([angle.cos(), angle.sin()], dim=-1), uv)
+    trust = agreement(uv, torch.ones(9, 5), cameras, tolerance_px=5.0)
+    assert trust[~wrong].min() > 0.8
+    assert (triangulate(uv, trust, cameras).points - truth).norm(dim=-1).max() < 0.03
+
+
+def test_agreement_of_exact_views_is_whole_and_unused_entries_do_not_count() -> None:
+    cameras, truth = ring(), points()
+    uv, weights = cameras.project(truth).pixels, torch.ones(6, 5)
+    assert agreement(uv, weights, cameras, tolerance_px=5.0).min() > 1 - 1e-6
+    weights[2], uv[2] = 0.0, torch.nan
+    assert agreement(uv, weights, cameras, tolerance_px=5.0).min() > 1 - 1e-6
+
+
+def test_agreement_without_two_directions_changes_nothing() -> None:
+    twins = orbit([0.0, 0.4], [0.0, 0.0], 2.0, 49.1, 256, 256)
+    uv = twins.project(points()).pixels + torch.tensor([[[0.0, 0.0]], [[0.0, 9.0]]])
+    assert torch.equal(agreement(uv, torch.ones(2, 5), twins, tolerance_px=5.0), torch.ones(2, 5))
+    assert torch.equal(agreement(uv[:1], torch.ones(1, 5), twins[0], tolerance_px=5.0), torch.ones(1, 5))
 
 
 @pytest.mark.realdata

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -5,7 +7,15 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.losses.kfc import KfcConfig, keypoint_loss, project_each, read_heatmaps, render_heatmaps
+from kg4d.keypoints.soft_argmax import KeypointReading
+from kg4d.losses.kfc import (
+    KfcConfig,
+    keypoint_loss,
+    keypoint_sight,
+    project_each,
+    read_heatmaps,
+    render_heatmaps,
+)
 from kg4d.render.build import build_renderer
 
 
@@ -80,3 +90,51 @@ def test_a_one_hot_barycentre_is_its_gaussian() -> None:
     state = blobs()
     share = assignment(state.keypoint_logits, 0.1)
     assert torch.allclose(barycentre(share, state.means), state.means, atol=1e-6)
+
+
+def test_densities_find_it_too_and_train_from_seeds_below_zero() -> None:
+    """Seeds are logits <= 0; as a density they are softplus(P / temperature), which none of them leaves at 0."""
+    cameras, config = orbit([0.0], [0.0], 2.0, 49.1, 96, 96), KfcConfig(heatmap_scale=0.5, reading=KeypointReading.MASS)
+    state = blobs()
+    state = replace(state, keypoint_logits=(state.keypoint_logits - 2.0).requires_grad_())
+    pixels = keypoints_of(state, cameras, config)
+    assert (pixels - cameras.project(state.means).pixels).norm(dim=-1).max() < 1.0
+    pixels[0, 0, 0].backward()
+    assert state.keypoint_logits.grad is not None
+    assert state.keypoint_logits.grad[1, 0] > 0  # more of the Gaussian on the right moves the keypoint there
+
+
+def test_a_camera_sees_the_keypoints_that_the_surface_does_not_hide() -> None:
+    """From the front the first Gaussian hides a point behind it; from the side it does not."""
+    cameras = orbit([0.0, 90.0], [0.0, 0.0], 2.0, 49.1, 64, 64)
+    state, renderer = blobs(1), build_renderer("reference")
+    output = renderer(state, cameras, depth=True)
+    behind = cameras.centers[0] + 1.2 * (state.means - cameras.centers[0])
+    points = torch.cat([state.means, behind]).expand(2, -1, -1)
+    config = KfcConfig(visibility_tolerance=0.1)
+    assert keypoint_sight(points, cameras, [output], config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    apart = [renderer(state, cameras[c], depth=True) for c in range(2)]
+    assert keypoint_sight(points, cameras, apart, config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+def test_free_features_satisfy_the_loss_with_frozen_geometry() -> None:
+    """Why P needs seeds, compactness or freezing: it alone brings the loss to zero, for any target inside the object.
+
+    What is left for the geometry then is no gradient.
+    """
+    cameras, g = orbit([0.0, 60.0], [0.0, 0.0], 2.0, 49.1, 64, 64), torch.Generator().manual_seed(0)
+    means = (torch.rand(200, 3, generator=g) - 0.5).requires_grad_()
+    logits = torch.zeros(200, 1, requires_grad=True)
+    wrong = cameras.project(torch.tensor([[0.25, -0.2, 0.1]])).pixels  # not where the keypoint is
+    optimizer = torch.optim.Adam([logits], lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        points = barycentre(assignment(logits, 0.1), means).expand(2, -1, -1)
+        loss = keypoint_loss(project_each(points, cameras), wrong, torch.ones(2, 1), 64.0)
+        (first,) = torch.autograd.grad(loss, means, retain_graph=True)
+        loss.backward()
+        if optimizer.state == {}:
+            at_start = first.norm()
+        optimizer.step()
+    assert loss.sqrt() * 64 < 0.1  # px
+    assert first.norm() < 0.02 * at_start

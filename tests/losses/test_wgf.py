@@ -1,25 +1,28 @@
 import math
 
+import pytest
 import torch
 
 from kg4d.deform.base import DeformedGeometry
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
+from kg4d.losses import wgf
+from kg4d.losses.flow_variants import offset_loss, paired_loss
+from kg4d.losses.mixtures import PairedMixtures, paired_mixtures
 from kg4d.losses.wgf import (
+    ContributorSelection,
     FlowSource,
-    PairedMixtures,
     WgfConfig,
+    WgfTerm,
     WgfVariant,
     keypoint_motion,
-    offset_loss,
-    paired_loss,
     random_flow_pixels,
-    track_mixtures,
     wgf_losses,
 )
 from kg4d.ot.flow_targets import advect, flow_field
 from kg4d.ot.mixture import ContributorWeights
+from kg4d.ot.plans import PlanConfig, PlanSolver
 from kg4d.render.build import build_renderer
 
 SIZE = 64
@@ -52,7 +55,7 @@ def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor)
         torch.stack([state.means, later]), state.quats.expand(2, -1, -1), state.scales.expand(2, -1, -1)
     )
     pairs = torch.tensor([[0, 1]]).expand(len(pixels), 2)
-    return track_mixtures(found, state.opacities, geometry, pairs, view[[0, 0]], ContributorWeights.CONTRIBUTION)
+    return paired_mixtures(found, state.opacities, geometry, pairs, view[[0, 0]], ContributorWeights.CONTRIBUTION)
 
 
 def paired(mixtures: PairedMixtures, flow: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -110,40 +113,103 @@ def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
     assert later.grad.isfinite().all()
 
 
-def test_the_pairs_of_a_batch_count_together() -> None:
-    """Three frames that move by (2, 0) and (0, 3) px; a flow that is known for the first pair says (5, 0)."""
-    state, view, renderer = flat_state(), camera(), build_renderer("reference")
-    shifts = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, -3.0, 0.0]]) / PX_PER_UNIT
-    geometry = DeformedGeometry(
-        state.means + shifts[:, None], state.quats.expand(3, -1, -1), state.scales.expand(3, -1, -1)
-    )
-    cameras = view[[0, 0, 0]]
-    outputs = [renderer(geometry.at(b, state), view) for b in range(3)]
-    keypoints, weights = PIXELS.expand(3, -1, -1), torch.ones(3, 3)
-    flow = torch.tensor([5.0, 0.0]).expand(SIZE, SIZE, 2)
+class Batch:
+    """Three frames of which the model moves by (2, 0) and then by (0, 3) px; a flow of the first pair says (5, 0)."""
 
-    def losses(variant: WgfVariant) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def __init__(self) -> None:
+        self.state, self.view, self.renderer = flat_state(), camera(), build_renderer("reference")
+        shifts = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, -3.0, 0.0]]) / PX_PER_UNIT
+        self.geometry = DeformedGeometry(
+            self.state.means + shifts[:, None], self.state.quats.expand(3, -1, -1), self.state.scales.expand(3, -1, -1)
+        )
+        self.outputs = [self.renderer(self.geometry.at(b, self.state), self.view) for b in range(3)]
+        self.field = flow_field(torch.tensor([5.0, 0.0]).expand(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))
+
+    def losses(self, config: WgfConfig, keypoints: torch.Tensor = PIXELS) -> dict[str, WgfTerm]:
         return wgf_losses(
-            WgfConfig(variant=variant),
-            renderer,
-            outputs,
-            state.opacities,
-            geometry,
+            config,
+            self.renderer,
+            self.outputs,
+            self.state.opacities,
+            self.geometry,
             torch.tensor([[0, 1], [1, 2]]),
-            cameras,
-            keypoints,
-            weights,
-            [flow_field(flow, torch.ones(SIZE, SIZE)), None],
+            self.view[[0, 0, 0]],
+            keypoints.expand(3, -1, -1),
+            torch.ones(3, len(keypoints)),
+            [self.field, None],
             torch.Generator().manual_seed(0),
         )
 
-    for variant in WgfVariant:
-        offset, match = losses(variant)
-        # the first pair is 3 px short; the second has no flow, and its keypoints do not move: 3 px too many
-        torch.testing.assert_close(offset, torch.tensor(9.0 / SIZE**2), rtol=2e-2, atol=0)
-        assert (match is None) == (variant is WgfVariant.A)
-        if match is not None:
-            torch.testing.assert_close(match, torch.tensor(9.0 / SIZE**2), rtol=2e-2, atol=0)
+
+@pytest.mark.parametrize("variant", WgfVariant)
+def test_the_pairs_of_a_batch_count_together(variant: WgfVariant) -> None:
+    """The first pair is 3 px short of the flow; the second has none, and its keypoints rest: 3 px too many."""
+    terms = Batch().losses(WgfConfig(variant=variant, plan=PlanConfig(iterations=50)))
+    assert len(terms) == (2 if variant is WgfVariant.A_D else 1)
+    for term in terms.values():
+        torch.testing.assert_close(term.value, torch.tensor(9.0 / SIZE**2), rtol=4e-2, atol=0)
+    assert {term.share for term in terms.values()} == ({1.0, 0.5} if variant is WgfVariant.A_D else {1.0})
+
+
+@pytest.mark.parametrize("variant", WgfVariant)
+def test_without_keypoints_the_random_pixels_remain(variant: WgfVariant) -> None:
+    batch, config = Batch(), WgfConfig(variant=variant, at_keypoints=False, plan=PlanConfig(iterations=50))
+    terms = batch.losses(config, PIXELS[:0])
+    values = [term.value for name, term in terms.items() if name != "offset"]
+    if variant in (WgfVariant.A, WgfVariant.F, WgfVariant.X):  # these look at keypoints only
+        assert values == []
+    else:
+        torch.testing.assert_close(values, [torch.tensor(9.0 / SIZE**2)], rtol=4e-2, atol=0)
+
+
+def test_eq_10_as_printed_is_the_closed_form_by_every_balanced_solver() -> None:
+    batch = Batch()
+    closed = batch.losses(WgfConfig(variant=WgfVariant.A))["offset"].value
+    for solver in (PlanSolver.SINKHORN, PlanSolver.EXACT):
+        for isotropic in (False, True):
+            config = WgfConfig(
+                variant=WgfVariant.A, explicit_plan=True, isotropic=isotropic, plan=PlanConfig(solver, iterations=50)
+            )
+            torch.testing.assert_close(batch.losses(config)["offset"].value, closed, rtol=1e-3, atol=0)
+
+
+def test_a_set_that_is_looked_up_anew_follows_the_pixel_not_the_motion() -> None:
+    """The second pair's model moves by 3 px and its pixel by none; anew, the offset is (nearly) that of the pixel."""
+    batch = Batch()
+    tracked, fresh = (
+        batch.losses(WgfConfig(variant=WgfVariant.A, selection=selection))["offset"].value
+        for selection in ContributorSelection
+    )
+    assert fresh < 0.5 * tracked
+
+
+@pytest.mark.parametrize("variant", [WgfVariant.A, WgfVariant.E, WgfVariant.F, WgfVariant.G, WgfVariant.X])
+def test_sets_that_are_looked_up_anew_have_finite_gradients(variant: WgfVariant) -> None:
+    batch = Batch()
+    batch.geometry.means.requires_grad_()
+    keypoints = torch.cat([PIXELS, torch.tensor([[1.0, 1.0]])])  # the last sees nothing
+    config = WgfConfig(variant=variant, selection=ContributorSelection.FRESH, plan=PlanConfig(iterations=20))
+    sum(term.value for term in batch.losses(config, keypoints).values()).backward()
+    assert batch.geometry.means.grad is not None
+    assert batch.geometry.means.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", [WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D])
+def test_variants_that_ask_who_is_who_refuse_another_set(variant: WgfVariant) -> None:
+    with pytest.raises(ValueError, match=r"wgf\.selection"):
+        WgfConfig(variant=variant, selection=ContributorSelection.FRESH)
+
+
+@pytest.mark.parametrize("plan", [PlanConfig(epsilon=0.0), PlanConfig(relaxation=-1.0), PlanConfig(iterations=0)])
+def test_plans_that_cannot_be_are_refused(plan: PlanConfig) -> None:
+    with pytest.raises(ValueError, match=r"wgf\.plan"):
+        WgfConfig(plan=plan)
+
+
+def test_the_exact_solver_asks_for_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wgf, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"wgf\.plan\.solver.*kg4d\[exact\]"):
+        WgfConfig(plan=PlanConfig(PlanSolver.EXACT))
 
 
 def test_random_pixels_lie_where_the_flow_is_known() -> None:
@@ -157,17 +223,22 @@ def test_random_pixels_lie_where_the_flow_is_known() -> None:
 
 
 def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
-    pixels = torch.tensor([[[5.0, 5.0], [10.0, 5.0], [torch.nan, 0.0]], [[7.0, 5.0], [10.0, 9.0], [1.0, 1.0]]])
+    pixels = torch.tensor([[[5.0, 5.0], [10.0, 5.0], [0.0, 0.0]], [[7.0, 5.0], [10.0, 9.0], [1.0, 1.0]]])
     weights = torch.tensor([[1.0, 0.5, 0.0], [1.0, 1.0, 1.0]])
     flow = torch.zeros(16, 16, 2)
     flow[..., 0] = 2.0
     known = torch.ones(16, 16)
     known[:, 9:] = 0
-    motion, confidence = keypoint_motion(FlowSource.DENSE, pixels, weights, flow_field(flow, known))
+    motion, confidence = (
+        found[0] for found in keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], [flow_field(flow, known)])
+    )
     assert torch.allclose(motion[0], torch.tensor([2.0, 0.0]))
     assert confidence.tolist() == [1.0, 0.0, 0.0]  # the second lies where the flow is not known, the third is not seen
-    motion, confidence = keypoint_motion(FlowSource.KEYPOINTS, pixels, weights, flow_field(flow, known))
+    motion, confidence = (
+        found[0]
+        for found in keypoint_motion(FlowSource.KEYPOINTS, pixels[None], weights[None], [flow_field(flow, known)])
+    )
     assert motion[:2].tolist() == [[2.0, 0.0], [0.0, 4.0]]
     assert confidence.tolist() == [1.0, 0.5, 0.0]
-    without, _ = keypoint_motion(FlowSource.DENSE, pixels, weights, None)
-    assert torch.equal(without[:2], motion[:2])
+    without, _ = keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], [None])
+    assert torch.equal(without[0, :2], motion[:2])

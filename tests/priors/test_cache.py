@@ -118,6 +118,8 @@ def edited(folder: Path, **changes: object) -> None:
         ({"format": 2}, "format 2"),
         ({"provider": "other"}, "another"),
         ({"new": 1}, "keys"),
+        ({"identity": 3}, "other values"),
+        ({"created": "yesterday"}, "other values"),
     ],
 )
 def test_an_entry_of_another_version_is_never_read(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kg4d.data.images import read_image, resize_rgba
 from kg4d.errors import InputError
+from kg4d.priors import matting
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, RembgMatting, checked
 from tests.priors.textures import SIZE, picture
 
@@ -46,6 +47,16 @@ def test_a_hole_of_the_background_colour_inside_is_kept() -> None:
     assert matte[0, 48, 48] == 1
 
 
+def test_specks_that_a_codec_leaves_are_dropped_and_parts_are_kept() -> None:
+    rgba = picture()
+    image = on(torch.tensor(1.0), rgba)
+    image[4:6, 4:5] = 0.2  # 2 of some 2,500 px
+    image[88:94, 4:10] = 0.2  # 36
+    matte = KeyMatting(MattingConfig())(image[None])[0, ..., 0]
+    assert matte[4:6, 4:5].sum() == 0
+    assert matte[88:94, 4:10].sum() > 30
+
+
 def test_an_uneven_background_is_guessed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     rgba = picture(seed=3)
     rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
@@ -53,6 +64,19 @@ def test_an_uneven_background_is_guessed_with_a_warning(caplog: pytest.LogCaptur
     assert iou(matte[0], rgba[..., 3:]) > 0.85
     assert "not even" in caplog.text
     assert torch.equal(matte, GrabCutMatting()(on(ramp(), rgba)[None]))
+
+
+def test_large_pictures_are_matted_at_a_smaller_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgba = picture(seed=3)
+    rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
+    sizes = []
+    cut = matting.cv2.grabCut
+    monkeypatch.setattr(matting, "_FINEST", 60)
+    monkeypatch.setattr(matting.cv2, "grabCut", lambda image, *rest: (sizes.append(image.shape), cut(image, *rest))[1])
+    matte = GrabCutMatting()(on(ramp(), rgba)[None, :, 16:])
+    assert sizes == [(60, 50, 3)]
+    assert matte.shape == (1, SIZE, SIZE - 16, 1)
+    assert iou(matte[0], rgba[:, 16:, 3:]) > 0.85
 
 
 @pytest.mark.parametrize("background", ["flat", "ramp", "grain", "clutter"])

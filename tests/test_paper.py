@@ -1,18 +1,119 @@
-"""Which claims of KG4D's appendices hold, on the smallest examples.
+"""Statements of KG4D that docs/paper.md judges, each on the smallest example that decides it.
 
-The loss is motivated by Wasserstein gradient flows; these tests say how far the motivation carries.
+The loss is motivated by Wasserstein gradient flows; the theorems at the end say how far the motivation carries.
 """
 
 import math
+import re
+from pathlib import Path
 
 import ot
 import pytest
 import torch
 
+from kg4d.config.check import dotted_keys
+from kg4d.config.schema import ExperimentConfig
+from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.orbits import orbit
+from kg4d.geometry.projection import Gaussians2D, project_gaussians
+from kg4d.keypoints.soft_argmax import KeypointReading
+from kg4d.losses.flow_variants import distance_loss, offset_loss
+from kg4d.losses.mixtures import PairedMixtures, paired_mixtures
+from kg4d.losses.wgf import WgfVariant
 from kg4d.ot.gaussian_w2 import gaussian_w2
+from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.offset import wasserstein_offset_closed
+from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.render.build import build_renderer
 
 EYE = torch.eye(2, dtype=torch.float64)
+
+
+def test_section_4_2_one_scale_a_gaussian_makes_rotations_invisible() -> None:
+    """With s in R^N the covariance is s² I: neither r nor its offset can be learned from images."""
+    camera, g = orbit([20.0], [10.0], 2.0, 49.1, 64, 64), torch.Generator().manual_seed(0)
+    means, one = torch.rand(8, 3, generator=g) - 0.5, torch.full((8, 3), 0.05)
+    first, second = (torch.randn(8, 4, generator=g) for _ in range(2))
+    seen = [project_gaussians(means, q, one, camera.viewmats[0], camera.Ks[0], 64, 64).covs for q in (first, second)]
+    torch.testing.assert_close(*seen, atol=1e-4, rtol=0)
+
+
+def test_section_4_3_one_projection_matrix_for_all_gaussians_is_pixels_off() -> None:
+    """The best affine camera for a ball of radius 0.5 at distance 2, 256 px."""
+    camera, g = orbit([0.0], [0.0], 2.0, 49.1, 256, 256), torch.Generator().manual_seed(0)
+    means = torch.randn(2000, 3, generator=g)
+    means = 0.5 * torch.rand(2000, 1, generator=g) ** (1 / 3) * means / means.norm(dim=-1, keepdim=True)
+    affine = torch.cat([means, torch.ones(2000, 1)], -1)
+    pixels = camera.project(means).pixels[0]
+    error = (affine @ torch.linalg.lstsq(affine, pixels).solution - pixels).norm(dim=-1)
+    assert error.mean() > 2
+    assert error.max() > 8
+
+
+def cloud() -> GaussianState:
+    """A flat picture of 300 small Gaussians that faces the camera."""
+    g = torch.Generator().manual_seed(0)
+    means = torch.rand(300, 3, generator=g) - 0.5
+    return GaussianState(
+        means=means * torch.tensor([1.0, 1.0, 0.02]),
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(300, 1),
+        scales=torch.full((300, 3), 0.03),
+        opacities=0.3 + 0.6 * torch.rand(300, generator=g),
+        colors=torch.rand(300, 3, generator=g),
+        keypoint_logits=torch.zeros(300, 0),
+    )
+
+
+def still_offsets(flow: torch.Tensor, *, fresh: bool) -> torch.Tensor:
+    """H at nine pixels of a model that does not move, with the later set tracked or found at p + F."""
+    state, view, renderer = cloud(), orbit([0.0], [0.0], 2.0, 49.1, 128, 128), build_renderer("reference")
+    output = renderer(state, view)
+    pixels = torch.cartesian_prod(*[torch.tensor([52.0, 64.0, 76.0])] * 2)
+    none = torch.zeros(9, dtype=torch.int64)
+    here, there = (renderer.contributors(output, none, at, 20) for at in (pixels, pixels + flow))
+    still = DeformedGeometry(*(part.expand(2, -1, -1) for part in (state.means, state.quats, state.scales)))
+    mixtures = paired_mixtures(
+        here,
+        state.opacities,
+        still,
+        torch.tensor([[0, 1]]).expand(9, 2),
+        view[[0, 0]],
+        ContributorWeights.CONTRIBUTION,
+        there if fresh else None,
+    )
+    return wasserstein_offset_closed(
+        mixtures.weights, mixtures.earlier.means, mixtures.later_weights, mixtures.later.means
+    )
+
+
+@pytest.mark.parametrize("flow", [torch.tensor([8.0, 0.0]), torch.tensor([-5.0, 5.0])], ids=["right", "down left"])
+def test_eq_10_with_a_set_found_anew_needs_no_motion(flow: torch.Tensor) -> None:
+    """The mixture at p + F lies around p + F whatever the model does, so H is near F with nothing learned."""
+    assert still_offsets(flow, fresh=False).abs().max() < 1e-3
+    missing = (still_offsets(flow, fresh=True) - flow).norm(dim=-1) / flow.norm()
+    assert missing.mean() < 0.35
+
+
+def test_eq_11_on_a_distance_would_learn_the_opposite_motion() -> None:
+    """Variant X from a start that leans the wrong way goes the whole way wrong; eq. 10 turns round."""
+    g = torch.Generator().manual_seed(1)
+    rest = Gaussians2D(5 * torch.randn(1, 6, 2, generator=g), torch.eye(2).expand(1, 6, 2, 2))
+    flow, weights = torch.tensor([[3.0, 0.0]]), torch.full((1, 6), 1 / 6)
+    ends = {}
+    for name in ("distance", "offset"):
+        shift = torch.tensor([-0.5, 0.0], requires_grad=True)
+        for _ in range(200):
+            mixtures = PairedMixtures(weights, torch.ones(1), rest, Gaussians2D(rest.means + shift, rest.covs))
+            if name == "distance":
+                loss = distance_loss(mixtures, flow, torch.ones(1), 1.0, PlanConfig(PlanSolver.EXACT))
+            else:
+                loss = offset_loss(mixtures, flow, torch.ones(1), 1.0)
+            (gradient,) = torch.autograd.grad(loss, shift)
+            shift = (shift - 0.05 * gradient).detach().requires_grad_()
+        ends[name] = shift.detach()
+    torch.testing.assert_close(ends["distance"], -flow[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(ends["offset"], flow[0], atol=1e-3, rtol=0)
 
 
 def uniform_w2(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -121,3 +222,12 @@ def test_theorem_3_the_functional_jumps_along_a_weak_limit() -> None:
         offset = wasserstein_offset_closed(one, origin, weights, points)
         assert (wanted - offset).square().sum() < 1e-12
     assert (wanted - wasserstein_offset_closed(one, origin, one, origin)).square().sum() == 1.0
+
+
+def test_the_keys_that_the_note_names_exist() -> None:
+    note = (Path(__file__).parents[1] / "docs" / "paper.md").read_text()
+    named = set(re.findall(r"`((?:gaussians|deformation|dynamic|kfc|wgf|priors)\.[a-z_.]+)", note))
+    assert len(named) > 25
+    assert named <= set(dotted_keys(ExperimentConfig))
+    for enum in (WgfVariant, KeypointReading):
+        assert all(f"`{member}`" in note for member in enum), "a form that the note does not explain"

@@ -1,0 +1,116 @@
+"""Sparse control points: a few hundred moving frames spread over the object, and Gaussians that follow the nearest.
+
+Sources: SC-GS (Huang et al. 2024, section 4.1) and SC4D (Wu et al. 2024), whose motion this is: a network moves and
+turns the control points, and each Gaussian blends the motions of its nearest ones by Gaussian kernels of their radii.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag, normalize
+
+from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.encoding import HSE
+from kg4d.deform.offsets import OffsetMlp
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.rotations import quat_multiply, quat_to_matrix
+from kg4d.geometry.spread import farthest_points
+
+
+@dataclass
+class ControlPointsConfig:
+    """The control points.
+
+    Attributes:
+        count: How many, spread over the Gaussians by farthest-point sampling; no more than there are Gaussians.
+        neighbours: How many of them each Gaussian follows.
+    """
+
+    count: int = 512
+    neighbours: int = 4
+
+
+class _Nearest(NamedTuple):
+    means: Float[Tensor, "N 3"]  # for which the rest holds
+    version: int  # of that tensor: an optimiser changes it in place
+    squared: Float[Tensor, "N K"]
+    ids: Int[Tensor, "N K"]
+
+
+class ControlPoints(nn.Module):
+    """M frames that a network moves; Gaussians follow the K nearest at rest.
+
+    A frame at p that turns by R and goes by t carries x to R (x - p) + p + t.
+
+    Attributes:
+        rest: Places of the control points at rest, world units.
+        log_radii: Logarithm of the width of each one's kernel.
+    """
+
+    rest: Tensor
+
+    def __init__(
+        self,
+        config: ControlPointsConfig,
+        means: Float[Tensor, "N 3"],
+        encoding: HSE,
+        mlp: OffsetMlp,
+        anchor_first: bool,
+    ) -> None:
+        """Control points are spread over `means`; radii start as their distance to the nearest other one.
+
+        Raises:
+            ValueError: There are not as many Gaussians, fewer than two points, or no neighbour is asked for.
+        """
+        super().__init__()
+        if config.neighbours < 1 or not 2 <= config.count <= len(means):
+            raise ValueError(
+                f"a Gaussian follows at least one neighbour of two to {len(means)} control points (one a Gaussian),"
+                f" not {config.neighbours} of {config.count}"
+            )
+        self.neighbours = min(config.neighbours, config.count)
+        self.encoding, self.mlp, self.anchor_first = encoding, mlp, anchor_first
+        self.register_buffer("rest", means.detach()[farthest_points(means, config.count)].clone())
+        apart = torch.cdist(self.rest, self.rest).fill_diagonal_(torch.inf).amin(-1)
+        floor = 1e-3 * encoding.scene_radius
+        self.log_radii = nn.Parameter(apart.clamp(floor, encoding.scene_radius).log())
+        self._nearest: _Nearest | None = None
+
+    def places(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 3"]:
+        """Where the control points are."""
+        return self.rest + self._motion(times)[..., :3]
+
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+        """Move the canonical Gaussians to `times`."""
+        motion = self._motion(times)
+        shifts, turns = motion[..., :3], motion[..., 3:]
+        quats = normalize(turns + turns.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
+        change = quat_to_matrix(quats) - torch.eye(3, dtype=quats.dtype, device=quats.device)
+        offsets = shifts - (change @ self.rest[..., None])[..., 0]
+        table = torch.cat([change.flatten(2), offsets, quats], dim=-1).movedim(0, 1).flatten(1)
+        ids, shares = self._followed(canonical.means.detach())
+        blended = embedding_bag(ids, table, per_sample_weights=shares, mode="sum")
+        change, offsets, quats = torch.split(blended.reshape(len(ids), len(times), 16).movedim(0, 1), [9, 3, 4], dim=-1)
+        turned = (change.reshape(*change.shape[:2], 3, 3) @ canonical.means[..., None])[..., 0]
+        return DeformedGeometry(
+            means=canonical.means + turned + offsets,
+            quats=quat_multiply(normalize(quats, dim=-1), canonical.quats),
+            scales=canonical.scales.expand(len(times), -1, -1),
+        )
+
+    def _motion(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 7"]:
+        """Shifts, and what is added to the quaternion of no turn."""
+        motion: Tensor = self.mlp(self.encoding.space(self.rest), self.encoding.time(times))
+        return motion * (times > 0).to(motion)[:, None, None] if self.anchor_first else motion
+
+    def _followed(self, means: Float[Tensor, "N 3"]) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
+        """The control points that each Gaussian follows, and their shares in it: normalised Gaussian kernels."""
+        known = self._nearest
+        # the Gaussians rest while the motion is learned: one search serves all steps
+        if known is None or known.means is not means or known.version != means._version:
+            squared, ids = torch.cdist(means, self.rest).square().topk(self.neighbours, largest=False)
+            known = self._nearest = _Nearest(means, means._version, squared, ids)
+        return known.ids, (-known.squared / (2 * (2 * self.log_radii).exp()[known.ids])).softmax(-1)

@@ -1,0 +1,98 @@
+"""Which transport plan pairs two mixtures: entropic, exact, or one that may leave mass behind."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.ot.sinkhorn import sinkhorn_unbalanced, solve
+
+
+class PlanSolver(StrEnum):
+    """How a transport plan is found."""
+
+    SINKHORN = "sinkhorn"  # entropic, rounded to the exact marginals (KG4D Alg. 1, in the log domain)
+    EXACT = "exact"  # linear program, by POT's network simplex on the CPU; needs the extra `exact`
+    UNBALANCED = "unbalanced"  # entropic, mass may appear and disappear (occlusion), scaled to a total of 1
+
+
+@dataclass
+class PlanConfig:
+    """Transport plans; lengths of iterations and strengths are relative to the mean cost of each problem.
+
+    Attributes:
+        solver: How they are found.
+        epsilon: Strength of the entropy, in mean costs.
+        iterations: Most row-and-column updates.
+        relaxation: Price rho of mass that appears or disappears, in mean costs (`unbalanced`).
+    """
+
+    solver: PlanSolver = PlanSolver.SINKHORN
+    epsilon: float = 0.05
+    iterations: int = 300
+    relaxation: float = 0.1
+
+
+@torch.no_grad()
+def transport_plan(
+    cost: Float[Tensor, "*P n m"], source: Float[Tensor, "*P n"], target: Float[Tensor, "*P m"], config: PlanConfig
+) -> Float[Tensor, "*P n m"]:
+    """The plan of each of P problems, without gradient.
+
+    Args:
+        cost: As in `kg4d.ot.sinkhorn.sinkhorn`.
+        source: As there; all zero for a problem that is not there, whose plan is zero.
+        target: As there.
+        config: Solver and its settings.
+
+    Raises:
+        ValueError: `epsilon` or `relaxation` is not positive, or `iterations` is below 1.
+        ImportError: POT is wanted and missing.
+    """
+    present = ((source.sum(-1) > 0) & (target.sum(-1) > 0))[..., None, None]
+    match config.solver:
+        case PlanSolver.SINKHORN:
+            found = solve(cost, source, target, epsilon_relative=config.epsilon, max_iterations=config.iterations).plan
+        case PlanSolver.EXACT:
+            found = _linear_programs(cost, source, target)
+        case PlanSolver.UNBALANCED:
+            found = _unbalanced(cost, source, target, config)
+        case _:
+            assert_never(config.solver)
+    return found.where(present, 0.0)
+
+
+def _unbalanced(
+    cost: Float[Tensor, "*P n m"], source: Float[Tensor, "*P n"], target: Float[Tensor, "*P m"], config: PlanConfig
+) -> Float[Tensor, "*P n m"]:
+    tiny = torch.finfo(cost.dtype).tiny
+    mean = (cost * source[..., :, None] * target[..., None, :]).sum((-2, -1), keepdim=True).clamp_min(tiny)
+    plan = sinkhorn_unbalanced(
+        cost / mean,
+        source,
+        target,
+        epsilon=config.epsilon,
+        relaxation=config.relaxation,
+        iterations=config.iterations,
+    ).plan
+    return plan / plan.sum((-2, -1), keepdim=True).clamp_min(tiny)
+
+
+def _linear_programs(
+    cost: Float[Tensor, "*P n m"], source: Float[Tensor, "*P n"], target: Float[Tensor, "*P m"]
+) -> Float[Tensor, "*P n m"]:
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError('the exact transport plan needs POT: pip install "kg4d[exact]"') from error
+    plans = torch.zeros_like(cost)
+    flat = plans.flatten(0, -3), source.flatten(0, -2), target.flatten(0, -2), cost.flatten(0, -3)
+    for plan, *problem in zip(*flat, strict=True):
+        a, b, costs = (values.double().cpu() for values in problem)
+        if a.sum() > 0 and b.sum() > 0:
+            found = ot.emd((a / a.sum()).numpy(), (b / b.sum()).numpy(), costs.numpy())
+            plan.copy_(torch.from_numpy(found))
+    return plans

@@ -1,0 +1,104 @@
+"""Beyond the contract of all deformations: kernels, places, and what a neighbourhood can do."""
+
+import pytest
+import torch
+from torch import nn
+
+from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
+from kg4d.deform.control_points import ControlPoints, ControlPointsConfig
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.rotations import quat_multiply, quat_rotate
+
+TIMES = torch.tensor([0.0, 0.4, 1.0])
+
+
+def gaussians(count: int = 40) -> GaussianState:
+    g = torch.Generator().manual_seed(0)
+    return GaussianState(
+        means=torch.rand(count, 3, generator=g) - 0.5,
+        quats=torch.randn(count, 4, generator=g),
+        scales=torch.rand(count, 3, generator=g) + 0.01,
+        opacities=torch.full((count,), 0.5),
+        colors=torch.rand(count, 3, generator=g),
+        keypoint_logits=torch.zeros(count, 0),
+    )
+
+
+def build(points: int = 8, neighbours: int = 4) -> ControlPoints:
+    config = DeformationConfig(
+        DeformationKind.CONTROL_POINTS, width=8, depth=1, control_points=ControlPointsConfig(points, neighbours)
+    )
+    module = build_deformation(config, 0.5, torch.Generator().manual_seed(1), means=gaussians().means)
+    assert isinstance(module, ControlPoints)
+    return module
+
+
+def move_alike(module: ControlPoints, shift: torch.Tensor, turn: torch.Tensor) -> None:
+    """Let every control point make one rigid motion about the origin, at all times after the first."""
+    unit = turn / turn.norm()
+    rotated = quat_rotate(unit, module.rest)
+    motion = torch.cat(
+        [rotated + shift - module.rest, (unit - torch.tensor([1.0, 0, 0, 0])).expand(len(rotated), 4)], -1
+    )
+
+    def mlp(space: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return motion.expand(len(time), -1, -1)
+
+    module.mlp.forward = mlp  # type: ignore[assignment]
+
+
+def test_control_points_that_make_one_rigid_motion_carry_all_gaussians_along() -> None:
+    state, module = gaussians(), build()
+    shift, turn = torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.8, 0.1, -0.4, 0.2])
+    move_alike(module, shift, turn)
+    moved = module(state, TIMES)
+    torch.testing.assert_close(moved.means[2], quat_rotate(turn, state.means) + shift)
+    torch.testing.assert_close(moved.quats[2], quat_multiply(turn / turn.norm(), state.quats))
+    assert torch.equal(moved.means[0], state.means)  # the first frame is canonical
+    torch.testing.assert_close(module.places(TIMES)[1], quat_rotate(turn, module.rest) + shift)
+
+
+def test_shares_are_normalised_gaussian_kernels_of_the_nearest() -> None:
+    state, module = gaussians(), build(8, 3)
+    nn.init.normal_(module.log_radii, -1.0, 0.3)
+    squared = torch.cdist(state.means, module.rest).square()
+    kernels = (-squared / (2 * module.log_radii.exp().square())).exp()
+    nearest = squared.argsort(-1)[:, :3]
+    kept = torch.zeros_like(kernels).scatter(1, nearest, kernels.gather(1, nearest))
+    ids, shares = module._followed(state.means)
+    found = torch.zeros_like(kernels).scatter(1, ids, shares)
+    torch.testing.assert_close(found, kept / kept.sum(-1, keepdim=True))
+
+
+def test_the_search_is_repeated_when_the_gaussians_change() -> None:
+    state, module = gaussians(), build()
+    before = module._followed(state.means)
+    assert module._followed(state.means)[0] is before[0]
+    state.means.neg_()
+    assert not torch.equal(module._followed(state.means)[0], before[0])
+
+
+def test_a_gaussian_follows_none_but_its_own_control_points() -> None:
+    state, module = gaussians(), build(8, 1)
+    nn.init.normal_(module.mlp.rest[-1].weight, std=0.3)
+    moved = module(state, TIMES).means
+    nearest = torch.cdist(state.means, module.rest).argmin(-1)
+    alone = module.places(TIMES)[:, nearest] - module.rest[nearest]
+    at_node = torch.cdist(state.means, module.rest).amin(-1) < 1e-6  # control points are Gaussians' centres
+    assert at_node.sum() == 8
+    torch.testing.assert_close((moved - state.means)[:, at_node], alone[:, at_node], atol=1e-5, rtol=0)
+
+
+def test_coincident_control_points_have_finite_kernels() -> None:
+    config = DeformationConfig(DeformationKind.CONTROL_POINTS, control_points=ControlPointsConfig(4, 4))
+    module = build_deformation(config, 1.0, torch.Generator(), means=torch.zeros(6, 3))
+    state = gaussians(6)
+    module(state, TIMES).means.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("wrong", [ControlPointsConfig(41), ControlPointsConfig(1), ControlPointsConfig(8, 0)])
+def test_counts_that_cannot_be_are_refused(wrong: ControlPointsConfig) -> None:
+    config = DeformationConfig(DeformationKind.CONTROL_POINTS, control_points=wrong)
+    with pytest.raises(ValueError, match="at least one neighbour"):
+        build_deformation(config, 0.5, torch.Generator(), means=gaussians().means)

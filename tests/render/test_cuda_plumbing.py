@@ -1,0 +1,163 @@
+"""How the cuda renderer calls gsplat and what it makes of the results, on a CPU with a stand-in for gsplat."""
+
+import importlib.util
+import inspect
+import sys
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+import kg4d.render
+from kg4d.render import blending, build_renderer
+from kg4d.render.base import RasterOptions, Renderer
+from kg4d.render.build import RendererUnavailableError
+from tests.render import fake_gsplat
+from tests.render.scenes import Case, gradients, random_case
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`kg4d.render.cuda` as it is with the stand-in, in the place of the real one for the length of a test."""
+    monkeypatch.setitem(sys.modules, "gsplat", fake_gsplat)
+    spec = importlib.util.find_spec("kg4d.render.cuda")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    monkeypatch.setattr(kg4d.render, "cuda", module, raising=False)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def cuda(module: ModuleType) -> Renderer:
+    """The cuda renderer, on the CPU."""
+    renderer: Renderer = module.CudaRenderer("cpu")
+    return renderer
+
+
+CASES = {
+    "plain": random_case(channels=3),
+    "without a background": random_case(channels=3, cameras=2),
+    "features per camera and depth": random_case(channels=5, cameras=3, per_camera=True, depth=True),
+    "absolute gradients": random_case(channels=3, cameras=2, absgrad=True),
+    "absolute gradients, many channels": random_case(channels=40, depth=True, absgrad=True),
+    "many channels": random_case(channels=40, depth=True),
+    "other rules": random_case(
+        channels=2, options=RasterOptions(eps2d=0.1, near=2.5, far=3.5, radius_clip=3.0, antialiased=True)
+    ),
+}
+CASES["without a background"].background = None
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_argument_and_result_arrives(cuda: Renderer, reference: Renderer, case: Case) -> None:
+    output, found = gradients(case.on(cuda), cuda)
+    expected_output, expected = gradients(case.on(reference), reference)
+    assert torch.equal(output.image, expected_output.image)
+    assert torch.equal(output.alpha, expected_output.alpha)
+    assert torch.equal(output.radii, expected_output.radii)
+    assert torch.equal(output.means2d, expected_output.means2d)
+    assert (output.depth is None) == (expected_output.depth is None)
+    if output.depth is not None and expected_output.depth is not None:
+        assert torch.equal(output.depth, expected_output.depth)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_contributors_are_those_of_the_reference(cuda: Renderer, reference: Renderer, antialiased: bool) -> None:
+    case = random_case(cameras=2, options=RasterOptions(antialiased=antialiased, near=2.7))
+    cameras, pixels = torch.arange(60) % 2, torch.rand(60, 2) * torch.tensor([45.0, 38.0])
+    found = cuda.contributors(case.on(cuda).render(cuda), cameras, pixels, 6)
+    expected = reference.contributors(case.on(reference).render(reference), cameras, pixels, 6)
+    assert (expected.ids >= 0).any()
+    assert torch.equal(found.ids, expected.ids)
+    assert torch.equal(found.weights, expected.weights)
+
+
+def test_a_look_up_in_small_parts_gives_the_same(cuda: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = random_case(cameras=2).on(cuda).render(cuda)
+    cameras, pixels = torch.arange(500) % 2, torch.rand(500, 2) * torch.tensor([45.0, 38.0])
+    whole = cuda.contributors(output, cameras, pixels, 6)
+    held = []
+    real = blending.blend_weights
+
+    def watched(pixels: Tensor, means2d: Tensor, splats: blending.Splats) -> blending.Weights:
+        held.append(means2d.shape[0] * means2d.shape[1])
+        return real(pixels, means2d, splats)
+
+    monkeypatch.setattr(blending, "blend_weights", watched)
+    monkeypatch.setattr(blending, "_MOST_WEIGHTS", 5000)
+    parts = cuda.contributors(output, cameras, pixels, 6)
+    assert len(held) > 2
+    assert max(held) < 5500
+    assert torch.equal(parts.ids, whole.ids)
+    assert torch.equal(parts.weights, whole.weights)
+
+
+def test_without_gaussians_gsplat_is_not_called(cuda: Renderer) -> None:
+    case = random_case(count=0, channels=4, cameras=2, depth=True).on(cuda)
+    output = case.render(cuda)
+    assert case.background is not None
+    assert torch.equal(output.image, case.background[:, None, None].expand_as(output.image))
+    output.image.sum().backward()
+    assert case.gaussians.means.grad is not None
+    found = cuda.contributors(output, torch.tensor([0, 1]), torch.tensor([[3.0, 3.0], [4.0, 4.0]]), 5)
+    assert (found.ids == -1).all()
+
+
+def test_counts_beyond_those_of_gsplat_are_refused(module: ModuleType) -> None:
+    case = random_case(count=1)
+    parts = {f: getattr(case.gaussians, f) for f in case.gaussians.__dataclass_fields__}
+    gaussians = type(case.gaussians)(**{name: t.expand(2**26, *t.shape[1:]) for name, t in parts.items()})
+    module._check_counts(gaussians, case.cameras, 31)
+    with pytest.raises(ValueError, match="fewer cameras"):
+        module._check_counts(gaussians, case.cameras, 32)
+    with pytest.raises(ValueError, match="16384x65536 px"):
+        module._check_counts(case.gaussians, replace(case.cameras, width=2**14, height=2**16), 3)
+
+
+def test_wrong_inputs_are_refused_before_gsplat_sees_them(cuda: Renderer) -> None:
+    case = random_case(count=20).on(cuda, torch.float64)
+    with pytest.raises(ValueError, match="float32"):
+        case.render(cuda)
+
+
+def test_gsplat_has_the_arguments_and_defaults_that_the_stand_in_has() -> None:
+    real = inspect.signature(pytest.importorskip("gsplat").rasterization).parameters
+    for name, parameter in inspect.signature(fake_gsplat.rasterization).parameters.items():
+        assert real[name].default == parameter.default, name
+    positional = 9  # what the renderer passes by position
+    assert list(real)[:positional] == list(inspect.signature(fake_gsplat.rasterization).parameters)[:positional]
+
+
+@pytest.mark.parametrize(("kernels", "missing"), [(None, "nvcc"), (object(), None)])
+def test_missing_kernels_of_gsplat_are_noticed_before_the_first_render(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, kernels: object, missing: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "gsplat.cuda", SimpleNamespace(_backend=SimpleNamespace(_C=kernels)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    if missing is None:
+        assert build_renderer("auto").name == "cuda"
+    else:
+        assert build_renderer("auto").name == "cpu"
+        with pytest.raises(RendererUnavailableError, match=missing):
+            build_renderer("cuda")
+
+
+def test_kernels_of_gsplat_that_do_not_build_are_a_reason(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("Error building extension 'gsplat_cuda'\nlong output")
+
+    monkeypatch.setitem(sys.modules, "gsplat.cuda", Failing("gsplat.cuda"))
+    assert module.missing_reason() == (
+        "gsplat's CUDA kernels cannot be built (Error building extension 'gsplat_cuda'); use renderer.kind=cpu"
+    )
