@@ -38,8 +38,9 @@ class RenderOutput:
         image: Blended features on `background`; D is the number of feature channels.
         alpha: Coverage in [0, 1]: one minus the transmittance left behind the last Gaussian.
         depth: Expected depth, sum of w z over alpha, world units; 0 where alpha is 0. None unless asked for.
-        means2d: Projected centres, px. A node of the graph on which `.grad` is retained; with `absgrad=True`
-            it also gets `.absgrad`, the per-pixel absolute gradients summed (AbsGS), after `backward()`.
+        means2d: Projected centres, px; without meaning where `radii` is 0. A node of the graph on which `.grad` is
+            retained; with `absgrad=True` it also gets `.absgrad`, the per-pixel absolute gradients summed (AbsGS),
+            after `backward()`.
         radii: Half extents of the pixel boxes, px, (x, y); (0, 0) means culled.
         handle: Private state of the backend for `Renderer.contributors`.
     """

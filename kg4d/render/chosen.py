@@ -40,8 +40,13 @@ def project_chosen(
         Centres (M K 2), px, and covariances (M K 2 2), px², with the renderers' dilation.
 
     Raises:
-        ValueError: An index is out of range.
+        ValueError: An index is out of range, or the shapes do not fit together.
     """
+    frame_count, count = means.shape[:2]
+    given = [tuple(tensor.shape) for tensor in (means, quats, scales, ids)]
+    wanted = [(frame_count, count, size) for size in (3, 4, 3)] + [(len(frames), ids.shape[-1])]
+    if given != wanted or frame_count != len(cameras):
+        raise ValueError(f"means, quats, scales and ids of {len(cameras)} cameras must be {wanted}, got {given}")
     native = means.device.type == "cpu" and means.dtype == torch.float32 and kernels.missing_reason() is None
     if native:
         shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height
@@ -69,7 +74,8 @@ class _ProjectChosen(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        tensors = [tensor.contiguous() for tensor in arguments[:7]]
+        kinds = (*[torch.float32] * 5, torch.int64, torch.int64)
+        tensors = [tensor.to(kind).contiguous() for tensor, kind in zip(arguments[:7], kinds, strict=True)]
         ctx.save_for_backward(*tensors)
         ctx.size = arguments[7:]
         ctx.set_materialize_grads(False)

@@ -14,7 +14,7 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.kernels import address
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
-from kg4d.render.inputs import check_inputs
+from kg4d.render.inputs import check_inputs, check_question
 
 
 class CpuRenderer:
@@ -58,8 +58,7 @@ class CpuRenderer:
         """See `kg4d.render.base.Renderer`."""
         if not isinstance(output.handle, kernels.Frame):
             raise ValueError("this output comes from another renderer")
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        check_question(camera_ids, pixels, k)
         cameras = camera_ids.to(torch.int32).contiguous()
         corners = pixels.detach().nan_to_num(-1.0).floor().clamp(-1, 1 << 24).to(torch.int32).contiguous()
         ids, weights = torch.empty(len(pixels), k, dtype=torch.int64), torch.empty(len(pixels), k)

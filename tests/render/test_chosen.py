@@ -1,5 +1,7 @@
 """Single Gaussians projected by the native kernels against the plain projection in float64."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -101,3 +103,39 @@ def test_the_dilation_is_that_of_the_renderers() -> None:
     tiny = torch.full_like(scales, 1e-9)
     covs = project_chosen(means, quats, tiny, cameras(torch.float64), *choice()).covs
     torch.testing.assert_close(covs, RasterOptions().eps2d * torch.eye(2, dtype=torch.float64).expand_as(covs))
+
+
+UNCHECKED = """
+import sys, torch
+from kg4d.geometry.orbits import orbit
+from kg4d.render.build import build_renderer
+from kg4d.render.chosen import project_chosen
+from kg4d.gaussians.state import GaussianState
+
+cameras = orbit([0.0, 10.0], [0.0, 0.0], 2.0, 49.1, 32, 32)
+means, quats, scales = torch.zeros(2, 5, 3), torch.ones(2, 5, 4), torch.ones(2, 5, 3)
+ids, frames = torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+renderer = build_renderer("cpu")
+state = GaussianState(means[0], quats[0], scales[0], torch.ones(5), torch.ones(5, 3), torch.zeros(5, 0))
+output = renderer(state, cameras)
+for call in (
+    lambda: project_chosen(means[:1], quats, scales, cameras, ids, frames),
+    lambda: project_chosen(means, quats[:, :2], scales, cameras, ids, frames),
+    lambda: project_chosen(means, quats, scales[..., :1], cameras, ids, frames),
+    lambda: project_chosen(means, quats, scales, cameras, ids, frames[:1]),
+    lambda: project_chosen(means, quats, scales, cameras[torch.zeros(1, dtype=torch.int64)], ids, frames),
+    lambda: renderer.contributors(output, frames[:1], torch.zeros(4, 2), 3),
+    lambda: renderer.contributors(output, frames, torch.zeros(4, 3), 3),
+):
+    try:
+        call()
+    except ValueError as error:
+        continue
+    sys.exit("no error")
+assert (project_chosen(means, quats, scales, cameras, ids.int(), frames.int()).means == 16).all()
+"""
+
+
+@needs_kernels
+def test_shapes_that_do_not_fit_are_refused_where_nothing_checks_the_annotations() -> None:
+    subprocess.run([sys.executable, "-c", UNCHECKED], check=True, timeout=120)
