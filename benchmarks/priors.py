@@ -16,19 +16,25 @@ import torch
 from torch import Tensor
 
 from benchmarks._harness import Row, arguments, report
-from kg4d.data.scene import Scene, load_scene
+from kg4d.data.detections import DetectionsConfig, disturbed
+from kg4d.data.scene import Keypoints, Scene, load_scene
 from kg4d.errors import InputError
+from kg4d.keypoints.triangulation import triangulate
 from kg4d.metrics.keypoints import box_sizes
 from kg4d.priors.base import KeypointTracks
-from kg4d.priors.features import FeatureExtractor, FeaturesConfig, build_features
+from kg4d.priors.build import PriorsConfig
+from kg4d.priors.detection import found_again
+from kg4d.priors.features import VGG_TRACKING_SIDE, FeaturesConfig, build_features
 from kg4d.priors.flow import DisFlow, FlowConfig
 from kg4d.priors.matting import KeyMatting, MattingConfig
 from kg4d.priors.tracking import ChainTracker, KltTracker, TrackingConfig
 from kg4d.priors.transfer import ChainTransfer, TransferConfig
+from kg4d.stages.seeding import agreed_keypoints
 
 SCENES = ("cesium_man", "fox", "drone")
 ANGLE = 22.5  # between the views of the ring
 TRUTH = "truth of gltf4d"
+QUIET = PriorsConfig(progress_bar=False)
 
 
 @dataclass
@@ -48,9 +54,11 @@ class Judged:
             row(f"{name}: PCK@.05", (self.share <= 0.05)[self.seen], "", "higher"),
             row(f"{name}: PCK@.1", good[self.seen], "", "higher"),
             row(f"{name}: mean error", self.error[self.seen], "px", "lower"),
+            row(f"{name}: median error", self.error[self.seen].median()[None], "px", "lower"),
             row(f"{name}: kept", kept[self.seen], "", "higher"),
             row(f"{name}: PCK@.1 of kept", good[self.seen & kept], "", "higher"),
             row(f"{name}: PCK@.1 of kept, hidden ones too", good[kept], "", "higher"),
+            row(f"{name}: median error of kept", self.error[kept].median()[None], "px", "lower"),
         ]
 
 
@@ -89,9 +97,9 @@ def flow_rows(scenes: list[Scene]) -> list[Row]:
     return rows
 
 
-def tracking_rows(scenes: list[Scene], features: FeatureExtractor) -> list[Row]:
+def tracking_rows(scenes: list[Scene]) -> list[Row]:
     """Tracks of the reference video from the true keypoints of frame 0."""
-    config = TrackingConfig()
+    config, features = TrackingConfig(), build_features(FeaturesConfig(), VGG_TRACKING_SIDE)
     trackers = {"klt": KltTracker(config), "chain": ChainTracker(features, DisFlow(FlowConfig()), config)}
     rows = []
     for name, tracker in trackers.items():
@@ -120,9 +128,9 @@ def calibration_rows(name: str, found: Judged, within: float) -> list[Row]:
     return rows
 
 
-def transfer_rows(scenes: list[Scene], features: FeatureExtractor) -> list[Row]:
+def transfer_rows(scenes: list[Scene]) -> list[Row]:
     """The keypoints of frame 0 in the ring, by angle from it, both signs."""
-    transfer = ChainTransfer(features, TransferConfig())
+    transfer = ChainTransfer(build_features(FeaturesConfig()), TransferConfig())
     by_angle: dict[float, list[Judged]] = {}
     start = time.perf_counter()
     for scene in scenes:
@@ -149,6 +157,31 @@ def transfer_rows(scenes: list[Scene], features: FeatureExtractor) -> list[Row]:
     return [*rows, Row("transfer: a ring of 16 views", seconds, "s", None, "lower", "itself")]
 
 
+def place_rows(scenes: list[Scene]) -> list[Row]:
+    """Keypoints of frame 0 in 3D: from perfect views, disturbed ones, and those that transfer finds."""
+    rows = []
+    noise = DetectionsConfig(noise_px=3.0, outliers=0.15, missing=0.2)
+    for scene in scenes:
+        points = scene.keypoints
+        assert points is not None
+        assert points.truth is not None
+        found = {"noisy": disturbed(points, noise, seed=0), "found": found_again(scene, QUIET).keypoints}
+        for name, keypoints in found.items():
+            assert keypoints is not None
+            for how, used in (("as they are", keypoints), ("agreed", agreed_keypoints(keypoints, scene.ring))):
+                error = (_triangulated(used, scene) - points.truth[0]).norm(dim=-1)
+                claim = f"frame 0 in 3D, {scene.name}, {name}, {how}"
+                rows.append(row(claim, error[error.isfinite()], "world", "lower"))
+    return rows
+
+
+def _triangulated(keypoints: Keypoints, scene: Scene) -> Tensor:
+    assert keypoints.ring_uv is not None
+    assert keypoints.ring_weights is not None
+    assert scene.ring is not None
+    return triangulate(keypoints.ring_uv, keypoints.ring_weights, scene.ring.cameras).points
+
+
 def matting_rows(scenes: list[Scene]) -> list[Row]:
     """Mattes of the reference video on white."""
     rows = []
@@ -172,11 +205,11 @@ def main() -> None:
     scenes = [load_scene(folder / name) for name in SCENES]
     rows = [*flow_rows(scenes), *matting_rows(scenes)]
     try:
-        features = build_features(FeaturesConfig())
+        build_features(FeaturesConfig())
     except InputError as error:
         print(f"priors: tracks and transfer are not measured: {error}")
     else:
-        rows += [*tracking_rows(scenes, features), *transfer_rows(scenes, features)]
+        rows += [*tracking_rows(scenes), *transfer_rows(scenes), *place_rows(scenes)]
     report(rows, args.json)
 
 

@@ -15,9 +15,10 @@ from kg4d.data.scene_writer import refuse_taken, write_scene
 from kg4d.data.videos import Clip, read_clip
 from kg4d.files import cache_folder
 from kg4d.priors.assemble import Assembly
-from kg4d.priors.build import Plan, PriorsConfig, decide, decide_video
+from kg4d.priors.build import PriorsConfig, decide, decide_video
 from kg4d.priors.cache import PriorCache
 from kg4d.priors.files import GivenFiles, hash_of
+from kg4d.priors.plan import Plan
 from kg4d.priors.preview import preview
 
 _log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ ARROWS: dict[str, list[str] | None] = {
     "errors": [],
     "files": [],
     "logs": [],
+    "runtime": [],
     "kernels": [],
     "geometry": MATHS,
     "keypoints": MATHS,
@@ -46,7 +47,7 @@ ARROWS: dict[str, list[str] | None] = {
     "runs": None,
     "loaded": None,
     "pipeline": None,
-    "cli": ["logs"],
+    "cli": ["logs", "runtime"],
     **dict.fromkeys(["__init__", "__main__", "fit", "evaluate", "prepare", "sweep", "view"]),
 }
 CONFIG_READERS = {
@@ -65,7 +66,7 @@ CONFIG_READERS = {
 
 DOORS = {
     "cv2": ["priors/"],
-    "ctypes": ["kernels.py", "render/cpu.py", "render/chosen.py"],
+    "ctypes": ["kernels.py", "render/cpu.py", "render/chosen.py", "runtime.py"],
     "diffusers": ["priors/"],
     "gsplat": ["render/cuda.py", "gaussians/density.py"],
     "gsply": ["export/"],

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.geometry.rotations import matrix_to_quat
+from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation
 
 
 def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
@@ -31,7 +31,7 @@ def bone_rotations(
     tracks: Float[Tensor, "T J 3"],
     parents: Int[Tensor, " J"],
     *,
-    inertia: float = 0.1,
+    inertia: float = 0.01,
 ) -> Float[Tensor, "T J 4"]:
     """How each joint's frame has turned since rest: the rotation that best carries the bones to its children.
 
@@ -44,7 +44,7 @@ def bone_rotations(
         inertia: Weight of the parent's rotation relative to that of the bones.
 
     Returns:
-        Unit quaternions (Kabsch 1976; no gradient flows).
+        Unit quaternions; no gradient flows.
     """
     rest, tracks = rest.double(), tracks.double()
     identity = torch.eye(3, dtype=rest.dtype, device=rest.device).expand(len(tracks), 3, 3)
@@ -55,16 +55,8 @@ def bone_rotations(
         children = torch.nonzero(parents == joint)[:, 0]
         bones, moved = rest[children] - rest[joint], tracks[:, children] - tracks[:, joint, None]
         weight = inertia * bones.square().sum()
-        rotations[joint] = _nearest_rotation(moved.mT @ bones + weight * prior) if weight > 1e-12 else prior
+        rotations[joint] = nearest_rotation(moved.mT @ bones + weight * prior) if weight > 1e-12 else prior
     return matrix_to_quat(torch.stack(rotations, dim=1)).float()
-
-
-def _nearest_rotation(correlation: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3 3"]:
-    """The rotations with the largest inner product with the given matrices."""
-    left, _, right = torch.linalg.svd(correlation)
-    flip = torch.ones_like(left[:, 0])
-    flip[:, 2] = torch.linalg.det(left @ right).sign()
-    return left * flip[:, None] @ right
 
 
 def bone_distances(

@@ -20,12 +20,13 @@ from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import sample_image
 from kg4d.logs import progress_bar
 from kg4d.priors.base import KeypointTracks, Matting, Provider
-from kg4d.priors.build import Plan, PriorsConfig, matting_of_made
+from kg4d.priors.build import PriorsConfig, matting_of_made
 from kg4d.priors.cache import PriorCache
 from kg4d.priors.detectors import COCO_NAMES, COCO_PARENTS, PersonKeypoints
 from kg4d.priors.files import GivenFiles, read_masks
 from kg4d.priors.framing import Frame, frame_of
 from kg4d.priors.given import Given, read_given
+from kg4d.priors.plan import Plan
 from kg4d.priors.progress import listening
 from kg4d.priors.spread import span_bones, spread_keypoints
 from kg4d.priors.support import KeypointsKind, SupportKeypoints

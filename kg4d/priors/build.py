@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Generic, TypeVar, assert_never
+from typing import assert_never
 
 import torch
 
@@ -13,7 +13,6 @@ from kg4d.priors.base import (
     KeypointTracker,
     KeypointTransfer,
     Matting,
-    Provider,
     VideoSynthesizer,
     ViewSynthesizer,
 )
@@ -23,13 +22,12 @@ from kg4d.priors.files import GivenFiles, require_path
 from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
 from kg4d.priors.framing import FramingConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
+from kg4d.priors.plan import Choice, Plan
 from kg4d.priors.support import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.tracking import TrackerKind, TrackingConfig, build_tracker
 from kg4d.priors.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.video import DiffusionVideo, VideoConfig, VideoKind
 from kg4d.priors.views import ViewsConfig, ViewsKind, build_views
-
-P = TypeVar("P", bound=Provider | None)
 
 
 @dataclass
@@ -76,45 +74,6 @@ class PriorsConfig:
             raise ValueError(f"keypoints.count: must be at least 1, not {self.keypoints.count}")
 
 
-@dataclass(frozen=True)
-class Choice(Generic[P]):
-    """What was decided for one prior.
-
-    Attributes:
-        kind: As in the config, never `auto`.
-        why: In words.
-        provider: Makes it; None where nothing has to be made.
-    """
-
-    kind: str
-    why: str
-    provider: P
-
-    def record(self) -> dict[str, Any]:
-        """For `scene.json`."""
-        about = {"kind": self.kind, "why": self.why}
-        if self.provider is None:
-            return about
-        return {**about, "provider": self.provider.name, "identity": dict(self.provider.identity())}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Who makes what of one input."""
-
-    matting: Choice[Matting | GivenFiles | None]
-    video: Choice[VideoSynthesizer | GivenFiles | None]
-    views: Choice[ViewSynthesizer | GivenFiles | None]
-    keypoints: Choice[PersonKeypoints | GivenFiles | None]
-    tracking: Choice[KeypointTracker | None]
-    transfer: Choice[KeypointTransfer | None]
-    flow: Choice[FlowEstimator | GivenFiles | None]
-
-    def record(self) -> dict[str, dict[str, Any]]:
-        """For `scene.json`, and what a prepared scene is known by."""
-        return {name: getattr(self, name).record() for name in self.__dataclass_fields__}
-
-
 def decide(
     config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | GivenFiles | None], device: torch.device
 ) -> Plan:
@@ -149,7 +108,15 @@ def _why(kind: StrEnum, key: str) -> str:
     return f"asked for: {key}={kind.value}"
 
 
+def _refuse_unread(key: str, kind: StrEnum, path: str | None) -> None:
+    """A file that would be passed over in silence is a mistake."""
+    if path is not None and kind.value not in ("auto", "files", "none"):
+        remedy = f"set {key}.kind=files, or leave the path out"
+        raise InputError(f"{key}.path", f"is not read where {key}.kind={kind.value}", remedy)
+
+
 def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles | None]:
+    _refuse_unread("matting", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "matting.kind")
     if kind is MattingKind.AUTO and config.path is not None:
         kind, why = MattingKind.FILES, "matting.path names masks"
@@ -175,6 +142,7 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
     """
     if len(clip.frames) > 1:
         return Choice("given", "the input is a video", None)
+    _refuse_unread("video", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "video.kind")
     if kind is VideoKind.AUTO:
         kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
@@ -186,6 +154,7 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
 
 def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | GivenFiles | None]:
     views, matting = config.views, matting_of_made(config.matting)
+    _refuse_unread("views", views.kind, views.path)
     kind, why = views.kind, _why(views.kind, "views.kind")
     if kind is ViewsKind.AUTO and views.path is not None:
         kind, why = ViewsKind.FILES, "views.path names images"
@@ -275,6 +244,7 @@ def _tracker(
 
 
 def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
+    _refuse_unread("flow", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "flow.kind")
     if kind is FlowKind.AUTO:
         kind = FlowKind.DIS if config.path is None else FlowKind.FILES

@@ -15,10 +15,11 @@ from kg4d.data.viewpoints import looked_at
 from kg4d.errors import InputError
 from kg4d.logs import progress_bar
 from kg4d.priors.base import KeypointTransfer, Provider
-from kg4d.priors.build import Plan, PriorsConfig, decide, decide_video
+from kg4d.priors.build import PriorsConfig, decide, decide_video
 from kg4d.priors.cache import PriorCache
 from kg4d.priors.features import build_features
 from kg4d.priors.files import GivenFiles
+from kg4d.priors.plan import Plan
 from kg4d.priors.progress import listening
 from kg4d.priors.support import KeypointsKind
 from kg4d.priors.transfer import FOUND_WEIGHT, ChainTransfer

@@ -30,6 +30,7 @@ from kg4d.priors.base import Identity, Provider
 MARGIN = 1.3  # the crop's longer side, as a multiple of the object's
 VGG_TAPS = (7, 8, 9, 10, 11, 12)  # conv4_1 .. conv5_3
 VGG_STRIDE, VGG_SIDE, DINO_SIDE = 16, 336, 448
+VGG_TRACKING_SIDE = 448  # finer maps help through a video, where limbs cross, but not from view to view
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXTRA = 'pip install "kg4d[priors]"'
 
@@ -49,8 +50,8 @@ class FeaturesConfig:
         kind: The network; `vgg` needs no hub.
         model: Of `kind: vgg`: a safetensors file in place of the one that `kg4d.metrics.weights pull` fetched. Of
             `kind: dinov2`: an id on the hub, or a folder; facebook/dinov2-base when null.
-        side: Longer side of the object's crop, px; the time grows with its square. When null it is 336 for
-            `vgg` and 448 for `dinov2`.
+        side: Longer side of the object's crop, px; the time grows with its square. When null it is 448; 336 for
+            transfer by `vgg`.
     """
 
     kind: FeaturesKind = FeaturesKind.VGG
@@ -245,15 +246,19 @@ def shows_something(images: Float[Tensor, "M H W 4"]) -> Float[Tensor, " M"]:
     return (images[..., 3] > 0.5).flatten(1).any(1).float()
 
 
-def build_features(config: FeaturesConfig) -> FeatureExtractor:
+def build_features(config: FeaturesConfig, vgg_side: int = VGG_SIDE) -> FeatureExtractor:
     """The extractor that the config names.
+
+    Args:
+        config: Which one.
+        vgg_side: The crop of VGG16 where the config leaves it open.
 
     Raises:
         InputError: Its weights cannot be had.
     """
     match config.kind:
         case FeaturesKind.VGG:
-            return VggFeatures(config.side or VGG_SIDE, config.model)
+            return VggFeatures(config.side or vgg_side, config.model)
         case FeaturesKind.DINOV2:
             return DinoFeatures(config.model or "facebook/dinov2-base", config.side or DINO_SIDE)
         case _:

@@ -24,7 +24,14 @@ from kg4d.files import content_hash
 from kg4d.geometry.sampling import sample_image
 from kg4d.priors.base import FlowEstimator, Identity, KeypointTracker, KeypointTracks
 from kg4d.priors.chain import ChainConfig, Move, Places, follow
-from kg4d.priors.features import FeatureExtractor, FeaturesConfig, build_features, object_places, shows_something
+from kg4d.priors.features import (
+    VGG_TRACKING_SIDE,
+    FeatureExtractor,
+    FeaturesConfig,
+    build_features,
+    object_places,
+    shows_something,
+)
 from kg4d.priors.progress import counted
 
 KLT_WINDOW, KLT_LEVELS = 31, 5
@@ -183,7 +190,7 @@ def build_tracker(config: TrackingConfig, features: FeaturesConfig, flow: FlowEs
     """
     match config.kind:
         case TrackerKind.CHAIN:
-            return ChainTracker(build_features(features), flow, config)
+            return ChainTracker(build_features(features, VGG_TRACKING_SIDE), flow, config)
         case TrackerKind.KLT:
             return KltTracker(config)
         case TrackerKind.COTRACKER:

@@ -30,7 +30,8 @@ class LiftConfig:
 
     Attributes:
         steps: Optimiser steps; 0 leaves the lift out.
-        hypotheses: Networks fitted side by side from different starts; the tracks are their mean.
+        hypotheses: Networks fitted side by side from different starts; the tracks are their median, so that the few that put a
+            limb on the wrong side of the depth ambiguity have no say.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
@@ -42,7 +43,7 @@ class LiftConfig:
     """
 
     steps: int = 0
-    hypotheses: int = 4
+    hypotheses: int = 9
     weight: float = 3.0
     learning_rate: float = 5e-3
     pixels: float = 100.0
@@ -117,9 +118,9 @@ def lift_keypoints(
         loss.sum().backward()
         optimizer.step()
     with torch.no_grad():
-        mean = start + moving * network(times).mean(0)
-        ratio = errors(mean[None])[0] / config.last_scale**2
-        return Lift(mean, torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0))
+        tracks = start + moving * network(times).median(0).values
+        ratio = errors(tracks[None])[0] / config.last_scale**2
+        return Lift(tracks, torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0))
 
 
 def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:

@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from kg4d.geometry.rotations import (
     matrix_to_quat,
+    nearest_rotation,
     quat_conjugate,
     quat_multiply,
     quat_rotate,
@@ -114,3 +115,14 @@ def test_slerp_is_exact_at_its_start_and_has_finite_gradients_everywhere() -> No
     apart = torch.tensor([[0.5, 0.5, -0.5, 0.5], [0.1, 0.3, 0.9, -0.2]], dtype=torch.float64)
     inputs = (q.clone().requires_grad_(), apart.requires_grad_(), torch.tensor([0.2, 0.9], dtype=torch.float64))
     assert torch.autograd.gradcheck(slerp, inputs)
+
+
+@given(seeds)
+def test_the_nearest_rotation_is_the_polar_factor_and_never_a_reflection(seed: int) -> None:
+    rotations = quat_to_matrix(random_quats(seed, 6))
+    g = torch.Generator().manual_seed(seed)
+    stretch = torch.randn(6, 3, 3, dtype=torch.float64, generator=g)
+    stretch = stretch @ stretch.mT + 0.1 * torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(nearest_rotation(rotations @ stretch), rotations, atol=1e-6, rtol=0)
+    mirrored = nearest_rotation(rotations @ stretch @ torch.diag(torch.tensor([-1.0, 1.0, 1.0])).double())
+    torch.testing.assert_close(torch.linalg.det(mirrored), torch.ones(6, dtype=torch.float64))

@@ -49,9 +49,9 @@ def scene() -> Scene:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PriorsConfig:
-    monkeypatch.setattr("kg4d.priors.tracking.build_features", lambda _: PatchFeatures())
-    monkeypatch.setattr("kg4d.priors.build.build_features", lambda _: PatchFeatures())
-    monkeypatch.setattr(detection, "build_features", lambda _: PatchFeatures())
+    monkeypatch.setattr("kg4d.priors.tracking.build_features", lambda *_: PatchFeatures())
+    monkeypatch.setattr("kg4d.priors.build.build_features", lambda *_: PatchFeatures())
+    monkeypatch.setattr(detection, "build_features", lambda *_: PatchFeatures())
     return PriorsConfig(cache=str(tmp_path), progress_bar=False)
 
 

@@ -153,3 +153,10 @@ def test_another_network_is_refused(tmp_path: Path):
 def test_a_crop_too_small_is_refused():
     with pytest.raises(ValueError, match=r"features\.side"):
         FeaturesConfig(side=32)
+
+
+def test_the_side_of_the_crop_is_the_one_asked_for_else_that_of_the_task(vgg_file: Path):
+    left_open = FeaturesConfig(model=str(vgg_file))
+    assert build_features(left_open).identity()["side"] == 336
+    assert build_features(left_open, 448).identity()["side"] == 448
+    assert build_features(FeaturesConfig(model=str(vgg_file), side=80), 448).identity()["side"] == 80

@@ -171,11 +171,6 @@ class FakeProvider:
         return {}
 
 
-def test_a_prepared_scene_is_fitted(video: Path, tmp_path: Path) -> None:
-    made(video)
-    assert fitted("video_to_4d", tmp_path / "scene", tmp_path / "runs") == 0
-
-
 def test_an_image_goes_through_every_network(
     tmp_path: Path,
     cache: Path,

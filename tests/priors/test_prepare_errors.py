@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from kg4d.data.images import quantize, write_png
+from kg4d.data.scene import load_scene
 from kg4d.data.videos import read_clip
 from kg4d.export.video import write_mp4
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
@@ -166,6 +167,9 @@ def test_masks_views_and_flow_that_do_not_fit(tmp_path: Path, capsys: pytest.Cap
         ([f"flow.path={tmp_path / 'flow.npz'}"], "flow"),
         (["keypoints.path=/none.json"], "no such file or folder: /none.json"),
         (["matting.kind=alpha"], "no alpha channel"),
+        (["matting.kind=key", f"matting.path={small}"], "matting.path: is not read where matting.kind=key"),
+        (["flow.kind=dis", "flow.path=flow.npz"], "flow.path: is not read"),
+        (["views.kind=zero123", f"views.path={few}"], "views.path: is not read"),
         (["framing.share=2"], "framing.share"),
         (["frames=1"], "frames"),
         (["matting.kind=magic"], "matting.kind"),
@@ -194,6 +198,12 @@ def test_an_error_about_a_file_is_the_same_in_a_fit(
     assert fitted("video_to_4d", save_noise(tmp_path / "noise.mp4"), tmp_path / "runs") == 2
     assert "no clear foreground" in the_line(capsys)
     assert [path for path in (cache / "scenes").iterdir() if path.is_dir()] == []
+
+
+def test_an_image_with_a_video_needs_no_model(tmp_path: Path) -> None:
+    source, video = save_picture(tmp_path / "disc.png"), save_video(tmp_path / "disc.mp4")
+    assert prepared(source, tmp_path / "scene", f"video.path={video}") == 0
+    assert len(load_scene(tmp_path / "scene").reference) == 4
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,165 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import orbit
+from kg4d.geometry.rotations import quat_rotate
+from kg4d.stages.lifting import Lift, LiftConfig, geman_mcclure, lift_keypoints
+
+FRAMES, SIZE = 9, 256
+TIMES = torch.arange(FRAMES) / (FRAMES - 1)
+CONFIG = LiftConfig(steps=200, hypotheses=5)
+# a trunk of three joints, and a limb of two bones that hangs on it
+BODY = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.0, 0.1], [0.0, 0.4, 0.0], [-0.3, 0.1, 0.1], [-0.3, -0.2, 0.1]])
+PARENTS = torch.tensor([-1, 0, 0, 0, 3])
+
+
+def cameras(radius: float = 2.0) -> Cameras:
+    """One that stands still at +Z; from far away with a narrow field of view it is as good as orthographic."""
+    fov = 2 * math.degrees(math.atan(math.tan(math.radians(24.5)) * 2 / radius))
+    return orbit([0.0], [0.0], radius, fov, SIZE, SIZE)[torch.zeros(FRAMES, dtype=torch.int64)]
+
+
+def seen(tracks: Tensor, view: Cameras) -> Tensor:
+    return torch.stack([view[t].project(tracks[t]).pixels[0] for t in range(len(tracks))])
+
+
+def turn(axis: tuple[float, float, float], degrees: float) -> Tensor:
+    """Quaternions that turn ever further about an axis."""
+    half = torch.deg2rad(degrees * TIMES) / 2
+    return torch.cat([half.cos()[:, None], half.sin()[:, None] * torch.tensor(axis)], dim=-1)
+
+
+def turning_body() -> Tensor:
+    """The body turns about the vertical, and goes to the side meanwhile."""
+    quats = turn((0.0, 1.0, 0.0), 50.0)[:, None].expand(-1, 5, -1)
+    return quat_rotate(quats, BODY.expand(FRAMES, -1, -1)) + TIMES[:, None, None] * torch.tensor([0.2, 0.1, 0.0])
+
+
+def bending_limb() -> Tensor:
+    """The trunk stands; the limb's second bone swings towards the camera."""
+    tracks = BODY.repeat(FRAMES, 1, 1)
+    bone = (BODY[4] - BODY[3]).expand(FRAMES, 3)
+    tracks[:, 4] = BODY[3] + quat_rotate(turn((-1.0, 0.0, 0.0), 60.0), bone)
+    return tracks
+
+
+def lift(
+    pixels: Tensor, weights: Tensor | None = None, view: Cameras | None = None, config: LiftConfig = CONFIG, seed: int = 0
+) -> Lift:
+    return lift_keypoints(
+        config,
+        BODY,
+        PARENTS,
+        pixels,
+        torch.ones(FRAMES, 5) if weights is None else weights,
+        cameras() if view is None else view,
+        TIMES,
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def error(found: Lift, truth: Tensor) -> float:
+    return float((found.tracks - truth).norm(dim=-1).mean())
+
+
+@pytest.mark.parametrize("radius", [2.0, 40.0])
+def test_a_body_that_turns_is_lifted(radius: float) -> None:
+    truth, view = turning_body(), cameras(radius)
+    found = lift(seen(truth, view), view=view)
+    assert error(found, truth) < 0.25 * float((BODY - truth).norm(dim=-1).mean())
+    assert torch.equal(found.tracks[0], BODY)
+
+
+@pytest.mark.parametrize("radius", [2.0, 40.0])
+def test_a_limb_that_bends_is_lifted(radius: float) -> None:
+    truth, view = bending_limb(), cameras(radius)
+    found = lift(seen(truth, view), view=view)
+    assert error(found, truth) < 0.015
+    ends = (found.tracks[:, 4] - truth[:, 4]).norm(dim=-1)
+    assert float(ends.max()) < 0.06  # it has moved 0.3
+
+
+def test_wrong_detections_are_ignored_and_named() -> None:
+    truth = turning_body()
+    pixels = seen(truth, cameras())
+    wrong = torch.zeros(FRAMES, 5, dtype=torch.bool)
+    wrong[[2, 4, 5, 7], [1, 4, 2, 0]] = True
+    g = torch.Generator().manual_seed(1)
+    found = lift(torch.where(wrong[..., None], pixels + 60 * torch.randn(FRAMES, 5, 2, generator=g).sign(), pixels))
+    assert error(found, truth) < error(lift(pixels), truth) + 0.01
+    assert float(found.trust[wrong].max()) < 0.1
+    assert float(found.trust[~wrong].median()) > 0.8
+
+
+def test_a_keypoint_that_is_never_seen_follows_its_neighbours() -> None:
+    truth = BODY + TIMES[:, None, None] * torch.tensor([0.3, -0.2, 0.0])
+    weights = torch.ones(FRAMES, 5)
+    weights[:, 2] = 0
+    pixels = seen(truth, cameras())
+    pixels[:, 2] = torch.nan
+    found = lift(pixels, weights)
+    assert float((found.tracks[:, 2] - truth[:, 2]).norm(dim=-1).max()) < 0.08  # it has moved 0.36
+    assert torch.equal(found.trust[:, 2], torch.zeros(FRAMES))
+
+
+def test_gaps_are_filled() -> None:
+    truth = turning_body()
+    weights = (torch.rand(FRAMES, 5, generator=torch.Generator().manual_seed(2)) > 0.3).float()
+    found = lift(torch.where(weights[..., None] > 0, seen(truth, cameras()), torch.nan), weights)
+    assert error(found, truth) < 0.05
+
+
+def test_what_is_not_seen_at_all_stays_where_it_was() -> None:
+    found = lift(torch.full((FRAMES, 5, 2), torch.nan), torch.zeros(FRAMES, 5))
+    assert torch.equal(found.trust, torch.zeros(FRAMES, 5))
+    torch.testing.assert_close(found.tracks, BODY.expand(FRAMES, -1, -1), atol=1e-3, rtol=0)
+
+
+def test_points_without_bones_go_where_the_pixels_say() -> None:
+    truth = BODY + TIMES[:, None, None] * torch.tensor([0.2, 0.1, 0.0])
+    pixels = seen(truth, cameras())
+    found = lift_keypoints(
+        CONFIG,
+        BODY,
+        torch.full((5,), -1),
+        pixels,
+        torch.ones(FRAMES, 5),
+        cameras(),
+        TIMES,
+        torch.Generator().manual_seed(0),
+    )
+    assert float((seen(found.tracks, cameras()) - pixels).norm(dim=-1).max()) < 3.0
+
+
+def test_it_is_the_same_for_the_same_seed_and_at_any_image_size() -> None:
+    truth, config = turning_body(), replace(CONFIG, steps=30)
+    pixels = seen(truth, cameras())
+    first = lift(pixels, config=config)
+    assert torch.equal(first.tracks, lift(pixels, config=config).tracks)
+    assert not torch.equal(first.tracks, lift(pixels, config=config, seed=1).tracks)
+    doubled = lift(2 * pixels, view=cameras().resized(2 * SIZE, 2 * SIZE), config=config)
+    torch.testing.assert_close(doubled.tracks, first.tracks, atol=1e-3, rtol=0)
+
+
+def test_a_single_frame_is_at_rest() -> None:
+    found = lift_keypoints(
+        CONFIG,
+        BODY,
+        PARENTS,
+        seen(BODY[None], cameras()[:1]),
+        torch.ones(1, 5),
+        cameras()[:1],
+        TIMES[:1],
+        torch.Generator(),
+    )
+    assert torch.equal(found.tracks, BODY[None])
+
+
+def test_the_robust_loss_is_a_square_for_small_errors_and_bounded_for_large_ones() -> None:
+    squared = torch.tensor([1e-8, 1.0, 1e8])
+    torch.testing.assert_close(geman_mcclure(squared, 2.0), torch.tensor([1e-8, 0.8, 4.0]), rtol=1e-5, atol=0)

@@ -1,0 +1,68 @@
+"""Scenes of a run whose keypoints are disturbed or found again, by `detections`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kg4d.config.load import load_config
+from kg4d.config.schema import ExperimentConfig
+from kg4d.data.scene import Keypoints, Scene
+from kg4d.errors import InputError
+from kg4d.keypoints.triangulation import triangulate
+from kg4d.loaded import build_run_renderer, build_scene
+from kg4d.stages.seeding import agreed_keypoints
+
+
+def scene(*overrides: str) -> Scene:
+    small = ["image_size=64", "trainer.progress_bar=false", "renderer.threads=1"]
+    config = load_config(ExperimentConfig, None, [*small, *overrides])
+    return build_scene(config, build_run_renderer(config))
+
+
+def keypoints_of(*overrides: str) -> Keypoints:
+    found = scene(*overrides).keypoints
+    assert found is not None
+    return found
+
+
+def test_noise_follows_the_seed_of_the_run() -> None:
+    noise = ("detections.noise_px=3", "detections.outliers=0.15", "detections.missing=0.2")
+    perfect, first, other = keypoints_of(), keypoints_of(*noise), keypoints_of(*noise, "seed=1")
+    assert not torch.equal(first.uv, perfect.uv)
+    assert not torch.equal(first.uv, other.uv)
+    assert torch.equal(first.uv, keypoints_of(*noise).uv)
+    assert (first.weights > 0).sum() < (perfect.weights > 0).sum()
+
+
+def test_views_of_the_ring_that_contradict_the_others_lose_their_weight() -> None:
+    given = scene()
+    assert given.keypoints is not None
+    assert given.ring is not None
+    assert given.keypoints.truth is not None
+    assert given.keypoints.ring_uv is not None
+    uv = given.keypoints.ring_uv.clone()
+    uv[1] += 15.0
+    agreed = agreed_keypoints(replace(given.keypoints, ring_uv=uv), given.ring)
+    assert agreed.ring_weights is not None
+    placed = triangulate(uv, agreed.ring_weights, given.ring.cameras)
+    assert (placed.points - given.keypoints.truth[0])[placed.valid].norm(dim=-1).max() < 0.02
+    assert agreed_keypoints(given.keypoints, None) is given.keypoints
+
+
+def test_found_again_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KG4D_CACHE", str(tmp_path))  # no weights there: KLT, and a ring without keypoints
+    found = keypoints_of("detections.source=found", "priors.tracking.kind=klt")
+    perfect = keypoints_of()
+    assert torch.equal(found.uv[0], perfect.uv[0])
+    assert not torch.equal(found.uv[1], perfect.uv[1])
+    assert found.ring_uv is None
+    assert list((tmp_path / "priors").glob("*klt*"))
+
+
+def test_wrong_keys_are_named() -> None:
+    with pytest.raises(InputError, match=r"detections\.missing"):
+        scene("detections.missing=2")
+    with pytest.raises(InputError, match=r"detections\.source"):
+        scene("detections.source=perfect")
