@@ -30,8 +30,8 @@ class LiftConfig:
 
     Attributes:
         steps: Optimiser steps; 0 leaves the lift out.
-        hypotheses: Networks fitted side by side from different starts; the tracks are their median, so that the few that put a
-            limb on the wrong side of the depth ambiguity have no say.
+        hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
+            that put a limb on the wrong side of the depth ambiguity have no say.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.

@@ -13,6 +13,7 @@ TINY_FIT = (
     "static.steps=2",
     "dynamic.steps=2",
     "refine.steps=1",
+    "lift.steps=2",
     "wgf.random_pixels=16",
     "rigidity.samples=20",
     "rigidity.neighbours=4",

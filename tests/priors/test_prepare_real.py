@@ -10,7 +10,7 @@ from kg4d.data.scene import load_scene
 from kg4d.files import cache_folder
 from tests.priors.commands import fitted, prepared, tiny_video, tiny_views
 
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
 ROBOT = {  # pixels of the first frame, by eye
     "names": ["chest", "head", "left_hand", "right_hand", "left_foot", "right_foot"],

@@ -12,9 +12,10 @@ from kg4d.stages.lifting import Lift, LiftConfig, geman_mcclure, lift_keypoints
 
 FRAMES, SIZE = 9, 256
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
-CONFIG = LiftConfig(steps=200, hypotheses=5)
-# a trunk of three joints, and a limb of two bones that hangs on it
-BODY = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.0, 0.1], [0.0, 0.4, 0.0], [-0.3, 0.1, 0.1], [-0.3, -0.2, 0.1]])
+CONFIG = LiftConfig(steps=150, hypotheses=3)
+# a trunk of three joints, and a limb of two bones that hangs on it; every bone leans towards the camera or away from
+# it, so that pixels and lengths tell on which side it moves
+BODY = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.0, 0.25], [0.0, 0.4, -0.2], [-0.3, 0.1, 0.2], [-0.3, -0.15, 0.35]])
 PARENTS = torch.tensor([-1, 0, 0, 0, 3])
 
 
@@ -49,7 +50,11 @@ def bending_limb() -> Tensor:
 
 
 def lift(
-    pixels: Tensor, weights: Tensor | None = None, view: Cameras | None = None, config: LiftConfig = CONFIG, seed: int = 0
+    pixels: Tensor,
+    weights: Tensor | None = None,
+    view: Cameras | None = None,
+    config: LiftConfig = CONFIG,
+    seed: int = 0,
 ) -> Lift:
     return lift_keypoints(
         config,
