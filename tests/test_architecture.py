@@ -36,7 +36,7 @@ ARROWS: dict[str, list[str] | None] = {
     "metrics": [],
     "export": ["geometry", "gaussians.state", "render.base", "data.images"],
     "fitted": THINGS,
-    "stages": [*THINGS, "deform.skinned", "deform.control_points", "data", "losses", "metrics"],
+    "stages": [*THINGS, "deform.encoding", "deform.skinned", "deform.control_points", "data", "losses", "metrics"],
     "history": [],
     "report": ["metrics"],
     "tracking": ["history", "report"],

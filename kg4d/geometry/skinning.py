@@ -42,7 +42,7 @@ def linear_blend(
     change = quat_to_matrix(quats) - torch.eye(3, dtype=quats.dtype, device=quats.device)
     offset = shifts - (change @ rest[..., None])[..., 0]
     blended = shares @ torch.cat([change.flatten(2), offset], dim=-1)
-    turned = (blended[..., :9].unflatten(-1, (3, 3)) @ points[..., None])[..., 0]
+    turned = (blended[..., :9].reshape(*blended.shape[:-1], 3, 3) @ points[..., None])[..., 0]
     return Skinned(points + turned + blended[..., 9:], _mean_turns(shares, quats).turns)
 
 

@@ -16,7 +16,8 @@ def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
     >>> ancestors_first(torch.tensor([1, -1, 0]))
     [1, 0, 2]
     """
-    links, order = parents.tolist(), []
+    links: list[int] = parents.tolist()
+    order: list[int] = []
     while len(order) < len(links):
         ready = [j for j, parent in enumerate(links) if j not in order and (parent < 0 or parent in order)]
         if not ready:

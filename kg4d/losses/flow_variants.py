@@ -18,7 +18,7 @@ from kg4d.ot.plans import PlanConfig, transport_plan
 
 
 def offset_loss(
-    mixtures: PairedMixtures, flow: Float[Tensor, "P 2"], confidence: Float[Tensor, " P"], extent_px: float
+    mixtures: PairedMixtures, flow: Float[Tensor, "*P 2"], confidence: Float[Tensor, "*P"], extent_px: float
 ) -> Float[Tensor, ""]:
     """Variant A: |F - H|², H = sum_k b_k mu'_k - sum_k a_k mu_k, which every plan gives (KG4D eq. 10-11).
 
@@ -32,8 +32,8 @@ def offset_loss(
 
 def planned_offset_loss(
     mixtures: PairedMixtures,
-    flow: Float[Tensor, "P 2"],
-    confidence: Float[Tensor, " P"],
+    flow: Float[Tensor, "*P 2"],
+    confidence: Float[Tensor, "*P"],
     extent_px: float,
     plans: PlanConfig,
     isotropic: bool = False,
@@ -121,8 +121,8 @@ def barycentric_loss(
 
 def distance_loss(
     mixtures: PairedMixtures,
-    flow: Float[Tensor, "P 2"],
-    confidence: Float[Tensor, " P"],
+    flow: Float[Tensor, "*P 2"],
+    confidence: Float[Tensor, "*P"],
     extent_px: float,
     plans: PlanConfig,
     isotropic: bool = False,
@@ -152,9 +152,9 @@ def _mass(mixtures: PairedMixtures, targets: Advected) -> Float[Tensor, "*P K"]:
     return mixtures.weights * mixtures.covered[..., None] * targets.weights
 
 
-def _pixel_mean(error: Float[Tensor, "P 2"], weights: Float[Tensor, " P"], extent_px: float) -> Float[Tensor, ""]:
+def _pixel_mean(error: Float[Tensor, "*P 2"], weights: Float[Tensor, "*P"], extent_px: float) -> Float[Tensor, ""]:
     """Mean of the squared errors; where the weight is 0 they may be anything, NaN included."""
-    return _mean(error.masked_fill(weights[:, None] == 0, 0.0).square().sum(-1), weights, extent_px)
+    return _mean(error.masked_fill(weights[..., None] == 0, 0.0).square().sum(-1), weights, extent_px)
 
 
 def _mean(squared: Float[Tensor, "*P"], weights: Float[Tensor, "*P"], extent_px: float) -> Float[Tensor, ""]:

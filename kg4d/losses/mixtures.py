@@ -1,5 +1,6 @@
 """The mixtures of Gaussians around pixels at two times, which the flow losses compare."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,15 +41,18 @@ class PairedMixtures:
         """Mixture weights at the later time."""
         return self.weights if self.fresh_weights is None else self.fresh_weights
 
-    def rows(self, chosen: slice | Int[Tensor, "*rows"]) -> "PairedMixtures":
-        """Some of the pixels, in the shape of `chosen`."""
-        return PairedMixtures(
-            self.weights[chosen],
-            self.covered[chosen],
-            Gaussians2D(self.earlier.means[chosen], self.earlier.covs[chosen]),
-            Gaussians2D(self.later.means[chosen], self.later.covs[chosen]),
-            None if self.fresh_weights is None else self.fresh_weights[chosen],
-        )
+    def of_each(self, count: int) -> "PairedMixtures":
+        """The pixels of `count` pairs, which follow one another, with an axis for the pairs."""
+        return self._mapped(lambda values: values.reshape(count, -1, *values.shape[1:]))
+
+    def first(self, count: int) -> "PairedMixtures":
+        """The first pixels of each pair."""
+        return self._mapped(lambda values: values[:, :count])
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "PairedMixtures":
+        earlier, later = (Gaussians2D(change(g.means), change(g.covs)) for g in (self.earlier, self.later))
+        fresh = None if self.fresh_weights is None else change(self.fresh_weights)
+        return PairedMixtures(change(self.weights), change(self.covered), earlier, later, fresh)
 
 
 def paired_mixtures(

@@ -129,10 +129,10 @@ class WgfTerm(NamedTuple):
     share: float = 1.0  # of the loss's weight
 
 
-def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "P 2"]:
-    """Centres of `count` pixels drawn among those with a known flow; none where there is none."""
-    if len(field.known) == 0 or count == 0:
-        return field.known.new_zeros(0, 2)
+def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
+    """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
+    if len(field.known) == 0:
+        return field.known.new_full((count, 2), torch.nan)
     return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
 
 
@@ -140,30 +140,26 @@ def keypoint_motion(
     source: FlowSource,
     pixels: Float[Tensor, "Q 2 J 2"],
     weights: Float[Tensor, "Q 2 J"],
-    fields: Sequence[FlowField | None],
+    fields: Sequence[FlowField] | None,
 ) -> tuple[Float[Tensor, "Q J 2"], Float[Tensor, "Q J"]]:
     """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1].
 
     Without a dense flow it is the difference of the keypoint's positions.
     """
     motion, confidence = pixels[:, 1] - pixels[:, 0], weights.prod(1)
-    known = {q: field for q, field in enumerate(fields) if field is not None and source is FlowSource.DENSE}
-    if known:
-        rows = list(known)
-        read = sample_images([field.values for field in known.values()], pixels[rows, 0])
-        motion[rows] = read[..., :2]
-        # near the silhouette flow and background mix: only pixels whose four neighbours are all known count
-        confidence[rows] *= read[..., 6] > 0.99
+    if source is FlowSource.DENSE and fields is not None:
+        motion, known = _flow_at(fields, pixels[:, 0])
+        confidence = confidence * known
     return motion, confidence
 
 
-class _Asked(NamedTuple):
-    """Pixels of one pair, and the flow there."""
-
-    pair: int
-    points: Float[Tensor, "P 2"]
-    flow: Float[Tensor, "P 2"]
-    confidence: Float[Tensor, " P"]
+def _flow_at(
+    fields: Sequence[FlowField], points: Float[Tensor, "Q P 2"]
+) -> tuple[Float[Tensor, "Q P 2"], Float[Tensor, "Q P"]]:
+    """The flow of each pair at its own points, and its confidence."""
+    read = sample_images([field.values for field in fields], points)
+    # near the silhouette flow and background mix: only pixels whose four neighbours are all known count
+    return read[..., :2], read[..., 6] * (read[..., 7] > 0.999)
 
 
 def wgf_losses(
@@ -176,7 +172,7 @@ def wgf_losses(
     cameras: Cameras,
     keypoints: Float[Tensor, "B J 2"],
     weights: Float[Tensor, "B J"],
-    fields: Sequence[FlowField | None],
+    fields: Sequence[FlowField] | None,
     generator: torch.Generator,
 ) -> dict[str, WgfTerm]:
     """The parts of the loss of the Q >= 1 pairs of a batch, by name; none where the flow that they need is not known.
@@ -191,63 +187,52 @@ def wgf_losses(
         cameras: Of the batch.
         keypoints: In all frames of the batch, px.
         weights: Their confidences.
-        fields: The dense flow between the frames of each pair, where known.
+        fields: The dense flow between the frames of each pair; None where the scene has none.
         generator: Draws the random pixels.
     """
-    known = {q: field for q, field in enumerate(fields) if field is not None and len(field.known) > 0}
-    asked = _ask_keypoints(config.flow, pairs, keypoints, weights, fields) if config.at_keypoints else []
-    count = sum(len(some.points) for some in asked)
-    if config.variant in _DENSE:
-        asked += [_ask_random(q, field, config.random_pixels, generator) for q, field in known.items()]
-    if not asked:
+    places = torch.where(weights[..., None] > 0, keypoints, 0.0)[pairs]
+    flow, confidence = keypoint_motion(config.flow, places, weights[pairs], fields)
+    points, count = places[:, 0], places.shape[2] if config.at_keypoints else 0
+    points, flow, confidence = points[:, :count], flow[:, :count], confidence[:, :count]
+    if config.variant in _DENSE and fields is not None:
+        drawn = torch.stack([random_flow_pixels(field, config.random_pixels, generator) for field in fields])
+        points = torch.cat([points, drawn], dim=1)
+        if config.variant is WgfVariant.B or config.selection is ContributorSelection.FRESH:
+            there = _flow_at(fields, drawn.nan_to_num())
+            flow, confidence = torch.cat([flow, there[0]], dim=1), torch.cat([confidence, there[1]], dim=1)
+    if points.shape[1] == 0:
         return {}
-    frames = pairs.tolist()
-    earlier = _look_up(config, renderer, [(outputs[frames[some.pair][0]], some.points) for some in asked])
-    later = None
+    found = _look_up(config, renderer, outputs, pairs[:, 0], points)
+    fresh = None
     if config.selection is ContributorSelection.FRESH:
-        moved = [(outputs[frames[some.pair][1]], some.points + some.flow) for some in asked]
-        later = _look_up(config, renderer, moved)
-    owner = torch.cat([pairs.new_full((len(some.points),), some.pair) for some in asked])
-    mixtures = paired_mixtures(earlier, opacities, geometry, pairs[owner], cameras, config.mixture, later)
+        fresh = _look_up(config, renderer, outputs, pairs[:, 1], points + flow)
+    owners = pairs.repeat_interleave(points.shape[1], dim=0)
+    flat = paired_mixtures(found, opacities, geometry, owners, cameras, config.mixture, fresh)
     extent_px = float(max(cameras.width, cameras.height))
-    flow, confidence = torch.cat([some.flow for some in asked]), torch.cat([some.confidence for some in asked])
     if config.variant is WgfVariant.B:
-        maps = None if config.isotropic else true_factors(earlier, geometry, pairs[owner], cameras)
-        points = torch.cat([some.points for some in asked])
-        return {"pixel": WgfTerm(pixel_loss(mixtures, maps, points, flow, confidence, extent_px))}
-    terms = _at_pixels(config, mixtures.rows(slice(count)), flow[:count], confidence[:count], extent_px)
-    if config.variant in _BY_GAUSSIAN and known:
-        parts = mixtures.rows(torch.stack([torch.nonzero(owner == q)[:, 0] for q in known]))
-        terms |= _at_gaussians(config, parts, advect(parts.earlier, list(known.values())), extent_px)
+        maps = None if config.isotropic else true_factors(found, geometry, owners, cameras)
+        at_all = (points.flatten(0, 1), flow.flatten(0, 1), confidence.flatten())
+        return {"pixel": WgfTerm(pixel_loss(flat, maps, *at_all, extent_px))}
+    mixtures = flat.of_each(len(pairs))
+    at_keypoints = (mixtures.first(count), flow[:, :count], confidence[:, :count])
+    terms = _at_pixels(config, *at_keypoints, extent_px) if count else {}
+    if config.variant in _BY_GAUSSIAN and fields is not None:
+        terms |= _at_gaussians(config, mixtures, advect(mixtures.earlier, fields), extent_px)
     return terms
 
 
-def _ask_keypoints(
-    source: FlowSource,
-    pairs: Int[Tensor, "Q 2"],
-    keypoints: Float[Tensor, "B J 2"],
-    weights: Float[Tensor, "B J"],
-    fields: Sequence[FlowField | None],
-) -> list[_Asked]:
-    places = torch.where(weights[..., None] > 0, keypoints, torch.zeros_like(keypoints))[pairs]
-    motion, confidence = keypoint_motion(source, places, weights[pairs], fields)
-    return [_Asked(q, places[q, 0], motion[q], confidence[q]) for q in range(len(pairs))]
-
-
-def _ask_random(pair: int, field: FlowField, count: int, generator: torch.Generator) -> _Asked:
-    points = random_flow_pixels(field, count, generator)
-    column, row = points.long().unbind(-1)
-    read = field.values[row, column]
-    return _Asked(pair, points, read[:, :2], read[:, 6])
-
-
 def _look_up(
-    config: WgfConfig, renderer: Renderer, places: Sequence[tuple[RenderOutput, Float[Tensor, "_ 2"]]]
+    config: WgfConfig,
+    renderer: Renderer,
+    outputs: Sequence[RenderOutput],
+    frames: Int[Tensor, " Q"],
+    points: Float[Tensor, "Q P 2"],
 ) -> Contributors:
-    """Contributors at the points of each render, one after the other."""
+    """Contributors at the points of each pair in one of its frames, one pair after the other."""
+    cameras = frames.new_zeros(points.shape[1])
     found = [
-        renderer.contributors(output, torch.zeros_like(points[:, 0], dtype=torch.int64), points, config.contributors)
-        for output, points in places
+        renderer.contributors(outputs[frame], cameras, asked, config.contributors)
+        for frame, asked in zip(frames.tolist(), points, strict=True)
     ]
     return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
 
@@ -255,8 +240,8 @@ def _look_up(
 def _at_pixels(
     config: WgfConfig,
     mixtures: PairedMixtures,
-    flow: Float[Tensor, "P 2"],
-    confidence: Float[Tensor, " P"],
+    flow: Float[Tensor, "Q J 2"],
+    confidence: Float[Tensor, "Q J"],
     extent_px: float,
 ) -> dict[str, WgfTerm]:
     """What the mixtures at the keypoints must fulfil as wholes."""

@@ -10,10 +10,10 @@ class FlowFields:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], FlowField] = {}
 
-    def of(self, batch: DynamicBatch) -> list[FlowField | None]:
+    def of(self, batch: DynamicBatch) -> list[FlowField] | None:
         """One for each pair; None without a dense flow."""
         if batch.flow is None or batch.flow_weights is None:
-            return [None] * len(batch.pairs)
+            return None
         names = list(zip(batch.frames[batch.pairs[:, 0]].tolist(), batch.strides.tolist(), strict=True))
         for index, name in enumerate(names):
             if name not in self._known:

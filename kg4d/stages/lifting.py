@@ -115,7 +115,7 @@ def lift_keypoints(
         if len(times) > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
         optimizer.zero_grad()
-        loss.sum().backward()
+        torch.autograd.backward(loss.sum())
         optimizer.step()
     with torch.no_grad():
         tracks = start + moving * network(times).median(0).values
@@ -145,9 +145,9 @@ class _Networks(nn.Module):
 
     def forward(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
         """Shifts of the keypoints."""
-        x = self._encoding(self._start, times).flatten(0, 1)
+        x: Tensor = self._encoding(self._start, times).flatten(0, 1)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = x @ weight + bias
             if index < _DEPTH:
                 x = x.relu()
-        return x.unflatten(1, (len(times), len(self._start)))
+        return x.reshape(len(x), len(times), len(self._start), 3)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
-from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, initial_state, visual_hull
+from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, inflated, initial_state, visual_hull
 from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.gaussians.points import read_points
 from kg4d.geometry.cameras import Cameras
@@ -208,17 +208,60 @@ def test_empty_and_infinite_clouds_are_refused(tmp_path: Path) -> None:
             read_points(tmp_path / "cloud.npy")
 
 
+def coloured(mattes: Tensor) -> Tensor:
+    """Images of these mattes; red grows to the right, green downwards."""
+    share = torch.arange(mattes.shape[1]) / mattes.shape[1]
+    red, green = share.expand(mattes.shape[1], -1), share[:, None].expand(-1, mattes.shape[1])
+    rgb = torch.stack([red, green, torch.zeros_like(red)], dim=-1).expand(len(mattes), -1, -1, -1)
+    return torch.cat([rgb, mattes], dim=-1)
+
+
+def inflated_px(matte: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of drawn points, how far they lie off the middle plane in px, and their colours."""
+    camera = ring(2)[0]
+    cloud = inflated(camera, coloured(matte[None, ..., None])[0], 4000, generator())
+    pixels, depths = camera.project(cloud.points)
+    assert cloud.colors is not None
+    return pixels[0], (depths[0] - 2.0) / 2.0 * camera.Ks[0, 0, 0], cloud.colors
+
+
+def test_a_straight_limb_is_inflated_to_a_round_one() -> None:
+    matte = torch.zeros(64, 64)
+    matte[2:62, 22:42] = 1
+    pixels, off, colors = inflated_px(matte)
+    assert (pixels[:, 0] >= 22 - 1e-3).all()
+    assert (pixels[:, 0] <= 42 + 1e-3).all()
+    middle = (pixels[:, 1] - 32).abs() < 8  # far from its ends
+    expected = (100 - (pixels[middle, 0].floor() - 31.5) ** 2).clamp_min(0).sqrt()
+    inner = expected > 7  # a thickness is that of the pixel's centre
+    torch.testing.assert_close(off[middle].abs()[inner], expected[inner], atol=0.7, rtol=0)
+    assert 0.4 < (off > 0).float().mean() < 0.6  # a front and a back
+    torch.testing.assert_close(colors[:, 0], pixels[:, 0].floor() / 64, atol=1e-4, rtol=0)
+
+
+def test_a_disc_is_inflated_to_an_ellipsoid() -> None:
+    axis = torch.arange(64) + 0.5 - 32
+    pixels, off, _ = inflated_px(((axis**2 + axis[:, None] ** 2) < 20**2).float())
+    expected = ((400 - (pixels.floor() - 31.5).pow(2).sum(-1)) / 2).clamp_min(0).sqrt()  # u = 400 - r^2 solves it
+    inner = expected > 9
+    torch.testing.assert_close(off.abs()[inner], expected[inner], atol=0.7, rtol=0)
+    with pytest.raises(ValueError, match="blank"):
+        inflated_px(torch.zeros(64, 64))
+
+
 def test_auto_is_the_hull_where_there_are_views() -> None:
     cameras = ring(6)
-    mattes = ball_mattes(cameras, CENTER, 0.3)
+    mattes = coloured(ball_mattes(cameras, CENTER, 0.3))
     config = GaussiansConfig(count=200, hull_resolution=32)
     carved = build_gaussians(config, cameras, mattes, 3, generator())
     assert (carved.means - CENTER).norm(dim=-1).min() > 0.15
     torch.testing.assert_close(carved.state().opacities, torch.full((200,), 0.5))
-    for views in ((None, None), (cameras[0], mattes[:1])):
-        filled = build_gaussians(config, *views, 3, generator())
-        assert torch.equal(filled.means, ball(200, 0.5, generator()))
-        torch.testing.assert_close(filled.state().opacities, torch.full((200,), 0.1))
+    filled = build_gaussians(config, None, None, 3, generator())
+    assert torch.equal(filled.means, ball(200, 0.5, generator()))
+    torch.testing.assert_close(filled.state().opacities, torch.full((200,), 0.1))
+    single = build_gaussians(config, cameras[0], mattes[:1], 3, generator())
+    assert torch.equal(single.means, inflated(cameras[0], mattes[0], 200, generator()).points)
+    torch.testing.assert_close(single.state().opacities, torch.full((200,), 0.5))
 
 
 def test_a_point_cloud_is_thinned_to_the_count(tmp_path: Path) -> None:
@@ -239,6 +282,10 @@ def test_a_start_that_the_input_does_not_allow_is_a_request_error() -> None:
     with pytest.raises(InputError, match=r"gaussians\.init.*needs views"):
         build_gaussians(GaussiansConfig(init=InitKind.HULL), None, None, 0, generator())
     with pytest.raises(InputError, match=r"gaussians\.init.*empty"):
-        build_gaussians(GaussiansConfig(hull_resolution=16), cameras, torch.zeros(3, 64, 64, 1), 0, generator())
+        build_gaussians(GaussiansConfig(hull_resolution=16), cameras, torch.zeros(3, 64, 64, 4), 0, generator())
+    with pytest.raises(InputError, match=r"gaussians\.init.*blank"):
+        build_gaussians(GaussiansConfig(), cameras[0], torch.zeros(1, 64, 64, 4), 0, generator())
+    with pytest.raises(InputError, match=r"gaussians\.init.*no view to inflate"):
+        build_gaussians(GaussiansConfig(init=InitKind.INFLATED), None, None, 0, generator())
     with pytest.raises(InputError, match=r"gaussians\.points"):
         build_gaussians(GaussiansConfig(init=InitKind.POINTS), None, None, 0, generator())

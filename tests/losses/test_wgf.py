@@ -59,7 +59,7 @@ def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor)
 
 
 def paired(mixtures: PairedMixtures, flow: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    one = mixtures.rows(torch.arange(len(mixtures.weights))[None])
+    one = mixtures.of_each(1)
     return paired_loss(one, advect(one.earlier, [flow_field(flow, weights)]), float(SIZE))
 
 
@@ -123,32 +123,50 @@ class Batch:
             self.state.means + shifts[:, None], self.state.quats.expand(3, -1, -1), self.state.scales.expand(3, -1, -1)
         )
         self.outputs = [self.renderer(self.geometry.at(b, self.state), self.view) for b in range(3)]
-        self.field = flow_field(torch.tensor([5.0, 0.0]).expand(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))
+        flows = torch.tensor([[5.0, 0.0], [0.0, 0.0]])[:, None, None].expand(2, SIZE, SIZE, 2)
+        self.fields = [flow_field(flow, torch.ones(SIZE, SIZE)) for flow in flows]
 
-    def losses(self, config: WgfConfig, keypoints: torch.Tensor = PIXELS) -> dict[str, WgfTerm]:
+    def losses(self, config: WgfConfig, keypoints: torch.Tensor = PIXELS, count: int = 2) -> dict[str, WgfTerm]:
         return wgf_losses(
             config,
             self.renderer,
             self.outputs,
             self.state.opacities,
             self.geometry,
-            torch.tensor([[0, 1], [1, 2]]),
+            torch.tensor([[0, 1], [1, 2]])[:count],
             self.view[[0, 0, 0]],
             keypoints.expand(3, -1, -1),
             torch.ones(3, len(keypoints)),
-            [self.field, None],
+            self.fields[:count],
             torch.Generator().manual_seed(0),
         )
 
 
 @pytest.mark.parametrize("variant", WgfVariant)
 def test_the_pairs_of_a_batch_count_together(variant: WgfVariant) -> None:
-    """The first pair is 3 px short of the flow; the second has none, and its keypoints rest: 3 px too many."""
+    """The first pair is 3 px short of the flow, the second 3 px beyond it."""
     terms = Batch().losses(WgfConfig(variant=variant, plan=PlanConfig(iterations=50)))
     assert len(terms) == (2 if variant is WgfVariant.A_D else 1)
     for term in terms.values():
         torch.testing.assert_close(term.value, torch.tensor(9.0 / SIZE**2), rtol=4e-2, atol=0)
     assert {term.share for term in terms.values()} == ({1.0, 0.5} if variant is WgfVariant.A_D else {1.0})
+
+
+@pytest.mark.parametrize("variant", WgfVariant)
+def test_a_pair_whose_flow_is_not_known_does_not_count(variant: WgfVariant) -> None:
+    batch, config = Batch(), WgfConfig(variant=variant, plan=PlanConfig(iterations=50))
+    batch.fields[1] = flow_field(torch.full((SIZE, SIZE, 2), 7.0), torch.zeros(SIZE, SIZE))
+    together, alone = batch.losses(config), batch.losses(config, count=1)
+    assert together.keys() == alone.keys()
+    for name, term in together.items():
+        torch.testing.assert_close(term.value, alone[name].value)
+
+
+def test_a_doubtful_flow_counts_as_much_as_it_is_trusted() -> None:
+    pixels, weights = PIXELS.expand(1, 2, -1, -1), torch.full((1, 2, len(PIXELS)), 0.5)
+    doubtful = flow_field(torch.zeros(SIZE, SIZE, 2), torch.full((SIZE, SIZE), 0.4))
+    _, confidence = keypoint_motion(FlowSource.DENSE, pixels, weights, [doubtful])
+    torch.testing.assert_close(confidence, torch.full((1, len(PIXELS)), 0.1))
 
 
 @pytest.mark.parametrize("variant", WgfVariant)
@@ -219,7 +237,9 @@ def test_random_pixels_lie_where_the_flow_is_known() -> None:
     drawn = random_flow_pixels(flow_field(flow, known), 50, torch.Generator().manual_seed(0))
     assert drawn.shape == (50, 2)
     assert ((drawn - torch.tensor([12.0, 5.5])).abs() <= torch.tensor([0.5, 1.0])).all()
-    assert random_flow_pixels(flow_field(flow, torch.zeros(20, 30)), 50, torch.Generator()).shape == (0, 2)
+    nowhere = random_flow_pixels(flow_field(flow, torch.zeros(20, 30)), 50, torch.Generator())
+    assert nowhere.shape == (50, 2)
+    assert nowhere.isnan().all()
 
 
 def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
@@ -240,5 +260,5 @@ def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
     )
     assert motion[:2].tolist() == [[2.0, 0.0], [0.0, 4.0]]
     assert confidence.tolist() == [1.0, 0.5, 0.0]
-    without, _ = keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], [None])
+    without, _ = keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], None)
     assert torch.equal(without[0, :2], motion[:2])
