@@ -67,6 +67,11 @@ def report(rows: list[Row], path: Path | None) -> None:
 
 def interleaved(contestants: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
     """Median seconds of each, all measured in turns after one warm-up each, so that a busy machine hurts all alike."""
+    return {name: statistics.median(times) for name, times in in_turns(contestants, runs).items()}
+
+
+def in_turns(contestants: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Seconds of each in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for run in range(runs + 1):
         for name, work in contestants.items():
@@ -74,7 +79,12 @@ def interleaved(contestants: dict[str, Callable[[], object]], runs: int) -> dict
             work()
             if run > 0:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
+
+
+def ratio(times: list[float], base: list[float]) -> float:
+    """Median over the rounds of the ratio of two: for differences smaller than what the machine's speed varies by."""
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 
 @dataclass

@@ -5,6 +5,7 @@ frames; all forms are timed in turns. With the barycentre reading KFC draws noth
 channels at a quarter of the image's resolution.
 """
 
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from benchmarks._harness import Row, arguments, interleaved, report
+from benchmarks._harness import Row, arguments, in_turns, ratio, report
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batch import DynamicBatch, StaticBatch
@@ -104,17 +105,15 @@ def main() -> None:
     batch = next(iter(DynamicDataset(scene, base.dynamic.data, torch.ones(3), seed=0)))
     made = {name: make_step(config, scene, batch) for name, config in configs.items()}
     lookup = contributors_call(base, made["barycentre"][0], batch)
-    seconds = interleaved({name: step for name, (_, step) in made.items()} | {"lookup": lookup}, 4 * args.runs)
-    off = seconds["neither"]
-    against = "the step with neither"
+    seconds = in_turns({name: step for name, (_, step) in made.items()} | {"lookup": lookup}, 8 * args.runs)
+    off, share = seconds["neither"], 100 * ratio(seconds["lookup"], seconds["barycentre"])
+    against, threads = "the step with neither", torch.get_num_threads()
     report(
         [
-            Row("step with KFC (barycentre) and WGF", seconds["barycentre"] / off, "x", 1.10, "lower", against),
-            Row("step with KFC (heatmap) and WGF", seconds["heatmap"] / off, "x", 1.30, "lower", against),
-            Row(
-                "look-up of contributors", 100 * seconds["lookup"] / seconds["barycentre"], "%", 2, "lower", "the step"
-            ),
-            Row("step with neither", 1e3 * off, "ms", None, "lower", f"itself, {torch.get_num_threads()} threads"),
+            Row("KFC (barycentre) and WGF", ratio(seconds["barycentre"], off), "x", 1.10, "lower", against),
+            Row("KFC (heatmap) and WGF", ratio(seconds["heatmap"], off), "x", 1.30, "lower", against),
+            Row("look-up of contributors", share, "%", 2, "lower", "the step"),
+            Row("step with neither", 1e3 * statistics.median(off), "ms", None, "lower", f"itself, {threads} threads"),
         ],
         args.json,
     )

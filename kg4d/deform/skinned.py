@@ -60,13 +60,14 @@ class SkinnedDeformation(nn.Module):
         """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
 
         Raises:
-            ValueError: There is no frame, or the temperature is not positive.
+            ValueError: There is no frame, or the temperature or the width of the shares is not positive.
         """
         super().__init__()
-        if joints < 1 or config.temperature <= 0:
-            raise ValueError(
-                f"skinning needs keypoints and a positive temperature, got {joints} keypoints and {config.temperature}"
-            )
+        if joints < 1:
+            raise ValueError("skinning needs keypoints, and there are none")
+        if min(config.temperature, config.sigma) <= 0:
+            what = f"temperature {config.temperature} and sigma {config.sigma}"
+            raise ValueError(f"skinning needs a temperature and a sigma that are positive, not {what}")
         self.config = config
         self.encoding = encoding
         self.residual = residual

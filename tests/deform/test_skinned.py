@@ -134,5 +134,8 @@ def test_edits_of_the_gaussians_take_their_shares_along() -> None:
 def test_it_needs_keypoints_and_key_times_that_ascend() -> None:
     with pytest.raises(ValueError, match="needs keypoints"):
         build_deformation(DeformationConfig(DeformationKind.SKINNED), 1.0, torch.Generator())
+    for wrong in (SkinnedConfig(temperature=0.0), SkinnedConfig(sigma=0.0)):
+        with pytest.raises(ValueError, match="positive"):
+            SkinnedDeformation(wrong, 3, None, None)
     with pytest.raises(ValueError, match="ascend"):
         moving().set_keys(torch.tensor([0.0, 0.0]), torch.zeros(3, 3), torch.zeros(2, 3, 3), torch.ones(2, 3, 4))
