@@ -190,4 +190,4 @@ def test_the_other_words():
     wrong = kg4d("fti")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "kg4d: error: command line: no command 'fti' (did you mean fit?)\n"
-    assert "choose from fit, " in kg4d("zzz").stderr
+    assert "choose from prepare, fit, " in kg4d("zzz").stderr
