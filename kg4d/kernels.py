@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _FOLDER = Path(__file__).parent / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -78,6 +78,7 @@ class Chosen(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("count_frames", "gaussians", "rows", "columns", "width", "height")),
         *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "viewmats", "Ks", "ids", "frames")),
         ("eps2d", ctypes.c_float),
+        ("threads", ctypes.c_int32),
     ]
 
 

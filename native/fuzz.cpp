@@ -117,7 +117,7 @@ void project_chosen_once() {
     for (int64_t& id : ids) id = chance(0.01) ? whole(INT64_MIN, INT64_MAX) : whole(-1, in.gaussians - 1);
     if (chance(0.1) && rows > 0) frames[0] = whole(-1, 1);
     const kg4d_chosen chosen = {1, in.gaussians, rows, columns, in.width, in.height, in.means, in.quats, in.scales,
-                                in.viewmats, in.Ks, ids.data(), frames.data(), in.eps2d};
+                                in.viewmats, in.Ks, ids.data(), frames.data(), in.eps2d, in.threads};
     std::vector<float> means2d(2 * rows * columns), covs(4 * rows * columns);
     const int status = kg4d_project_chosen(&chosen, means2d.data(), covs.data());
     std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size());

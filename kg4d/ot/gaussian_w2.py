@@ -80,7 +80,7 @@ def monge_map(
 
 
 def _parts(covs: Float[Tensor, "*batch 2 2"]) -> _Parts:
-    xx, xy, yy = covs[..., 0, 0], covs[..., 0, 1], covs[..., 1, 1]
+    xx, xy, _, yy = covs.flatten(-2).unbind(-1)  # not three indices: each would have a backward pass of its own
     return _Parts(xx + yy, (xx * yy - xy.square()).clamp_min(_FLOOR).sqrt(), (xx - yy) / 2, xy)
 
 

@@ -6,7 +6,6 @@ So no cost, entropy or solver shows in it, the gradient on a centre is its weigh
 turning, scaling or collapsing the set about its mean leaves it as it is: H sees translation only.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,4 +31,4 @@ def wasserstein_offset_closed(
 
 
 def _mean(weights: Float[Tensor, "*batch n"], means: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch 2"]:
-    return torch.einsum("...n,...nd->...d", weights, means)
+    return (weights[..., None] * means).sum(-2)

@@ -99,4 +99,5 @@ class _ProjectChosen(torch.autograd.Function):
 def _record(tensors: list[Tensor], size: tuple[int, int]) -> kernels.Chosen:
     """The native record; the tensors must outlive it."""
     means, _, _, _, _, ids, _ = tensors
-    return kernels.Chosen(*means.shape[:2], *ids.shape, *size, *map(address, tensors), _EPS2D)
+    threads = kernels.thread_count()
+    return kernels.Chosen(*means.shape[:2], *ids.shape, *size, *map(address, tensors), _EPS2D, threads)

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 2
+#define KG4D_ABI_VERSION 3
 #define KG4D_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -92,6 +92,7 @@ typedef struct {
     const int64_t* ids;     // [rows, columns]; negative is padding, for which any Gaussian may stand
     const int64_t* frames;  // [rows]
     float eps2d;
+    int32_t threads;
 } kg4d_chosen;
 
 // Their centres, px, and 2D covariances, px^2, [rows, columns, 2, 2]. Depths below 0.01 are taken as 0.01.

@@ -1,6 +1,7 @@
 // Projects Gaussians that are named one by one, each in the camera of its frame: what losses on 2D Gaussians ask for.
 #include "isa.h"
 #include "projection_gradients.h"
+#include "thread_pool.h"
 
 namespace KG4D_ISA {
 namespace {
@@ -9,7 +10,7 @@ using namespace kg4d;
 
 constexpr float kNearest = 0.01f;  // nearer, a Gaussian is never drawn: its depth is taken as this
 
-// Up to sixteen Gaussians of one row, brought next to each other, and their projection.
+// Up to sixteen Gaussians of one frame, brought next to each other, and their projection.
 struct Chosen {
     int64_t place[kLanes];  // frame * gaussians + gaussian
     int count;
@@ -18,13 +19,11 @@ struct Chosen {
     vf mean[3], depth;
     Projection projection;
 
-    Chosen(const kg4d_chosen& in, int64_t row, int64_t first) {
-        const int64_t frame = in.frames[row];
-        count = static_cast<int>(in.columns - first < kLanes ? in.columns - first : kLanes);
+    Chosen(const kg4d_chosen& in, int64_t frame, const int64_t* ids, int64_t left) {
+        count = static_cast<int>(left < kLanes ? left : kLanes);
         float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes];
         for (int i = 0; i < count; ++i) {
-            const int64_t id = in.ids[row * in.columns + first + i];
-            place[i] = frame * in.gaussians + (id < 0 ? 0 : id);
+            place[i] = frame * in.gaussians + (ids[i] < 0 ? 0 : ids[i]);
             std::memcpy(means + 3 * i, in.means + 3 * place[i], 3 * sizeof(float));
             std::memcpy(quats + 4 * i, in.quats + 4 * place[i], 4 * sizeof(float));
             std::memcpy(scales + 3 * i, in.scales + 3 * place[i], 3 * sizeof(float));
@@ -39,11 +38,19 @@ struct Chosen {
     }
 };
 
+// One task a frame, which takes the frame's Gaussians in the order of the rows: one may be chosen many times, and its sum
+// must not depend on chance. Rows of one frame that follow one another are taken as one.
 template <class F>
 void for_each_chosen(const kg4d_chosen& in, const F& f) {
-    for (int64_t row = 0; row < in.rows; ++row) {
-        for (int64_t first = 0; first < in.columns; first += kLanes) f(Chosen(in, row, first), row * in.columns + first);
-    }
+    parallel_for(in.threads, in.count_frames, [&](int64_t frame) {
+        for (int64_t row = 0; row < in.rows; ++row) {
+            if (in.frames[row] != frame) continue;
+            const int64_t first = row * in.columns;
+            while (row + 1 < in.rows && in.frames[row + 1] == frame) ++row;
+            const int64_t end = (row + 1) * in.columns;
+            for (int64_t at = first; at < end; at += kLanes) f(Chosen(in, frame, in.ids + at, end - at), at);
+        }
+    });
 }
 
 }  // namespace
@@ -59,7 +66,6 @@ void project_chosen(const kg4d_chosen& in, float* means2d, float* covs) {
     });
 }
 
-// One thread, in the order of the rows: a Gaussian may be chosen many times, and its sum must not depend on chance.
 void project_chosen_backward(const kg4d_chosen& in, const float* v_means2d, const float* v_covs, float* v_means,
                              float* v_quats, float* v_scales) {
     for_each_chosen(in, [&](const Chosen& chosen, int64_t at) {
