@@ -16,6 +16,7 @@ from kg4d.data.detections import DetectionsSource, disturbed
 from kg4d.data.keypoint_choice import choose_keypoints
 from kg4d.data.scene import Scene, load_scene
 from kg4d.data.synthetic import make_scene
+from kg4d.data.videos import IMAGE_SUFFIXES
 from kg4d.data.viewpoints import looked_at
 from kg4d.deform.build import build_deformation
 from kg4d.errors import InputError
@@ -31,7 +32,8 @@ from kg4d.preparation import prepared
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache import PriorCache
 from kg4d.priors.detection import found_again
-from kg4d.priors.guidance import GuidanceKind, build_noise_model
+from kg4d.priors.diffusion import networks_device
+from kg4d.priors.guidance import GuidanceKind, build_noise_model, find_noise_model
 from kg4d.products import export
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
@@ -148,16 +150,17 @@ def _keys_below_priors() -> Iterator[None]:
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses.
 
-    An image or a video is prepared, where it was not prepared before; so are the detections that are to be found.
+    An image, a video or a folder of frames is prepared, where it was not prepared before; so are the detections that
+    are to be found.
     """
     path = Path(config.scene)
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
     if config.scene.startswith(SYNTHETIC):
         scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
-    elif path.is_file():
+    elif path.is_file() or _holds_frames(path):
         with _keys_below_priors():
             folder = prepared(priors, path)
-        scene = replace(load_scene(folder, size=config.image_size), name=path.stem)
+        scene = replace(load_scene(folder, size=config.image_size), name=path.resolve().stem)
     else:
         scene = load_scene(path, size=config.image_size)
     if config.detections.source is DetectionsSource.FOUND:
@@ -165,6 +168,29 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
             scene = found_again(scene, priors)
     keypoints = disturbed(scene.keypoints, config.detections, config.seed)
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
+
+
+def _holds_frames(folder: Path) -> bool:
+    """Whether a folder is a video, and no scene."""
+    if not folder.is_dir() or any(folder.glob("transforms_*.json")):
+        return False
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+
+
+def check_run_guidance(config: ExperimentConfig) -> None:
+    """Look for the diffusion model of the guidance before the scene is built, which may take hours.
+
+    Raises:
+        InputError: The model is not there.
+    """
+    if _guided_stages(config):
+        find_noise_model(config.guidance)
+
+
+def _guided_stages(config: ExperimentConfig) -> list[str]:
+    guidance = config.guidance
+    weights = {StaticStage.name: guidance.static.weight, DynamicStage.name: guidance.dynamic.weight}
+    return [name for name, weight in weights.items() if weight > 0 and guidance.kind is not GuidanceKind.NONE]
 
 
 def build_run_guidance(
@@ -175,7 +201,7 @@ def build_run_guidance(
     Args:
         config: Of the run.
         scene: At the resolution of the fit.
-        device: Where the fit computes.
+        device: Where the fit computes; the diffusion model computes on the GPU where there is one.
         cache: Keeps what the diffusion model makes of the input.
 
     Raises:
@@ -184,7 +210,7 @@ def build_run_guidance(
     guidance, reference = config.guidance, scene.reference
     frames = {StaticStage.name: 1, DynamicStage.name: len(reference)}
     settings = {StaticStage.name: guidance.static, DynamicStage.name: guidance.dynamic}
-    guided = [name for name in frames if settings[name].weight > 0 and guidance.kind is not GuidanceKind.NONE]
+    guided = _guided_stages(config)
     if not guided:
         return {}
     told = reference[: max(frames[name] for name in guided)]
@@ -192,7 +218,7 @@ def build_run_guidance(
     if elevation is None:
         rising = float(reference.cameras.viewmats[0, 2, 1])  # how much of its line of sight goes along +Y, which is up
         elevation = -math.degrees(math.asin(max(-1.0, min(1.0, rising))))
-    model = build_noise_model(guidance, told.on(torch.ones(3)), elevation, device, cache)
+    model = build_noise_model(guidance, told.on(torch.ones(3)), elevation, networks_device(), cache)
     around = [reference.cameras] if scene.ring is None else [reference.cameras, scene.ring.cameras]
     center, cameras = looked_at(around).to(device), reference.cameras.to(device)
     return {

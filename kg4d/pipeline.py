@@ -23,7 +23,14 @@ from kg4d.evaluation import view_grid
 from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
-from kg4d.loaded import build_run_deformation, build_run_guidance, build_run_renderer, build_scene, measure
+from kg4d.loaded import (
+    build_run_deformation,
+    build_run_guidance,
+    build_run_renderer,
+    build_scene,
+    check_run_guidance,
+    measure,
+)
 from kg4d.logs import log_to_file
 from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
@@ -85,10 +92,11 @@ class _Fit:
         self.protocol = get_protocol(config.evaluation.protocol)
         self.renderer = build_run_renderer(config)
         self.background = torch.tensor(config.background, device=self.renderer.device)
+        check_run_guidance(config)
         self.scene = build_scene(config, self.renderer)
         if self.scene.test is not None:
             view_grid(self.scene.test)  # the metrics need complete videos
-        self.priors = PriorCache()
+        self.priors = PriorCache(config.priors.cache)
         self.guidance = build_run_guidance(config, self.scene, self.renderer.device, self.priors)
         self.model, self.skeleton = self._initial_gaussians()
         self._check_neighbours()

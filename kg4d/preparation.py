@@ -3,23 +3,25 @@
 import hashlib
 import json
 import logging
+import shutil
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
-import torch
-from filelock import FileLock
-
 from kg4d import __version__
-from kg4d.data.scene_folder import PREVIEW, RECORD
+from kg4d.data.scene_folder import PREVIEW
 from kg4d.data.scene_writer import refuse_taken, write_scene
 from kg4d.data.videos import Clip, read_clip
-from kg4d.files import cache_folder
+from kg4d.errors import InputError
 from kg4d.priors.assemble import Assembly
-from kg4d.priors.build import PriorsConfig, decide, decide_video
+from kg4d.priors.build import PriorsConfig, check_files, decide, decide_video
 from kg4d.priors.cache import PriorCache
+from kg4d.priors.diffusion import networks_device
+from kg4d.priors.entries import BrokenEntryError, read_scene_record
 from kg4d.priors.files import GivenFiles, hash_of
 from kg4d.priors.plan import Plan
 from kg4d.priors.preview import preview
+from kg4d.priors.support import KeypointsKind
 
 _log = logging.getLogger(__name__)
 
@@ -40,22 +42,53 @@ def prepare(config: PriorsConfig, source: str | Path, out: str | Path) -> None:
 
 
 def prepared(config: PriorsConfig, source: str | Path) -> Path:
-    """The scene folder of one image or one video below the cache folder; made where it is not there yet.
+    """The scene folder of one image or one video in the cache; made where it is not there yet, or not intact.
 
-    It is known by the content of the input, the settings and the identities of all providers.
+    It is known by the content of the input, the settings, the identities of all providers and what was clicked.
 
     Raises:
         InputError: As `prepare`.
     """
     order = _Order.of(config, Path(source))
-    folder = cache_folder() / "scenes" / f"{Path(source).stem}-{order.key[:16]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if (folder / RECORD).is_file():
-            _log.info("%s: prepared before, in %s", source, folder)
-        else:
+    if order.plan.keypoints.kind == KeypointsKind.CLICK.value and not order.folder.is_dir():
+        _ = order.assembly.given  # what is clicked now decides the folder
+    folder = order.folder
+    with order.assembly.cache.locked(folder):
+        try:
+            notes = read_scene_record(folder)["notes"] if folder.is_dir() else None
+        except BrokenEntryError as error:
+            _log.warning("%s: %s: made again", folder, error)
+            shutil.rmtree(folder)
+            notes = None
+        if notes is None:
             order.fill(folder)
+        else:
+            _log.info("%s: prepared before, in %s", source, folder)
+            for note in notes:
+                _log.warning(note)
     return folder
+
+
+def _begun_with(picture: Clip, path: Path, most: int) -> Clip:
+    """The video that a person gave with a picture, in whose place it is used.
+
+    Raises:
+        InputError: It is none, or of another size, so that keypoints and masks would be in doubt.
+    """
+    clip = read_clip(path, most)
+    if len(clip.frames) < 2:
+        raise InputError("video.path", f"{path} is a single image", "give a video of at least two frames")
+    (height, width), (picture_height, picture_width) = clip.frames.shape[1:3], picture.frames.shape[1:3]
+    if (height, width) != (picture_height, picture_width):
+        what = f"{path} is {width} x {height}, the picture is {picture_width} x {picture_height}"
+        raise InputError("video.path", what, "make both one size, or give the video alone as the input")
+    rgb, alpha = picture.frames[0, ..., :3], picture.frames[0, ..., 3:]
+    off = float(((clip.frames[0, ..., :3] - rgb).abs() * alpha).mean() / alpha.mean())
+    if off > 0.1:
+        _log.warning("%s: its first frame is %.2f off the picture (mean absolute difference)", path, off)
+    if picture.has_alpha and not clip.has_alpha:
+        _log.warning("%s takes the place of the picture, whose alpha channel is not used", path)
+    return clip
 
 
 @dataclass(frozen=True)
@@ -77,27 +110,36 @@ class _Order:
     @classmethod
     def of(cls, config: PriorsConfig, source: Path) -> "_Order":
         """Read the input and decide, and say so in the log."""
+        check_files(config)
         clip = read_clip(source, config.frames)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = networks_device()
         video = decide_video(config.video, clip, device)
         if isinstance(video.provider, GivenFiles):
-            clip = read_clip(video.provider.path, config.frames)
+            clip = _begun_with(clip, video.provider.path, config.frames)
         plan = decide(config, clip, video, device)
         for name, choice in plan.record().items():
             _log.info("%s: %s (%s)", name, choice["kind"], choice["why"])
         return cls(config, source, clip, plan)
 
+    @cached_property
+    def assembly(self) -> Assembly:
+        """The making of it."""
+        return Assembly(self.config, self.clip, self.plan, PriorCache(self.config.cache))
+
     @property
-    def key(self) -> str:
-        """Of everything that decides the scene."""
+    def folder(self) -> Path:
+        """In the cache, named by everything that decides the scene; keypoints may be clicked meanwhile."""
         settings = {**asdict(self.config), "cache": None, "progress_bar": None}
-        text = json.dumps([__version__, hash_of(self.source), settings, self.plan.record()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        path = self.config.keypoints.path
+        marked = None if path is None or not Path(path).is_file() else hash_of(Path(path))
+        text = json.dumps([__version__, hash_of(self.source), settings, self.plan.record(), marked], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        return self.assembly.cache.scenes / f"{self.source.resolve().stem.lstrip('.')}-{key[:16]}"
 
     def fill(self, out: Path) -> None:
         """Make the scene and write it."""
-        assembly = Assembly(self.config, self.clip, self.plan, PriorCache(self.config.cache))
-        scene = assembly.scene(self.source.stem)
+        assembly = self.assembly
+        scene = assembly.scene(self.source.resolve().stem)
         record = {
             "format": 1,
             "package": __version__,
@@ -109,6 +151,7 @@ class _Order:
             },
             "frame": asdict(assembly.frame),
             "priors": self.plan.record(),
+            "notes": assembly.notes,
             "cache_keys": assembly.cache.used,
             "settings": asdict(self.config),
         }

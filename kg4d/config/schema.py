@@ -81,7 +81,8 @@ class ExperimentConfig:
         seed: Of this run.
         seeds: Seeds to run; just `seed` where empty.
         output: Folder above the run folders.
-        scene: A scene folder, `synthetic:<character>`, or an image or video file, which is prepared first.
+        scene: A scene folder, `synthetic:<character>`, or an image, a video or a folder of frames, which is prepared
+            first.
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are taken as they are, found again or disturbed.
         keypoints: Which keypoints of the scene are used.

@@ -1,10 +1,11 @@
 """Writing a scene folder that `kg4d.data.scene.load_scene` reads back."""
 
+import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ def write_scene(
     Args:
         scene: What to write.
         folder: Where to; must not exist or be empty.
-        record: How the scene came about, for its `scene.json`.
+        record: How the scene came about, for its `scene.json`, which also gets the hashes of all files.
         preview: A picture of it all, for people.
 
     Raises:
-        InputError: The folder exists and holds something.
+        InputError: The folder exists and holds something, or cannot be one.
     """
-    folder = Path(folder)
-    refuse_taken(folder)
+    refuse_taken(Path(folder))
+    folder = Path(folder).resolve()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
@@ -53,23 +54,37 @@ def write_scene(
             np.savez_compressed(partial / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
         if scene.flow is not None:
             np.savez_compressed(partial / FLOW, **_flow_arrays(scene.flow))
-        if record is not None:
-            (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
         if preview is not None:
             write_png(partial / PREVIEW, preview)
+        if record is not None:
+            names = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
+            table = {**record, "files": hashes(partial, names)}
+            (partial / RECORD).write_text(json.dumps(table, indent=1), encoding="utf-8")
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raise an `InputError` where a scene cannot be written because something is there."""
+    """Raise an `InputError` where a scene cannot be written, because of what is there."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(folder, "exists already", "choose another folder or remove it")
+    if folder.resolve() == Path.cwd():
+        raise InputError(folder, "is the current folder, which cannot be replaced", "name a folder inside it")
+    above = next(parent for parent in folder.resolve().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(folder, f"{above} is a file", "choose another folder")
+
+
+def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files in a folder, by their names relative to it."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
 
 
 def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:
     cameras, frames = posed.cameras, []
+    lenses = [_lens(K) for K in cameras.Ks]
+    own = any(lens != lenses[0] for lens in lenses)
     matrices = _camera_to_worlds(cameras.viewmats)
     for index, (frame, view) in enumerate(zip(posed.frames.tolist(), posed.views.tolist(), strict=True)):
         file_path = pattern.format(frame=frame, view=view)
@@ -81,16 +96,19 @@ def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:
                 "transform_matrix": matrices[index].tolist(),
                 "frame_index": frame,
                 "view": view,
+                **(lenses[index] if own else {}),
             }
         )
-    fl_x, fl_y, cx, cy = cameras.Ks[0, [0, 1, 0, 1], [0, 1, 2, 2]].tolist()
     angles = {
-        "camera_angle_x": 2 * math.atan(cameras.width / (2 * fl_x)),
-        "camera_angle_y": 2 * math.atan(cameras.height / (2 * fl_y)),
+        "camera_angle_x": 2 * math.atan(cameras.width / (2 * lenses[0]["fl_x"])),
+        "camera_angle_y": 2 * math.atan(cameras.height / (2 * lenses[0]["fl_y"])),
     }
-    pixels = {"w": cameras.width, "h": cameras.height, "fl_x": fl_x, "fl_y": fl_y, "cx": cx, "cy": cy}
-    table = {**angles, **pixels, "frames": frames}
+    table = {**angles, "w": cameras.width, "h": cameras.height, **lenses[0], "frames": frames}
     path.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def _lens(K: Float[Tensor, "3 3"]) -> dict[str, float]:
+    return dict(zip(("fl_x", "fl_y", "cx", "cy"), K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), strict=True))
 
 
 def _camera_to_worlds(viewmats: Float[Tensor, "M 4 4"]) -> Float[Tensor, "M 4 4"]:

@@ -1,6 +1,7 @@
 """`transforms_*.json`: which images there are, from where and when (the layout of D-NeRF and nerfstudio).
 
-Camera-to-world matrices in OpenGL axes, intrinsics shared by all images of a file, pixel centres at half integers.
+Camera-to-world matrices in OpenGL axes, pixel centres at half integers; intrinsics of all images of a file, unless an
+entry has its own.
 """
 
 import json
@@ -51,10 +52,11 @@ def read_posed_images(path: Path, size: int | None = None) -> tuple[PosedImages,
         InputError: The file or an image is missing, malformed or contradicts the rest.
     """
     table = _read_json(path)
-    listed = [_entry(path, index, entry) for index, entry in enumerate(_entries(path, table))]
+    entries = _entries(path, table)
+    listed = [_entry(path, index, entry) for index, entry in enumerate(entries)]
     _refuse_repeated(path, listed)
     images, grid = _read_images(listed, size)
-    Ks = _intrinsics(path, table, grid).expand(len(listed), 3, 3).clone()
+    Ks = torch.stack([_intrinsics(path, {**table, **entry}, grid) for entry in entries])
     cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, grid, grid)
     frames, views = _frames_and_views(listed)
     times = torch.tensor([entry.time for entry in listed])

@@ -2,9 +2,10 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -22,6 +23,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ANIMATED = ("PNG", "WEBP", "GIF")
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 _FPS = 8.0  # of frames without a clock
+_KEEP_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders of these drop it
+_AS_IT_IS = ["-fps_mode", "passthrough"]  # else frames are repeated until the rate is steady
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,21 @@ class Clip:
         """Whether anything is transparent."""
         return bool((self.frames[..., 3] < 1).any())
 
+    @property
+    def opaque(self) -> list[str]:
+        """The frames where nothing is transparent, by the names of their files where each has one."""
+        solid = (self.frames[..., 3] == 1).flatten(1).all(1).tolist()
+        names = [file.name for file in self.files] or [f"frame {index}" for index in range(len(solid))]
+        return [name for name, all_solid in zip(names, solid, strict=True) if all_solid]
+
 
 def read_clip(path: str | Path, most: int) -> Clip:
     """Read one image (T = 1), or a video of at least two frames.
 
     Args:
         path: An image; a video file; an animated GIF, WebP or PNG, which is a video too; or a folder of frames.
-        most: A longer video is thinned evenly to this many frames, the first and the last among them.
+        most: A longer video is thinned evenly to this many frames, the first and the last among them, by their number
+            and not by their time where the rate is not steady.
 
     Raises:
         InputError: It is missing, damaged, of another format, or a video of one frame.
@@ -151,8 +162,11 @@ def _read_file(path: Path, most: int) -> Clip:
     """By ffmpeg, in two passes, so that only the frames that are wanted are held."""
     try:
         count, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-        decoded = imageio_ffmpeg.read_frames(str(path))
+        decoded = _decoded(path, [])
         about = next(decoded)
+        if decoder := _KEEP_ALPHA.get(about["codec"].strip(",")):
+            decoded = _decoded(path, ["-c:v", decoder])
+            about = next(decoded)
         frames = _picked(decoded, evenly(count, most), about["size"])
     except (OSError, RuntimeError, StopIteration) as error:
         raise InputError(
@@ -166,11 +180,18 @@ def _read_file(path: Path, most: int) -> Clip:
     return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
 
 
+def _decoded(path: Path, input_params: list[str]) -> Iterator[Any]:
+    """What ffmpeg says of a video, then its frames, each once."""
+    frames: Iterator[Any] = imageio_ffmpeg.read_frames(
+        str(path), pix_fmt="rgba", bpp=4, input_params=input_params, output_params=_AS_IT_IS
+    )
+    return frames
+
+
 def _picked(decoded: Iterable[bytes], wanted: Sequence[int], size: tuple[int, int]) -> list[Float[Tensor, "H W 4"]]:
     width, height = size
     frames = []
     for index, data in enumerate(decoded):
         if index in wanted:
-            rgb = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width, 3).float() / 255
-            frames.append(torch.cat([rgb, torch.ones(height, width, 1)], dim=-1))
+            frames.append(torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width, 4).float() / 255)
     return frames

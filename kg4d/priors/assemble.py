@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,10 +13,8 @@ from torch import Tensor
 
 from kg4d.data.images import resize_rgba
 from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.synthetic import FOV_Y, RADIUS
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import sample_image
 from kg4d.logs import progress_bar
 from kg4d.priors.base import KeypointTracks, Matting, Provider
@@ -26,7 +24,9 @@ from kg4d.priors.detectors import COCO_NAMES, COCO_PARENTS, PersonKeypoints
 from kg4d.priors.files import GivenFiles, read_masks
 from kg4d.priors.framing import Frame, frame_of
 from kg4d.priors.given import Given, read_given
+from kg4d.priors.matting import KeyMatting, MattingKind
 from kg4d.priors.plan import Plan
+from kg4d.priors.posing import posed
 from kg4d.priors.progress import listening
 from kg4d.priors.spread import span_bones, spread_keypoints
 from kg4d.priors.support import KeypointsKind, SupportKeypoints
@@ -44,6 +44,7 @@ class Views(NamedTuple):
     elevations: list[float]
     files: list[int]  # which of the files each but the first is, where files give them
     file_scale: float  # px of the scene per px of the files
+    fov_y: float | None  # of all but the first, degrees; that of the first when None
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Assembly:
         clip: The input.
         plan: Who makes what, as decided.
         cache: What was made before.
+        notes: What a person should look at, filled while the scene is made; also in the log.
     """
 
     config: PriorsConfig
     clip: Clip
     plan: Plan
     cache: PriorCache
+    notes: list[str] = field(default_factory=list)
 
     def scene(self, name: str) -> Scene:
         """Make everything.
@@ -70,14 +73,15 @@ class Assembly:
         """
         _ = self.given  # a mistake in a file shows before hours of work
         if self.frame.scale > 2:
-            _log.warning("the object is small in the input: it is enlarged %.1f times", self.frame.scale)
+            self._note(f"the object is small in the input: it is enlarged {self.frame.scale:.1f} times")
         level, count = self.config.views.reference_elevation, len(self.video)
         views = self._views()
         ring = None
         if views is not None:
             elevations = [level + elevation for elevation in views.elevations]
             still = torch.zeros(len(views.images), dtype=torch.int64)
-            ring = self._posed(views.images, views.azimuths, elevations, still, torch.arange(len(still)))
+            where = (views.azimuths, elevations, still, torch.arange(len(still)))
+            ring = self._posed(views.images, *where, views.fov_y)
         frames = torch.arange(count)
         reference = self._posed(self.video, [0.0] * count, [level] * count, frames, torch.zeros_like(frames))
         return Scene(name, reference, ring, self._keypoints(views), self._flow())
@@ -93,11 +97,15 @@ class Assembly:
         rgb = self.clip.frames[..., :3]
         match self.plan.matting.provider:
             case None:
+                if self.config.matting.kind is MattingKind.AUTO and self.clip.opaque:
+                    what = f"{self.clip.opaque[0]} has no transparent pixel, other frames have some"
+                    remedy = "give all frames an alpha channel, or set matting.kind=key, or alpha to take it as it is"
+                    raise InputError("matting.kind", what, remedy)
                 return self.clip.frames
             case GivenFiles(path=folder):
                 return torch.cat([rgb, read_masks(folder, self.clip)], dim=-1)
             case provider:
-                return self._matte(provider, rgb)
+                return self._matte(provider, rgb, "the input")
 
     @cached_property
     def frame(self) -> Frame:
@@ -115,10 +123,10 @@ class Assembly:
         made = self._make(provider, inputs, lambda: {"rgb": provider(first, count)})
         rgb = made["rgb"][1:]
         try:
-            later = self._matte(matting_of_made(self.config.matting), rgb)
+            later = self._matte(matting_of_made(self.config.matting), rgb, "the video that was made")
         except InputError as error:
-            what = "the video that %s made cannot be matted (%s): all frames take the matte of the first; look at it"
-            _log.warning(what, provider.name, error.what)
+            what = f"the video that {provider.name} made cannot be matted ({error.what})"
+            self._note(f"{what}: all frames take the matte of the first; look at it")
             later = torch.cat([rgb, first[..., 3:].expand(len(rgb), -1, -1, -1)], dim=-1)
         return torch.cat([first[None], later])
 
@@ -128,7 +136,13 @@ class Assembly:
         with progress_bar(provider.name, self.config.progress_bar) as report, listening(report):
             return self.cache.get_or_make(provider, inputs, make)
 
-    def _matte(self, provider: Matting, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 4"]:
+    def _note(self, words: str) -> None:
+        _log.warning(words)
+        self.notes.append(words)
+
+    def _matte(self, provider: Matting, rgb: Float[Tensor, "T H W 3"], what: str) -> Float[Tensor, "T H W 4"]:
+        if isinstance(provider, KeyMatting) and not provider.sees_even(rgb):
+            self._note(f"the background of {what} is not even: the object is guessed by GrabCut; look at the preview")
         alpha = self._make(provider, {"rgb": rgb}, lambda: {"alpha": provider(rgb)})["alpha"]
         return torch.cat([rgb, alpha], dim=-1)
 
@@ -139,9 +153,10 @@ class Assembly:
         elevations: list[float],
         frames: Tensor,
         views: Tensor,
+        fov_y: float | None = None,
     ) -> PosedImages:
         height, width = images.shape[1:3]
-        cameras = orbit(azimuths, elevations, RADIUS, FOV_Y, width, height)
+        cameras = posed(azimuths, elevations, width, height, fov_y)
         return PosedImages(cameras, images, frames / max(1, int(frames.max())), frames, views)
 
     def _views(self) -> Views | None:
@@ -151,29 +166,33 @@ class Assembly:
             return None
         first, size = self.video[0], self.config.framing.size
         azimuths, elevations = cameras_of(self.config.views)
+        fov_y = None
         if (given := self.given.views) is not None:
             scale = size / given.shape[1]
-            images, has_alpha = resize_rgba(given, size, size), bool((given[..., 3] < 1).any())
+            images, has_alpha = resize_rgba(given, size, size), (given[..., 3] < 1).flatten(1).any(1)
         else:
             assert not isinstance(provider, GivenFiles)
+            fov_y = provider.fov_y
             inputs = {"image": first, "cameras": torch.tensor([azimuths, elevations])}
             rgb = self._make(provider, inputs, lambda: {"rgb": provider(first, azimuths, elevations)})["rgb"]
-            images, scale, has_alpha = torch.cat([rgb, torch.ones_like(rgb[..., :1])], dim=-1), 1.0, False
+            images, scale = torch.cat([rgb, torch.ones_like(rgb[..., :1])], dim=-1), 1.0
+            has_alpha = torch.zeros(len(rgb), dtype=torch.bool)
         kept, matting = [first], matting_of_made(self.config.matting)
         cameras, order = [(0.0, 0.0)], []
         for index in sorted(range(len(azimuths)), key=lambda view: azimuths[view] % 360):
             camera = (azimuths[index] % 360, elevations[index])
             if camera == (0.0, 0.0):
                 continue
+            what, rgb = f"the view at azimuth {azimuths[index]:g}", images[index : index + 1, ..., :3]
             try:
-                kept.append(images[index] if has_alpha else self._matte(matting, images[index : index + 1, ..., :3])[0])
+                kept.append(images[index] if has_alpha[index] else self._matte(matting, rgb, what)[0])
             except InputError as error:
-                _log.warning("the view at azimuth %g is left out: %s", azimuths[index], error.what)
+                self._note(f"{what} is left out: {error.what}")
                 continue
             cameras.append(camera)
             order.append(index)
         _warn_of_another_scale(kept)
-        return Views(torch.stack(kept), [c[0] for c in cameras], [c[1] for c in cameras], order, scale)
+        return Views(torch.stack(kept), [c[0] for c in cameras], [c[1] for c in cameras], order, scale, fov_y)
 
     def _keypoints(self, views: Views | None) -> Keypoints | None:
         detector = self.plan.keypoints.provider
@@ -210,7 +229,7 @@ class Assembly:
         near = F.max_pool2d(first[None, ..., 3], 2 * (size // 32) + 1, 1, size // 32)
         for name, alpha in zip(found.names, sample_image(near[0, ..., None], uv)[..., 0].tolist(), strict=True):
             if alpha < 0.5:
-                _log.warning("keypoint %r lies beside the object; look at the preview", name)
+                self._note(f"keypoint {name!r} lies beside the object; look at the preview")
         return SupportKeypoints(found.names, found.parents, uv)
 
     def _tracks(

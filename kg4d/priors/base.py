@@ -69,10 +69,15 @@ class FlowEstimator(Provider, Protocol):
 class ViewSynthesizer(Provider, Protocol):
     """Makes views of an object from one."""
 
+    @property
+    def fov_y(self) -> float | None:
+        """Vertical field of view of its cameras, degrees; that of `image` when None."""
+        ...
+
     def __call__(
         self, image: Float[Tensor, "H W 4"], azimuths: Sequence[float], elevations: Sequence[float]
     ) -> Float[Tensor, "R H W 3"]:
-        """Views on white, from cameras relative to the one of `image`, of its distance and field of view.
+        """Views on white, from cameras relative to the one of `image`, which show the object as large as it does.
 
         Args:
             image: The view that is known, from azimuth 0.

@@ -27,7 +27,8 @@ from kg4d.priors.support import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.tracking import TrackerKind, TrackingConfig, build_tracker
 from kg4d.priors.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.video import DiffusionVideo, VideoConfig, VideoKind
-from kg4d.priors.views import ViewsConfig, ViewsKind, build_views
+from kg4d.priors.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
+from kg4d.priors.zero123 import DEFAULT_MODELS
 
 
 @dataclass
@@ -74,6 +75,27 @@ class PriorsConfig:
             raise ValueError(f"keypoints.count: must be at least 1, not {self.keypoints.count}")
 
 
+def check_files(config: PriorsConfig) -> None:
+    """Look for the files that are named, which takes no time: models are looked for on the network.
+
+    Raises:
+        InputError: One is not there, or would be passed over in silence.
+    """
+    named: list[tuple[str, StrEnum, str | None]] = [
+        ("matting", config.matting.kind, config.matting.path),
+        ("video", config.video.kind, config.video.path),
+        ("views", config.views.kind, config.views.path),
+        ("keypoints", config.keypoints.kind, config.keypoints.path),
+        ("flow", config.flow.kind, config.flow.path),
+    ]
+    for key, kind, path in named:
+        if kind.value in ("files", "file") or (kind.value == "auto" and path is not None):
+            require_path(f"{key}.path", path)
+        elif path is not None and kind.value not in ("none", "click"):
+            remedy = f"set {key}.kind={'file' if key == 'keypoints' else 'files'}, or leave the path out"
+            raise InputError(f"{key}.path", f"is not read where {key}.kind={kind.value}", remedy)
+
+
 def decide(
     config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | GivenFiles | None], device: torch.device
 ) -> Plan:
@@ -88,9 +110,11 @@ def decide(
     Raises:
         InputError: What is asked for, or needed, is not there.
     """
-    views, keypoints, flow = _views(config, device), _keypoints(config.keypoints), _flow(config.flow)
+    check_files(config)
+    matting, keypoints, flow = _matting(config.matting, clip), _keypoints(config.keypoints), _flow(config.flow)
+    views = _views(config, device)  # the last to be looked for on the network
     tracking, transfer = _followed(config, keypoints, views, flow)
-    return Plan(_matting(config.matting, clip), video, views, keypoints, tracking, transfer, flow)
+    return Plan(matting, video, views, keypoints, tracking, transfer, flow)
 
 
 def matting_of_made(config: MattingConfig) -> Matting:
@@ -108,15 +132,7 @@ def _why(kind: StrEnum, key: str) -> str:
     return f"asked for: {key}={kind.value}"
 
 
-def _refuse_unread(key: str, kind: StrEnum, path: str | None) -> None:
-    """A file that would be passed over in silence is a mistake."""
-    if path is not None and kind.value not in ("auto", "files", "none"):
-        remedy = f"set {key}.kind=files, or leave the path out"
-        raise InputError(f"{key}.path", f"is not read where {key}.kind={kind.value}", remedy)
-
-
 def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles | None]:
-    _refuse_unread("matting", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "matting.kind")
     if kind is MattingKind.AUTO and config.path is not None:
         kind, why = MattingKind.FILES, "matting.path names masks"
@@ -142,7 +158,6 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
     """
     if len(clip.frames) > 1:
         return Choice("given", "the input is a video", None)
-    _refuse_unread("video", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "video.kind")
     if kind is VideoKind.AUTO:
         kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
@@ -154,12 +169,11 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
 
 def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | GivenFiles | None]:
     views, matting = config.views, matting_of_made(config.matting)
-    _refuse_unread("views", views.kind, views.path)
     kind, why = views.kind, _why(views.kind, "views.kind")
     if kind is ViewsKind.AUTO and views.path is not None:
         kind, why = ViewsKind.FILES, "views.path names images"
     elif kind is ViewsKind.AUTO and views.model is not None:
-        kind, why = ViewsKind.ZERO123, "views.model names a model"
+        kind, why = _kind_of(views.model), "views.model names a model of that kind"
     match kind:
         case ViewsKind.AUTO:
             if device.type == "cpu":
@@ -176,6 +190,20 @@ def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer
             return Choice(kind.value, why, GivenFiles("views-files", require_path("views.path", views.path)))
         case _:
             return Choice(kind.value, why, build_views(replace(views, kind=kind), device, matting))
+
+
+def _kind_of(model: str) -> ViewsKind:
+    """Who makes views with a model, by its name: each kind has its own notion of a camera.
+
+    Raises:
+        InputError: The name does not tell.
+    """
+    kinds = {known: ViewsKind(kind.value) for kind, known in DEFAULT_MODELS.items()}
+    kinds[Zero123PlusViews.MODEL] = ViewsKind.ZERO123PLUS
+    if model not in kinds:
+        remedy = "set views.kind to zero123, stable_zero123 or zero123plus"
+        raise InputError("views.kind", f"the name of {model} does not tell of what kind it is", remedy)
+    return kinds[model]
 
 
 def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFiles | None]:
@@ -244,7 +272,6 @@ def _tracker(
 
 
 def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
-    _refuse_unread("flow", config.kind, config.path)
     kind, why = config.kind, _why(config.kind, "flow.kind")
     if kind is FlowKind.AUTO:
         kind = FlowKind.DIS if config.path is None else FlowKind.FILES

@@ -1,16 +1,19 @@
 """Results of providers on disk: computed once for each provider, identity and input, shared by runs side by side.
 
+The scenes that were prepared of them lie there too, and are listed, verified and pruned with them.
+
 An entry that was damaged, or written in another format, is named in the log and computed again, never read.
 """
 
 import argparse
 import logging
+import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,7 +22,7 @@ from torch import Tensor
 from kg4d.errors import InputError
 from kg4d.files import cache_folder, content_hash
 from kg4d.priors.base import Provider
-from kg4d.priors.entries import BrokenEntryError, Request, read_entry, read_manifest, write_entry
+from kg4d.priors.entries import SCENES, BrokenEntryError, Request, check, created_and_words, read_entry, write_entry
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class PriorCache:
         """
         request = Request(provider.name, dict(provider.identity()), content_hash(inputs))
         folder = self.root / request.folder_name
-        with self._locked(folder):
+        with self.locked(folder):
             found = _intact(folder)
             if found is None:
                 found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
@@ -64,18 +67,26 @@ class PriorCache:
             keys.append(request.key)
         return found
 
+    @property
+    def scenes(self) -> Path:
+        """The folder of the scenes that were prepared."""
+        return self.root / SCENES
+
     def entries(self) -> list[Path]:
-        """The folders of all entries, by name."""
-        if not self.root.is_dir():
-            return []
-        return sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        """The folders of all results by name, then those of all scenes."""
+        return [
+            path
+            for folder in (self.root, self.scenes)
+            for path in sorted(folder.glob("[!.]*"))
+            if path.is_dir() and path != self.scenes
+        ]
 
     def verify(self) -> dict[Path, str | None]:
         """Read every entry; what is wrong with each, None where it is intact."""
         report: dict[Path, str | None] = {}
         for folder in self.entries():
             try:
-                read_entry(folder)
+                check(folder)
                 report[folder] = None
             except BrokenEntryError as error:
                 report[folder] = str(error)
@@ -84,7 +95,7 @@ class PriorCache:
     def prune(self, older_than: float | None = None, max_bytes: int | None = None) -> list[Path]:
         """Remove what is broken or left half-written, then what is old, then the oldest until the rest is small enough.
 
-        What another process is making or reading stays.
+        What another process is making or reading stays, but a scene only while it is checked, before a fit reads it.
 
         Args:
             older_than: Age in seconds; None keeps all ages.
@@ -93,12 +104,10 @@ class PriorCache:
         Returns:
             The entries that were removed.
         """
-        born = {
-            folder: float("-inf") if what is not None else read_manifest(folder).created
-            for folder, what in self.verify().items()
-        }
-        for partial in self.root.glob(".*.partial"):
-            self._remove(partial, partial.with_name(partial.name.removeprefix(".").removesuffix(".partial")))
+        born = {folder: _born(folder) for folder in self.entries()}
+        for partial in [*self.root.glob(".*.partial"), *self.scenes.glob(".*.partial")]:
+            # a scene's has the number of its process before the suffix
+            self._remove(partial, partial.with_name(re.sub(r"^\.|(\.\d+)?\.partial$", "", partial.name)))
         limit = float("-inf") if older_than is None else time.time() - older_than
         left = sum(size_of(folder) for folder in born)
         removed = []
@@ -113,6 +122,8 @@ class PriorCache:
     def _remove(self, path: Path, entry: Path) -> bool:
         try:
             with FileLock(self._lock_path(entry), timeout=0):
+                if not path.exists():  # another process has removed it
+                    return False
                 shutil.rmtree(path)
         except Timeout:
             return False
@@ -124,7 +135,8 @@ class PriorCache:
         return path
 
     @contextmanager
-    def _locked(self, entry: Path) -> Iterator[None]:
+    def locked(self, entry: Path) -> Iterator[None]:
+        """Let no other process make, read or remove a result or a scene meanwhile."""
         lock = FileLock(self._lock_path(entry))
         try:
             lock.acquire(timeout=0)
@@ -147,9 +159,23 @@ def _intact(folder: Path) -> dict[str, Tensor] | None:
         return None
 
 
+def _born(folder: Path) -> float:
+    """When an entry was made; before all times where it is broken, or was removed meanwhile."""
+    try:
+        check(folder)
+        return created_and_words(folder)[0]
+    except BrokenEntryError:
+        return float("-inf")
+
+
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files in a folder, which another process may be removing."""
+    size = 0
+    for above, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += (Path(above) / name).stat().st_size
+    return size
 
 
 def parse_size(text: str) -> int:
@@ -195,10 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _list(cache: PriorCache) -> None:
     for folder in cache.entries():
         try:
-            manifest = read_manifest(folder)
-            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.created))
-            settings = ", ".join(f"{key}={value}" for key, value in manifest.identity.items())
-            _say(f"{made}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({settings})")
+            created, words = created_and_words(folder)
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+            _say(f"{made}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({words})")
         except BrokenEntryError as error:
             _say(f"broken: {folder.name}: {error}")
 

@@ -4,6 +4,7 @@ Source: Jiang et al. 2023, "RTMPose". The matte says where the person is, and so
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity, KeypointTracks
 from kg4d.priors.progress import counted
+from kg4d.priors.weights import hash_of_weights
 
 # (name, parent) of the 17 keypoints of COCO
 COCO = (
@@ -75,8 +77,9 @@ class PersonKeypoints:
         self.config, self.network = config, _load(config)
 
     def identity(self) -> Identity:
-        """The network by its name."""
-        return {"model": self.config.model, "width": self.config.width, "height": self.config.height}
+        """The network by its name and the content of its file, and the size of its input."""
+        weights, config = hash_of_weights(Path(self.network.onnx_model)), self.config
+        return {"model": config.model, "weights": weights, "width": config.width, "height": config.height}
 
     def __call__(self, images: Float[Tensor, "M H W 4"]) -> KeypointTracks:
         """Where the keypoints are in each image; weights 0 where the matte is empty or a keypoint is outside."""
@@ -112,4 +115,5 @@ def _load(config: PersonConfig) -> Any:
         what = (
             f"RTMPose {config.model} cannot be had: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         )
-        raise InputError("keypoints.model", what, "give its ONNX file, or run once where there is a network") from error
+        remedy = "give its ONNX file, or run once where there is a network"
+        raise InputError("keypoints.person.model", what, remedy) from error

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from kg4d.errors import InputError
+from kg4d.priors.weights import hash_of_weights
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Checkpoint:
             )
         loaded.set_progress_bar_config(disable=True)
         if attention_slicing:
+            if not any(hasattr(part, "set_attention_slice") for part in loaded.components.values()):
+                _log.warning("%s has no part that can compute attention in slices: that does nothing", self.model)
             loaded.enable_attention_slicing()
         if device.type == "cuda":
             loaded.enable_model_cpu_offload(device=device)
@@ -100,14 +103,12 @@ class Checkpoint:
             remedy = f"fetch the model again, or give another folder with {self.key}=<folder>"
             raise InputError(self.key, what, remedy) from error
 
-    def fingerprint(self, components: Iterable[str]) -> str:
-        """A cheap name of the weights: settings, sizes, and the two ends and the middle of each file of weights."""
+    def fingerprint(self, components: Sequence[str] = ()) -> str:
+        """A name of what is read of these components, of all when empty: settings and weights, by their content."""
+        names = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
         digest = hashlib.sha256()
-        for component in components:
-            for path in sorted((self.folder / component).rglob("*")):
-                if path.suffix in _READ and path.is_file():
-                    digest.update(f"{path.relative_to(self.folder)} {path.stat().st_size}\n".encode())
-                    digest.update(_sample(path))
+        for name in wanted_files(names, components):
+            digest.update(f"{name} {hash_of_weights(self.folder / name)}\n".encode())
         return digest.hexdigest()[:16]
 
 
@@ -149,6 +150,11 @@ def announce_licence(model: str) -> None:
     """Write once into the log what the weights may be used for, where that is known."""
     terms = LICENCES.get(model, f"not known here, see https://huggingface.co/{model}")
     _log.info("%s: licence of the weights: %s", model, terms)
+
+
+def networks_device() -> torch.device:
+    """Where diffusion models compute: the GPU where there is one, whatever draws the Gaussians."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def precision(device: torch.device) -> torch.dtype:
@@ -215,27 +221,25 @@ def _missing(folder: Path, components: Sequence[str]) -> list[str]:
             entries = json.loads(index.read_text(encoding="utf-8")).items()
         except (ValueError, AttributeError):
             return [index.name]
-        components = [name for name, value in entries if isinstance(value, list) and value[:1] != [None]]
+        components = [name for name, value in entries if _names_class(value)]
     return [name for name in components if not _complete(folder / name)]
+
+
+def _names_class(entry: object) -> bool:
+    """Other entries are settings of the pipeline, lists of numbers among them, or components that are left out."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
 def _complete(folder: Path) -> bool:
     weights = {path.name for path in folder.glob("*.safetensors")}
     for index in folder.glob("*.safetensors.index*.json"):
-        shards = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (AttributeError, KeyError, TypeError, ValueError):  # cut short, or no index
+            return False
         if not shards <= weights:
             return False
     return bool(weights) if (folder / "config.json").is_file() else any(folder.glob("*.json"))
-
-
-def _sample(path: Path, size: int = 1 << 16) -> bytes:
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        parts = []
-        for start in (0, total // 2, max(0, total - size)):
-            file.seek(start)
-            parts.append(file.read(size))
-    return b"".join(parts)
 
 
 @contextmanager

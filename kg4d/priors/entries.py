@@ -1,4 +1,7 @@
-"""One kept result: a folder with `data.safetensors` and `manifest.json`, whole or absent, checked at every reading."""
+"""What is kept: results and prepared scenes, each a folder, whole or absent, and checked at every reading.
+
+A result is `data.safetensors` with `manifest.json`; a scene is a scene folder whose `scene.json` lists the hashes.
+"""
 
 import hashlib
 import json
@@ -7,15 +10,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load, save_file
 from torch import Tensor
 
 from kg4d import __version__
+from kg4d.data.scene_folder import RECORD
+from kg4d.data.scene_writer import hashes
 from kg4d.priors.base import Identity
 
 FORMAT = 1
 DATA, MANIFEST = "data.safetensors", "manifest.json"
+SCENES = "scenes"  # the folder of the prepared scenes, among the results
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,55 @@ def write_entry(root: Path, request: Request, tensors: Mapping[str, Tensor]) -> 
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check(folder: Path) -> None:
+    """Read every byte of a result or of a scene.
+
+    Raises:
+        BrokenEntryError: It cannot be used.
+    """
+    if folder.parent.name == SCENES:
+        read_scene_record(folder)
+    else:
+        read_entry(folder)
+
+
+def read_scene_record(folder: Path) -> dict[str, Any]:
+    """The `scene.json` of a prepared scene, after checking every byte of what it lists.
+
+    Raises:
+        BrokenEntryError: It or a file is missing, cut short or changed.
+    """
+    try:
+        table: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        listed = dict(table["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenEntryError(f"{RECORD} is missing, cut short or of another version") from error
+    try:
+        found = hashes(folder, listed)
+    except OSError as error:
+        raise BrokenEntryError(f"a file of it is missing: {error.filename}") from error
+    changed = [name for name in found if found[name] != listed[name]]
+    if changed:
+        raise BrokenEntryError(f"{changed[0]} is cut short or changed")
+    return table
+
+
+def created_and_words(folder: Path) -> tuple[float, str]:
+    """When a result or a scene was made, in seconds since 1970, and what of.
+
+    Raises:
+        BrokenEntryError: It does not say so.
+    """
+    if folder.parent.name != SCENES:
+        manifest = read_manifest(folder)
+        return manifest.created, ", ".join(f"{key}={value}" for key, value in manifest.identity.items())
+    try:
+        path = folder / RECORD
+        return path.stat().st_mtime, f"scene of {json.loads(path.read_text(encoding='utf-8'))['source']['path']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenEntryError(f"{RECORD} is missing or cut short") from error
 
 
 def partial_of(folder: Path) -> Path:

@@ -55,10 +55,17 @@ class NoiseModelConfig:
 
 @dataclass(frozen=True)
 class ConditionProvider:
-    """What the model makes of the input images, once and for all, as a provider whose results can be kept."""
+    """What the model makes of the input images, once and for all, as a provider whose results can be kept.
+
+    Attributes:
+        checkpoint: Its files.
+        half: Whether it computes in half precision.
+        size: Side of the images that it was trained on, px; the input is brought to it.
+    """
 
     checkpoint: Checkpoint
     half: bool
+    size: int
 
     @property
     def name(self) -> str:
@@ -66,13 +73,15 @@ class ConditionProvider:
         return "guidance-zero123"
 
     def identity(self) -> Identity:
-        """The networks that read the images, and their precision."""
+        """The networks that read the images, at which size, and their precision."""
         weights = self.checkpoint.fingerprint(("vae", "image_encoder"))
-        return {"model": self.checkpoint.model, "weights": weights, "half": self.half}
+        return {"model": self.checkpoint.model, "weights": weights, "half": self.half, "size": self.size}
 
 
 class Zero123Noise:
     """The noise that Zero-1-to-3 sees in a view of an object, knowing one frame of the input.
+
+    The networks may compute on another device than the renderer: what they are given goes there and comes back.
 
     Args:
         network: Its networks.
@@ -96,20 +105,20 @@ class Zero123Noise:
 
     @cached_property
     def alphas(self) -> Float[Tensor, " S"]:
-        """Share of the signal in the variance at each timestep (the cumulative product)."""
-        alphas: Tensor = self.network.scheduler.alphas_cumprod.float().to(self.network.device)
+        """Share of the signal in the variance at each timestep (the cumulative product), on the CPU."""
+        alphas: Tensor = self.network.scheduler.alphas_cumprod.float()
         return alphas
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
         """Latents of renders; differentiable."""
-        return self.network.encode(images)
+        return self.network.encode(images).to(images.device)
 
     def predict(
         self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
     ) -> Float[Tensor, "1 C h w"]:
         """The noise in the latents of a view, `azimuth` and `elevation` degrees away from the camera of a frame."""
         reference = self._condition[frame]
-        return self.network.predict(noisy, timestep, reference, [azimuth], [elevation], self._scale)
+        return self.network.predict(noisy, timestep, reference, [azimuth], [elevation], self._scale).to(noisy.device)
 
     @cached_property
     def _condition(self) -> Condition:
@@ -120,9 +129,23 @@ class Zero123Noise:
         if self._cache is None:
             kept = make()
         else:
-            provider = ConditionProvider(self.network.checkpoint, self.network.dtype == torch.float16)
+            half = self.network.dtype == torch.float16
+            provider = ConditionProvider(self.network.checkpoint, half, self.network.size)
             kept = self._cache.get_or_make(provider, {"images": self._images}, make)
         return Condition(kept["embeddings"], kept["latents"]).to(self.network.device, self.network.dtype)
+
+
+def find_noise_model(config: NoiseModelConfig) -> Checkpoint:
+    """The files of the model that the config names.
+
+    Args:
+        config: Its `kind` is not none.
+
+    Raises:
+        InputError: They are not there.
+    """
+    kind = Zero123Kind(config.kind.value)
+    return find_zero123("guidance.model", kind, config.model, local_files_only=config.local_files_only)
 
 
 def build_noise_model(
@@ -145,6 +168,5 @@ def build_noise_model(
         InputError: The model is not there.
     """
     kind = Zero123Kind(config.kind.value)
-    checkpoint = find_zero123("guidance.model", kind, config.model, local_files_only=config.local_files_only)
-    network = Zero123(kind, checkpoint, device, reference_elevation, config.attention_slicing)
+    network = Zero123(kind, find_noise_model(config), device, reference_elevation, config.attention_slicing)
     return Zero123Noise(network, images, config.scale, cache)

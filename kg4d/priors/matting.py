@@ -3,10 +3,10 @@
 Source: Rother et al. 2004, "GrabCut: interactive foreground extraction using iterated graph cuts".
 """
 
-import importlib.util
-import logging
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,8 +19,7 @@ from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
-
-_log = logging.getLogger(__name__)
+from kg4d.priors.weights import hash_of_weights
 
 _FINEST = 512  # px: GrabCut takes minutes for a picture of a camera, and its outline is no better
 _SPECK = 0.002  # share of the object's largest part below which another part is none
@@ -76,19 +75,19 @@ class KeyMatting:
         shares = {"border_share": config.border_share, "agreement": config.agreement, "specks": _SPECK}
         return {"opencv": cv2.__version__, "finest": _FINEST, "tolerance": config.tolerance, **shares}
 
+    def sees_even(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
+        """Whether all backgrounds are of one colour each; else GrabCut guesses the object."""
+        return all(_border_color(picture, self.config) is not None for picture in quantize(rgb).numpy())
+
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
         """Mattes of 0 and 1.
 
         Raises:
             InputError: There is no clear foreground.
         """
-        pictures = quantize(rgb).numpy()
-        even = [_border_color(picture, self.config) is not None for picture in pictures]
-        if not all(even):
-            _log.warning("the background is not even: the object is guessed by GrabCut; look at the preview")
-        mattes = []
+        pictures, even, mattes = quantize(rgb).numpy(), self.sees_even(rgb), []
         for picture in counted(pictures, len(pictures), "frames"):
-            color = _border_color(picture, self.config) if all(even) else None
+            color = _border_color(picture, self.config) if even else None
             matte = _grabcut_from_frame(picture) if color is None else _keyed(picture, color, self.config)
             mattes.append(torch.from_numpy(matte).float()[..., None])
         return checked(torch.stack(mattes))
@@ -122,21 +121,20 @@ class RembgMatting:
         model: Name of the network.
 
     Raises:
-        InputError: rembg is not installed.
+        InputError: rembg is not installed, or the network cannot be had.
     """
 
     model: str
     name = "matting-rembg"
 
     def __post_init__(self) -> None:
-        """Look for the library, so that a fit does not end here after hours."""
-        if importlib.util.find_spec("rembg") is None:
-            remedy = 'pip install "kg4d[rembg]", or choose another matting.kind'
-            raise InputError("matting.kind", "rembg is not installed", remedy)
+        """Read the network, so that a fit does not end here after hours."""
+        _rembg_session(self.model)
 
     def identity(self) -> Identity:
-        """The network."""
-        return {"model": self.model}
+        """The network by its name and, where it is one file, by its content."""
+        file = Path(str(_rembg_session(self.model).download_models()))  # it is there: this only says where
+        return {"model": self.model, "weights": hash_of_weights(file) if file.is_file() else "unknown"}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
         """Soft mattes.
@@ -146,10 +144,25 @@ class RembgMatting:
         """
         import rembg
 
-        session = rembg.new_session(self.model)
+        session = _rembg_session(self.model)
         pictures = counted(quantize(rgb).numpy(), len(rgb), "frames")
-        mattes = [np.asarray(rembg.remove(picture, session=session, only_mask=True)) for picture in pictures]
+        mattes = [np.array(rembg.remove(picture, session=session, only_mask=True)) for picture in pictures]
         return checked(torch.stack([torch.from_numpy(matte).float()[..., None] / 255 for matte in mattes]))
+
+
+@cache
+def _rembg_session(model: str) -> Any:
+    try:
+        import rembg
+    except ImportError as error:
+        remedy = 'pip install "kg4d[rembg]", or choose another matting.kind'
+        raise InputError("matting.kind", "rembg is not installed", remedy) from error
+    try:
+        return rembg.new_session(model)
+    except Exception as error:  # whatever the library raises for names, files and the network
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        remedy = "name a network of rembg, or run once where there is a network"
+        raise InputError("matting.model", f"{model} cannot be had: {reason}", remedy) from error
 
 
 def checked(mattes: Float[Tensor, "T H W 1"]) -> Float[Tensor, "T H W 1"]:
@@ -161,7 +174,8 @@ def checked(mattes: Float[Tensor, "T H W 1"]) -> Float[Tensor, "T H W 1"]:
     shares = (mattes > 0.5).float().mean(dim=(1, 2, 3))
     for frame, share in enumerate(shares.tolist()):
         if not 0.002 < share < 0.95:
-            raise InputError(f"matting of frame {frame}", f"no clear foreground: {share:.1%} of the picture", _REMEDY)
+            which = f" in frame {frame}" if len(mattes) > 1 else ""
+            raise InputError("matting", f"no clear foreground{which}: {share:.1%} of the picture", _REMEDY)
     return mattes
 
 

@@ -52,7 +52,7 @@ class VideoConfig:
         noise: Noise on the input (Stable Video Diffusion); more gives more motion, and less likeness.
         decode_chunk_size: Frames that are decoded at once: fewer take less memory, more flicker less.
         seed: Of the noise.
-        attention_slicing: Compute attention in slices: less memory, more time.
+        attention_slicing: Compute attention in slices: less memory, more time. Stable Video Diffusion cannot.
     """
 
     kind: VideoKind = VideoKind.AUTO
@@ -71,15 +71,18 @@ class VideoConfig:
     attention_slicing: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no latent grid has.
+        """Refuse sizes that no latent grid has, and numbers that make no video.
 
         Raises:
-            ValueError: `size` or `frames` is out of range.
+            ValueError: One of them is out of range.
         """
         if self.size < 8 or self.size % 8:
             raise ValueError(f"video.size: must be a positive multiple of 8, not {self.size}")
         if self.frames < 2:
             raise ValueError(f"video.frames: must be at least 2, not {self.frames}")
+        for name in ("steps", "fps", "decode_chunk_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"video.{name}: must be at least 1, not {getattr(self, name)}")
 
 
 class DiffusionVideo:
@@ -108,7 +111,7 @@ class DiffusionVideo:
         settings = {key: value for key, value in asdict(self.config).items() if key not in unused}
         return {
             "model": self.checkpoint.model,
-            "weights": self.checkpoint.fingerprint([path.name for path in self.checkpoint.folder.iterdir()]),
+            "weights": self.checkpoint.fingerprint(),
             "half": self.device.type == "cuda",
             **settings,
         }

@@ -70,6 +70,19 @@ class ViewsConfig:
     seed: int = 0
     attention_slicing: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse cameras that look along the vertical, and numbers that make no picture.
+
+        Raises:
+            ValueError: One of them is out of range.
+        """
+        for elevation in [0.0, *self.elevations]:
+            if not -89 <= self.reference_elevation + elevation <= 89:
+                what = f"{elevation:g} above {self.reference_elevation:g} degrees"
+                raise ValueError(f"views.elevations: a camera must stay within 89 degrees of the horizon, not {what}")
+        if self.steps < 1:
+            raise ValueError(f"views.steps: must be at least 1, not {self.steps}")
+
 
 class Zero123Views:
     """`ViewSynthesizer` by Zero-1-to-3: each view is sampled for itself, from the same noise.
@@ -81,6 +94,8 @@ class Zero123Views:
     Raises:
         InputError: The model is not there.
     """
+
+    fov_y = None
 
     def __init__(self, config: ViewsConfig, device: torch.device) -> None:
         kind = Zero123Kind(config.kind.value)
@@ -143,6 +158,7 @@ class Zero123PlusViews:
     ELEVATIONS = (20.0, -10.0, 20.0, -10.0, 20.0, -10.0)  # above the horizon, not above the input view
     MODEL = "sudo-ai/zero123plus-v1.2"
     ROWS, COLUMNS = 3, 2
+    fov_y = 30.0
     name = "views-zero123plus"
 
     def __init__(self, config: ViewsConfig, device: torch.device, matting: Matting) -> None:
@@ -156,6 +172,8 @@ class Zero123PlusViews:
         if not self.code.is_file():
             raise InputError("views.pipeline", f"no file {self.code}", "give your copy of the authors' pipeline.py")
         model = config.model or self.MODEL
+        if model.endswith("zero123plus-v1.1"):
+            raise InputError(_KEY, f"{model} draws from other cameras", f"give {self.MODEL}")
         self.checkpoint = find_checkpoint(_KEY, model, (), local_files_only=config.local_files_only)
 
     def identity(self) -> Identity:
@@ -163,12 +181,13 @@ class Zero123PlusViews:
         matting = {f"matting_{key}": value for key, value in self.matting.identity().items()}
         return {
             "model": self.checkpoint.model,
-            "weights": self.checkpoint.fingerprint([path.name for path in self.checkpoint.folder.iterdir()]),
+            "weights": self.checkpoint.fingerprint(),
             "code": hashlib.sha256(self.code.read_bytes()).hexdigest()[:16],
             "half": self.device.type == "cuda",
             "steps": self.config.steps,
             "scale": self.config.scale,
             "seed": self.config.seed,
+            "fov_y": self.fov_y,
             "matting": self.matting.name,
             **matting,
         }

@@ -208,6 +208,10 @@ def find_zero123(key: str, kind: Zero123Kind, model: str | None, *, local_files_
     """The files of a model of this kind; of the usual one where no model is named.
 
     Raises:
-        InputError: They are not there.
+        InputError: They are not there, or the model is known to be of the other kind.
     """
+    for other, known in DEFAULT_MODELS.items():
+        if model == known and other is not kind:  # its pictures would be of other cameras
+            what = f"{model} is of kind {other.value}, not {kind.value}"
+            raise InputError(key, what, f"set {key.split('.')[0]}.kind={other.value}")
     return find_checkpoint(key, model or DEFAULT_MODELS[kind], COMPONENTS, local_files_only=local_files_only)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kg4d.data.scene import load_scene
-from tests.data.damage import arrays, edit, put
+from tests.data.damage import arrays, edit, put, set_frame
 
 
 def as_dnerf(folder: Path, degrees: float) -> None:
@@ -66,6 +66,14 @@ def test_frames_and_views_are_derived_from_times(folder: Path):
     test = load_scene(folder).test
     assert test.frames.tolist() == [2, 2, 0, 4, 0, 4, 1, 3]
     assert test.views.tolist() == [0, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_an_entry_may_have_a_lens_of_its_own(folder: Path):
+    edit("ring", set_frame(1, fl_x=40.0, fl_y=41.0, cx=7.0, cy=9.0))(folder)
+    Ks = load_scene(folder).ring.cameras.Ks
+    assert Ks[1].tolist() == [[40, 0, 7], [0, 41, 9], [0, 0, 1]]
+    assert torch.equal(Ks[2:], Ks[:1].expand(len(Ks) - 2, 3, 3))
+    assert Ks[0, 0, 0] != 40
 
 
 def test_file_paths_may_carry_an_extension(folder: Path):

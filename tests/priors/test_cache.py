@@ -2,6 +2,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
+from kg4d.priors import cache as cache_module
 from kg4d.priors.cache import PriorCache, main, parse_size, size_of
 from kg4d.priors.entries import DATA, MANIFEST
+from tests.data.tiny import make_tiny_scene
 
 
 class Doubling:
@@ -207,6 +211,72 @@ def test_what_is_in_use_is_not_pruned(cache: PriorCache, provider: Doubling) -> 
     with FileLock(lock):
         assert cache.prune(max_bytes=0) == []
     assert len(cache.prune(max_bytes=0)) == 1
+
+
+def test_another_process_may_remove_what_is_being_pruned(
+    cache: PriorCache, provider: Doubling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(cache, provider, torch.ones(1))
+    ask(cache, provider, torch.ones(2))
+    first, second = cache.entries()
+    between = {"check": first, "size_of": second}
+    for name, gone in between.items():
+        real = getattr(cache_module, name)
+
+        def then_gone(folder: Path, real=real, gone=gone) -> object:
+            result = real(folder)
+            if folder == gone:
+                shutil.rmtree(folder, ignore_errors=True)
+            return result
+
+        monkeypatch.setattr(cache_module, name, then_gone)
+    assert cache.prune(max_bytes=0) == []
+    assert cache.entries() == []
+
+
+def test_the_size_of_what_is_going_is_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "gone"):
+        (tmp_path / name).write_bytes(b"123")
+    real = os.walk
+
+    def walk_then_remove(folder: Path) -> list:
+        found = list(real(folder))
+        (tmp_path / "gone").unlink()
+        return found
+
+    monkeypatch.setattr(os, "walk", walk_then_remove)
+    assert size_of(tmp_path) == 3
+
+
+@pytest.fixture
+def scene(cache: PriorCache) -> Path:
+    """A prepared scene, as far as the cache knows one."""
+    write_scene(make_tiny_scene(), cache.scenes / "disc-0123", {"source": {"path": "disc.mp4"}})
+    return cache.scenes / "disc-0123"
+
+
+def test_scenes_are_kept_with_the_results(
+    cache: PriorCache, provider: Doubling, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(cache, provider, torch.ones(1))
+    result, last = cache.entries()
+    assert last == scene
+    assert set(cache.verify().values()) == {None}
+    assert main(["list", "--root", str(cache.root)]) == 0
+    assert "disc-0123  (scene of disc.mp4)" in capsys.readouterr().out
+    partial = scene.with_name(f".{scene.name}.4711.partial")
+    partial.mkdir()
+    with FileLock(cache.root / ".locks" / f"{scene.name}.lock"):
+        assert cache.prune(max_bytes=0) == [result]
+        assert partial.exists()  # its maker is still there
+    assert cache.prune() == []
+    assert not partial.exists()
+    picture = scene / "train/r_001.png"
+    picture.write_bytes(picture.read_bytes()[:-9])
+    assert cache.verify()[scene] == "train/r_001.png is cut short or changed"
+    assert cache.prune() == [scene]
+    scene.mkdir()
+    assert "scene.json is missing" in str(cache.verify()[scene])
 
 
 def test_the_command(cache: PriorCache, provider: Doubling, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """RTMPose behind its interface: what is given to rtmlib, and what becomes of its answer."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_the_box_of_the_matte_goes_in_and_our_pixels_come_out(monkeypatch: pytes
     assert found.uv.isfinite().all()
 
 
+def test_the_network_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    use_rtmlib(monkeypatch, lambda model, **_: SimpleNamespace(onnx_model=model))
+    identities = []
+    for content in (b"old", b"retrained"):
+        (tmp_path / "pose.onnx").write_bytes(content)
+        identities.append(PersonKeypoints(PersonConfig(model=str(tmp_path / "pose.onnx"))).identity())
+    assert identities[0] != identities[1]
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "rtmlib", None)
     with pytest.raises(InputError, match=r"kg4d\[people\]"):
@@ -62,6 +72,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
         raise OSError("no route to host\nand more")
 
     use_rtmlib(monkeypatch, build)
-    with pytest.raises(InputError, match="cannot be had: no route to host") as caught:
+    with pytest.raises(InputError, match="^keypoints.person.model: .* cannot be had: no route to host") as caught:
         PersonKeypoints(PersonConfig())
     assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Where the files of diffusion models are found, how they are read, and what is said when they cannot be."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from kg4d.errors import InputError
 from kg4d.priors import diffusion
 from kg4d.priors.camera_projection import CLIPCameraProjection
-from kg4d.priors.diffusion import announce_licence, find_checkpoint, wanted_files
+from kg4d.priors.diffusion import Checkpoint, announce_licence, find_checkpoint, wanted_files
+from kg4d.priors.weights import hash_of_weights
 from kg4d.priors.zero123 import COMPONENTS
 from tests.priors.tiny_models import save_tiny_zero123
 
@@ -115,6 +117,22 @@ def test_weights_in_parts_must_all_be_there(copy: Path) -> None:
         find_checkpoint("guidance.model", str(copy), COMPONENTS)
 
 
+@pytest.mark.parametrize("content", ['{"weight_map": {"a": "par', "[]", "{}", '{"weight_map": {"a": []}}'])
+def test_an_index_of_parts_that_is_damaged(copy: Path, content: str) -> None:
+    (copy / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(content)
+    with pytest.raises(InputError, match="no complete unet"):
+        find_checkpoint("guidance.model", str(copy), COMPONENTS)
+
+
+def test_numbers_and_what_is_left_out_are_no_components(copy: Path) -> None:
+    index = {"unet": ["diffusers", "UNet2DConditionModel"], "scale": [0.0, 1.0], "safety_checker": [None, None]}
+    (copy / "model_index.json").write_text(json.dumps(index))
+    assert find_checkpoint("views.model", str(copy), ()).folder == copy
+    (copy / "model_index.json").write_text(json.dumps({**index, "tokenizer": ["transformers", "CLIPTokenizer"]}))
+    with pytest.raises(InputError, match="no complete tokenizer"):
+        find_checkpoint("views.model", str(copy), ())
+
+
 def test_a_component_that_is_missing(copy: Path) -> None:
     shutil.rmtree(copy / "image_encoder")
     with pytest.raises(InputError, match=r"guidance.model: .*no complete image_encoder"):
@@ -153,6 +171,32 @@ def test_other_weights_of_the_same_size_have_another_fingerprint(tmp_path: Path,
         for folder in (zero123_folder, tmp_path / "a", tmp_path / "b")
     ]
     assert names[0] == names[1] != names[2]
+
+
+def test_each_byte_of_the_weights_counts(tmp_path: Path) -> None:
+    names = []
+    for byte in (0, 1):
+        weights = bytearray(1 << 20)
+        weights[300_000] = byte
+        (tmp_path / str(byte) / "unet").mkdir(parents=True)
+        (tmp_path / str(byte) / "unet" / "model.safetensors").write_bytes(weights)
+        names.append(Checkpoint("k", "m", tmp_path / str(byte)).fingerprint(("unet",)))
+    assert names[0] != names[1]
+
+
+def test_weights_of_the_hub_are_known_by_their_names_and_others_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = tmp_path / "blobs" / ("a" * 64)
+    blob.parent.mkdir()
+    blob.write_bytes(b"not read")
+    (tmp_path / "snapshot.safetensors").symlink_to(blob)
+    assert hash_of_weights(tmp_path / "snapshot.safetensors") == "a" * 64
+    (tmp_path / "own.safetensors").write_bytes(b"read")
+    own = hash_of_weights(tmp_path / "own.safetensors")
+    assert own == hashlib.sha256(b"read").hexdigest()
+    monkeypatch.delattr(hashlib, "file_digest")
+    assert hash_of_weights(tmp_path / "own.safetensors") == own
 
 
 def test_the_licence_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

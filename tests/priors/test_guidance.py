@@ -10,7 +10,7 @@ from kg4d.errors import InputError
 from kg4d.losses.sds import NoisePredictor
 from kg4d.priors.cache import PriorCache
 from kg4d.priors.diffusion import Checkpoint
-from kg4d.priors.guidance import GuidanceKind, NoiseModelConfig, Zero123Noise, build_noise_model
+from kg4d.priors.guidance import ConditionProvider, GuidanceKind, NoiseModelConfig, Zero123Noise, build_noise_model
 from tests.priors.tiny_models import SIZE
 
 CPU = torch.device("cpu")
@@ -68,6 +68,12 @@ def test_what_it_makes_of_the_input_is_kept(
     assert torch.equal(build(zero123_folder).predict(latents, 500, 1, 30.0, 0.0), made[0])
     build(zero123_folder, cache, frames=3).predict(latents, 500, 1, 30.0, 0.0)
     assert len(PriorCache(tmp_path).entries()) == 2, "another input is another entry"
+
+
+def test_the_size_of_the_network_decides_what_is_kept(zero123_folder: Path) -> None:
+    checkpoint = build(zero123_folder).network.checkpoint
+    small, large = (ConditionProvider(checkpoint, half=False, size=size).identity() for size in (256, 512))
+    assert small != large
 
 
 def test_the_scale_and_the_elevation_reach_the_network(zero123_folder: Path) -> None:

@@ -1,8 +1,12 @@
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kg4d.data.images import read_image, resize_rgba
@@ -57,12 +61,13 @@ def test_specks_that_a_codec_leaves_are_dropped_and_parts_are_kept() -> None:
     assert matte[88:94, 4:10].sum() > 30
 
 
-def test_an_uneven_background_is_guessed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_uneven_background_is_guessed() -> None:
     rgba = picture(seed=3)
     rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
     matte = KeyMatting(MattingConfig())(on(ramp(), rgba)[None])
     assert iou(matte[0], rgba[..., 3:]) > 0.85
-    assert "not even" in caplog.text
+    assert not KeyMatting(MattingConfig()).sees_even(on(ramp(), rgba)[None])
+    assert KeyMatting(MattingConfig()).sees_even(on(torch.tensor(1.0), rgba)[None])
     assert torch.equal(matte, GrabCutMatting()(on(ramp(), rgba)[None]))
 
 
@@ -89,8 +94,9 @@ def test_no_clear_foreground_is_an_error(background: str) -> None:
 def test_one_bad_frame_is_named() -> None:
     mattes = torch.zeros(3, 10, 10, 1)
     mattes[:2, 2:8, 2:8] = 1
-    with pytest.raises(InputError, match="frame 2"):
+    with pytest.raises(InputError, match="matting: no clear foreground in frame 2") as caught:
         checked(mattes)
+    assert caught.value.where == "matting"  # a setting, so that a fit can say where it stands
 
 
 def test_the_result_is_repeatable() -> None:
@@ -102,6 +108,37 @@ def test_the_result_is_repeatable() -> None:
 def test_rembg_says_what_it_needs() -> None:
     with pytest.raises(InputError, match=r"matting.kind.*rembg.*kg4d\[rembg\]"):
         RembgMatting("u2net")
+
+
+def test_a_network_that_rembg_cannot_give_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def new_session(model: str) -> None:
+        raise ValueError(f"No session class found for model '{model}'\nand more")
+
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(new_session=new_session))
+    with pytest.raises(InputError, match="matting.model: u9net cannot be had: No session class") as caught:
+        RembgMatting("u9net")
+    assert "\n" not in str(caught.value)
+
+
+def test_rembg_mattes_by_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def remove(picture: np.ndarray, session: str, only_mask: bool) -> Image.Image:
+        assert only_mask
+        assert session == "session of tiny"
+        return Image.fromarray(np.where(picture.sum(-1) < 700, 255, 0).astype(np.uint8))
+
+    def new_session(model: str) -> str:
+        opened.append(model)
+        return f"session of {model}"
+
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(new_session=new_session, remove=remove))
+    rgba = picture()
+    matte = RembgMatting("tiny")(on(torch.tensor(1.0), rgba).expand(2, -1, -1, -1))
+    RembgMatting("tiny")
+    assert matte.shape == (2, SIZE, SIZE, 1)
+    assert iou(matte[1], rgba[..., 3:]) > 0.9
+    assert opened == ["tiny"]
 
 
 @pytest.mark.realdata

@@ -1,9 +1,12 @@
 import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from kg4d.data.images import resize_rgba
 from kg4d.errors import InputError
@@ -84,6 +87,64 @@ def test_tiny_frames_are_no_trouble() -> None:
 
 def test_the_identity_names_the_tolerances() -> None:
     assert DisFlow(FlowConfig()).identity() != DisFlow(FlowConfig(tolerance_px=2.0)).identity()
+
+
+class Raft(torch.nn.Module):
+    """In the place of torchvision's: finds that each frame is the one before it, moved by (3, -2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        self.seen.append(first)
+        ahead = second.mean((1, 2, 3)) > first.mean((1, 2, 3))  # the frames get brighter
+        flow = torch.tensor([3.0, -2.0]) * (2.0 * ahead[:, None] - 1)
+        return [torch.zeros(2, 2, *first.shape[2:]), flow[..., None, None].expand(2, 2, *first.shape[2:])]
+
+
+@pytest.fixture
+def raft(monkeypatch: pytest.MonkeyPatch) -> Raft:
+    """torchvision with that network."""
+    network, module = Raft(), ModuleType("torchvision.models.optical_flow")
+
+    def raft_large(weights: str) -> Raft:
+        if weights == "gone":
+            raise OSError("no route to host")
+        return network
+
+    module.raft_large = raft_large
+    module.Raft_Large_Weights = SimpleNamespace(C_T_SKHT_V2="as published")
+    for name in ("torchvision", "torchvision.models"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    return network
+
+
+def brightening(frames: int, height: int, width: int) -> Tensor:
+    shades = torch.linspace(0.2, 0.8, frames)[:, None, None, None].expand(frames, height, width, 3)
+    return torch.cat([shades, torch.ones(frames, height, width, 1)], dim=-1)
+
+
+def test_raft_sees_padded_images_and_its_last_flow_is_taken_in_both_directions(raft: Raft) -> None:
+    found = RaftFlow(FlowConfig())(brightening(3, 130, 133))
+    assert found.flow.shape == (2, 130, 133, 2)
+    assert torch.equal(found.flow, torch.tensor([3.0, -2.0]).expand(2, 130, 133, 2))
+    assert (found.weights[:, 2:, :-3] == 1).all(), "there and back again is home"
+    assert (found.weights[:, :2] == 0).all(), "it leaves the image"
+    assert [tuple(images.shape) for images in raft.seen] == [(2, 3, 136, 136)] * 2
+    assert torch.allclose(raft.seen[0][:, 0, 0, 0], torch.tensor([51.0, 128.0]) / 127.5 - 1, atol=1 / 127)
+    assert not raft.training
+
+
+def test_raft_says_what_it_cannot_do(raft: Raft) -> None:
+    flow = RaftFlow(FlowConfig())
+    with pytest.raises(InputError, match="RAFT needs images of 128 px, these have 96"):
+        flow(brightening(2, 96, 200))
+    sys.modules["torchvision.models.optical_flow"].Raft_Large_Weights.C_T_SKHT_V2 = "gone"
+    with pytest.raises(InputError, match="weights cannot be fetched: no route to host .*flow.kind=dis"):
+        flow(brightening(2, 128, 128))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed")

@@ -7,9 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from kg4d import preparation
 from kg4d.data.images import quantize, write_png
 from kg4d.data.scene import Scene, load_scene
+from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache import PriorCache
+from kg4d.priors.framing import FramingConfig
+from kg4d.priors.support import KeypointsKind, KeypointSourceConfig, SupportKeypoints, read_support
+from kg4d.priors.views import ViewsConfig
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
 from tests.priors.commands import ROOT, fitted, prepared, tiny_video, tiny_views
 
@@ -134,6 +139,11 @@ def test_given_views_become_the_ring(video: Path, tmp_path: Path) -> None:
     assert "switches the keypoint losses off" in record(tmp_path / "scene")["priors"]["transfer"]["why"]
 
 
+def config(**settings: object) -> PriorsConfig:
+    """Of a tiny scene."""
+    return PriorsConfig(framing=FramingConfig(size=32), progress_bar=False, **settings)
+
+
 def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What providers compute is written; let that fail."""
 
@@ -147,7 +157,7 @@ def test_a_video_is_fitted_and_its_priors_computed_once(
     video: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fitted("video_to_4d", video, tmp_path / "runs") == 0
-    [scene] = [path for path in (cache / "scenes").iterdir() if path.is_dir()]
+    [scene] = list((cache / "priors/scenes").iterdir())
     assert scene.name.startswith("disc-")
     run = tmp_path / "runs/video_to_4d/full/seed0"
     assert json.loads((run / "metrics.json").read_text())["metrics"]["train/psnr"] > 5
@@ -162,6 +172,77 @@ def test_a_video_is_fitted_and_its_priors_computed_once(
     assert record(out)["cache_keys"] == record(scene)["cache_keys"]
     with pytest.raises(AssertionError, match="a prior was computed"):
         PriorCache().get_or_make(FakeProvider(), {}, dict)
+
+
+def test_a_damaged_scene_is_said_and_made_again(
+    video: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = preparation.prepared(config(), video)
+    assert folder.parent == cache / "priors/scenes"
+    picture = folder / "train/r_002.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-9])
+    assert preparation.prepared(config(), video) == folder
+    assert picture.read_bytes() == whole
+    assert PriorCache().verify()[folder] is None
+    elsewhere = preparation.prepared(config(cache=str(tmp_path / "mine")), video)
+    assert elsewhere == tmp_path / "mine/scenes" / folder.name
+
+
+def test_what_to_look_at_is_recorded_and_said_again(
+    video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = on_white(moving())
+    frames[:, :, :4] = torch.linspace(0, 1, 96)[:, None, None]
+    for index in range(4):
+        write_png(tmp_path / f"frames/{index}.png", frames[index])
+    for index in range(2):  # one view with a matte, one that has none and shows nothing
+        view = moving(1)[0] if index == 0 else torch.full((96, 96, 3), 0.5)
+        write_png(tmp_path / f"views/{index}.png", view)
+    views = ViewsConfig(path=str(tmp_path / "views"), azimuths=[90.0, 180.0])
+    expected = (
+        "the background of the input is not even: the object is guessed by GrabCut",
+        "the view at azimuth 180 is left out: no clear foreground",
+    )
+    for _ in range(2):
+        caplog.clear()
+        folder = preparation.prepared(config(views=views), tmp_path / "frames")
+        for words in expected:
+            assert words in caplog.text
+            assert any(words in note for note in record(folder)["notes"])
+    assert "prepared before" in caplog.text
+    ring = load_scene(folder).ring
+    assert ring is not None
+    assert len(ring) == 2
+
+
+def test_what_was_clicked_decides_the_scene(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, pages = tmp_path / "k.json", []
+
+    def click(image: torch.Tensor, path: Path | str, port: int) -> SupportKeypoints:
+        pages.append(path)
+        if not file.is_file():
+            file.write_text(json.dumps(KEYPOINTS))
+        return read_support(file, 96, 96)
+
+    monkeypatch.setattr("kg4d.priors.given.click_keypoints", click)
+    asked = config(keypoints=KeypointSourceConfig(kind=KeypointsKind.CLICK, path=str(file)))
+    first = preparation.prepared(asked, video)
+    assert preparation.prepared(asked, video) == first
+    assert len(pages) == 1
+    file.write_text(json.dumps(KEYPOINTS | {"uv": [[50.0, 48.0], [68.0, 48.0]]}))
+    edited = preparation.prepared(asked, video)
+    assert edited != first
+    assert len(pages) == 2
+    file.unlink()
+    assert preparation.prepared(asked, video) == first  # the same is clicked again
+    assert len(pages) == 3
+
+
+def test_a_folder_of_frames_is_fitted(tmp_path: Path, cache: Path) -> None:
+    assert fitted("video_to_4d", save_frames(tmp_path / "frames"), tmp_path / "runs") == 0
+    [scene] = (cache / "priors/scenes").iterdir()
+    assert scene.name.startswith("frames-")
 
 
 class FakeProvider:

@@ -173,6 +173,7 @@ def test_masks_views_and_flow_that_do_not_fit(tmp_path: Path, capsys: pytest.Cap
         (["framing.share=2"], "framing.share"),
         (["frames=1"], "frames"),
         (["matting.kind=magic"], "matting.kind"),
+        (["keypoints.kind=spread", f"keypoints.path={few}"], "keypoints.path: is not read"),
     ):
         refused(video, *words)
         assert says in the_line(capsys)
@@ -184,7 +185,7 @@ def test_an_image_needs_a_model_for_video(tmp_path: Path, capsys: pytest.Capture
     line = the_line(capsys)
     for part in ("stabilityai/stable-video-diffusion-img2vid", "video.model=<folder>", 'pip install "kg4d[priors]"'):
         assert part in line
-    assert fitted("image_to_4d", source, tmp_path / "runs") == 2
+    assert fitted("image_to_4d", source, tmp_path / "runs", "guidance.kind=none") == 2
     assert "priors.video.model: stabilityai/stable-video-diffusion-img2vid" in the_line(capsys)
 
 
@@ -197,13 +198,63 @@ def test_an_error_about_a_file_is_the_same_in_a_fit(
     assert "none.mp4: no such" in the_line(capsys)
     assert fitted("video_to_4d", save_noise(tmp_path / "noise.mp4"), tmp_path / "runs") == 2
     assert "no clear foreground" in the_line(capsys)
-    assert [path for path in (cache / "scenes").iterdir() if path.is_dir()] == []
+    assert list((cache / "priors/scenes").glob("*")) == []
 
 
 def test_an_image_with_a_video_needs_no_model(tmp_path: Path) -> None:
     source, video = save_picture(tmp_path / "disc.png"), save_video(tmp_path / "disc.mp4")
     assert prepared(source, tmp_path / "scene", f"video.path={video}") == 0
     assert len(load_scene(tmp_path / "scene").reference) == 4
+
+
+def test_a_file_that_is_missing_is_said_before_a_model_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(save_picture(tmp_path / "disc.png"), "keypoints.path=/none.json")
+    assert "keypoints.path: no such file" in the_line(capsys)
+
+
+def test_a_video_that_does_not_fit_its_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = save_picture(tmp_path / "disc.png")
+    write_mp4(tmp_path / "small.mp4", on_white(moving())[:, :64, :80], fps=8)
+    for video, says in (
+        (source, f"video.path: {source} is a single image"),
+        (tmp_path / "small.mp4", "small.mp4 is 80 x 64, the picture is 96 x 96"),
+    ):
+        refused(source, f"video.path={video}")
+        assert says in the_line(capsys)
+
+
+def test_a_video_that_begins_otherwise_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, video = save_picture(tmp_path / "disc.png"), save_video(tmp_path / "disc.mp4")
+    assert prepared(source, tmp_path / "scene", f"video.path={video}") == 0
+    said = capsys.readouterr().out
+    assert "whose alpha channel is not used" in said
+    assert "off the picture" not in said
+    write_png(tmp_path / "other.png", 1 - on_white(moving(1))[0])
+    assert prepared(tmp_path / "other.png", tmp_path / "other", f"video.path={video}") == 0
+    assert "its first frame is 0." in capsys.readouterr().out
+
+
+def test_one_opaque_frame_among_others_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = save_frames(tmp_path / "frames")
+    write_png(frames / "2.png", on_white(moving())[2])
+    refused(frames)
+    line = the_line(capsys)
+    assert "matting.kind: 2.png has no transparent pixel, other frames have some" in line
+    assert "matting.kind=key" in line
+
+
+def test_a_scene_cannot_be_written_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before anything is computed: the input is not even there."""
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out, says in ((tmp_path / "file.txt/a/b", "file.txt is a file"), (Path(), "is the current folder")):
+        assert prepared(tmp_path / "none.mp4", out) == 2
+        assert says in the_line(capsys)
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_a_video_with_keypoints_that_somebody_marked(inputs: Path, tmp_path: Pat
     source = inputs / "videos/dancing_robot_fg.mp4"
     words = [f"priors.keypoints.path={tmp_path / 'k.json'}", "priors.frames=5", "priors.framing.size=96"]
     assert fitted("video_to_4d", source, tmp_path / "runs", *words) == 0
-    [folder] = [path for path in (tmp_path / "cache/scenes").iterdir() if path.is_dir()]
+    [folder] = list((tmp_path / "cache/priors/scenes").iterdir())
     keypoints = load_scene(folder).keypoints
     assert keypoints is not None
     assert keypoints.names == tuple(ROBOT["names"])

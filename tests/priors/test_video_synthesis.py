@@ -53,14 +53,29 @@ def test_a_video_is_repeatable_and_begins_with_the_input(
         assert other.identity() != make.identity()
 
 
-def test_what_saves_memory_does_not_change_the_video(svd_folder: Path, picture: Tensor) -> None:
-    whole = provider(svd_folder, decode_chunk_size=2)(picture, 2)
-    sliced = provider(svd_folder, decode_chunk_size=2, attention_slicing=True)(picture, 2)
-    assert torch.allclose(sliced, whole, atol=1e-4)
-    assert provider(svd_folder, decode_chunk_size=1)(picture, 2).shape == whole.shape
+def test_frames_are_decoded_in_chunks(svd_folder: Path, picture: Tensor) -> None:
+    for chunk, sizes in ((2, [2, 1]), (1, [1, 1, 1])):
+        make, decoded = provider(svd_folder, decode_chunk_size=chunk), []
+        vae = make._pipeline.vae
+        decode = vae.decode
+        vae.decode = lambda latents, decode=decode, decoded=decoded, **rest: (
+            decoded.append(len(latents)),
+            decode(latents, **rest),
+        )[1]
+        make(picture, 3)
+        assert decoded == sizes
 
 
-@pytest.mark.parametrize("settings", [{"size": 60}, {"size": 0}, {"frames": 1}])
+def test_slices_that_a_pipeline_cannot_make_are_told(svd_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _ = provider(svd_folder)._pipeline
+    assert "slices" not in caplog.text
+    _ = provider(svd_folder, attention_slicing=True)._pipeline
+    assert "no part that can compute attention in slices" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"size": 60}, {"size": 0}, {"frames": 1}, {"steps": 0}, {"fps": 0}, {"decode_chunk_size": 0}]
+)
 def test_sizes_that_cannot_be(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"video.{next(iter(settings))}: must be"):
         VideoConfig(**settings)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
+from kg4d.preparation import prepare
 from kg4d.priors.base import Identity, ViewSynthesizer
+from kg4d.priors.build import PriorsConfig
 from kg4d.priors.camera_projection import CLIPCameraProjection
+from kg4d.priors.framing import FramingConfig
 from kg4d.priors.progress import listening
+from kg4d.priors.support import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.views import ViewsConfig, ViewsKind, Zero123PlusViews, Zero123Views, build_views, cameras_of, on_white
 from kg4d.priors.zero123 import Condition, Zero123, Zero123Kind, find_zero123
+from tests.priors.clips import save_frames
 from tests.priors.tiny_models import SIZE, WIDTH, save_tiny_zero123
 
 CPU = torch.device("cpu")
@@ -164,6 +171,19 @@ def test_a_network_that_does_not_predict_noise_is_refused(tmp_path: Path, pictur
         synthesizer(tmp_path)(picture, [45.0], [0.0])
 
 
+@pytest.mark.parametrize(
+    "settings", [{"elevations": [90.0]}, {"elevations": [-60.0], "reference_elevation": -60.0}, {"steps": 0}]
+)
+def test_views_that_cannot_be(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"views.{next(iter(settings))}: "):
+        ViewsConfig(**settings)
+
+
+def test_a_model_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(InputError, match=r"is of kind stable_zero123, not zero123 .*views.kind=stable_zero123"):
+        build_views(ViewsConfig(kind=ViewsKind.ZERO123, model="ashawkey/stable-zero123-diffusers"), CPU, NoMatting())
+
+
 def test_which_views_are_asked_for() -> None:
     assert cameras_of(ViewsConfig(azimuths=[10.0, 20.0], elevations=[5.0])) == ([10.0, 20.0], [5.0, 5.0])
     with pytest.raises(InputError, match=r"views.elevations: 2 numbers for 3 azimuths"):
@@ -182,8 +202,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline, ImagePipelineOutput
 class SixTiles(DiffusionPipeline):
     """On grey, in each tile a square whose red is the number of the view and whose blue is noise."""
 
-    def __init__(self, scheduler: DDIMScheduler):
+    def __init__(self, scheduler: DDIMScheduler, ramping_coefficients: list = None):
         super().__init__()
+        self.register_to_config(ramping_coefficients=ramping_coefficients)
         self.register_modules(scheduler=scheduler)
 
     def __call__(self, image, num_inference_steps, guidance_scale, generator, output_type):
@@ -202,7 +223,8 @@ def plus(tmp_path: Path) -> ViewsConfig:
     """Something that is called and answers like Zero123++."""
     DDIMScheduler().save_pretrained(tmp_path / "model" / "scheduler")
     (tmp_path / "model" / "model_index.json").write_text(
-        '{"_class_name": "SixTiles", "_diffusers_version": "0.42.1", "scheduler": ["diffusers", "DDIMScheduler"]}'
+        '{"_class_name": "SixTiles", "_diffusers_version": "0.42.1", "scheduler": ["diffusers", "DDIMScheduler"],'
+        ' "ramping_coefficients": [0.0, 0.2, 1.0]}'  # a setting of the pipeline, as the real one has it
     )
     (tmp_path / "model" / "pipeline.py").write_text("raise SystemExit('code of the model ran')\n")
     (tmp_path / "mine.py").write_text(PIPELINE)
@@ -224,6 +246,28 @@ def test_zero123plus_gives_its_views_on_white(plus: ViewsConfig, picture: Tensor
 def test_zero123plus_has_no_other_views(plus: ViewsConfig, picture: Tensor) -> None:
     with pytest.raises(InputError, match="six views of its own"):
         Zero123PlusViews(plus, CPU, NoMatting())(picture, [45.0], [20.0])
+
+
+def test_a_version_of_zero123plus_with_other_cameras_is_refused(plus: ViewsConfig) -> None:
+    plus.model = "sudo-ai/zero123plus-v1.1"
+    with pytest.raises(InputError, match=r"views.model: .*v1.1 draws from other cameras .*v1.2"):
+        Zero123PlusViews(plus, CPU, NoMatting())
+
+
+def test_a_scene_knows_the_lens_of_zero123plus(plus: ViewsConfig, tmp_path: Path) -> None:
+    config = PriorsConfig(
+        framing=FramingConfig(size=32),
+        views=plus,
+        keypoints=KeypointSourceConfig(kind=KeypointsKind.NONE),
+        cache=str(tmp_path / "cache"),
+        progress_bar=False,
+    )
+    prepare(config, save_frames(tmp_path / "frames"), tmp_path / "scene")
+    scene = load_scene(tmp_path / "scene")
+    assert scene.ring is not None
+    fovs = 2 * torch.atan(16 / scene.ring.cameras.Ks[:, 1, 1]).rad2deg()
+    assert fovs.tolist() == pytest.approx([49.1] + 6 * [30.0], abs=1e-3)
+    assert torch.equal(scene.reference.cameras.Ks, scene.ring.cameras.Ks[:1].expand(4, 3, 3))
 
 
 def test_zero123plus_runs_no_code_that_nobody_named(plus: ViewsConfig, tmp_path: Path, picture: Tensor) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kg4d import loaded, pipeline
 from kg4d.data.scene import Scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
@@ -261,3 +262,24 @@ def test_a_model_that_is_not_there_stops_the_fit_before_anything_is_written(
     with pytest.raises(InputError, match=r"guidance.model: no folder /nowhere"):
         fit(config)
     assert not RunFolder.of(config).checkpoints.exists()
+
+
+def test_a_model_that_is_not_there_is_noticed_before_the_scene_is_made(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(pipeline, "build_scene", lambda *_: made.append("scene"))
+    with pytest.raises(InputError, match=r"guidance.model: no folder /nowhere"):
+        fit(guided(tmp_path, model_folder, "guidance.model=/nowhere"))
+    assert made == []
+
+
+def test_the_diffusion_model_need_not_compute_where_the_fit_does(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "networks_device", lambda: torch.device("meta"))
+    config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}")
+    cpu = torch.device("cpu")
+    guidance = build_run_guidance(config, make_tiny_scene(), cpu, PriorCache(tmp_path))["static"]
+    assert guidance.predictor.network.device.type == "meta"  # type: ignore[attr-defined]
+    assert {guidance.center.device, guidance.references.Ks.device, guidance.predictor.alphas.device} == {cpu}
