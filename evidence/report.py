@@ -43,14 +43,14 @@ def read_results() -> Values:
 
 def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
     """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
-    lines = [f"### {group.title}", ""]
+    lines: list[str] = []
     for metric, (label, number) in METRICS.items():
         rows = [_row(values, name, arm, group.against, metric, number, scenes) for arm in group.arms]
         if any(rows):
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
             lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
             lines += [row for row in rows if row] + [""]
-    return lines
+    return [f"### {group.title}", "", *lines] if lines else []
 
 
 def _row(
@@ -114,7 +114,7 @@ def main() -> int:
     lines = []
     for name, group in plan.groups.items():
         lines += table(values, name, group, scenes)
-        if name == "presets":
+        if name == "presets" and lines:
             lines += gap_closed(values, scenes)
     text = PAGE.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]

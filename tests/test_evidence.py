@@ -56,6 +56,10 @@ def test_tables_show_means_spreads_and_paired_differences() -> None:
     assert "| kg4d |" not in text
 
 
+def test_a_group_that_was_not_run_has_no_table() -> None:
+    assert table(presets(), "detections", PLAN.groups["detections"], SCENES) == []
+
+
 def test_a_mean_over_scenes_needs_all_of_them() -> None:
     values = {key: value for key, value in presets().items() if key[:3] != ("presets", "recommended", "b")}
     text = "\n".join(table(values, "presets", PLAN.groups["presets"], SCENES))
