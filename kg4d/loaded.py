@@ -114,7 +114,10 @@ def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Eval
     """Every metric of the run's protocol, with a progress bar."""
     networks = load_networks() if config.evaluation.networks else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
-        return evaluate_model(fitted, scene, get_protocol(config.evaluation.protocol), networks, progress)
+        evaluation = evaluate_model(fitted, scene, get_protocol(config.evaluation.protocol), networks, progress)
+    trained = config.dynamic.data.test_views or config.refine.data.frames.test_views
+    evaluation.provenance["trained_on_test_views"] = trained
+    return evaluation
 
 
 def export_run(path: str | Path, formats: list[ExportFormat], out: Path | None = None) -> dict[str, list[Path]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,7 @@ import torch
 from torch import nn
 
 from kg4d import evaluate, pipeline
-from kg4d import fit as fit_command
 from kg4d.cli import run
-from kg4d.config.load import expand, load_config
-from kg4d.config.schema import ExperimentConfig
 from kg4d.data.images import write_png
 from kg4d.errors import InputError
 from kg4d.evaluation import evaluate_model
@@ -33,30 +30,7 @@ from kg4d.runs import RunFolder
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from tests.losses.test_kfc import blobs
-
-ROOT = Path(__file__).parents[1]
-TINY = (
-    "image_size=32",
-    "gaussians.count=150",
-    "gaussians.hull_resolution=24",
-    "static.steps=6",
-    "dynamic.steps=6",
-    "refine.steps=2",
-    "wgf.random_pixels=16",
-    "deformation.control_points.count=12",
-    "rigidity.samples=50",
-    "rigidity.neighbours=4",
-    "trainer.progress_bar=false",
-    "trainer.checkpoint_every=2",
-    "tracking.wandb.mode=disabled",
-    "evaluation.networks=false",
-    "export.formats=[ply]",
-)
-
-
-def tiny(output: Path, *overrides: str, file: str = "kg4d") -> ExperimentConfig:
-    words = (*TINY, f"output={output}", *overrides)
-    return expand(ExperimentConfig, ROOT / f"experiments/{file}.yaml", words)[0].config
+from tests.tiny_runs import tiny
 
 
 @pytest.fixture(scope="module")
@@ -252,31 +226,6 @@ def test_a_finished_run_is_not_fitted_again(finished: Path) -> None:
     assert (finished / "checkpoints/static.ckpt").stat().st_mtime_ns == before
 
 
-# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d
-EXPERIMENTS = sorted(
-    p.stem
-    for p in (ROOT / "experiments").glob("*.yaml")
-    if not p.stem.startswith("sweep") and not p.stem.endswith("_to_4d")
-)
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
-    words: Sequence[str] = (
-        *TINY,
-        f"output={tmp_path}",
-        "static.steps=2",
-        "dynamic.steps=2",
-        "refine.steps=1",
-        "seed=3",
-    )
-    runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
-    for one in runs:
-        folder = fit(one.config)
-        assert json.loads((folder / "metrics.json").read_text())["metrics"]["test/psnr"] > 5
-        assert load_config(ExperimentConfig, folder / "config.yaml") == one.config
-
-
 def save_renders(loaded: LoadedRun, folder: Path) -> None:
     """The test renders of a run and the truth, saved as any method would save them."""
     test = loaded.scene.test
@@ -339,25 +288,3 @@ def test_wrong_exports_are_one_line(finished: Path, capsys: pytest.CaptureFixtur
     for words in (["--run", str(finished), "--format", "obj"], ["--run", "nowhere", "--format", "ply"]):
         assert run(export_command.main, export_command.parser(), words) == 2
         assert capsys.readouterr().err.startswith("kg4d: error: ")
-
-
-def test_variants_end_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(ROOT / "experiments/ablation_wgf.yaml")
-    words = ["--config", config, f"output={tmp_path}", *TINY, "seeds=[0, 1]", "static.steps=2", "dynamic.steps=2"]
-    assert run(fit_command.main, fit_command.parser(), words) == 0
-    above = tmp_path / "ablation_wgf"
-    rows = json.loads((above / "table.json").read_text())["rows"]
-    assert {row["variant"] for row in rows} == {"full", "no_wgf", "no_wgf_kfc"}
-    assert {row["seeds"] for row in rows} == {2}
-    assert "no_wgf_kfc" in (above / "table.md").read_text()
-    assert (above / "table.csv").read_text().startswith("metric,")
-    assert str(above / "no_wgf" / "seed1") in capsys.readouterr().out
-
-
-def test_a_run_with_other_settings_stays_out_of_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = str(ROOT / "experiments/ablation_wgf.yaml")
-    words = ["--config", config, f"output={tmp_path}", *TINY, "seed=0", "static.steps=2", "dynamic.steps=2"]
-    for more in (["--variant", "no_wgf", "image_size=40"], ["--variant", "full"]):
-        assert run(fit_command.main, fit_command.parser(), [*words, *more]) == 0
-    assert json.loads((tmp_path / "ablation_wgf/table.json").read_text())["variants"] == ["full"]
-    assert "no_wgf" in caplog.text

@@ -25,7 +25,7 @@ class DynamicDataConfig:
             all pairs where the video has no more than this.
         strides: Distances between the frames of a pair, in frames; each pair draws one.
         test_views: Draw from the test videos too, without keypoints or flow: the ceiling that an ablation compares to,
-            and no result, for the test metrics are then of trained views.
+            and no result, for the test metrics are then of trained views; their provenance says so.
     """
 
     frames_per_step: int = 4

@@ -1,6 +1,5 @@
 """Many channels, and channels whose own gradient nobody wants: the rest must not change."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,17 +10,6 @@ from kg4d import kernels
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.render.cpu import CpuRenderer
 from tests.render.scenes import Case, gradients, random_case, relative
-
-
-@pytest.fixture(params=["avx512", "avx2", "generic"])
-def every_isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    fastest = kernels.isa()
-    try:
-        kernels.use_isa(request.param)
-    except ValueError:
-        pytest.skip(f"this machine has no {request.param}")
-    yield request.param
-    kernels.use_isa(fastest)
 
 
 def without_features(case: Case, renderer: Renderer) -> tuple[RenderOutput, dict[str, Tensor]]:
@@ -65,7 +53,7 @@ def test_leaving_out_the_gradient_of_the_features_changes_no_other(
 
 
 @pytest.mark.parametrize("channels", [17, 40])
-def test_so_it_is_with_every_instruction_set_and_any_number_of_threads(every_isa: str, channels: int) -> None:
+def test_so_it_is_with_every_instruction_set_and_any_number_of_threads(isa: str, channels: int) -> None:
     case = random_case(channels=channels, depth=True, absgrad=True, count=900, width=100)
     results = []
     for threads in (1, 2, 3):
@@ -89,7 +77,7 @@ def test_many_channels_equal_float64_autograd(fast: Renderer, reference: Rendere
 
 
 @pytest.mark.parametrize("channels", [40, 100])
-def test_many_channels_are_the_same_in_every_instruction_set(every_isa: str, channels: int) -> None:
+def test_many_channels_are_the_same_in_every_instruction_set(isa: str, channels: int) -> None:
     case = random_case(channels=channels, cameras=2, depth=True, absgrad=True)
     renderer = CpuRenderer(threads=1)
     output, found = gradients(case.on(renderer), renderer)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -42,17 +41,6 @@ def weighted_sum(found: Gaussians2D) -> Tensor:
     g = torch.Generator().manual_seed(2)
     parts = [(part * torch.randn(part.shape, generator=g).to(part)).sum() for part in found]
     return torch.stack(parts).sum()
-
-
-@pytest.fixture(params=["generic", "avx2", "avx512"])
-def isa(request: pytest.FixtureRequest) -> Iterator[None]:
-    fastest = kernels.isa()
-    try:
-        kernels.use_isa(request.param)
-    except ValueError:
-        pytest.skip(f"this machine has no {request.param}")
-    yield
-    kernels.use_isa(fastest)
 
 
 @needs_kernels

@@ -3,7 +3,6 @@
 import ctypes
 import multiprocessing
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,17 +10,6 @@ import torch
 from kg4d import kernels
 from kg4d.render.cpu import CpuRenderer
 from tests.render.scenes import gradients, random_case, relative
-
-
-@pytest.fixture(params=["avx512", "avx2", "generic"])
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    fastest = kernels.isa()
-    try:
-        kernels.use_isa(request.param)
-    except ValueError:
-        pytest.skip(f"this machine has no {request.param}")
-    yield request.param
-    kernels.use_isa(fastest)
 
 
 def test_every_instruction_set_gives_the_same(isa: str) -> None:

@@ -30,7 +30,8 @@ from kg4d.stages.guidance import Draw, Guidance, camera_around
 from kg4d.stages.objective import Objective
 from tests.data.tiny import make_tiny_scene
 from tests.priors.tiny_models import save_tiny_zero123
-from tests.test_pipeline import stages_of, stop_after, tiny
+from tests.test_pipeline import stages_of, stop_after
+from tests.tiny_runs import tiny
 
 ORIGIN = torch.zeros(3)
 SWAP = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # turns +Y up into +Z up

@@ -1,0 +1,67 @@
+"""The files in experiments/: each runs, and variants end in one table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from kg4d import fit as fit_command
+from kg4d.cli import run
+from kg4d.config.load import expand, load_config
+from kg4d.config.schema import ExperimentConfig
+from kg4d.pipeline import fit
+from tests.tiny_runs import ROOT, TINY, tiny
+
+# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d
+EXPERIMENTS = sorted(
+    p.stem
+    for p in (ROOT / "experiments").glob("*.yaml")
+    if not p.stem.startswith("sweep") and not p.stem.endswith("_to_4d")
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
+    words: Sequence[str] = (
+        *TINY,
+        f"output={tmp_path}",
+        "static.steps=2",
+        "dynamic.steps=2",
+        "refine.steps=1",
+        "seed=3",
+    )
+    runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
+    for one in runs:
+        folder = fit(one.config)
+        assert json.loads((folder / "metrics.json").read_text())["metrics"]["test/psnr"] > 5
+        assert load_config(ExperimentConfig, folder / "config.yaml") == one.config
+
+
+@pytest.mark.parametrize("words", [["dynamic.data.test_views=true"], ["refine.data.frames.test_views=true"], []])
+def test_the_record_of_metrics_says_whether_test_views_were_trained_on(words: list[str], tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "static.steps=2", "dynamic.steps=2", "wgf.weight=0", *words))
+    provenance = json.loads((folder / "metrics.json").read_text())["provenance"]
+    assert provenance["trained_on_test_views"] is bool(words)
+
+
+def test_variants_end_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "experiments/ablation_wgf.yaml")
+    words = ["--config", config, f"output={tmp_path}", *TINY, "seeds=[0, 1]", "static.steps=2", "dynamic.steps=2"]
+    assert run(fit_command.main, fit_command.parser(), words) == 0
+    above = tmp_path / "ablation_wgf"
+    rows = json.loads((above / "table.json").read_text())["rows"]
+    assert {row["variant"] for row in rows} == {"full", "no_wgf", "no_wgf_kfc"}
+    assert {row["seeds"] for row in rows} == {2}
+    assert "no_wgf_kfc" in (above / "table.md").read_text()
+    assert (above / "table.csv").read_text().startswith("metric,")
+    assert str(above / "no_wgf" / "seed1") in capsys.readouterr().out
+
+
+def test_a_run_with_other_settings_stays_out_of_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = str(ROOT / "experiments/ablation_wgf.yaml")
+    words = ["--config", config, f"output={tmp_path}", *TINY, "seed=0", "static.steps=2", "dynamic.steps=2"]
+    for more in (["--variant", "no_wgf", "image_size=40"], ["--variant", "full"]):
+        assert run(fit_command.main, fit_command.parser(), [*words, *more]) == 0
+    assert json.loads((tmp_path / "ablation_wgf/table.json").read_text())["variants"] == ["full"]
+    assert "no_wgf" in caplog.text
