@@ -193,7 +193,7 @@ class DynamicStage(Stage[DynamicBatch]):
             self._add_wgf(geometry, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
-            objective.add("lift", offset.square().sum(-1).mean(), self.losses.lift_weight)
+            objective.add("lift", offset.square().sum(-1).mean(), self.losses.lift_weight * self.lift.reliability)
         self._add_regularizers(geometry, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
@@ -231,13 +231,13 @@ class DynamicStage(Stage[DynamicBatch]):
                 ]
                 self.renders += len(heatmaps)
                 pixels = read_heatmaps(torch.cat(heatmaps), batch.cameras, kfc)
-        weights = batch.keypoint_weights
+        weights, weight = batch.keypoint_weights, kfc.weight
         if kfc.visibility is KeypointVisibility.DEPTH:
             weights = weights * keypoint_sight(points(), batch.cameras, outputs, kfc)
         if self.lift is not None:
-            weights = weights * self.lift.trust[batch.frames]
+            weights, weight = weights * self.lift.trust[batch.frames], weight * self.lift.reliability
         loss = keypoint_loss(pixels, batch.keypoints, weights, float(max(batch.cameras.width, batch.cameras.height)))
-        objective.add("kfc", loss, kfc.weight, kfc.warmup)
+        objective.add("kfc", loss, weight, kfc.warmup)
 
     def _keypoints(self, geometry: DeformedGeometry, times: Tensor) -> Tensor:
         if isinstance(self.deformation, CarriesKeypoints):

@@ -3,12 +3,13 @@
 Where the keypoints are in frame 0 is known in 3D, so the length of every bone is. A small harmonic network per
 hypothesis moves the keypoints (its smoothness in space and time is the prior), and is fitted to the pixels under a
 robust loss while the bones grow from soft to stiff: bones that are stiff from the start freeze limbs on the wrong side
-of the depth ambiguity.
+of the depth ambiguity. A first fit says which detections are wrong and how noisy the others are; a second one leaves
+the wrong ones out. What noise hides first is how far away the body is, so there a prior takes over.
 """
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,8 @@ from kg4d.losses.regularizers import bone_lengths
 from kg4d.stages.optim import warm_cosine
 
 _WIDTH, _DEPTH = 64, 4
+_LEAST_NOISE = 0.004  # longer image sides: the networks miss perfect detections by this much
+_NOISE_AT_HALF = 0.003  # the noise at which the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 
 
@@ -40,6 +43,9 @@ class LiftConfig:
         acceleration: Weight of the squared second difference in time, squared world units.
         first_scale: Pixel error above which a keypoint counts as wrong, at the first step, in longer image sides.
         last_scale: The same from three quarters of the steps on.
+        reject: The second fit leaves out what the first one misses by more than this many deviations of the noise.
+        body_depth: Prior deviation of the body's way along the view since rest, world units. It counts as much as the
+            noise that the first fit found: next to nothing on perfect detections.
     """
 
     steps: int = 0
@@ -52,6 +58,8 @@ class LiftConfig:
     acceleration: float = 1.0
     first_scale: float = 0.2
     last_scale: float = 0.02
+    reject: float = 3.5
+    body_depth: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,12 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none.
+        reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
     """
 
     tracks: Float[Tensor, "T J 3"]
     trust: Float[Tensor, "T J"]
+    reliability: float = 1.0
 
 
 def lift_keypoints(
@@ -92,23 +102,60 @@ def lift_keypoints(
     Returns:
         Tracks and trust, without history.
     """
+    sight = _Sight(pixels, weights, cameras)
+    tracks = _fitted_tracks(config, start, parents, sight, times, 0.0, generator)
+    distance = sight.squared_errors(tracks[None])[0].sqrt()
+    noise = _deviation(distance[weights > 0])
+    wrong = distance > config.reject * max(noise, _LEAST_NOISE)
+    sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
+    tracks = _fitted_tracks(config, start, parents, sight, times, noise, generator)
+    ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
+    trust = torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0)
+    return Lift(tracks, trust, 1 / (1 + (noise / _NOISE_AT_HALF) ** 2))
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What the video shows of the keypoints."""
+
+    pixels: Float[Tensor, "T J 2"]
+    weights: Float[Tensor, "T J"]
+    cameras: Cameras
+
+    def squared_errors(self, tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
+        """In units of the longer image side; finite where there is no detection."""
+        target = torch.where(self.weights[..., None] > 0, self.pixels, 0.0)
+        read = torch.stack([project_each(points, self.cameras) for points in tracks])
+        return ((read - target) / max(self.cameras.width, self.cameras.height)).square().sum(-1)
+
+
+def _fitted_tracks(
+    config: LiftConfig,
+    start: Float[Tensor, "J 3"],
+    parents: Int[Tensor, " J"],
+    sight: _Sight,
+    times: Float[Tensor, " T"],
+    noise: float,
+    generator: torch.Generator,
+) -> Float[Tensor, "T J 3"]:
+    """The median of the hypotheses for detections with that noise, in longer image sides."""
     network = _Networks(config.hypotheses, start, generator)
     optimizer = torch.optim.Adam(network.parameters())
-    extent = float(max(cameras.width, cameras.height))
-    target = torch.where(weights[..., None] > 0, pixels, 0.0) / extent
     moving = (times > 0).to(start)[:, None, None]
+    view = sight.cameras.viewmats[:, 2, :3]
     rest_lengths, has_bones = bone_lengths(start, parents), bool((parents >= 0).any())
-
-    def errors(tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
-        read = torch.stack([project_each(points, cameras) for points in tracks]) / extent
-        return (read - target).square().sum(-1)
+    depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(start)
+    last_scale = max(config.last_scale, 3 * noise)
 
     for step in range(config.steps):
         progress = step / config.steps
         optimizer.param_groups[0]["lr"] = config.learning_rate * warm_cosine(progress, step, 0, 0.05)
-        tracks = start + moving * network(times)
-        scale = config.first_scale * (config.last_scale / config.first_scale) ** min(1.0, progress / 0.75)
-        loss = config.pixels * (weights * geman_mcclure(errors(tracks), scale)).sum((1, 2)) / weights.sum().clamp_min(1)
+        shifts = moving * network(times)
+        tracks = start + shifts
+        scale = config.first_scale * (last_scale / config.first_scale) ** min(1.0, progress / 0.75)
+        robust = sight.weights * geman_mcclure(sight.squared_errors(tracks), scale)
+        loss = config.pixels * robust.sum((1, 2)) / sight.weights.sum().clamp_min(1)
+        loss = loss + depth_weight * (shifts.mean(2) * view).sum(-1).square().mean(1)
         if has_bones:
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             loss = loss + stiffness * (bone_lengths(tracks, parents) - rest_lengths).square().mean((1, 2))
@@ -118,9 +165,12 @@ def lift_keypoints(
         torch.autograd.backward(loss.sum())
         optimizer.step()
     with torch.no_grad():
-        tracks = start + moving * network(times).median(0).values
-        ratio = errors(tracks[None])[0] / config.last_scale**2
-        return Lift(tracks, torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0))
+        return start + moving * network(times).median(0).values
+
+
+def _deviation(distances: Float[Tensor, " N"]) -> float:
+    """Deviation of one coordinate of normal errors with these distances, from their median (1.18 deviations)."""
+    return float(distances.median() / math.sqrt(2 * math.log(2))) if len(distances) else 0.0
 
 
 def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
