@@ -21,7 +21,7 @@ class Arm:
 
 @dataclass
 class Group:
-    """Arms that are compared with one of them; `set` holds for all."""
+    """Arms that are compared with one of them, or with `group/arm`; `set` holds for all."""
 
     title: str = MISSING
     against: str = MISSING
@@ -57,9 +57,16 @@ def read_plan(path: Path = PLAN) -> Plan:
     read: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Plan), OmegaConf.load(path)))
     assert isinstance(read, Plan)
     for name, group in read.groups.items():
-        if group.against not in group.arms:
-            raise ValueError(f"{path}: group {name} has no arm {group.against!r}")
+        where, arm = compared_with(name, group)
+        if where not in read.groups or arm not in read.groups[where].arms:
+            raise ValueError(f"{path}: group {name}: there is no arm {group.against!r}")
     return read
+
+
+def compared_with(name: str, group: Group) -> tuple[str, str]:
+    """The group and the arm that a group is compared with."""
+    where, _, arm = group.against.rpartition("/")
+    return where or name, arm
 
 
 def scene_paths(plan: Plan) -> dict[str, str]:

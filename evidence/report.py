@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from evidence.plan import ROOT, Group, jobs, read_plan, scene_paths
+from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scene_paths
 from evidence.run import OUTPUT
 from kg4d.files import replacing
 from kg4d.report import paired_difference
@@ -45,7 +45,7 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> lis
     """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
     lines: list[str] = []
     for metric, (label, number) in METRICS.items():
-        rows = [_row(values, name, arm, group.against, metric, number, scenes) for arm in group.arms]
+        rows = [_row(values, (name, arm), compared_with(name, group), metric, number, scenes) for arm in group.arms]
         if any(rows):
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
             lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -54,16 +54,21 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> lis
 
 
 def _row(
-    values: Values, group: str, arm: str, against: str, metric: str, number: str, scenes: Sequence[str]
+    values: Values,
+    row: tuple[str, str],
+    against: tuple[str, str],
+    metric: str,
+    number: str,
+    scenes: Sequence[str],
 ) -> str | None:
-    def of(which: str) -> dict[tuple[str, int], float]:
+    def of(which: tuple[str, str]) -> dict[tuple[str, int], float]:
         return {
             (scene, seed): found[metric]
             for (g, a, scene, seed), found in values.items()
-            if (g, a) == (group, which) and metric in found
+            if (g, a) == which and metric in found
         }
 
-    mine, base = of(arm), of(against)
+    mine, base = of(row), of(against)
     if not mine:
         return None
     cells, means = [], []
@@ -75,13 +80,13 @@ def _row(
     known = [mean for mean in means if mean is not None]
     cells.append(number.format(statistics.mean(known)) if len(known) == len(scenes) else "–")
     cells.append("")
-    difference = None if arm == against else paired_difference(mine, base, torch.Generator().manual_seed(0))
+    difference = None if row == against else paired_difference(mine, base, torch.Generator().manual_seed(0))
     if difference is not None:
         signed = number.replace(":", ":+")
         cells[-1] = signed.format(difference.mean)
         if difference.low is not None and difference.high is not None:
             cells[-1] += f" [{signed.format(difference.low)}, {signed.format(difference.high)}]"
-    return f"| {arm} | " + " | ".join(cells) + " |"
+    return f"| {row[1]} | " + " | ".join(cells) + " |"
 
 
 def gap_closed(values: Values, scenes: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ class LiftConfig:
 
     steps: int = 0
     hypotheses: int = 9
-    weight: float = 3.0
+    weight: float = 0.1
     learning_rate: float = 5e-3
     pixels: float = 100.0
     first_bones: float = 3.0
