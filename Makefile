@@ -54,7 +54,7 @@ bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*
 
 evidence: weights  ## fit every preset and ablation on every scene, 3 seeds; docs/evidence.md; resumable, hours
 	@echo "make evidence: runs the plan of evidence/plan.yaml side by side; runs go to build/evidence/"
-	@$(PY) -m evidence.run && $(PY) -m evidence.report
+	@$(PY) -m evidence.run && $(PY) -m evidence.report && $(PY) -m evidence.look
 
 clean:  ## remove .venv and build products; runs/ stays
 	@echo "make clean: removes .venv and build products"

@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,6 @@ from kg4d.files import replacing
 from kg4d.report import paired_difference
 
 PAGE = ROOT / "docs" / "evidence.md"
-BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 METRICS = {
     "test/psnr": ("PSNR, dB", "{:.2f}"),
     "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
@@ -112,6 +112,15 @@ def _share(value: float | None, floor: float | None, ceiling: float | None) -> s
     return f"{100 * (value - floor) / (ceiling - floor):.0f}"
 
 
+def replace_between(page: Path, marker: str, lines: Sequence[str]) -> None:
+    """Put lines between `<!-- marker -->` and `<!-- /marker -->` of a page, in place of what is there."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(f"<!-- {marker} -->\n", 1)
+    after = rest[rest.index(f"<!-- /{marker} -->") :]
+    with replacing(page) as part:
+        part.write_text(before + "\n".join([f"<!-- {marker} -->", "", *lines]) + after, encoding="utf-8")
+
+
 def main() -> int:
     """Replace the tables of the page."""
     plan, values = read_plan(), read_results()
@@ -121,10 +130,7 @@ def main() -> int:
         lines += table(values, name, group, scenes)
         if name == "presets" and lines:
             lines += gap_closed(values, scenes)
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    with replacing(PAGE) as part:
-        part.write_text("\n".join([before, "", *lines]) + after, encoding="utf-8")
+    replace_between(PAGE, "tables", lines)
     expected = len(jobs(plan, OUTPUT))
     print(f"{PAGE.relative_to(ROOT)}: {len(values)} of {expected} runs")
     return 0 if len(values) == expected else 1

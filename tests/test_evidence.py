@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from evidence.plan import jobs, read_plan
-from evidence.report import Values, gap_closed, table
+from evidence.report import Values, gap_closed, replace_between, table
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 
@@ -71,3 +71,20 @@ def test_the_gap_reaches_from_the_floor_to_the_ceiling() -> None:
     assert "| recommended | 70 | 70 |" in lines
     assert "| dg4d | 10 | 10 |" in lines
     assert not any("ceiling |" in line for line in lines)
+
+
+def test_what_stands_between_two_markers_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nafter <!-- b -->\n", encoding="utf-8")
+    for _ in range(2):
+        replace_between(page, "a", ["one", "two", ""])
+    assert page.read_text(encoding="utf-8") == "before\n<!-- a -->\n\none\ntwo\n<!-- /a -->\nafter <!-- b -->\n"
+
+
+def test_a_group_can_be_compared_with_an_arm_of_another() -> None:
+    values = presets() | {
+        ("detections", "noisy", s, seed): {"test/psnr": 22.0 + 0.5 * seed} for s in SCENES for seed in (0, 1)
+    }
+    text = "\n".join(table(values, "detections", PLAN.groups["detections"], SCENES))
+    assert "| noisy | 22.25 ± 0.35 | 22.25 ± 0.35 | 22.25 | -2.00 [-2.00, -2.00] |" in text
+    assert "minus presets/recommended" in text

@@ -165,7 +165,8 @@ def _fitted_tracks(
         torch.autograd.backward(loss.sum())
         optimizer.step()
     with torch.no_grad():
-        return start + moving * network(times).median(0).values
+        found: Tensor = network(times).median(0).values
+    return start + moving * found
 
 
 def _deviation(distances: Float[Tensor, " N"]) -> float:

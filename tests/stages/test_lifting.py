@@ -105,6 +105,29 @@ def test_wrong_detections_are_ignored_and_named() -> None:
     assert float(found.trust[~wrong].median()) > 0.8
 
 
+def noisy(pixels: Tensor, deviation: float, seed: int = 3) -> Tensor:
+    return pixels + deviation * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_noisier_detections_are_believed_less() -> None:
+    pixels = seen(turning_body(), cameras())
+    levels = [lift(noisy(pixels, deviation)).reliability for deviation in (0.0, 2.0, 6.0)]
+    assert levels[0] > 0.8
+    assert levels[2] < 0.3
+    assert levels == sorted(levels, reverse=True)
+
+
+def test_where_detections_are_noisy_the_body_stays_as_far_away_as_it_was() -> None:
+    truth = turning_body()
+    pixels = noisy(seen(truth, cameras()), 4.0)
+
+    def drift(body_depth: float) -> float:
+        found = lift(pixels, config=replace(CONFIG, body_depth=body_depth))
+        return float((found.tracks - truth).mean(1)[:, 2].square().mean().sqrt())
+
+    assert drift(0.05) < 0.6 * drift(math.inf)
+
+
 def test_a_keypoint_that_is_never_seen_follows_its_neighbours() -> None:
     truth = BODY + TIMES[:, None, None] * torch.tensor([0.3, -0.2, 0.0])
     weights = torch.ones(FRAMES, 5)
