@@ -188,7 +188,7 @@ class _Fit:
                 video.times,
                 torch.Generator().manual_seed(config.seed),
             )
-            lift = replace(found, tracks=found.tracks.to(rest), trust=found.trust.to(rest))
+            lift = found.to(rest.device)
         if isinstance(deformation, SkinnedDeformation):
             start_handles(deformation, self.model, self.skeleton, rest, video.times.to(rest), lift)
         return lift

@@ -193,7 +193,8 @@ class DynamicStage(Stage[DynamicBatch]):
             self._add_wgf(geometry, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
-            objective.add("lift", offset.square().sum(-1).mean(), self.losses.lift_weight * self.lift.reliability)
+            pull = self.lift.certainty[batch.frames] * offset.square().sum(-1)
+            objective.add("lift", pull.mean(), self.losses.lift_weight)
         self._add_regularizers(geometry, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)

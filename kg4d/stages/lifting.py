@@ -35,7 +35,9 @@ class LiftConfig:
         steps: Optimiser steps; 0 leaves the lift out.
         hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
             that put a limb on the wrong side of the depth ambiguity have no say.
-        weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage.
+        weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
+            hypotheses agree.
+        doubt: Spread of the hypotheses, world units, at which they have half that weight and the images decide.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
         first_bones: Weight of the squared change of the bone lengths at the first step, squared world units.
@@ -50,7 +52,8 @@ class LiftConfig:
 
     steps: int = 0
     hypotheses: int = 9
-    weight: float = 0.1
+    weight: float = 3.0
+    doubt: float = 0.015
     learning_rate: float = 5e-3
     pixels: float = 100.0
     first_bones: float = 3.0
@@ -69,12 +72,19 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none.
+        certainty: How far the tracks can be believed, in [0, 1]; falls where the hypotheses differ.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
     """
 
     tracks: Float[Tensor, "T J 3"]
     trust: Float[Tensor, "T J"]
-    reliability: float = 1.0
+    certainty: Float[Tensor, "T J"]
+    reliability: float
+
+    def to(self, device: torch.device) -> "Lift":
+        """The same elsewhere."""
+        moved = (values.to(device) for values in (self.tracks, self.trust, self.certainty))
+        return Lift(*moved, self.reliability)
 
 
 def lift_keypoints(
@@ -103,15 +113,18 @@ def lift_keypoints(
         Tracks and trust, without history.
     """
     sight = _Sight(pixels, weights, cameras)
-    tracks = _fitted_tracks(config, start, parents, sight, times, 0.0, generator)
+    tracks = _hypotheses(config, start, parents, sight, times, 0.0, generator).median(0).values
     distance = sight.squared_errors(tracks[None])[0].sqrt()
     noise = _deviation(distance[weights > 0])
     wrong = distance > config.reject * max(noise, _LEAST_NOISE)
     sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
-    tracks = _fitted_tracks(config, start, parents, sight, times, noise, generator)
+    hypotheses = _hypotheses(config, start, parents, sight, times, noise, generator)
+    tracks = hypotheses.median(0).values
+    spread = (hypotheses - tracks).norm(dim=-1).median(0).values
     ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
     trust = torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0)
-    return Lift(tracks, trust, 1 / (1 + (noise / _NOISE_AT_HALF) ** 2))
+    certainty = 1 / (1 + (spread / config.doubt).square())
+    return Lift(tracks, trust, certainty, 1 / (1 + (noise / _NOISE_AT_HALF) ** 2))
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class _Sight:
         return ((read - target) / max(self.cameras.width, self.cameras.height)).square().sum(-1)
 
 
-def _fitted_tracks(
+def _hypotheses(
     config: LiftConfig,
     start: Float[Tensor, "J 3"],
     parents: Int[Tensor, " J"],
@@ -137,8 +150,8 @@ def _fitted_tracks(
     times: Float[Tensor, " T"],
     noise: float,
     generator: torch.Generator,
-) -> Float[Tensor, "T J 3"]:
-    """The median of the hypotheses for detections with that noise, in longer image sides."""
+) -> Float[Tensor, "S T J 3"]:
+    """Tracks for detections with that noise, in longer image sides, from S starts."""
     network = _Networks(config.hypotheses, start, generator)
     optimizer = torch.optim.Adam(network.parameters())
     moving = (times > 0).to(start)[:, None, None]
@@ -165,8 +178,8 @@ def _fitted_tracks(
         torch.autograd.backward(loss.sum())
         optimizer.step()
     with torch.no_grad():
-        found: Tensor = network(times).median(0).values
-    return start + moving * found
+        found: Tensor = start + moving * network(times)
+    return found
 
 
 def _deviation(distances: Float[Tensor, " N"]) -> float:

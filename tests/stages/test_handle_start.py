@@ -37,7 +37,7 @@ def test_gaussians_follow_the_bones_they_lie_on() -> None:
     model, deformation = gaussians(), SkinnedDeformation(SkinnedConfig(), 3, None, None)
     tracks = torch.stack([REST, REST, REST])
     tracks[2, 2] = torch.tensor([0.0, 1.0, 0.0])  # the second bone swings up about joint 1
-    start_handles(deformation, model, skeleton(), REST, TIMES, Lift(tracks, torch.ones(3, 3)))
+    start_handles(deformation, model, skeleton(), REST, TIMES, Lift(tracks, torch.ones(3, 3), torch.ones(3, 3), 1.0))
     torch.testing.assert_close(deformation.keypoints(TIMES), tracks)
     shares = deformation.shares(model.state().detach())
     assert float(shares[3, 0]) > 0.9
