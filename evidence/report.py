@@ -45,6 +45,8 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> lis
     """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
     lines: list[str] = []
     for metric, (label, number) in METRICS.items():
+        if name == "perception" and "lpips" not in metric and "fvd" not in metric:
+            continue  # the same as in `presets`
         rows = [_row(values, (name, arm), compared_with(name, group), metric, number, scenes) for arm in group.arms]
         if any(rows):
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]

@@ -2,7 +2,8 @@
 
     python -m evidence.run [--workers 2] [--group presets] [--scene fox] [--seed 0]
 
-Arms whose static stage is the same share it: the first of them fits it, the others load its checkpoint.
+Arms whose static stage is the same share it: the first of them fits it, the others load its checkpoint. Arms that
+differ only in what is measured share all stages.
 """
 
 import argparse
@@ -27,6 +28,7 @@ _STATIC_KEYS = (
     *("scene", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
     *("detections", "guidance", "priors"),
 )
+_NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
 
 
 def fit_one(job: Job) -> float:
@@ -44,27 +46,38 @@ def fit_one(job: Job) -> float:
     folder = RunFolder.of(config)
     if not folder.matches(config):
         folder.begin(config)
-        _share_static(config, folder)
+        _share_stages(config, folder)
     fit(config, resume=True)
     return time.perf_counter() - begin
 
 
-def _share_static(config: "ExperimentConfig", folder: "RunFolder") -> None:
-    """Take over the static stage of another run, where everything that it depends on is the same."""
+def _share_stages(config: "ExperimentConfig", folder: "RunFolder") -> None:
+    """Take over the stages of another run, as far as everything that they depend on is the same."""
     from kg4d.files import replacing
 
-    name = "checkpoints/static.ckpt"
-    for found in sorted(OUTPUT.glob(f"*/{config.name}/*/seed{config.seed}/{name}")):
-        other = type(folder)(found.parents[1])
-        if _static_part(other.read_config()) == _static_part(config):
+    finished = [
+        type(folder)(path.parents[1])
+        for path in sorted(OUTPUT.glob(f"*/{config.name}/*/seed{config.seed}/checkpoints/static.ckpt"))
+    ]
+    others = {other: other.read_config() for other in finished}
+    same_fit = [other for other, its in others.items() if _fit_part(its) == _fit_part(config)]
+    same_static = [other for other, its in others.items() if _static_part(its) == _static_part(config)]
+    for other in [*same_fit, *same_static][:1]:
+        for stage in ("static", "dynamic", "refine") if other in same_fit else ("static",):
+            found = other.checkpoints / f"{stage}.ckpt"
+            if not found.is_file():
+                break
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
-            with replacing(folder.path / name) as part:
+            with replacing(folder.checkpoints / found.name) as part:
                 shutil.copyfile(found, part)
-            return
 
 
 def _static_part(config: "ExperimentConfig") -> list[Any]:
     return [getattr(config, key) for key in _STATIC_KEYS]
+
+
+def _fit_part(config: "ExperimentConfig") -> dict[str, Any]:
+    return {key: value for key, value in vars(config).items() if key not in _NO_FIT_KEYS}
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
 Where the keypoints are in frame 0 is known in 3D, so the length of every bone is. A small harmonic network per
 hypothesis moves the keypoints (its smoothness in space and time is the prior), and is fitted to the pixels under a
 robust loss while the bones grow from soft to stiff: bones that are stiff from the start freeze limbs on the wrong side
-of the depth ambiguity. A first fit says which detections are wrong and how noisy the others are; a second one leaves
-the wrong ones out. What noise hides first is how far away the body is, so there a prior takes over.
+of the depth ambiguity. A first fit says which detections are wrong and how noisy the others are; where that is much, a
+second one leaves the wrong ones out. What noise hides first is how far away the body is, so there a prior takes over.
 """
 
 import itertools
@@ -22,7 +22,10 @@ from kg4d.losses.regularizers import bone_lengths
 from kg4d.stages.optim import warm_cosine
 
 _WIDTH, _DEPTH = 64, 4
-_LEAST_NOISE = 0.004  # longer image sides: the networks miss perfect detections by this much
+_LEAST_NOISE = (
+    0.004  # longer image sides: below it nothing is told wrong, the networks miss perfect detections by as much
+)
+_GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # the noise at which the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 
@@ -53,7 +56,7 @@ class LiftConfig:
     steps: int = 0
     hypotheses: int = 9
     weight: float = 3.0
-    doubt: float = 0.015
+    doubt: float = 0.03
     learning_rate: float = 5e-3
     pixels: float = 100.0
     first_bones: float = 3.0
@@ -72,7 +75,7 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none.
-        certainty: How far the tracks can be believed, in [0, 1]; falls where the hypotheses differ.
+        certainty: How far the tracks can be believed, in [0, 1]; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
     """
 
@@ -83,8 +86,7 @@ class Lift:
 
     def to(self, device: torch.device) -> "Lift":
         """The same elsewhere."""
-        moved = (values.to(device) for values in (self.tracks, self.trust, self.certainty))
-        return Lift(*moved, self.reliability)
+        return Lift(self.tracks.to(device), self.trust.to(device), self.certainty.to(device), self.reliability)
 
 
 def lift_keypoints(
@@ -113,18 +115,19 @@ def lift_keypoints(
         Tracks and trust, without history.
     """
     sight = _Sight(pixels, weights, cameras)
-    tracks = _hypotheses(config, start, parents, sight, times, 0.0, generator).median(0).values
-    distance = sight.squared_errors(tracks[None])[0].sqrt()
+    hypotheses = _hypotheses(config, start, parents, sight, times, 0.0, generator)
+    distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
     noise = _deviation(distance[weights > 0])
-    wrong = distance > config.reject * max(noise, _LEAST_NOISE)
-    sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
-    hypotheses = _hypotheses(config, start, parents, sight, times, noise, generator)
+    wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
+    if noise > _GOOD_NOISE or wrong.sum() > _GOOD_WRONG * (weights > 0).sum():
+        sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
+        hypotheses = _hypotheses(config, start, parents, sight, times, noise, generator)
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
     ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
     trust = torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0)
-    certainty = 1 / (1 + (spread / config.doubt).square())
-    return Lift(tracks, trust, certainty, 1 / (1 + (noise / _NOISE_AT_HALF) ** 2))
+    reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
+    return Lift(tracks, trust, reliability / (1 + (spread / config.doubt).square()), reliability)
 
 
 @dataclass(frozen=True)
