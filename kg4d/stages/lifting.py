@@ -22,11 +22,10 @@ from kg4d.losses.regularizers import bone_lengths
 from kg4d.stages.optim import warm_cosine
 
 _WIDTH, _DEPTH = 64, 4
-_LEAST_NOISE = (
-    0.004  # longer image sides: below it nothing is told wrong, the networks miss perfect detections by as much
-)
+# in longer image sides
+_LEAST_NOISE = 0.004  # the networks miss perfect detections by as much: nothing nearer is told wrong
 _GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wrong detections the first fit is kept
-_NOISE_AT_HALF = 0.003  # the noise at which the detections count for half
+_NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 
 
@@ -66,6 +65,16 @@ class LiftConfig:
     last_scale: float = 0.02
     reject: float = 3.5
     body_depth: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse what would divide by zero.
+
+        Raises:
+            ValueError: A length is not positive.
+        """
+        for name in ("doubt", "body_depth", "first_scale", "last_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def lift_keypoints(
         generator: Source of the initial weights (CPU).
 
     Returns:
-        Tracks and trust, without history.
+        Tracks and how far to believe them, without history.
     """
     sight = _Sight(pixels, weights, cameras)
     hypotheses = _hypotheses(config, start, parents, sight, times, 0.0, generator)
@@ -125,7 +134,7 @@ def lift_keypoints(
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
     ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
-    trust = torch.where(weights > 0, 1 / (1 + ratio).square(), 0.0)
+    trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
     reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
     return Lift(tracks, trust, reliability / (1 + (spread / config.doubt).square()), reliability)
 

@@ -198,3 +198,9 @@ def test_a_single_frame_is_at_rest() -> None:
 def test_the_robust_loss_is_a_square_for_small_errors_and_bounded_for_large_ones() -> None:
     squared = torch.tensor([1e-8, 1.0, 1e8])
     torch.testing.assert_close(geman_mcclure(squared, 2.0), torch.tensor([1e-8, 0.8, 4.0]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["doubt", "body_depth", "first_scale", "last_scale"])
+def test_lengths_of_the_lift_are_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
+        LiftConfig(**{name: 0.0})
