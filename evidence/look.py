@@ -128,6 +128,8 @@ def main() -> int:
     plan = read_plan()
     scenes = list(scene_paths(plan))
     lines = [*by_view(scenes, plan.seeds), *by_keypoint(scenes, plan.seeds), *by_part(scenes, plan.seeds)]
+    columns = ", ".join(f"`{arm}`" + ("" if group == "presets" else f" ({group})") for group, arm in SHOWN)
+    lines += [f"Side views of the middle frame, from left to right: truth, {columns}.", ""]
     for scene in scenes:
         sheet = picture(scene, plan.seeds[0])
         if sheet is not None:

@@ -47,6 +47,8 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> lis
     for metric, (label, number) in METRICS.items():
         if name == "perception" and "lpips" not in metric and "fvd" not in metric:
             continue  # the same as in `presets`
+        if name != "presets" and metric == "test/psnr_masked":
+            continue  # it tells nothing new there
         rows = [_row(values, (name, arm), compared_with(name, group), metric, number, scenes) for arm in group.arms]
         if any(rows):
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
