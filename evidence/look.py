@@ -18,7 +18,7 @@ from torch import Tensor
 
 from evidence.plan import ROOT, read_plan, scene_paths
 from evidence.report import PAGE, replace_between
-from evidence.run import OUTPUT
+from evidence.run import run_folder
 from kg4d.data.images import write_png
 from kg4d.evaluation import view_grid
 from kg4d.export.video import contact_sheet
@@ -28,11 +28,6 @@ from kg4d.runs import RunFolder
 SHOWN = (("presets", "dg4d"), ("presets", "kg4d"), ("presets", "recommended"), ("detections", "noisy"))
 VIEWS = (0, 2)  # to the sides, where depth shows
 SECONDS = ("loop", "deformation", "render", "losses", "backward", "optimizer", "total")
-
-
-def run_folder(group: str, arm: str, scene: str, seed: int) -> Path:
-    """Where a run of the plan lies."""
-    return OUTPUT / group / scene / arm / f"seed{seed}"
 
 
 def finished(arm: str, scenes: Sequence[str], seeds: Sequence[int]) -> list[Path]:

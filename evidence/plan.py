@@ -21,11 +21,12 @@ class Arm:
 
 @dataclass
 class Group:
-    """Arms that are compared with one of them, or with `group/arm`; `set` holds for all."""
+    """Arms that are compared with one of them, or with `group/arm`; `set` holds for all, no `metrics` shows all."""
 
     title: str = MISSING
     against: str = MISSING
     set: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
     arms: dict[str, Arm] = field(default_factory=dict)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scene_paths
-from evidence.run import OUTPUT
+from evidence.run import OUTPUT, run_folder
 from kg4d.files import replacing
 from kg4d.report import paired_difference
 
@@ -35,7 +35,7 @@ def read_results() -> Values:
     """Metrics of all runs that are done."""
     found = {}
     for job in jobs(read_plan(), OUTPUT):
-        path = OUTPUT / job.group / job.scene / job.arm / f"seed{job.seed}" / "metrics.json"
+        path = run_folder(job.group, job.arm, job.scene, job.seed) / "metrics.json"
         if path.is_file():
             found[job.group, job.arm, job.scene, job.seed] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
     return found
@@ -44,11 +44,8 @@ def read_results() -> Values:
 def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
     """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
     lines: list[str] = []
-    for metric, (label, number) in METRICS.items():
-        if name == "perception" and "lpips" not in metric and "fvd" not in metric:
-            continue  # the same as in `presets`
-        if name != "presets" and metric == "test/psnr_masked":
-            continue  # it tells nothing new there
+    for metric in group.metrics or METRICS:
+        label, number = METRICS[metric]
         rows = [_row(values, (name, arm), compared_with(name, group), metric, number, scenes) for arm in group.arms]
         if any(rows):
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]

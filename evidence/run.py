@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kg4d.runtime  # noqa: F401  (before torch)
@@ -28,7 +29,13 @@ _STATIC_KEYS = (
     *("scene", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
     *("detections", "guidance", "priors"),
 )
+_STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
+
+
+def run_folder(group: str, arm: str, scene: str, seed: int) -> Path:
+    """Where a run of the plan lies."""
+    return OUTPUT / group / scene / arm / f"seed{seed}"
 
 
 def fit_one(job: Job) -> float:
@@ -55,18 +62,16 @@ def _share_stages(config: "ExperimentConfig", folder: "RunFolder") -> None:
     """Take over the stages of another run, as far as everything that they depend on is the same."""
     from kg4d.files import replacing
 
-    finished = [
-        type(folder)(path.parents[1])
+    others = [
+        (path.parent, type(folder)(path.parents[1]).read_config())
         for path in sorted(OUTPUT.glob(f"*/{config.name}/*/seed{config.seed}/checkpoints/static.ckpt"))
     ]
-    others = {other: other.read_config() for other in finished}
-    same_fit = [other for other, its in others.items() if _fit_part(its) == _fit_part(config)]
-    same_static = [other for other, its in others.items() if _static_part(its) == _static_part(config)]
-    for other in [*same_fit, *same_static][:1]:
-        for stage in ("static", "dynamic", "refine") if other in same_fit else ("static",):
-            found = other.checkpoints / f"{stage}.ckpt"
-            if not found.is_file():
-                break
+    same_fit = [checkpoints for checkpoints, its in others if _fit_part(its) == _fit_part(config)]
+    same_static = [checkpoints for checkpoints, its in others if _static_part(its) == _static_part(config)]
+    taken = [same_fit[0] / f"{stage}.ckpt" for stage in _STAGES] if same_fit else []
+    taken = taken or [checkpoints / "static.ckpt" for checkpoints in same_static[:1]]
+    for found in taken:
+        if found.is_file():
             folder.checkpoints.mkdir(parents=True, exist_ok=True)
             with replacing(folder.checkpoints / found.name) as part:
                 shutil.copyfile(found, part)

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from evidence import run
 from evidence.plan import jobs, read_plan
 from evidence.report import Values, gap_closed, replace_between, table
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
+from kg4d.runs import RunFolder
 
 PLAN = read_plan()
 SCENES = ["a", "b"]
@@ -88,3 +90,38 @@ def test_a_group_can_be_compared_with_an_arm_of_another() -> None:
     text = "\n".join(table(values, "detections", PLAN.groups["detections"], SCENES))
     assert "| noisy | 22.25 ± 0.35 | 22.25 ± 0.35 | 22.25 | -2.00 [-2.00, -2.00] |" in text
     assert "minus presets/recommended" in text
+
+
+def stages_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> set[str]:
+    """Of a finished run, by a run with some settings changed."""
+    monkeypatch.setattr(run, "OUTPUT", tmp_path)
+    first, second = (
+        load_config(ExperimentConfig, None, [f"output={tmp_path}/{group}", *words])
+        for group, words in (("first", ()), ("second", changed))
+    )
+    for config in (first, second):
+        RunFolder.of(config).begin(config)
+    done, new = RunFolder.of(first).checkpoints, RunFolder.of(second).checkpoints
+    done.mkdir(parents=True, exist_ok=True)
+    for stage in ("static", "dynamic", "refine"):
+        (done / f"{stage}.ckpt").write_text(stage)
+    run._share_stages(second, RunFolder.of(second))
+    assert all(file.read_text() == file.stem for file in new.glob("*.ckpt"))
+    return {file.stem for file in new.glob("*.ckpt")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "stages"),
+    [
+        ("evaluation.networks=false", {"static", "dynamic", "refine"}),
+        ("wgf.weight=7", {"static"}),
+        ("lift.weight=7", {"static"}),
+        ("kfc.weight=7", set()),
+        ("detections.noise_px=1", set()),
+        ("static.steps=7", set()),
+    ],
+)
+def test_runs_share_the_stages_that_would_come_out_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, stages: set[str]
+) -> None:
+    assert stages_taken_over(tmp_path, monkeypatch, changed) == stages

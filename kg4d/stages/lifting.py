@@ -23,7 +23,9 @@ from kg4d.stages.optim import warm_cosine
 
 _WIDTH, _DEPTH = 64, 4
 # in longer image sides
-_LEAST_NOISE = 0.004  # the networks miss perfect detections by as much: nothing nearer is told wrong
+_LEAST_NOISE = (
+    0.004  # what counts as noise at least when wrong ones are told: the networks miss perfect ones by as much
+)
 _GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
@@ -38,7 +40,7 @@ class LiftConfig:
         hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
             that put a limb on the wrong side of the depth ambiguity have no say.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
-            hypotheses agree.
+            hypotheses agree and the detections are clean.
         doubt: Spread of the hypotheses, world units, at which they have half that weight and the images decide.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
@@ -83,7 +85,7 @@ class Lift:
 
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
-        trust: How far each detection can be believed, in [0, 1]; 0 where there was none.
+        trust: How far each detection can be believed, in [0, 1]; 0 where there was none and where it was told wrong.
         certainty: How far the tracks can be believed, in [0, 1]; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
     """

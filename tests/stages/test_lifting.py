@@ -200,6 +200,15 @@ def test_the_robust_loss_is_a_square_for_small_errors_and_bounded_for_large_ones
     torch.testing.assert_close(geman_mcclure(squared, 2.0), torch.tensor([1e-8, 0.8, 4.0]), rtol=1e-5, atol=0)
 
 
+def test_tracks_are_less_certain_where_nothing_is_seen_and_where_detections_are_noisy() -> None:
+    pixels, weights = seen(turning_body(), cameras()), torch.ones(FRAMES, 5)
+    weights[:, 4] = 0
+    clean, rough = lift(pixels, weights), lift(noisy(pixels, 4.0), weights)
+    assert torch.equal(clean.certainty[0], torch.full((5,), clean.reliability))  # at rest all hypotheses agree
+    assert float(clean.certainty[-1, 4]) < 0.5 * float(clean.certainty[-1, :4].min())
+    assert float(rough.certainty.mean()) < 0.7 * float(clean.certainty.mean())
+
+
 @pytest.mark.parametrize("name", ["doubt", "body_depth", "first_scale", "last_scale"])
 def test_lengths_of_the_lift_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
