@@ -23,9 +23,7 @@ from kg4d.stages.optim import warm_cosine
 
 _WIDTH, _DEPTH = 64, 4
 # in longer image sides
-_LEAST_NOISE = (
-    0.004  # what counts as noise at least when wrong ones are told: the networks miss perfect ones by as much
-)
+_LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least: the networks miss perfect ones
 _GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
