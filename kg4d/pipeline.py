@@ -45,6 +45,7 @@ from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, StageRecord, run_stage
 from kg4d.stages.seeding import Skeleton, agreed_keypoints, seed_keypoints
 from kg4d.stages.static import StaticStage
+from kg4d.stages.surface import SurfaceTracks, follow_surface
 from kg4d.tracking import StageLogger, Tracker
 
 _log = logging.getLogger(__name__)
@@ -187,11 +188,27 @@ class _Fit:
                 video.cameras,
                 video.times,
                 torch.Generator().manual_seed(config.seed),
+                self._followed_surface(),
             )
             lift = found.to(rest.device)
         if isinstance(deformation, SkinnedDeformation):
             start_handles(deformation, self.model, self.skeleton, rest, video.times.to(rest), lift)
         return lift
+
+    @torch.no_grad()
+    def _followed_surface(self) -> SurfaceTracks | None:
+        """Points on the Gaussians of frame 0, followed along the video's flow; None without one."""
+        config, scene = self.config, self.scene
+        if scene.flow is None or config.lift.surface == 0:
+            return None
+        camera = scene.reference.cameras[0]
+        there = camera.to(self.renderer.device)
+        drawn = self.renderer(self.model.state(), there, background=self.background, depth=True)
+        assert drawn.depth is not None
+        generator = torch.Generator().manual_seed(config.seed)
+        return follow_surface(
+            drawn.depth[0].cpu(), drawn.alpha[0].cpu(), camera, scene.flow, config.lift.surface, generator
+        )
 
     def _fit_refine(self, deformation: nn.Module) -> None:
         config = self.config

@@ -17,7 +17,7 @@ from kg4d.priors.build import PriorsConfig
 from kg4d.priors.guidance import NoiseModelConfig
 from kg4d.render.build import RendererConfig
 from kg4d.stages.dynamic import DynamicConfig
-from kg4d.stages.lifting import LiftConfig
+from kg4d.stages.lift_objective import LiftConfig
 from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
 from kg4d.stages.static import StaticConfig

@@ -59,6 +59,17 @@ def slerp(
     return normalize(first[..., None] * a + second[..., None] * b, dim=-1)
 
 
+def swing(start: Float[Tensor, "*#batch 3"], end: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 4"]:
+    """Quaternions, not normalised, of the shortest turns from one direction to another, without twist.
+
+    The vectors may have any length but zero. For opposite ones, where no shortest turn exists, the norm is tiny but not
+    zero, so that neither value nor gradient is NaN.
+    """
+    start, end = normalize(start, dim=-1), normalize(end, dim=-1)
+    real = 1 + (start * end).sum(-1, keepdim=True)
+    return torch.cat([real.clamp_min(1e-6), _cross(start, end)], dim=-1)
+
+
 def quat_to_matrix(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of quaternions of any norm but zero; they act on column vectors."""
     w, x, y, z = normalize(q, dim=-1).unbind(-1)

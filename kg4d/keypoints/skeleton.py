@@ -60,16 +60,22 @@ def bone_rotations(
     return matrix_to_quat(torch.stack(rotations, dim=1)).float()
 
 
+def segment_distances(
+    points: Float[Tensor, "N 3"], starts: Float[Tensor, "K 3"], ends: Float[Tensor, "K 3"]
+) -> Float[Tensor, "N K"]:
+    """Distance of points to segments; of one without length, to its place."""
+    bones, offsets = ends - starts, points[:, None] - starts
+    along = ((offsets * bones).sum(-1) / bones.square().sum(-1).clamp_min(1e-12)).clamp(0, 1)
+    distances: Tensor = (offsets - along[..., None] * bones).norm(dim=-1)
+    return distances
+
+
 def bone_distances(
     points: Float[Tensor, "N 3"], joints: Float[Tensor, "J 3"], parents: Int[Tensor, " J"]
 ) -> Float[Tensor, "N J"]:
     """Distance of points to what each joint's frame carries: the joint itself and the bones to its children."""
     distances = torch.cdist(points, joints)
-    for child, parent in enumerate(parents.tolist()):
-        if parent < 0:
-            continue
-        start, bone = joints[parent], joints[child] - joints[parent]
-        along = ((points - start) @ bone / bone.dot(bone).clamp_min(1e-12)).clamp(0, 1)
-        to_bone = (points - start - along[:, None] * bone).norm(dim=-1)
-        distances[:, parent] = torch.minimum(distances[:, parent], to_bone)
-    return distances
+    children = torch.nonzero(parents >= 0)[:, 0]
+    above = parents[children]
+    to_bones = segment_distances(points, joints[above], joints[children])
+    return distances.scatter_reduce(1, above.expand(len(points), -1), to_bones, "amin")

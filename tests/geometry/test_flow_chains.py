@@ -1,6 +1,6 @@
 import torch
 
-from kg4d.geometry.flow import chain_flows
+from kg4d.geometry.flow import chain_flows, follow_flows
 from kg4d.geometry.sampling import pixel_centers
 
 HEIGHT, WIDTH = 20, 24
@@ -36,3 +36,13 @@ def test_what_leaves_the_image_or_the_known_is_not_known() -> None:
     assert known[7, 7] == known[7, 9] == 1
     assert (known[:, WIDTH - 4 :] == 0).all()  # the third step would start beyond the border
     assert known[:7, : WIDTH - 4].min() == 1
+
+
+def test_points_between_the_pixels_are_followed_through_every_frame() -> None:
+    flows = torch.tensor([1.5, -0.25]).expand(3, HEIGHT, WIDTH, 2)
+    weights = torch.full((3, HEIGHT, WIDTH), 0.5)
+    weights[2, :, 12:] = 0.0
+    start = torch.tensor([[3.2, 9.1], [9.7, 10.0]])
+    found = follow_flows(flows, weights, start)
+    torch.testing.assert_close(found.pixels, start + torch.arange(4.0)[:, None, None] * torch.tensor([1.5, -0.25]))
+    torch.testing.assert_close(found.weights, torch.tensor([[1, 1], [0.5, 0.5], [0.25, 0.25], [0.125, 0]]))

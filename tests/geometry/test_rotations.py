@@ -12,6 +12,7 @@ from kg4d.geometry.rotations import (
     quat_rotate,
     quat_to_matrix,
     slerp,
+    swing,
 )
 
 seeds = st.integers(0, 2**31)
@@ -126,3 +127,20 @@ def test_the_nearest_rotation_is_the_polar_factor_and_never_a_reflection(seed: i
     torch.testing.assert_close(nearest_rotation(rotations @ stretch), rotations, atol=1e-6, rtol=0)
     mirrored = nearest_rotation(rotations @ stretch @ torch.diag(torch.tensor([-1.0, 1.0, 1.0])).double())
     torch.testing.assert_close(torch.linalg.det(mirrored), torch.ones(6, dtype=torch.float64))
+
+
+@given(seeds)
+def test_swings_carry_one_direction_to_the_other_by_the_shortest_way(seed: int) -> None:
+    start, end = torch.randn(2, 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    turn = swing(start, end)
+    unit_start, unit_end = torch.nn.functional.normalize(start, dim=-1), torch.nn.functional.normalize(end, dim=-1)
+    torch.testing.assert_close(quat_rotate(turn, unit_start), unit_end)
+    angle = 2 * torch.nn.functional.normalize(turn, dim=-1)[:, 0].acos()
+    torch.testing.assert_close(angle, (unit_start * unit_end).sum(-1).clamp(-1, 1).acos())
+
+
+def test_a_swing_to_the_opposite_has_finite_gradients() -> None:
+    end = torch.tensor([[-2.0, 0.0, 0.0]], requires_grad=True)
+    quat_to_matrix(swing(torch.tensor([[1.0, 0.0, 0.0]]), end)).sum().backward()
+    assert end.grad is not None
+    assert bool(end.grad.isfinite().all())
