@@ -76,14 +76,17 @@ class LiftConfig:
     mirrors: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse what would divide by zero.
+        """Refuse what would divide by zero, and counts below 0.
 
         Raises:
-            ValueError: A length is not positive.
+            ValueError: A length is not positive, or a count is negative.
         """
         for name in ("doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
+        for name in ("steps", "surface", "mirrors"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
 
 
 def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:

@@ -268,3 +268,9 @@ def test_a_surface_without_bones_or_points_changes_nothing() -> None:
 def test_lengths_of_the_lift_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
         LiftConfig(**{name: 0.0})
+
+
+@pytest.mark.parametrize("name", ["steps", "surface", "mirrors"])
+def test_counts_of_the_lift_are_not_negative(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"lift\.{name}: must not be below 0"):
+        LiftConfig(**{name: -1})
