@@ -34,7 +34,7 @@ _GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wro
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 _POLISH_STEPS, _TRIAL_STEPS, _POLISH_RATE = 150, 60, 3e-3
-_GAIN = 0.005  # a mirrored limb must lower the loss by this share
+_GAIN = 0.03  # a mirrored limb must lower the loss by this share
 
 
 @dataclass(frozen=True)
