@@ -183,9 +183,9 @@ class LiftObjective:
         config: Weights.
         body: What moves.
         sight: What the video shows of the keypoints.
-        noise: Deviation of the detections, longer image sides. The noisier they are the less they count, and the more
-            a prior keeps the body as far away as it was.
-        reliability: How far the detections can be believed as a whole, in [0, 1].
+        noise: Deviation of the detections, longer image sides. The noisier they are, the more a prior keeps the
+            body as far away as it was.
+        reliability: How far the detections can be believed as a whole, in [0, 1]; beside a surface they count by it.
     """
 
     def __init__(self, config: LiftConfig, body: Body, sight: Sight, noise: float, reliability: float) -> None:
