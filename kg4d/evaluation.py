@@ -45,6 +45,7 @@ def evaluate_model(
     protocol: Protocol,
     networks: Networks,
     progress: Progress | None = None,
+    seen: Int[Tensor, " S"] | None = None,
 ) -> Evaluation:
     """Test metrics on the held-out videos, training metrics on the reference video, keypoints and flow.
 
@@ -54,12 +55,18 @@ def evaluate_model(
         protocol: Which metrics.
         networks: For the metrics that need them; those without are skipped with the reason.
         progress: Called while the slow metrics run.
+        seen: Frames of the reference video that the fit saw; all when None. The others are held out.
     """
     evaluation = _test_metrics(fitted, scene, protocol, networks, progress)
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times)
-    for key, value in training_metrics(rendered, reference.on(fitted.background)).items():
+    target, trained = reference.on(fitted.background), torch.ones(len(reference), dtype=torch.bool)
+    if seen is not None:
+        trained = torch.isin(torch.arange(len(reference)), seen)
+    for key, value in training_metrics(rendered[trained], target[trained]).items():
         evaluation.record(key, value)
+    if not bool(trained.all()):
+        evaluation.record("heldout/psnr", training_metrics(rendered[~trained], target[~trained])["train/psnr"])
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
     return evaluation

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.detections import DetectionsSource, disturbed
+from kg4d.data.frame_choice import seen_frames, without_texture
 from kg4d.data.keypoint_choice import choose_keypoints
 from kg4d.data.scene import Scene, load_scene
 from kg4d.data.synthetic import make_scene
@@ -114,7 +115,8 @@ def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Eval
     """Every metric of the run's protocol, with a progress bar."""
     networks = load_networks() if config.evaluation.networks else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
-        evaluation = evaluate_model(fitted, scene, get_protocol(config.evaluation.protocol), networks, progress)
+        seen, protocol = seen_frames(scene, config.frames), get_protocol(config.evaluation.protocol)
+        evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)
     trained = config.dynamic.data.test_views or config.refine.data.frames.test_views
     evaluation.provenance["trained_on_test_views"] = trained
     return evaluation
@@ -151,7 +153,7 @@ def _keys_below_priors() -> Iterator[None]:
 
 
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
-    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses.
+    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses; all frames.
 
     An image, a video or a folder of frames is prepared, where it was not prepared before; so are the detections that
     are to be found.
@@ -169,6 +171,8 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     if config.detections.source is DetectionsSource.FOUND:
         with _keys_below_priors():
             scene = found_again(scene, priors)
+    if config.frames.textureless:
+        scene = without_texture(scene)
     keypoints = disturbed(scene.keypoints, config.detections, config.seed)
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 

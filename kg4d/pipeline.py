@@ -13,6 +13,7 @@ from torch import nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.dynamic import DynamicDataModule
+from kg4d.data.frame_choice import choose_frames
 from kg4d.data.refine import RefineDataModule
 from kg4d.data.scene import PosedImages
 from kg4d.data.static import StaticDataModule, static_references
@@ -94,9 +95,10 @@ class _Fit:
         self.renderer = build_run_renderer(config)
         self.background = torch.tensor(config.background, device=self.renderer.device)
         check_run_guidance(config)
-        self.scene = build_scene(config, self.renderer)
-        if self.scene.test is not None:
-            view_grid(self.scene.test)  # the metrics need complete videos
+        self.whole_scene = build_scene(config, self.renderer)  # what is measured and shown
+        if self.whole_scene.test is not None:
+            view_grid(self.whole_scene.test)  # the metrics need complete videos
+        self.scene = choose_frames(self.whole_scene, config.frames)
         self.priors = PriorCache(config.priors.cache)
         self.guidance = build_run_guidance(config, self.scene, self.renderer.device, self.priors)
         self.model, self.skeleton = self._initial_gaussians()
@@ -245,7 +247,7 @@ class _Fit:
         return result
 
     def _evaluate(self, fitted: FittedModel) -> Evaluation:
-        evaluation = measure(self.config, fitted, self.scene)
+        evaluation = measure(self.config, fitted, self.whole_scene)
         for reason in dict.fromkeys(evaluation.skipped.values()):
             keys = [key for key, why in evaluation.skipped.items() if why == reason]
             _log.info("not measured: %s (%s)", ", ".join(keys), reason)
@@ -254,7 +256,7 @@ class _Fit:
 
     def _export(self, fitted: FittedModel) -> None:
         config = self.config.export
-        written = export(config.formats, self.folder.export, fitted, self.scene, config.fps)
+        written = export(config.formats, self.folder.export, fitted, self.whole_scene, config.fps)
         for path in written.get(ExportFormat.MP4.value, []):
             self.tracker.video(f"video/{path.stem}", path)
 

@@ -164,6 +164,7 @@ def test_the_last_checkpoint_is_there_however_short_the_stages(tmp_path: Path) -
         ("kfc.mode=heatmap", "image_size=33"),
         ("gaussians.init=ball", "static.density.kind=adaptive"),
         ("dynamic.data.frames_per_step=1", "kfc.weight=0"),
+        ("frames.textureless=true",),
         ("dynamic.data.strides=[2, 3]", "wgf.flow=keypoints", "keypoints.count=2"),
     ],
 )
@@ -171,6 +172,21 @@ def test_unusual_settings_run(words: tuple[str, ...], tmp_path: Path) -> None:
     folder = fit(tiny(tmp_path, *words))
     assert set(stages_of(folder)) == {"static", "dynamic", "refine"}
     assert load_run(folder).states(torch.tensor([0.5]))
+
+
+def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "frames.every=5", file="recommended")
+    folder = fit(config)
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    loaded = load_run(folder)
+    video = loaded.scene.reference
+    shown = loaded.fitted.render(video.cameras, video.times)
+    errors = (shown.clamp(0, 1) - video.on(torch.ones(3))).square().mean((1, 2, 3))
+    decibel = -10 * errors.log10()
+    seen = torch.arange(16) % 5 == 0
+    assert metrics["train/psnr"] == pytest.approx(float(decibel[seen].mean()), abs=0.02)
+    assert metrics["heldout/psnr"] == pytest.approx(float(decibel[~seen].mean()), abs=0.02)
+    assert len(list((folder / "export" / "ply").glob("*.ply"))) == 16  # all moments are shown
 
 
 def test_planes_learn_at_their_own_rate() -> None:

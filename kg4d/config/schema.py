@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kg4d.data.detections import DetectionsConfig
+from kg4d.data.frame_choice import FramesConfig
 from kg4d.data.keypoint_choice import KeypointsConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.gaussians.density import DensityControl
@@ -86,6 +87,7 @@ class ExperimentConfig:
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are taken as they are, found again or disturbed.
         keypoints: Which keypoints of the scene are used.
+        frames: Which frames of the reference video are used, and how.
         image_size: Side of the images that the fit works on, px.
         background: Colour behind the object, RGB in [0, 1].
         renderer: Which renderer.
@@ -117,6 +119,7 @@ class ExperimentConfig:
     priors: PriorsConfig = field(default_factory=PriorsConfig)
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
     image_size: int = 256
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     renderer: RendererConfig = field(default_factory=RendererConfig)

@@ -35,6 +35,7 @@ CATALOGUE: dict[str, Entry] = {
     "test/psnr_first_frame": Entry("PSNR of frame 0 in the test views", "dB", True),
     "train/psnr": Entry("PSNR on the reference video", "dB", True),
     "train/ssim": Entry("SSIM on the reference video", "", True),
+    "heldout/psnr": Entry("PSNR on the frames of the reference video that the fit did not see", "dB", True),
     "train/flicker": Entry("colour change along the true motion of the reference video", "", False),
     "keypoints/pck_0.05": Entry("share of keypoints within 5 % of the object's box", "", True),
     "keypoints/error_3d": Entry("mean distance of keypoints from the truth", "world units", False),

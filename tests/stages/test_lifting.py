@@ -9,8 +9,9 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.losses.regularizers import bone_lengths
-from kg4d.stages.lift_objective import LiftConfig, geman_mcclure
-from kg4d.stages.lifting import Lift, lift_keypoints
+from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, geman_mcclure
+from kg4d.stages.lifting import Lift, lift_keypoints, turned_limbs
+from kg4d.stages.mirrored_limbs import mirrored_limbs
 from kg4d.stages.surface import SurfaceTracks
 
 FRAMES, SIZE = 9, 256
@@ -253,6 +254,35 @@ def test_the_surface_tells_which_way_a_bone_turns() -> None:
     towards = SurfaceTracks(mirrored, surface.pixels, surface.weights)
     assert depth_of_the_end(surface) == pytest.approx(want, abs=0.06)
     assert depth_of_the_end(towards) == pytest.approx(-want, abs=0.06)
+
+
+def waving_arms() -> tuple[Tensor, Tensor]:
+    """Two arms of two bones, each flat in the image twice: T x 6 keypoints, and T x 8 points beside the bones."""
+    degrees = torch.tensor([40.0, 25.0, 5.0, -15.0, -30.0, -35.0, -30.0, -15.0, 5.0])
+    angle = torch.deg2rad(torch.stack([degrees, -degrees.roll(1)], dim=1))  # arms that never look alike
+    bone = 0.3 * torch.stack([torch.zeros_like(angle), -angle.cos(), angle.sin()], dim=-1)
+    beside = torch.stack([torch.zeros_like(angle), angle.sin(), angle.cos()], dim=-1)
+    shoulders = torch.tensor([[0.3, 0.0, 0.0], [-0.3, 0.0, 0.0]])
+    keypoints = torch.stack([shoulders + along * bone for along in (0, 1, 2)], dim=2).flatten(1, 2)
+    points = [shoulders + along * bone + 0.06 * beside for along in (0.3, 0.8, 1.3, 1.8)]
+    return keypoints, torch.cat(points, dim=1)
+
+
+def test_the_limb_that_is_on_the_wrong_side_is_turned_and_no_other() -> None:
+    truth, points = waving_arms()
+    parents, view = torch.tensor([-1, 0, 1, -1, 3, 4]), cameras(40.0)
+    surface = SurfaceTracks(points[0], seen(points, view), torch.ones(FRAMES, points.shape[1]))
+    body = Body(truth[0], parents, surface)
+    sight = Sight(seen(truth, view), torch.ones(FRAMES, 6), view)
+    config = replace(CONFIG, acceleration=1e-3)  # the arms are fast
+    objective = LiftObjective(config, body, sight, 0.0, 1.0)
+    candidates = mirrored_limbs(truth, parents, view)
+    assert len(candidates) > 6  # more than are looked at for long
+    wrong = truth + candidates[0]
+    found = turned_limbs(config, wrong, body, objective, view, TIMES)
+    assert float((found - truth).norm(dim=-1).max()) < 0.25 * float((wrong - truth).norm(dim=-1).max())
+    assert torch.equal(turned_limbs(config, truth, body, objective, view, TIMES), truth)
+    assert torch.equal(turned_limbs(replace(config, mirrors=0), wrong, body, objective, view, TIMES), wrong)
 
 
 def test_a_surface_without_bones_or_points_changes_nothing() -> None:
