@@ -21,12 +21,16 @@ class Arm:
 
 @dataclass
 class Group:
-    """Arms that are compared with one of them, or with `group/arm`; `set` holds for all, no `metrics` shows all."""
+    """Arms that are compared with one of them, or with `group/arm`; `set` holds for all.
+
+    Without `metrics` all are shown; without `seeds` those of the plan are run.
+    """
 
     title: str = MISSING
     against: str = MISSING
     set: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     arms: dict[str, Arm] = field(default_factory=dict)
 
 
@@ -102,4 +106,5 @@ def jobs(plan: Plan, output: Path) -> list[Job]:
         for name, group in plan.groups.items()
         for scene, path in scene_paths(plan).items()
         for arm, choice in group.arms.items()
+        if not group.seeds or seed in group.seeds
     ]

@@ -40,6 +40,16 @@ def test_a_plan_names_the_arm_it_compares_to(tmp_path: Path) -> None:
         read_plan(plan)
 
 
+def test_a_group_may_have_fewer_seeds(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    arms = "against: a, arms: {a: {config: configs/kg4d.yaml}}"
+    groups = f"{{all: {{title: t, {arms}}}, few: {{title: t, seeds: [1], {arms}}}}}"
+    text = f"{{scenes: [nowhere], synthetic: ['synthetic:walker'], seeds: [0, 1], common: [], groups: {groups}}}"
+    plan.write_text(text, encoding="utf-8")
+    found = [(job.group, job.seed) for job in jobs(read_plan(plan), tmp_path)]
+    assert found == [("all", 0), ("all", 1), ("few", 1)]
+
+
 def presets() -> Values:
     psnr = {"dg4d": 18.0, "recommended": 24.0, "floor": 17.0, "ceiling": 27.0}
     return {
