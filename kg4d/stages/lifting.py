@@ -35,7 +35,7 @@ _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
 _TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
-_GAIN = 0.04  # a mirrored limb must lower the loss by this share: right ones lower it by 5 to 40 %, wrong ones by 3 %
+_GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/evidence.md: right and wrong ones)
 
 
 @dataclass(frozen=True)
