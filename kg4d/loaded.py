@@ -27,7 +27,7 @@ from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.logs import progress_bar
 from kg4d.metrics.networks import Networks, load_networks
-from kg4d.metrics.protocols import get_protocol
+from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.preparation import prepared
 from kg4d.priors.build import PriorsConfig
@@ -107,15 +107,24 @@ def evaluate_run(path: str | Path) -> Evaluation:
     """Recompute and write the `metrics.json` of a finished run."""
     run = load_run(path)
     evaluation = measure(run.config, run.fitted, run.scene)
-    write_metrics_json(run.folder.metrics, evaluation, get_protocol(run.config.evaluation.protocol))
+    write_metrics_json(run.folder.metrics, evaluation, run_protocol(run.config))
     return evaluation
+
+
+def run_protocol(config: ExperimentConfig) -> Protocol:
+    """What is measured at the end of the run, and how.
+
+    Raises:
+        InputError: There is no such protocol, or it has no such metric.
+    """
+    return get_protocol(config.evaluation.protocol, config.evaluation.metrics)
 
 
 def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Evaluation:
     """Every metric of the run's protocol, with a progress bar."""
     networks = load_networks() if config.evaluation.networks else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
-        seen, protocol = seen_frames(scene, config.frames), get_protocol(config.evaluation.protocol)
+        seen, protocol = seen_frames(scene, config.frames), run_protocol(config)
         evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)
     trained = config.dynamic.data.test_views or config.refine.data.frames.test_views
     evaluation.provenance["trained_on_test_views"] = trained

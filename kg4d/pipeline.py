@@ -31,9 +31,9 @@ from kg4d.loaded import (
     build_scene,
     check_run_guidance,
     measure,
+    run_protocol,
 )
 from kg4d.logs import log_to_file
-from kg4d.metrics.protocols import get_protocol
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.priors.cache import PriorCache
 from kg4d.products import export, write_preview
@@ -91,7 +91,7 @@ class _Fit:
         self.stages: dict[str, StageRecord] = {}
         begin = time.perf_counter()
         lightning.seed_everything(config.seed, verbose=False)
-        self.protocol = get_protocol(config.evaluation.protocol)
+        self.protocol = run_protocol(config)
         self.renderer = build_run_renderer(config)
         self.background = torch.tensor(config.background, device=self.renderer.device)
         check_run_guidance(config)

@@ -110,6 +110,7 @@ def test_a_broken_scene_is_one_line(name: str, sound: Path, tmp_path: Path, caps
         (["keypoints.count=99"], "keypoints.count"),
         (["dynamic.data.strides=[9]"], "strides"),
         (["evaluation.protocol=mine"], "gltf4d"),
+        (["evaluation.metrics=[test/psnr, test/psrn]"], "test/psrn"),
         (["static.steps=-1"], "static.steps"),
         (["image_size=4"], "image_size"),
         (["background=[1.0]"], "background"),

@@ -10,7 +10,7 @@ from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.scene import Keypoints, Scene
 from kg4d.errors import InputError
-from kg4d.keypoints.triangulation import triangulate
+from kg4d.keypoints.triangulation import agreement, triangulate
 from kg4d.loaded import build_run_renderer, build_scene
 from kg4d.stages.seeding import agreed_keypoints
 
@@ -49,6 +49,27 @@ def test_views_of_the_ring_that_contradict_the_others_lose_their_weight() -> Non
     placed = triangulate(uv, agreed.ring_weights, given.ring.cameras)
     assert (placed.points - given.keypoints.truth[0])[placed.valid].norm(dim=-1).max() < 0.02
     assert agreed_keypoints(given.keypoints, None) is given.keypoints
+
+
+def test_noisy_views_of_the_ring_are_not_lost_for_their_noise() -> None:
+    """Many views are better placed together than the few that happen to agree within the tolerance for clean ones."""
+    given = scene()
+    keypoints, ring = given.keypoints, given.ring
+    assert keypoints is not None
+    assert keypoints.ring_uv is not None
+    assert keypoints.truth is not None
+    assert ring is not None
+    size = max(ring.cameras.width, ring.cameras.height)
+    generator = torch.Generator().manual_seed(0)
+    uv = keypoints.ring_uv + 0.02 * size * torch.randn(keypoints.ring_uv.shape, generator=generator)
+    agreed = agreed_keypoints(replace(keypoints, ring_uv=uv), ring).ring_weights
+    assert agreed is not None
+    strict = agreement(uv, keypoints.ring_weights, ring.cameras, tolerance_px=0.02 * size) * keypoints.ring_weights
+    errors = []
+    for weights in (agreed, strict):
+        placed = triangulate(uv, weights, ring.cameras)
+        errors.append(float((placed.points - keypoints.truth[0])[placed.valid].norm(dim=-1).mean()))
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_found_again_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

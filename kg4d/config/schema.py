@@ -32,10 +32,13 @@ class EvaluationConfig:
     Attributes:
         protocol: Name of the protocol.
         networks: Also compute what needs network weights (LPIPS, FVD), where the cache holds them.
+        metrics: Keys of the protocol's metrics to compute; empty computes all. Those of training frames, keypoints
+            and flow cost next to nothing and are always there.
     """
 
     protocol: str = "gltf4d"
     networks: bool = True
+    metrics: list[str] = field(default_factory=list)
 
 
 @dataclass

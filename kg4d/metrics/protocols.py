@@ -3,6 +3,7 @@
 A number without these is not comparable, so `metrics.json` carries the whole record.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -156,12 +157,21 @@ SV4D_21 = Protocol(
 PROTOCOLS = {protocol.name: protocol for protocol in (GLTF4D, CONSISTENT4D_32, STAG4D_30, SV4D_21)}
 
 
-def get_protocol(name: str) -> Protocol:
+def get_protocol(name: str, only: Sequence[str] = ()) -> Protocol:
     """Look up a protocol.
 
+    Args:
+        name: What a person types.
+        only: Keep these of its metrics, in its order; all where none is named.
+
     Raises:
-        InputError: No protocol has that name.
+        InputError: No protocol has that name, or it has no such metric.
     """
     if name not in PROTOCOLS:
         raise InputError("protocol", f"'{name}' is not known", f"choose one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    protocol = PROTOCOLS[name]
+    for key in only:
+        if key not in protocol.metrics:
+            what = f"'{key}' is no metric of the protocol {name}"
+            raise InputError("evaluation.metrics", what, f"choose of {', '.join(protocol.metrics)}")
+    return replace(protocol, metrics=tuple(key for key in protocol.metrics if key in only)) if only else protocol

@@ -17,6 +17,7 @@ from kg4d.geometry.rotations import quat_multiply, quat_to_matrix, swing
 from kg4d.keypoints.skeleton import segment_distances
 from kg4d.losses.kfc import project_each
 from kg4d.losses.regularizers import bone_lengths
+from kg4d.losses.robust import geman_mcclure
 from kg4d.stages.surface import SurfaceTracks
 
 _SHARE_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates
@@ -87,11 +88,6 @@ class LiftConfig:
         for name in ("steps", "surface", "mirrors"):
             if getattr(self, name) < 0:
                 raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
-
-
-def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
-    """s² e² / (s² + e²) of squared errors: e² where small, s² at most, so that an outlier soon stops pulling."""
-    return squared / (1 + squared / scale**2)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.geometry.cameras import Cameras
+from kg4d.keypoints.noise import deviation
 from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, Skin
 from kg4d.stages.mirrored_limbs import mirrored_limbs
 from kg4d.stages.optim import warm_cosine
@@ -91,7 +92,7 @@ def lift_keypoints(
     objective = LiftObjective(config, body, sight, 0.0, 1.0)
     hypotheses = _hypotheses(config, start, objective, times, generator)
     distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
-    noise = _deviation(distance[weights > 0])
+    noise = deviation(distance[weights > 0])
     reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
     wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
     if noise > _GOOD_NOISE or wrong.sum() > _GOOD_WRONG * (weights > 0).sum():
@@ -197,11 +198,6 @@ def _descend(
         optimizer.zero_grad()
         torch.autograd.backward(objective(tracks(), skin, 1.0 if finished else progress).sum())
         optimizer.step()
-
-
-def _deviation(distances: Float[Tensor, " N"]) -> float:
-    """Deviation of one coordinate of normal errors with these distances, from their median (1.18 deviations)."""
-    return float(distances.median() / math.sqrt(2 * math.log(2))) if len(distances) else 0.0
 
 
 class _Networks(nn.Module):

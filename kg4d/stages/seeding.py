@@ -12,12 +12,15 @@ from kg4d.data.scene import Keypoints, PosedImages
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import seed_logits, seed_logits_from_view
+from kg4d.keypoints.noise import deviation
 from kg4d.keypoints.triangulation import agreement, triangulate
 from kg4d.losses.kfc import KeypointSeeding, KfcConfig
 
 _log = logging.getLogger(__name__)
 
-_TOLERANCE = 0.02  # of the image's side: a keypoint in a view of the ring that is farther off than this counts as wrong
+# A keypoint in a view of the ring counts as wrong where it is farther off than the larger of these.
+_TOLERANCE = 0.02  # of the image's side
+_DEVIATIONS = 4.0  # of the noise
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,29 @@ class Skeleton:
 
 
 def agreed_keypoints(keypoints: Keypoints, ring: PosedImages | None) -> Keypoints:
-    """The same keypoints; those of the ring have less weight where the other views contradict them."""
+    """The same keypoints; those of the ring have less weight where the other views contradict them.
+
+    A first look tells how noisy they are. Where that is much, more is forgiven, or many that are right would be lost.
+    """
     if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
         return keypoints
-    tolerance = _TOLERANCE * max(ring.cameras.width, ring.cameras.height)
-    trust = agreement(keypoints.ring_uv, keypoints.ring_weights, ring.cameras, tolerance_px=tolerance)
-    return replace(keypoints, ring_weights=keypoints.ring_weights * trust)
+    uv, weights, cameras = keypoints.ring_uv, keypoints.ring_weights, ring.cameras
+    tolerance = _TOLERANCE * max(cameras.width, cameras.height)
+    trust = agreement(uv, weights, cameras, tolerance_px=tolerance)
+    noise = _noise(uv, weights, weights * trust, cameras)
+    if _DEVIATIONS * noise > tolerance:
+        trust = agreement(uv, weights, cameras, tolerance_px=_DEVIATIONS * noise)
+    return replace(keypoints, ring_weights=weights * trust)
+
+
+def _noise(
+    uv: Float[Tensor, "V J 2"], weights: Float[Tensor, "V J"], trusted: Float[Tensor, "V J"], cameras: Cameras
+) -> float:
+    """Deviation of the keypoints from where the trusted ones put them, px."""
+    places = triangulate(uv, trusted, cameras)
+    pixels = cameras.project(places.points[places.valid]).pixels
+    distances = (pixels - uv[:, places.valid]).norm(dim=-1)
+    return deviation(distances[weights[:, places.valid] > 0])
 
 
 @torch.no_grad()

@@ -56,7 +56,9 @@ def add_handles(
         return
     shifts, quats = deformation.keys()
     if config.bones > 0:
-        objective.add("handle_bones", carried_bones_loss(deformation.rest, shifts, quats, parents), config.bones)
+        scales = {"loose": config.loose, "stretch": config.stretch}
+        loss = carried_bones_loss(deformation.rest, shifts, quats, parents, **scales)
+        objective.add("handle_bones", loss, config.bones)
     if config.smoothness > 0:
         objective.add("handle_smoothness", acceleration_loss(shifts), config.smoothness)
     if config.coherence > 0:

@@ -29,6 +29,16 @@ def eight_bits(images: torch.Tensor) -> torch.Tensor:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
+def test_a_protocol_can_be_narrowed_to_some_of_its_metrics() -> None:
+    narrow = get_protocol("gltf4d", ["test/ssim", "test/psnr"])
+    evaluation = evaluate_grid(*grids(), protocol=narrow)
+    assert list(evaluation.metrics) == ["test/psnr", "test/ssim"]
+    assert evaluation.skipped == {}
+    assert get_protocol("gltf4d", []) is GLTF4D
+    with pytest.raises(InputError, match="test/flicker"):
+        get_protocol("gltf4d", ["test/flicker"])
+
+
 def test_psnr_is_the_mean_over_images_and_views_are_listed() -> None:
     predicted, target, alpha = grids()
     evaluation = evaluate_grid(predicted, target, alpha)

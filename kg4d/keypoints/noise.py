@@ -1,0 +1,16 @@
+"""How noisy positions in an image are."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+_MEDIAN = math.sqrt(2 * math.log(2))  # of the length of two normal errors of deviation 1
+
+
+def deviation(distances: Float[Tensor, " N"]) -> float:
+    """Deviation of one coordinate of normal errors in the plane, from the median of their lengths; 0 without any.
+
+    A median: up to half of the positions may be wrong altogether.
+    """
+    return float(distances.median() / _MEDIAN) if len(distances) else 0.0
