@@ -68,7 +68,7 @@ class LiftConfig:
     first_scale: float = 0.2
     last_scale: float = 0.02
     reject: float = 3.5
-    body_depth: float = 0.05
+    body_depth: float = 0.1
     surface: int = 200
     surface_pixels: float = 100.0
     surface_scale: float = 0.01

@@ -31,7 +31,7 @@ from kg4d.stages.surface import SurfaceTracks
 _WIDTH, _DEPTH = 64, 4
 # in longer image sides
 _LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least: the networks miss perfect ones
-_GOOD_NOISE, _GOOD_WRONG = 0.002, 0.02  # up to this noise and this share of wrong detections the first fit is kept
+_GOOD_NOISE, _GOOD_WRONG = 0.003, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
