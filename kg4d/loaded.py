@@ -122,9 +122,11 @@ def run_protocol(config: ExperimentConfig) -> Protocol:
 
 def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Evaluation:
     """Every metric of the run's protocol, with a progress bar."""
-    networks = load_networks() if config.evaluation.networks else Networks()
+    protocol = run_protocol(config)
+    needed = config.evaluation.networks and any(key in protocol.networks for key in protocol.metrics)
+    networks = load_networks() if needed else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
-        seen, protocol = seen_frames(scene, config.frames), run_protocol(config)
+        seen = seen_frames(scene, config.frames)
         evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)
     trained = config.dynamic.data.test_views or config.refine.data.frames.test_views
     evaluation.provenance["trained_on_test_views"] = trained

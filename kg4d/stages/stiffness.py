@@ -56,8 +56,8 @@ def add_handles(
         return
     shifts, quats = deformation.keys()
     if config.bones > 0:
-        scales = {"loose": config.loose, "stretch": config.stretch}
-        loss = carried_bones_loss(deformation.rest, shifts, quats, parents, **scales)
+        rest = deformation.rest
+        loss = carried_bones_loss(rest, shifts, quats, parents, loose=config.loose, stretch=config.stretch)
         objective.add("handle_bones", loss, config.bones)
     if config.smoothness > 0:
         objective.add("handle_smoothness", acceleration_loss(shifts), config.smoothness)
