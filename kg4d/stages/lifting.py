@@ -92,7 +92,7 @@ def lift_keypoints(
     objective = LiftObjective(config, body, sight, 0.0, 1.0)
     hypotheses = _hypotheses(config, start, objective, times, generator)
     distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
-    noise = deviation(distance[weights > 0])
+    noise = deviation(distance.flatten(), weights.flatten())
     reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
     wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
     if noise > _GOOD_NOISE or wrong.sum() > _GOOD_WRONG * (weights > 0).sum():

@@ -61,7 +61,7 @@ def _noise(
     places = triangulate(uv, trusted, cameras)
     pixels = cameras.project(places.points[places.valid]).pixels
     distances = (pixels - uv[:, places.valid]).norm(dim=-1)
-    return deviation(distances[weights[:, places.valid] > 0])
+    return deviation(distances.flatten(), weights[:, places.valid].flatten())
 
 
 @torch.no_grad()
