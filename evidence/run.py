@@ -17,11 +17,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 import kg4d.runtime  # noqa: F401  (before torch)
 from evidence.plan import ROOT, Job, jobs, read_plan
 
 if TYPE_CHECKING:
-    from kg4d.config.schema import ExperimentConfig
     from kg4d.runs import RunFolder
 
 OUTPUT = ROOT / "build" / "evidence"
@@ -31,6 +32,7 @@ _STATIC_KEYS = (
 )
 _STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def run_folder(group: str, arm: str, scene: str, seed: int) -> Path:
@@ -53,21 +55,22 @@ def fit_one(job: Job) -> float:
     folder = RunFolder.of(config)
     if not folder.matches(config):
         folder.begin(config)
-        _share_stages(config, folder)
+        _share_stages(folder, config.name)
     fit(config, resume=True)
     return time.perf_counter() - begin
 
 
-def _share_stages(config: "ExperimentConfig", folder: "RunFolder") -> None:
-    """Take over the stages of another run, as far as everything that they depend on is the same."""
+def _share_stages(folder: "RunFolder", name: str) -> None:
+    """Take over the stages of another run of this scene and seed, as far as all that they depend on is the same."""
     from kg4d.files import replacing
 
+    mine = _settings(folder.config)
     others = [
-        (path.parent, type(folder)(path.parents[1]).read_config())
-        for path in sorted(OUTPUT.glob(f"*/{config.name}/*/seed{config.seed}/checkpoints/static.ckpt"))
+        (path.parent, _settings(type(folder)(path.parents[1]).config))
+        for path in sorted(OUTPUT.glob(f"*/{name}/*/{folder.path.name}/checkpoints/static.ckpt"))
     ]
-    same_fit = [checkpoints for checkpoints, its in others if _fit_part(its) == _fit_part(config)]
-    same_static = [checkpoints for checkpoints, its in others if _static_part(its) == _static_part(config)]
+    same_fit = [checkpoints for checkpoints, its in others if _fit_part(its) == _fit_part(mine)]
+    same_static = [checkpoints for checkpoints, its in others if _static_part(its) == _static_part(mine)]
     taken = [same_fit[0] / f"{stage}.ckpt" for stage in _STAGES] if same_fit else []
     taken = taken or [checkpoints / "static.ckpt" for checkpoints in same_static[:1]]
     for found in taken:
@@ -77,12 +80,18 @@ def _share_stages(config: "ExperimentConfig", folder: "RunFolder") -> None:
                 shutil.copyfile(found, part)
 
 
-def _static_part(config: "ExperimentConfig") -> list[Any]:
-    return [getattr(config, key) for key in _STATIC_KEYS]
+def _settings(path: Path) -> dict[str, Any]:
+    """What the file of a run says, which is all there is to say: as plain data a hundred are read in a moment."""
+    settings: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
+    return settings
 
 
-def _fit_part(config: "ExperimentConfig") -> dict[str, Any]:
-    return {key: value for key, value in vars(config).items() if key not in _NO_FIT_KEYS}
+def _static_part(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in _STATIC_KEYS}
+
+
+def _fit_part(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in _NO_FIT_KEYS}
 
 
 def main() -> int:

@@ -115,7 +115,7 @@ def stages_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *changed:
     done.mkdir(parents=True, exist_ok=True)
     for stage in ("static", "dynamic", "refine"):
         (done / f"{stage}.ckpt").write_text(stage)
-    run._share_stages(second, RunFolder.of(second))
+    run._share_stages(RunFolder.of(second), second.name)
     assert all(file.read_text() == file.stem for file in new.glob("*.ckpt"))
     return {file.stem for file in new.glob("*.ckpt")}
 
