@@ -32,7 +32,7 @@ _STATIC_KEYS = (
 )
 _STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML has it
 
 
 def run_folder(group: str, arm: str, scene: str, seed: int) -> Path:
@@ -81,7 +81,7 @@ def _share_stages(folder: "RunFolder", name: str) -> None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What the file of a run says, which is all there is to say: as plain data a hundred are read in a moment."""
+    """The configuration of a run as plain data: to build it takes a hundred times as long, and a fit reads dozens."""
     settings: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     return settings
 

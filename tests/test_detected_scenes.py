@@ -72,6 +72,23 @@ def test_noisy_views_of_the_ring_are_not_lost_for_their_noise() -> None:
     assert errors[0] < 0.9 * errors[1]
 
 
+def test_views_that_are_hardly_believed_do_not_widen_the_tolerance() -> None:
+    given = scene()
+    keypoints, ring = given.keypoints, given.ring
+    assert keypoints is not None
+    assert keypoints.ring_uv is not None
+    assert keypoints.ring_weights is not None
+    assert ring is not None
+    size = max(ring.cameras.width, ring.cameras.height)
+    poor = torch.arange(len(ring)) % 3 > 0
+    noise = 0.06 * size * torch.randn(keypoints.ring_uv.shape, generator=torch.Generator().manual_seed(0))
+    uv = keypoints.ring_uv + poor[:, None, None] * noise
+    weights = keypoints.ring_weights * torch.where(poor, 0.05, 1.0)[:, None]
+    agreed = agreed_keypoints(replace(keypoints, ring_uv=uv, ring_weights=weights), ring).ring_weights
+    assert agreed is not None
+    assert torch.equal(agreed, weights * agreement(uv, weights, ring.cameras, tolerance_px=0.02 * size))
+
+
 def test_found_again_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KG4D_CACHE", str(tmp_path))  # no weights there: KLT, and a ring without keypoints
     found = keypoints_of("detections.source=found", "priors.tracking.kind=klt")
