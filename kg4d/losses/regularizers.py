@@ -124,3 +124,37 @@ def bone_loss(
     if not bool((parents >= 0).any()):
         return points.new_zeros(())
     return (bone_lengths(points, parents) - bone_lengths(rest_points, parents)).square().mean()
+
+
+def hinge_loss(
+    tracks: Float[Tensor, "*B T J 3"], rest_points: Float[Tensor, "J 3"], parents: Int[Tensor, " J"], bend: float
+) -> Float[Tensor, "*B"]:
+    """How far bones that change their length leave the plane in which they and the bones above them move.
+
+    A bone between two keypoints that grows and shrinks has a joint inside that is no keypoint, as a hock is. Its length
+    then says nothing about its depth; but limbs bend like hinges, and where they stay in a plane with the bone above,
+    whose length is kept, the image does. So this is the variance of both bones across the plane that fits them best,
+    times a share that grows from 0 to 1 with the change of the lower one's length; the mean over bones.
+
+    Args:
+        tracks: Keypoints at T times, world units.
+        rest_points: Keypoints that give the lengths.
+        parents: Parent of each keypoint; -1 where there is no bone.
+        bend: Change of its length at which a bone counts for half, world units.
+
+    Returns:
+        Squared world units; 0 where the skeleton has no bone.
+    """
+    children = torch.nonzero(parents >= 0)[:, 0]
+    if not len(children):
+        return tracks.new_zeros(tracks.shape[:-3])
+    above = parents[children]
+    bones = tracks[..., children, :] - tracks[..., above, :]
+    around = bones - bones.mean(-3, keepdim=True)
+    scatter = torch.einsum("...tki,...tkj->...kij", around, around) / tracks.shape[-3]
+    limbs = ((above[:, None] == children) | (children[:, None] == children)).to(tracks)
+    thickness = torch.linalg.eigvalsh(torch.einsum("kl,...lij->...kij", limbs, scatter))[..., 0]
+    stretch = (bone_lengths(tracks, parents) - bone_lengths(rest_points, parents)).square().detach()
+    bent = (stretch / (stretch + bend**2)).mean(-2)
+    mean: Tensor = (bent * thickness).mean(-1)
+    return mean

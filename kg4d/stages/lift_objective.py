@@ -16,7 +16,7 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix, swing
 from kg4d.keypoints.skeleton import segment_distances
 from kg4d.losses.kfc import project_each
-from kg4d.losses.regularizers import bone_lengths
+from kg4d.losses.regularizers import bone_lengths, hinge_loss
 from kg4d.losses.robust import geman_mcclure
 from kg4d.stages.surface import SurfaceTracks
 
@@ -41,6 +41,9 @@ class LiftConfig:
         last_bones: The same at the last step; it grows by the same ratio at each.
         stretch: Change of a bone's length, world units, above which it counts as one that does bend or stretch, from
             three quarters of the steps on; `first_scale` at the first step.
+        hinges: Weight of the variance of bones that bend, and of those above them, across the plane they move in,
+            squared world units.
+        bend: Change of a bone's length, world units, at which it counts for half as one that bends.
         acceleration: Weight of the squared second difference in time, squared world units.
         first_scale: Pixel error above which a keypoint counts as wrong, at the first step, in longer image sides.
         last_scale: The same from three quarters of the steps on.
@@ -64,6 +67,8 @@ class LiftConfig:
     first_bones: float = 3.0
     last_bones: float = 100.0
     stretch: float = 0.03
+    hinges: float = 100.0
+    bend: float = 0.01
     acceleration: float = 0.3
     first_scale: float = 0.2
     last_scale: float = 0.02
@@ -82,7 +87,7 @@ class LiftConfig:
         Raises:
             ValueError: A length is not positive, or a count is negative.
         """
-        for name in ("doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch"):
+        for name in ("doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
         for name in ("steps", "surface", "mirrors"):
@@ -212,6 +217,7 @@ class LiftObjective:
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
             loss = loss + stiffness * geman_mcclure(stretch, self._between(config.stretch, sharpened)).mean((1, 2))
+            loss = loss + config.hinges * hinge_loss(tracks, body.start, body.parents, config.bend)
         if skin is not None and self._surface is not None:
             scale = self._between(config.surface_scale, sharpened)
             loss = loss + config.surface_pixels * self._surface.robust_error(skin(tracks), scale)

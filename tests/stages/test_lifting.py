@@ -288,7 +288,7 @@ def test_a_surface_without_bones_or_points_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch"]
+    "name", ["doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"]
 )
 def test_lengths_of_the_lift_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
