@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +6,14 @@ from torch.autograd import gradcheck
 
 from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
-from kg4d.losses.regularizers import arap_loss, bone_lengths, bone_loss, neighbour_weights, rigidity_loss
+from kg4d.losses.regularizers import (
+    arap_loss,
+    bone_lengths,
+    bone_loss,
+    hinge_loss,
+    neighbour_weights,
+    rigidity_loss,
+)
 
 
 def cloud(count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -73,6 +81,55 @@ def test_a_cut_bone_does_not_count() -> None:
     assert bone_loss(far, rest, torch.tensor([-1, -1, -1])) == 0
     only_first = bone_loss(far, rest, torch.tensor([-1, 0, -1]))
     assert torch.allclose(only_first, torch.tensor(27.0))
+
+
+LEG = torch.tensor([-1, 0, 1])  # hip, knee, paw
+LEG_REST = torch.tensor([[0.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.5, -2.0, 0.0]], dtype=torch.float64)
+
+
+def leg(thigh: torch.Tensor, shank: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
+    """T x 3 keypoints in the plane z = 0: directions of the two bones and the length of the lower one."""
+    directions = [torch.stack([angle.sin(), -angle.cos(), 0 * angle], dim=-1) for angle in (thigh, shank)]
+    knee = directions[0]
+    return torch.stack([0 * knee, knee, knee + reach[:, None] * directions[1]], dim=1)
+
+
+@given(turn=turns, shift=st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_a_leg_that_bends_in_any_plane_costs_nothing(turn: list[float], shift: list[float]) -> None:
+    steps = torch.arange(6, dtype=torch.float64)
+    tracks = leg(steps.sin(), (2 * steps).cos(), 1 + 0.3 * steps.cos())
+    turned = quat_rotate(torch.tensor(turn, dtype=torch.float64).expand(6, 3, 4), tracks)
+    moved = turned + steps[:, None, None] * torch.tensor(shift, dtype=torch.float64)  # a leg that walks away
+    assert abs(float(hinge_loss(moved, LEG_REST, LEG, 0.01))) < 1e-12
+
+
+def test_what_leaves_the_plane_costs_its_variance_times_the_share_of_the_bone() -> None:
+    x, y, z = torch.tensor([[1, 1, -1, -1], [1, -1, -1, 1], [1, -1, 1, -1]], dtype=torch.float64)
+    tracks = LEG_REST.repeat(4, 1, 1)
+    tracks[:, 2] = tracks[:, 1] + torch.stack([x, y, 0.2 * z], dim=-1)  # of length sqrt(2.04), always
+    stretch = 2.04**0.5 - 1.25**0.5
+    counts_for_half = hinge_loss(tracks, LEG_REST, LEG, stretch)
+    assert float(counts_for_half) == pytest.approx(0.2**2 / 2 / 2)  # a mean over two bones
+    assert float(hinge_loss(tracks, LEG_REST, LEG, 1e-6)) == pytest.approx(0.2**2 / 2)
+    swaying = tracks.clone()
+    swaying[:, 1:] += torch.stack([0 * x, 0 * y, 0.1 * z], dim=-1)[:, None]  # the bone above leaves it too
+    assert float(hinge_loss(swaying, LEG_REST, LEG, 1e-6)) == pytest.approx((0.2**2 + 0.1**2) / 2, rel=0.05)
+
+
+def test_bones_that_keep_their_length_may_go_anywhere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(8, 2, 3, generator=generator, dtype=torch.float64)
+    lengths = torch.tensor([1.0, 1.25**0.5], dtype=torch.float64)[:, None]
+    bones = lengths * directions / directions.norm(dim=-1, keepdim=True)
+    tracks = torch.cat([torch.zeros(8, 1, 3, dtype=torch.float64), bones.cumsum(1)], dim=1)
+    assert float(hinge_loss(tracks, LEG_REST, LEG, 0.01)) < 1e-12
+    assert float(hinge_loss(1.2 * tracks, LEG_REST, LEG, 0.01)) > 0.1
+
+
+def test_without_bones_there_are_no_hinges() -> None:
+    assert torch.equal(
+        hinge_loss(torch.rand(2, 4, 3, 3), torch.zeros(3, 3), torch.full((3,), -1), 0.01), torch.zeros(2)
+    )
 
 
 def arap(places: torch.Tensor) -> torch.Tensor:

@@ -98,6 +98,25 @@ def test_a_limb_that_bends_is_lifted(radius: float) -> None:
     assert float(ends.max()) < 0.06  # it has moved 0.3
 
 
+def test_a_bone_that_unbends_is_lifted_by_the_plane_it_moves_in() -> None:
+    """Like a hind leg: the lower bone has a joint that is no keypoint, so its length does not tell its depth."""
+    axis = (0.6, 0.0, 0.8)
+    upper, lower = BODY[3] - BODY[0], BODY[4] - BODY[3]
+    across = (lower @ torch.tensor(axis)) * torch.tensor(axis)
+    reach = 1 + 0.8 * (math.pi * TIMES).sin()[:, None]
+    truth = BODY.repeat(FRAMES, 1, 1)
+    truth[:, 3] = quat_rotate(turn(axis, -35.0), upper.expand(FRAMES, 3))
+    truth[:, 4] = truth[:, 3] + quat_rotate(turn(axis, -50.0), across + reach * (lower - across))
+    pixels = seen(truth, cameras())
+
+    def missed(hinges: float) -> float:
+        config = replace(CONFIG, hinges=hinges)
+        tracks = [lift(pixels, config=config, seed=seed).tracks for seed in (0, 1)]
+        return float((torch.stack(tracks) - truth)[:, :, 4].norm(dim=-1).mean())
+
+    assert missed(CONFIG.hinges) < 0.6 * missed(0.0)
+
+
 def test_wrong_detections_are_ignored_and_named() -> None:
     truth = turning_body()
     pixels = seen(truth, cameras())
