@@ -1,4 +1,4 @@
-"""Priors on the motion that no image gives: local rigidity, and bones that keep their length."""
+"""Priors on the motion that no image gives: local rigidity, bones that keep their length or bend in a plane."""
 
 from dataclasses import dataclass
 
@@ -155,6 +155,6 @@ def hinge_loss(
     limbs = ((above[:, None] == children) | (children[:, None] == children)).to(tracks)
     thickness = torch.linalg.eigvalsh(torch.einsum("kl,...lij->...kij", limbs, scatter))[..., 0]
     stretch = (bone_lengths(tracks, parents) - bone_lengths(rest_points, parents)).square().detach()
-    bent = (stretch / (stretch + bend**2)).mean(-2)
+    bent = (stretch / (stretch + bend**2)).mean(-2)  # without history: lengths are not for this loss to change
     mean: Tensor = (bent * thickness).mean(-1)
     return mean
