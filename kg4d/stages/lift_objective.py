@@ -5,6 +5,8 @@ bone does not: it is turned with the bone, and where its points go in the image 
 surface, known in 3D in frame 0 and followed along the flow, hang on the bones by shares that are found with the motion.
 """
 
+import math
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +35,7 @@ class LiftConfig:
         hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
             that put a limb on the wrong side of the depth ambiguity have no say.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
-            hypotheses agree and the detections are clean.
+            hypotheses agree and the detections are clean; up to `exact` times as much where these are exact.
         doubt: Spread of the hypotheses, world units, at which they have half that weight and the images decide.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
@@ -56,12 +58,14 @@ class LiftConfig:
         sigma: Width of the shares around a bone at the start, world units.
         twist: Weight of the squared tangent of half the angle by which a bone has turned about itself.
         mirrors: Limbs that are turned to the other side of the depth ambiguity at most, where the surface fits better.
+        exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
+            surface, which counts by the root of the factor less.
     """
 
     steps: int = 0
     hypotheses: int = 5
     weight: float = 1.0
-    doubt: float = 0.03
+    doubt: float = 0.01
     learning_rate: float = 5e-3
     pixels: float = 100.0
     first_bones: float = 3.0
@@ -80,12 +84,13 @@ class LiftConfig:
     sigma: float = 0.06
     twist: float = 1e-3
     mirrors: int = 4
+    exact: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuse what would divide by zero, and counts below 0.
 
         Raises:
-            ValueError: A length is not positive, or a count is negative.
+            ValueError: A length is not positive, a count is negative, or `exact` is below 1.
         """
         for name in ("doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"):
             if not getattr(self, name) > 0:
@@ -93,6 +98,8 @@ class LiftConfig:
         for name in ("steps", "surface", "mirrors"):
             if getattr(self, name) < 0:
                 raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
+        if not self.exact >= 1:
+            raise ValueError(f"lift.exact: must not be below 1, as {self.exact} is")
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,17 @@ class Sight:
     weights: Float[Tensor, "T N"]
     cameras: Cameras
 
-    def squared_errors(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N"]:
-        """In units of the longer image side; finite where there is no detection."""
+    def offsets(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
+        """From the detections, in units of the longer image side; finite where there is none."""
         target = torch.where(self.weights[..., None] > 0, self.pixels, 0.0)
         read = project_each(points.transpose(0, 1).flatten(1, 2), self.cameras)
         read = read.reshape(len(read), len(points), -1, 2).transpose(0, 1)
-        errors: Tensor = ((read - target) / max(self.cameras.width, self.cameras.height)).square().sum(-1)
-        return errors
+        offsets: Tensor = (read - target) / max(self.cameras.width, self.cameras.height)
+        return offsets
+
+    def squared_errors(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N"]:
+        """Squared lengths of the offsets."""
+        return self.offsets(points).square().sum(-1)
 
     def robust_error(self, points: Float[Tensor, "S T N 3"], scale: float) -> Float[Tensor, " S"]:
         """Weighted mean of the squared errors, of which those beyond `scale` hardly grow."""
@@ -195,6 +206,7 @@ class LiftObjective:
         if body.surface is not None:
             self._surface = Sight(body.surface.pixels, body.surface.weights, sight.cameras)
         self._pixels = config.pixels * (reliability if body.surface is not None else 1.0)
+        self._surface_pixels = config.surface_pixels
         self._view = sight.cameras.viewmats[:, 2, :3]
         self._depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(body.start)
         self._last_scale = max(config.last_scale, 3 * noise)
@@ -203,6 +215,12 @@ class LiftObjective:
         """For S tracks; None where no surface is followed."""
         surface = self._body.surface
         return None if surface is None else Skin(count, self._body, surface, self._config.sigma)
+
+    def sharper(self, factor: float) -> "LiftObjective":
+        """The same with keypoints whose pixels count `factor` times as much, beside a surface that counts less."""
+        other = copy(self)
+        other._pixels, other._surface_pixels = self._pixels * factor, self._surface_pixels / math.sqrt(factor)
+        return other
 
     def __call__(
         self, tracks: Float[Tensor, "S T J 3"], skin: Skin | None, progress: float = 1.0
@@ -220,7 +238,7 @@ class LiftObjective:
             loss = loss + config.hinges * hinge_loss(tracks, body.start, body.parents, config.bend)
         if skin is not None and self._surface is not None:
             scale = self._between(config.surface_scale, sharpened)
-            loss = loss + config.surface_pixels * self._surface.robust_error(skin(tracks), scale)
+            loss = loss + self._surface_pixels * self._surface.robust_error(skin(tracks), scale)
             loss = loss + config.twist * skin.twists.square().mean((1, 2, 3))
         if tracks.shape[1] > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))

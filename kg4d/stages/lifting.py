@@ -8,7 +8,8 @@ second one leaves the wrong ones out. What noise hides first is how far away the
 
 Points of the surface around the bones, where the video has a dense flow, tell on which side of that ambiguity a limb
 is: limbs are turned to the other side where that fits clearly better. Then the places leave the networks and move
-freely, to fit what those were too smooth for.
+freely, to fit what those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as
+every pixel they are missed by is bought with depth.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.noise import deviation
+from kg4d.keypoints.noise import deviation, jitter
 from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, Skin
 from kg4d.stages.mirrored_limbs import mirrored_limbs
 from kg4d.stages.optim import warm_cosine
@@ -34,6 +35,8 @@ _LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least:
 _GOOD_NOISE, _GOOD_WRONG = 0.003, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
+_JITTER, _NO_JITTER = 0.001, 1e-6  # in longer image sides; detections that jitter by less than the first count more
+_DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/evidence.md: exact ones and tracked ones)
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
 _TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
 _GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/evidence.md: right and wrong ones)
@@ -46,7 +49,8 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none and where it was told wrong.
-        certainty: How far the tracks can be believed, in [0, 1]; falls where the hypotheses differ, and with the noise.
+        certainty: Weight of the tracks: 1 where the hypotheses agree, up to `LiftConfig.exact` where detections hardly
+            jitter too; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
     """
 
@@ -95,18 +99,24 @@ def lift_keypoints(
     noise = deviation(distance.flatten(), weights.flatten())
     reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
     wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
-    if noise > _GOOD_NOISE or wrong.sum() > _GOOD_WRONG * (weights > 0).sum():
+    good = noise <= _GOOD_NOISE and bool(wrong.sum() <= _GOOD_WRONG * (weights > 0).sum())
+    if not good:
         sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
         objective = LiftObjective(config, body, sight, noise, reliability)
         hypotheses = _hypotheses(config, start, objective, times, generator)
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
+    sharpness = 1.0
     if body.surface is not None and config.steps > 0:
         tracks = turned_limbs(config, tracks, body, objective, cameras, times)
-        tracks = _polished(tracks[None], objective, times, _POLISH_STEPS)[0][0]
+        tracks, loss = _polished(tracks[None], objective, times, _POLISH_STEPS)
+        if good:
+            tracks, sharpness = _closely_fitted(config, tracks, loss, objective, sight, times)
+        tracks = tracks[0]
     ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
     trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
-    return Lift(tracks, trust, reliability / (1 + (spread / config.doubt).square()), reliability)
+    certainty = reliability / (1 / sharpness + (spread / config.doubt).square())
+    return Lift(tracks, trust, certainty, reliability)
 
 
 def _hypotheses(
@@ -143,6 +153,26 @@ def _polished(
     _descend(free, [places], _POLISH_RATE, objective, skin, steps, finished=True)
     with torch.no_grad():
         return free(), objective(free(), skin)
+
+
+def _closely_fitted(
+    config: LiftConfig,
+    tracks: Float[Tensor, "1 T J 3"],
+    loss: Float[Tensor, " 1"],
+    objective: LiftObjective,
+    sight: Sight,
+    times: Float[Tensor, " T"],
+) -> tuple[Float[Tensor, "1 T J 3"], float]:
+    """Tracks that keep closer to detections that hardly jitter, and the factor by which these count more.
+
+    Detections that drift off a joint do not jitter either, but only bones that bend could follow them everywhere.
+    """
+    left = jitter(sight.offsets(tracks)[0], sight.weights)
+    sharpness = min(config.exact, (_JITTER / max(left, _NO_JITTER)) ** 2)
+    if sharpness <= 1:
+        return tracks, 1.0
+    closer, cost = _polished(tracks, objective.sharper(sharpness), times, _POLISH_STEPS)
+    return (closer, sharpness) if bool(cost <= (1 + _DEAR) * loss) else (tracks, 1.0)
 
 
 def turned_limbs(

@@ -270,6 +270,34 @@ def test_the_surface_tells_which_way_a_bone_turns() -> None:
     assert depth_of_the_end(towards) == pytest.approx(-want, abs=0.06)
 
 
+def test_exact_detections_are_fitted_and_believed_the_more_and_noisy_ones_are_not() -> None:
+    truth, surface = hidden_turn()
+    view, config = cameras(40.0), replace(CONFIG, sigma=0.15)
+
+    def lifted(pixels: Tensor, exact: float) -> Lift:
+        return lift_keypoints(
+            replace(config, exact=exact),
+            truth[0],
+            PARENTS,
+            pixels,
+            torch.ones(FRAMES, 5),
+            view,
+            TIMES,
+            torch.Generator().manual_seed(0),
+            surface,
+        )
+
+    pixels = seen(truth, view)
+    plain, exact = lifted(pixels, 1.0), lifted(pixels, 10.0)
+    missed = [float((seen(found.tracks, view) - pixels).norm(dim=-1).mean()) for found in (plain, exact)]
+    assert missed[1] < 0.6 * missed[0]
+    assert error(exact, truth) < error(plain, truth)
+    assert float(plain.certainty.max()) <= 1 < float(exact.certainty.max()) <= 10
+    rough = noisy(pixels, 3.0)
+    assert torch.equal(lifted(rough, 1.0).tracks, lifted(rough, 10.0).tracks)
+    assert float(lifted(rough, 10.0).certainty.max()) <= 1
+
+
 def waving_arms() -> tuple[Tensor, Tensor]:
     """Two arms of two bones, each flat in the image twice: T x 6 keypoints, and T x 8 points beside the bones."""
     degrees = torch.tensor([40.0, 25.0, 5.0, -15.0, -30.0, -35.0, -30.0, -15.0, 5.0])
@@ -312,6 +340,11 @@ def test_a_surface_without_bones_or_points_changes_nothing() -> None:
 def test_lengths_of_the_lift_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
         LiftConfig(**{name: 0.0})
+
+
+def test_exact_detections_never_count_less() -> None:
+    with pytest.raises(ValueError, match=r"lift\.exact: must not be below 1, as 0\.5 is"):
+        LiftConfig(exact=0.5)
 
 
 @pytest.mark.parametrize("name", ["steps", "surface", "mirrors"])
