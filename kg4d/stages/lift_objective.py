@@ -36,7 +36,8 @@ class LiftConfig:
             that put a limb on the wrong side of the depth ambiguity have no say.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
             hypotheses agree and the detections are clean; up to `exact` times as much where these are exact.
-        doubt: Spread of the hypotheses, world units, at which they have half that weight and the images decide.
+        doubt: Spread of the hypotheses, world units, at which they have half the weight of inexact detections, and
+            above which the images decide.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
         first_bones: Weight of the squared change of the bone lengths at the first step, squared world units.

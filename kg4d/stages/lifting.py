@@ -9,7 +9,7 @@ second one leaves the wrong ones out. What noise hides first is how far away the
 Points of the surface around the bones, where the video has a dense flow, tell on which side of that ambiguity a limb
 is: limbs are turned to the other side where that fits clearly better. Then the places leave the networks and move
 freely, to fit what those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as
-every pixel they are missed by is bought with depth.
+a body that is too far or too near misses them by little.
 """
 
 import itertools
