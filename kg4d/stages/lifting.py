@@ -97,12 +97,11 @@ def lift_keypoints(
     hypotheses = _hypotheses(config, start, objective, times, generator)
     distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
     noise = deviation(distance.flatten(), weights.flatten())
-    reliability = 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
     wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
     good = noise <= _GOOD_NOISE and bool(wrong.sum() <= _GOOD_WRONG * (weights > 0).sum())
     if not good:
         sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
-        objective = LiftObjective(config, body, sight, noise, reliability)
+        objective = LiftObjective(config, body, sight, noise, _reliability(noise))
         hypotheses = _hypotheses(config, start, objective, times, generator)
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
@@ -111,12 +110,18 @@ def lift_keypoints(
         tracks = turned_limbs(config, tracks, body, objective, cameras, times)
         tracks, loss = _polished(tracks[None], objective, times, _POLISH_STEPS)
         if good:
-            tracks, sharpness = _closely_fitted(config, tracks, loss, objective, sight, times)
+            tracks, sharpness, noise = _closely_fitted(config, tracks, loss, objective, sight, times, noise)
         tracks = tracks[0]
     ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
     trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
+    reliability = _reliability(noise)
     certainty = reliability / (1 / sharpness + (spread / config.doubt).square())
     return Lift(tracks, trust, certainty, reliability)
+
+
+def _reliability(noise: float) -> float:
+    """How far detections of that noise can be believed as a whole."""
+    return 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
 
 
 def _hypotheses(
@@ -162,17 +167,19 @@ def _closely_fitted(
     objective: LiftObjective,
     sight: Sight,
     times: Float[Tensor, " T"],
-) -> tuple[Float[Tensor, "1 T J 3"], float]:
-    """Tracks that keep closer to detections that hardly jitter, and the factor by which these count more.
+    noise: float,
+) -> tuple[Float[Tensor, "1 T J 3"], float, float]:
+    """Tracks that keep closer to detections that hardly jitter, the factor by which these count more, their noise.
 
-    Detections that drift off a joint do not jitter either, but only bones that bend could follow them everywhere.
+    What the networks miss is no noise of such detections. Others keep the `noise` that the first fit found. Detections
+    that drift off a joint do not jitter either, but only bones that bend could follow them everywhere.
     """
     left = jitter(sight.offsets(tracks)[0], sight.weights)
     sharpness = min(config.exact, (_JITTER / max(left, _NO_JITTER)) ** 2)
     if sharpness <= 1:
-        return tracks, 1.0
+        return tracks, 1.0, noise
     closer, cost = _polished(tracks, objective.sharper(sharpness), times, _POLISH_STEPS)
-    return (closer, sharpness) if bool(cost <= (1 + _DEAR) * loss) else (tracks, 1.0)
+    return (closer, sharpness, left) if bool(cost <= (1 + _DEAR) * loss) else (tracks, 1.0, noise)
 
 
 def turned_limbs(
