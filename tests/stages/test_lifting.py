@@ -293,6 +293,7 @@ def test_exact_detections_are_fitted_and_believed_the_more_and_noisy_ones_are_no
     assert missed[1] < 0.6 * missed[0]
     assert error(exact, truth) < error(plain, truth)
     assert float(plain.certainty.max()) <= 1 < float(exact.certainty.max()) <= 10
+    assert plain.reliability < exact.reliability  # what the networks miss is no noise of theirs
     rough = noisy(pixels, 3.0)
     assert torch.equal(lifted(rough, 1.0).tracks, lifted(rough, 10.0).tracks)
     assert float(lifted(rough, 10.0).certainty.max()) <= 1
