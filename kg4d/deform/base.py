@@ -11,15 +11,26 @@ from kg4d.gaussians.state import GaussianState
 
 @dataclass(frozen=True)
 class DeformedGeometry:
-    """Geometry of N Gaussians at B times. Opacities, colours and keypoint features do not move."""
+    """Geometry of N Gaussians at B times. Opacities and keypoint features do not change.
+
+    Attributes:
+        means: Centres, world units.
+        quats: Rotations.
+        scales: Standard deviations along the local axes, world units.
+        gains: Factors on the colours; None where these do not change.
+    """
 
     means: Float[Tensor, "B N 3"]
     quats: Float[Tensor, "B N 4"]
     scales: Float[Tensor, "B N 3"]
+    gains: Float[Tensor, "B N 3"] | None = None
 
     def at(self, index: int, canonical: GaussianState) -> GaussianState:
         """The whole Gaussians at the `index`-th of the B times."""
-        return replace(canonical, means=self.means[index], quats=self.quats[index], scales=self.scales[index])
+        colors = canonical.colors if self.gains is None else canonical.colors * self.gains[index]
+        return replace(
+            canonical, means=self.means[index], quats=self.quats[index], scales=self.scales[index], colors=colors
+        )
 
 
 @runtime_checkable  # for the tests, which check arguments at run time

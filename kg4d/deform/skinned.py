@@ -1,6 +1,6 @@
 """Keypoints as the handles of the motion: a frame at each keypoint, and Gaussians that follow the frames by shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kg4d.deform.base import DeformedGeometry
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.deform.shading import Shading
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, slerp
 from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
@@ -32,12 +33,16 @@ class SkinnedConfig:
         temperature: Softmax temperature of the keypoint features as shares of the frames.
         sigma: Width of the shares around a frame's bones at the start, world units.
         residual: Add the offsets of the harmonic network to the skinned motion.
+        shading: Colours change as the light falls on what has turned; the light is found with the motion.
+        normal_width: Deviation of the window in which the directions of the surface are found for that, world units.
     """
 
     blend: Blend = Blend.LINEAR
     temperature: float = 0.1
     sigma: float = 0.06
     residual: bool = False
+    shading: bool = False
+    normal_width: float = 0.05
 
 
 class SkinnedDeformation(nn.Module):
@@ -51,6 +56,7 @@ class SkinnedDeformation(nn.Module):
         times: Key times, ascending.
         shifts: How far each frame has gone at the later key times.
         quats: How it has turned there; any norm but zero.
+        shading: The light; None where colours do not change.
     """
 
     rest: Tensor
@@ -60,7 +66,7 @@ class SkinnedDeformation(nn.Module):
         """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
 
         Raises:
-            ValueError: There is no frame, or the temperature or the width of the shares is not positive.
+            ValueError: There is no frame, or the temperature or one of the widths is not positive.
         """
         super().__init__()
         if joints < 1:
@@ -75,6 +81,7 @@ class SkinnedDeformation(nn.Module):
         self.register_buffer("times", torch.tensor([0.0, 1.0]))
         self.shifts = nn.Parameter(torch.zeros(1, joints, 3))
         self.quats = nn.Parameter(_identities(1, joints))
+        self.shading = Shading(config.normal_width) if config.shading else None
 
     @torch.no_grad()
     def set_keys(
@@ -96,8 +103,9 @@ class SkinnedDeformation(nn.Module):
         self.quats.data = quats[1:].to(self.rest).clone()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The frames: places and rotations learn at rates of their own."""
-        return {"places": [self.shifts], "rotations": [self.quats]}
+        """Places and rotations of the frames and the light learn at rates of their own."""
+        light = [] if self.shading is None else [self.shading.light]
+        return {"places": [self.shifts], "rotations": [self.quats], "light": light}
 
     def keys(self) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T J 4"]]:
         """Shifts and rotations since rest at all key times."""
@@ -135,11 +143,12 @@ class SkinnedDeformation(nn.Module):
             means=moved.points,
             quats=quat_multiply(moved.turns, canonical.quats),
             scales=canonical.scales.expand(len(times), -1, -1),
+            gains=None if self.shading is None else self.shading(canonical, moved.turns),
         )
         if self.encoding is None or self.residual is None:
             return geometry
         offsets = self.residual(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
-        return apply_offsets(geometry, offsets, times, anchor_first=True)
+        return replace(apply_offsets(geometry, offsets, times, anchor_first=True), gains=geometry.gains)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the checkpoint's number of key times."""

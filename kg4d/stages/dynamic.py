@@ -50,6 +50,7 @@ class DynamicConfig:
         grid_learning_rate: Adam rate of its feature planes, where it has any.
         place_learning_rate: Adam rate of the places of keypoint frames, where it has any; world units a step.
         rotation_learning_rate: Adam rate of their rotations.
+        light_learning_rate: Adam rate of the light, where the deformation has one.
         share_learning_rate: Adam rate of the keypoint features, where they say which frames a Gaussian follows.
         warmup_steps: Steps over which the rates grow linearly from 0.
         final_factor: Factor that the rates fall to, along a half cosine.
@@ -62,6 +63,7 @@ class DynamicConfig:
     grid_learning_rate: float = 6.4e-3
     place_learning_rate: float = 5e-3
     rotation_learning_rate: float = 1e-2
+    light_learning_rate: float = 1e-2
     share_learning_rate: float = 2e-2
     warmup_steps: int = 20
     final_factor: float = 0.05
@@ -161,6 +163,7 @@ class DynamicStage(Stage[DynamicBatch]):
             "grid": config.grid_learning_rate,
             "places": config.place_learning_rate,
             "rotations": config.rotation_learning_rate,
+            "light": config.light_learning_rate,
             "shares": config.share_learning_rate,
         }
 
