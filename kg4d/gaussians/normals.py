@@ -21,7 +21,7 @@ def outward_normals(
         chunk: So many are compared with all at a time.
     """
     outward = []
-    for near in means.split(chunk):
+    for near in torch.split(means, chunk):
         window = (torch.cdist(near, means).square() / (-2 * width**2)).exp() * opacities
         outward.append(near - window @ means / window.sum(1, keepdim=True).clamp_min(1e-12))
     return normalize(torch.cat(outward), dim=-1)
