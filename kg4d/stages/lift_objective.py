@@ -53,6 +53,9 @@ class LiftConfig:
         reject: The second fit leaves out what the first one misses by more than this many deviations of the noise.
         body_depth: Prior deviation of the body's way along the view since rest, world units. It counts as much as the
             noise that the first fit found: next to nothing on perfect detections.
+        still: Weight of the squared way along the view since rest of what looks as if it had not moved, squared world
+            units; 0 leaves it out.
+        still_scale: How far such a keypoint may have gone in the image to count for a quarter, in longer image sides.
         surface: Points of the surface that are followed along the dense flow, where there is one; 0 leaves them out.
         surface_pixels: Weight of their squared pixel error, as `pixels`.
         surface_scale: Pixel error above which one counts as wrong at the end, as `last_scale`.
@@ -79,6 +82,8 @@ class LiftConfig:
     last_scale: float = 0.02
     reject: float = 3.5
     body_depth: float = 0.1
+    still: float = 0.0
+    still_scale: float = 0.002
     surface: int = 200
     surface_pixels: float = 100.0
     surface_scale: float = 0.01
@@ -93,7 +98,8 @@ class LiftConfig:
         Raises:
             ValueError: A length is not positive, a count is negative, or `exact` is below 1.
         """
-        for name in ("doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"):
+        scales = ("still_scale", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
+        for name in ("doubt", "body_depth", *scales):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
         for name in ("steps", "surface", "mirrors"):
@@ -117,13 +123,16 @@ class Sight:
     weights: Float[Tensor, "T N"]
     cameras: Cameras
 
+    def places(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
+        """In the images, in units of their longer side."""
+        read = project_each(points.transpose(0, 1).flatten(1, 2), self.cameras)
+        read = read.reshape(len(read), len(points), -1, 2).transpose(0, 1)
+        return read / max(self.cameras.width, self.cameras.height)
+
     def offsets(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
         """From the detections, in units of the longer image side; finite where there is none."""
         target = torch.where(self.weights[..., None] > 0, self.pixels, 0.0)
-        read = project_each(points.transpose(0, 1).flatten(1, 2), self.cameras)
-        read = read.reshape(len(read), len(points), -1, 2).transpose(0, 1)
-        offsets: Tensor = (read - target) / max(self.cameras.width, self.cameras.height)
-        return offsets
+        return self.places(points) - target / max(self.cameras.width, self.cameras.height)
 
     def squared_errors(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N"]:
         """Squared lengths of the offsets."""
@@ -230,8 +239,10 @@ class LiftObjective:
         config, body = self._config, self._body
         sharpened = min(1.0, progress / 0.75)
         loss = self._pixels * self._sight.robust_error(tracks, self._between(self._last_scale, sharpened))
-        shifts = (tracks - body.start).mean(2)
-        loss = loss + self._depth_weight * (shifts * self._view).sum(-1).square().mean(1)
+        along = ((tracks - body.start) * self._view[:, None]).sum(-1)
+        loss = loss + self._depth_weight * along.mean(2).square().mean(1)
+        if config.still > 0:
+            loss = loss + config.still * (self._stillness(tracks.detach()) * along.square()).mean((1, 2))
         if len(body.children):
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
@@ -244,6 +255,12 @@ class LiftObjective:
         if tracks.shape[1] > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
         return loss
+
+    def _stillness(self, tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
+        """1 where a keypoint is seen where frame 0 had it, falling to 0 with the distance."""
+        places = self._sight.places(tracks)
+        gone = (places - places[:, :1]).square().sum(-1)
+        return 1 / (1 + gone / self._config.still_scale**2).square()
 
     def _between(self, last: float, sharpened: float) -> float:
         first = self._config.first_scale

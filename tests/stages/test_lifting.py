@@ -152,6 +152,26 @@ def test_where_detections_are_noisy_the_body_stays_as_far_away_as_it_was() -> No
     assert drift(0.05) < 0.6 * drift(math.inf)
 
 
+def test_what_looks_still_is_held_along_the_view_and_what_moves_is_not() -> None:
+    sight = Sight(torch.zeros(FRAMES, 5, 2), torch.zeros(FRAMES, 5), cameras())  # nothing is seen: priors alone
+    body = Body(BODY, torch.full((5,), -1))
+
+    def cost(moved: Tensor) -> tuple[float, Tensor]:
+        tracks = (BODY + TIMES[:, None, None] * moved)[None].requires_grad_()
+        loose, held = (LiftObjective(replace(CONFIG, still=w), body, sight, 0.0, 1.0) for w in (0.0, 10.0))
+        loss = (held(tracks, None) - loose(tracks, None)).sum()
+        return loss.item(), torch.autograd.grad(loss, tracks)[0]
+
+    middle = (
+        torch.tensor([0.0, 0.0, 0.02]) * torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])[:, None]
+    )  # along its line of sight
+    away, push = cost(middle)
+    assert away == pytest.approx(10 * float((TIMES * 0.02).square().mean()) / 5, rel=1e-3)
+    assert float(push[..., :2].abs().max()) < 1e-8  # it says nothing about the image
+    assert cost(middle + torch.tensor([0.2, 0.0, 0.0]))[0] < 0.05 * away
+    assert cost(torch.tensor([0.2, 0.1, 0.0]))[0] == 0
+
+
 def test_a_keypoint_that_is_never_seen_follows_its_neighbours() -> None:
     truth = BODY + TIMES[:, None, None] * torch.tensor([0.3, -0.2, 0.0])
     weights = torch.ones(FRAMES, 5)
@@ -336,7 +356,8 @@ def test_a_surface_without_bones_or_points_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"]
+    "name",
+    ["doubt", "body_depth", "still_scale", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"],
 )
 def test_lengths_of_the_lift_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
