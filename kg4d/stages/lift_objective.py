@@ -53,8 +53,8 @@ class LiftConfig:
         reject: The second fit leaves out what the first one misses by more than this many deviations of the noise.
         body_depth: Prior deviation of the body's way along the view since rest, world units. It counts as much as the
             noise that the first fit found: next to nothing on perfect detections.
-        still: Weight of the squared way along the view since rest of what looks as if it had not moved, squared world
-            units; 0 leaves it out.
+        still: Weight of the squared way along the view since rest of what has looked as if it did not move, squared
+            world units; 0 leaves it out.
         still_scale: How far such a keypoint may have gone in the image to count for a quarter, in longer image sides.
         surface: Points of the surface that are followed along the dense flow, where there is one; 0 leaves them out.
         surface_pixels: Weight of their squared pixel error, as `pixels`.
@@ -257,9 +257,12 @@ class LiftObjective:
         return loss
 
     def _stillness(self, tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
-        """1 where a keypoint is seen where frame 0 had it, falling to 0 with the distance."""
+        """1 where a keypoint has been seen where frame 0 had it all along, falling to 0 with its distance from there.
+
+        One that has come back says nothing: limbs that swing through the plane of the image look as they did.
+        """
         places = self._sight.places(tracks)
-        gone = (places - places[:, :1]).square().sum(-1)
+        gone = (places - places[:, :1]).square().sum(-1).cummax(1).values
         return 1 / (1 + gone / self._config.still_scale**2).square()
 
     def _between(self, last: float, sharpened: float) -> float:
