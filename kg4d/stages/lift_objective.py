@@ -82,7 +82,7 @@ class LiftConfig:
     last_scale: float = 0.02
     reject: float = 3.5
     body_depth: float = 0.1
-    still: float = 10.0
+    still: float = 0.0
     still_scale: float = 0.002
     surface: int = 200
     surface_pixels: float = 100.0
