@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.gaussians.normals import outward_normals
+from kg4d.geometry.normals import outward_normals
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_rotate
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from kg4d.gaussians.normals import outward_normals
+from kg4d.geometry.normals import outward_normals
 from kg4d.geometry.rotations import quat_rotate
 
 
