@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.geometry.normals import outward_normals
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.normals import outward_normals
 from kg4d.geometry.rotations import quat_rotate
 
 _DARKEST = 0.15  # of the mean light: no surface gets less
