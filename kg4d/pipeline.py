@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import lightning
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.dynamic import DynamicDataModule
@@ -34,12 +35,14 @@ from kg4d.loaded import (
     run_protocol,
 )
 from kg4d.logs import log_to_file
+from kg4d.losses.kfc import project_each
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.priors.cache import PriorCache
 from kg4d.products import export, write_preview
 from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_seconds, variant_of
 from kg4d.stages.base import Stage
-from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
+from kg4d.stages.guidance import Guidance
 from kg4d.stages.handles import rest_keypoints, start_handles
 from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
@@ -47,6 +50,7 @@ from kg4d.stages.runner import StageData, StageRecord, run_stage
 from kg4d.stages.seeding import Skeleton, agreed_keypoints, seed_keypoints
 from kg4d.stages.static import StaticStage
 from kg4d.stages.surface import SurfaceTracks, follow_surface
+from kg4d.stages.trial import Trial, preferred, seen_about, tried
 from kg4d.tracking import StageLogger, Tracker
 
 _log = logging.getLogger(__name__)
@@ -163,39 +167,55 @@ class _Fit:
         self._run(stage, self.static_data, StaticDeformation(), static_references(self.scene).images)
 
     def _fit_dynamic(self, deformation: nn.Module) -> None:
-        config = self.config
+        # before the keypoint features become shares of frames
+        rest = rest_keypoints(self.model, self.skeleton, self.config.kfc.temperature)
+        lift = self._timed("lift", lambda: self._lift(rest))
+        guidance = self.guidance.get(DynamicStage.name)
+        stage = self._dynamic_stage(deformation, rest, lift, self.config.dynamic, guidance)
+        self._run(stage, self.dynamic_data, deformation, self.scene.reference)
+
+    def _lift(self, rest: Float[Tensor, "J 3"]) -> Lift | None:
+        """The keypoints of the video in 3D, where that is asked for; where lifts differ, the images decide."""
+        config, keypoints, video = self.config, self.scene.keypoints, self.scene.reference
+        if keypoints is None or config.lift.steps == 0:
+            return None
+        steps = min(config.lift.trial_steps, config.dynamic.steps)
+        times, parents, surface = video.times.to(rest), self.skeleton.parents, self._followed_surface()
+
+        def lifted(uv: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"]) -> Lift:
+            where = (config.lift, rest.cpu(), parents, uv, weights, video.cameras, video.times)
+            return lift_keypoints(*where, torch.Generator().manual_seed(config.seed), surface).to(rest.device)
+
+        def trial_of(start: Lift) -> Trial:
+            short = replace(config.dynamic, steps=steps)
+            stage = self._dynamic_stage(build_run_deformation(config, self.model), rest, start, short, None)
+            return tried(start, stage, self.dynamic_data.dataset.batch, times)
+
+        def lifted_from(places: Float[Tensor, "T J 3"]) -> Lift:
+            known = self.skeleton.known.to(keypoints.weights)
+            return lifted(project_each(places.cpu(), video.cameras), seen_about(keypoints.weights) * known)
+
+        lift = lifted(keypoints.uv, keypoints.weights)
+        return preferred(lift, trial_of, lifted_from) if steps > 0 else lift
+
+    def _dynamic_stage(
+        self,
+        deformation: nn.Module,
+        rest: Float[Tensor, "J 3"],
+        lift: Lift | None,
+        dynamic: DynamicConfig,
+        guidance: Guidance | None,
+    ) -> DynamicStage:
+        """One from rest; a skinned motion starts at the lift, where there is one."""
+        config, parents = self.config, self.skeleton.parents
+        if isinstance(deformation, SkinnedDeformation):
+            times = self.scene.reference.times.to(rest)
+            start_handles(deformation, self.model, self.skeleton, rest, times, lift)
         losses = MotionLosses(
             config.kfc, config.wgf, config.rigidity, config.bones, config.handles, config.lift.weight, config.arap
         )
-        lift = self._start_motion(deformation)
-        where = (self.background, config.seed, self.guidance.get(DynamicStage.name), lift)
-        parents = self.skeleton.parents
-        stage = DynamicStage(self.model, deformation, self.renderer, config.dynamic, losses, parents, *where)
-        self._run(stage, self.dynamic_data, deformation, self.scene.reference)
-
-    def _start_motion(self, deformation: nn.Module) -> Lift | None:
-        """Lift the keypoints where that is asked for, and start a skinned motion there."""
-        config, keypoints, video = self.config, self.scene.keypoints, self.scene.reference
-        if keypoints is None:
-            return None
-        rest = rest_keypoints(self.model, self.skeleton, config.kfc.temperature)
-        lift = None
-        if config.lift.steps > 0:
-            found = lift_keypoints(
-                config.lift,
-                rest.cpu(),
-                self.skeleton.parents,
-                keypoints.uv,
-                keypoints.weights,
-                video.cameras,
-                video.times,
-                torch.Generator().manual_seed(config.seed),
-                self._followed_surface(),
-            )
-            lift = found.to(rest.device)
-        if isinstance(deformation, SkinnedDeformation):
-            start_handles(deformation, self.model, self.skeleton, rest, video.times.to(rest), lift)
-        return lift
+        where = (self.background, config.seed, guidance, lift)
+        return DynamicStage(self.model, deformation, self.renderer, dynamic, losses, parents, *where)
 
     @torch.no_grad()
     def _followed_surface(self) -> SurfaceTracks | None:

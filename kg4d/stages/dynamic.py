@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -37,6 +39,8 @@ from kg4d.stages.lifting import Lift
 from kg4d.stages.objective import Objective
 from kg4d.stages.optim import set_learning_rates, warm_cosine
 from kg4d.stages.stiffness import Rigidity, add_arap, add_handles
+
+_KEPT_OF_LIFT = ("tracks", "trust", "certainty", "reliability")
 
 
 @dataclass
@@ -173,6 +177,18 @@ class DynamicStage(Stage[DynamicBatch]):
         factor = warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor)
         set_learning_rates(optimizer, self._base_rates(), factor)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
+        super().on_save_checkpoint(checkpoint)
+        if self.lift is not None:
+            checkpoint["lift"] = {name: getattr(self.lift, name) for name in _KEPT_OF_LIFT}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the lift that this fit began with."""
+        super().on_load_checkpoint(checkpoint)
+        if "lift" in checkpoint:
+            self.lift = Lift(**checkpoint["lift"]).to(self.renderer.device)
+
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
         """Image loss of the drawn frames; KFC in them; WGF between the pairs; rigidity and bones; guidance."""
         geometry: DeformedGeometry = self.deformation(self.canonical, batch.times)
@@ -201,6 +217,10 @@ class DynamicStage(Stage[DynamicBatch]):
         self._add_regularizers(geometry, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
+
+    def keypoints(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T J 3"]:
+        """Where the motion carries the keypoints, once training has begun."""
+        return self._keypoints(self.deformation(self.canonical, times), times)
 
     def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
         return self.renderer(

@@ -33,7 +33,7 @@ class LiftConfig:
     Attributes:
         steps: Optimiser steps; 0 leaves the lift out.
         hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
-            that put a limb on the wrong side of the depth ambiguity have no say.
+            that put a limb on the wrong side of the depth ambiguity have no say, unless images decide for one of them.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
             hypotheses agree and the detections are clean; up to `exact` times as much where these are exact.
         doubt: Spread of the hypotheses, world units, at which they have half the weight of inexact detections, and
@@ -64,6 +64,8 @@ class LiftConfig:
         mirrors: Limbs that are turned to the other side of the depth ambiguity at most, where the surface fits better.
         exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
             surface, which counts by the root of the factor less.
+        trial_steps: Steps of the dynamic stage from each of the hypotheses that differ, after which the images decide
+            between them; 0 leaves it to the lift, whose tracks are then the median.
     """
 
     steps: int = 0
@@ -91,6 +93,7 @@ class LiftConfig:
     twist: float = 1e-3
     mirrors: int = 4
     exact: float = 10.0
+    trial_steps: int = 80
 
     def __post_init__(self) -> None:
         """Refuse what would divide by zero, and counts below 0.
@@ -102,7 +105,7 @@ class LiftConfig:
         for name in ("doubt", "body_depth", *scales):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
-        for name in ("steps", "surface", "mirrors"):
+        for name in ("steps", "surface", "mirrors", "trial_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
         if not self.exact >= 1:

@@ -10,6 +10,9 @@ Points of the surface around the bones, where the video has a dense flow, tell o
 is: limbs are turned to the other side where that fits clearly better. Then the places leave the networks and move
 freely, to fit what those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as
 a body that is too far or too near misses them by little.
+
+Where single hypotheses put a keypoint elsewhere than their median does, pixels do not tell. They are handed on as
+rivals of the lift, between which the images can decide (`kg4d.stages.trial`).
 """
 
 import itertools
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kg4d.deform.encoding import HSE, HseConfig
@@ -39,6 +42,7 @@ _JITTER, _NO_JITTER = 0.001, 1e-6  # in longer image sides; detections that jitt
 _DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/evidence.md: exact ones and tracked ones)
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
 _TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
+_APART = 0.05  # a hypothesis is a rival if the mean distance of a keypoint is more than this, world units
 _GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/evidence.md: right and wrong ones)
 
 
@@ -52,16 +56,19 @@ class Lift:
         certainty: Weight of the tracks: 1 where the hypotheses agree, up to `LiftConfig.exact` where detections hardly
             jitter too; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
+        rivals: Other lifts of the same keypoints, which put some of them elsewhere.
     """
 
     tracks: Float[Tensor, "T J 3"]
     trust: Float[Tensor, "T J"]
     certainty: Float[Tensor, "T J"]
     reliability: float
+    rivals: tuple["Lift", ...] = ()
 
     def to(self, device: torch.device) -> "Lift":
         """The same elsewhere."""
-        return Lift(self.tracks.to(device), self.trust.to(device), self.certainty.to(device), self.reliability)
+        moved = (self.tracks.to(device), self.trust.to(device), self.certainty.to(device))
+        return Lift(*moved, self.reliability, tuple(rival.to(device) for rival in self.rivals))
 
 
 def lift_keypoints(
@@ -105,18 +112,45 @@ def lift_keypoints(
         hypotheses = _hypotheses(config, start, objective, times, generator)
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
-    sharpness = 1.0
-    if body.surface is not None and config.steps > 0:
+    hangs = body.surface is not None and config.steps > 0
+    if hangs:
         tracks = turned_limbs(config, tracks, body, objective, cameras, times)
-        tracks, loss = _polished(tracks[None], objective, times, _POLISH_STEPS)
-        if good:
-            tracks, sharpness, noise = _closely_fitted(config, tracks, loss, objective, sight, times, noise)
-        tracks = tracks[0]
-    ratio = sight.squared_errors(tracks[None])[0] / config.last_scale**2
-    trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
-    reliability = _reliability(noise)
-    certainty = reliability / (1 / sharpness + (spread / config.doubt).square())
-    return Lift(tracks, trust, certainty, reliability)
+
+    def polished(starts: Float[Tensor, "S T J 3"]) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
+        return _polished(starts, objective, times, _POLISH_STEPS) if hangs else (starts, objective(starts, None))
+
+    def judged(tracks: Float[Tensor, "1 T J 3"], loss: Float[Tensor, " 1"]) -> Lift:
+        sharpness, left = 1.0, noise
+        if good and hangs:
+            tracks, sharpness, left = _closely_fitted(config, tracks, loss, objective, sight, times, noise)
+        ratio = sight.squared_errors(tracks)[0] / config.last_scale**2
+        trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
+        reliability = _reliability(left)
+        certainty = reliability / (1 / sharpness + (spread / config.doubt).square())
+        return Lift(tracks[0], trust, certainty, reliability)
+
+    lift = judged(*polished(tracks[None]))
+    if config.trial_steps == 0:
+        return lift
+    others, losses = polished(hypotheses)
+    chosen = _rivals(lift.tracks, others, losses, (sight.weights > 0).any(0))
+    return replace(lift, rivals=tuple(judged(others[c : c + 1], losses[c : c + 1]) for c in chosen))
+
+
+def _rivals(
+    tracks: Float[Tensor, "T J 3"],
+    others: Float[Tensor, "S T J 3"],
+    losses: Float[Tensor, " S"],
+    seen: Bool[Tensor, " J"],
+) -> list[int]:
+    """Which of the others put some keypoint elsewhere than `tracks`, and than those of less loss that do."""
+    found: list[int] = []
+    for index in losses.argsort().tolist():
+        known = torch.stack([tracks, *(others[other] for other in found)])
+        apart = (others[index] - known).norm(dim=-1).mean(1)[:, seen]
+        if bool((apart > _APART).any(1).all()):
+            found.append(index)
+    return found
 
 
 def _reliability(noise: float) -> float:

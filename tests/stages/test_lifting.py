@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -162,9 +163,8 @@ def test_what_looks_still_is_held_along_the_view_and_what_moves_is_not() -> None
         loss = (held(tracks, None) - loose(tracks, None)).sum()
         return loss.item(), torch.autograd.grad(loss, tracks)[0]
 
-    middle = (
-        torch.tensor([0.0, 0.0, 0.02]) * torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])[:, None]
-    )  # along its line of sight
+    middle = torch.zeros(5, 3)
+    middle[0, 2] = 0.02  # along its line of sight
     away, push = cost(middle)
     assert away == pytest.approx(10 * float((TIMES * 0.02).square().mean()) / 5, rel=1e-3)
     assert float(push[..., :2].abs().max()) < 1e-8  # it says nothing about the image
@@ -348,6 +348,29 @@ def test_the_limb_that_is_on_the_wrong_side_is_turned_and_no_other() -> None:
     assert torch.equal(turned_limbs(replace(config, mirrors=0), wrong, body, objective, view, TIMES), wrong)
 
 
+def test_hypotheses_that_put_a_keypoint_elsewhere_are_rivals() -> None:
+    truth, _ = waving_arms()
+    pixels, view = noisy(seen(truth, cameras(40.0)), 3.0), cameras(40.0)
+
+    def lifted(trial_steps: int) -> Lift:
+        config = replace(CONFIG, hypotheses=5, acceleration=1e-3, trial_steps=trial_steps)
+        parents, g = torch.tensor([-1, 0, 1, -1, 3, 4]), torch.Generator().manual_seed(1)
+        return lift_keypoints(config, truth[0], parents, pixels, torch.ones(FRAMES, 6), view, TIMES, g)
+
+    found = lifted(80)
+    assert found.rivals
+    for one, other in itertools.combinations((found, *found.rivals), 2):
+        assert float((one.tracks - other.tracks).norm(dim=-1).mean(0).max()) > 0.05
+    assert all(torch.equal(rival.tracks[0], truth[0]) for rival in found.rivals)
+    plain = lifted(0)
+    assert torch.equal(plain.tracks, found.tracks)
+    assert not plain.rivals
+
+
+def test_hypotheses_that_agree_have_no_rivals() -> None:
+    assert not lift(seen(turning_body(), cameras())).rivals
+
+
 def test_a_surface_without_bones_or_points_changes_nothing() -> None:
     pixels = seen(turning_body(), cameras())
     nothing = SurfaceTracks(torch.zeros(0, 3), torch.zeros(FRAMES, 0, 2), torch.zeros(FRAMES, 0))
@@ -369,7 +392,7 @@ def test_exact_detections_never_count_less() -> None:
         LiftConfig(exact=0.5)
 
 
-@pytest.mark.parametrize("name", ["steps", "surface", "mirrors"])
+@pytest.mark.parametrize("name", ["steps", "surface", "mirrors", "trial_steps"])
 def test_counts_of_the_lift_are_not_negative(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must not be below 0"):
         LiftConfig(**{name: -1})

@@ -1,0 +1,109 @@
+"""Images decide between lifts: a short fit of the motion from each, and what the images still differ by then.
+
+Pixels of keypoints, bones and the surface may leave open on which side a limb is. Its texture, its outline and what it
+hides do not, but only a fit that has come near shows that: before the first step all lifts look alike. Such a fit also
+moves the keypoints to where the images are, which noisy detections are not; lifted again from there they are a further
+candidate, if they then move like a body.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.data.batch import DynamicBatch
+from kg4d.stages.dynamic import DynamicStage
+from kg4d.stages.lifting import Lift
+from kg4d.stages.objective import Objective
+
+_log = logging.getLogger(__name__)
+
+_BETTER = 0.05  # the images must be missed by less by this share (docs/evidence.md: right and wrong ones)
+_RELIABLE = 0.9  # detections that are less reliable are lifted again, and must be as reliable by then
+_NEAR = 2  # frames; the images are taken to show a keypoint so long before and after it was detected
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short fit gave.
+
+    Attributes:
+        lift: Where it started.
+        image_loss: Mean over the last quarter of its steps.
+        places: The keypoints at the end.
+    """
+
+    lift: Lift
+    image_loss: float
+    places: Float[Tensor, "T J 3"]
+
+
+def preferred(
+    lift: Lift, trial_of: Callable[[Lift], Trial], lifted_from: Callable[[Float[Tensor, "T J 3"]], Lift]
+) -> Lift:
+    """The lift, or another one from which the images are missed by clearly less.
+
+    Args:
+        lift: With its rivals, which are tried; if it is reliable and has none, nothing is.
+        trial_of: A short fit from a lift.
+        lifted_from: Lifts the keypoints of a video again, by where a trial has put them. What is known of the
+            detections, and how far to pull to the tracks, stays as it was.
+    """
+    if not lift.rivals and lift.reliability >= _RELIABLE:
+        return lift
+    best = _best_of([trial_of(start) for start in (lift, *lift.rivals)])
+    if best.lift.reliability >= _RELIABLE:
+        return best.lift
+    again = lifted_from(best.places)
+    if again.reliability < _RELIABLE:
+        return best.lift
+    others = [replace(best.lift, tracks=start.tracks) for start in (again, *again.rivals)]
+    return _best_of([best, *(trial_of(start) for start in others)]).lift
+
+
+def tried(lift: Lift, stage: DynamicStage, batch: Callable[[int], DynamicBatch], times: Float[Tensor, " T"]) -> Trial:
+    """Fit a motion for the steps of the stage, which starts at the lift and is of no further use.
+
+    Args:
+        lift: Where it starts.
+        stage: One that has not begun.
+        batch: What it sees at a step.
+        times: Of the tracks.
+    """
+    stage.on_train_start()
+    optimizer = stage.configure_optimizers()
+    losses = []
+    for step in range(stage.steps):
+        stage.schedule(optimizer, step)
+        objective = Objective(progress=step / stage.steps)
+        stage.objective(batch(step).to(times.device), objective)
+        if objective.total is not None:
+            torch.autograd.backward(objective.total)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(objective.terms["photometric"])
+    with torch.no_grad():
+        places = stage.keypoints(times)
+    return Trial(lift, float(torch.stack(losses[3 * stage.steps // 4 :]).mean()), places)
+
+
+def seen_about(weights: Float[Tensor, "T J"]) -> Float[Tensor, "T J"]:
+    """1 where a keypoint was detected in that frame or in one near it, else 0.
+
+    >>> seen_about(torch.tensor([[0.5], [0.0], [0.0], [0.0], [0.0]])).flatten()
+    tensor([1., 1., 1., 0., 0.])
+    """
+    detected = (weights > 0).to(weights).T[None]
+    return torch.nn.functional.max_pool1d(detected, 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].T
+
+
+def _best_of(trials: list[Trial]) -> Trial:
+    """The first, unless another one misses the images by clearly less."""
+    best = min(trials, key=lambda trial: trial.image_loss)
+    chosen = best if best.image_loss < (1 - _BETTER) * trials[0].image_loss else trials[0]
+    losses = ", ".join(f"{trial.image_loss:.4f}" for trial in trials)
+    _log.info("lift: image losses of %d trials %s; %.4f is kept", len(trials), losses, chosen.image_loss)
+    return chosen
