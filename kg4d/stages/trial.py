@@ -2,8 +2,8 @@
 
 Pixels of keypoints, bones and the surface may leave open on which side a limb is. Its texture, its outline and what it
 hides do not, but only a fit that has come near shows that: before the first step all lifts look alike. Such a fit also
-moves the keypoints to where the images are, which noisy detections are not; lifted again from there they are a further
-candidate, if they then move like a body.
+moves the keypoints to where the images are, which noisy detections are not. Lifted again from there they are a further
+candidate, if they then move like a body; it has to do better than the places that the fit itself has found.
 """
 
 import logging
@@ -21,7 +21,9 @@ from kg4d.stages.objective import Objective
 
 _log = logging.getLogger(__name__)
 
-_BETTER = 0.05  # the images must be missed by less by this share (docs/evidence.md: right and wrong ones)
+# The images must be missed by less by these shares (docs/evidence.md: right and wrong ones)
+_BETTER = 0.05  # from another hypothesis
+_CLOSER = 0.02  # from keypoints that were lifted again
 _RELIABLE = 0.9  # detections that are less reliable are lifted again, and must be as reliable by then
 _NEAR = 2  # frames; the images are taken to show a keypoint so long before and after it was detected
 
@@ -54,14 +56,17 @@ def preferred(
     """
     if not lift.rivals and lift.reliability >= _RELIABLE:
         return lift
-    best = _best_of([trial_of(start) for start in (lift, *lift.rivals)])
+    best = _least([trial_of(start) for start in (lift, *lift.rivals)], _BETTER)
     if best.lift.reliability >= _RELIABLE:
         return best.lift
     again = lifted_from(best.places)
     if again.reliability < _RELIABLE:
         return best.lift
-    others = [replace(best.lift, tracks=start.tracks) for start in (again, *again.rivals)]
-    return _best_of([best, *(trial_of(start) for start in others)]).lift
+    # a lift from there has what the first trial gained; so has a fit that just goes on, which it is compared to
+    starts = [best.places, *(other.tracks for other in (again, *again.rivals))]
+    on, *others = [trial_of(replace(best.lift, tracks=tracks)) for tracks in starts]
+    closest = _least([on, *others], _CLOSER)
+    return best.lift if closest is on else closest.lift
 
 
 def tried(lift: Lift, stage: DynamicStage, batch: Callable[[int], DynamicBatch], times: Float[Tensor, " T"]) -> Trial:
@@ -100,10 +105,10 @@ def seen_about(weights: Float[Tensor, "T J"]) -> Float[Tensor, "T J"]:
     return torch.nn.functional.max_pool1d(detected, 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].T
 
 
-def _best_of(trials: list[Trial]) -> Trial:
-    """The first, unless another one misses the images by clearly less."""
+def _least(trials: list[Trial], share: float) -> Trial:
+    """The first, unless another one misses the images by less than that by more than a share."""
     best = min(trials, key=lambda trial: trial.image_loss)
-    chosen = best if best.image_loss < (1 - _BETTER) * trials[0].image_loss else trials[0]
+    chosen = best if best.image_loss < (1 - share) * trials[0].image_loss else trials[0]
     losses = ", ".join(f"{trial.image_loss:.4f}" for trial in trials)
     _log.info("lift: image losses of %d trials %s; %.4f is kept", len(trials), losses, chosen.image_loss)
     return chosen

@@ -149,6 +149,15 @@ def test_what_is_lifted_again_and_no_better_or_no_body_is_left() -> None:
     assert Trials().preferred(wrong, again=replace(swing(110.0), reliability=0.4)) is wrong
 
 
+def test_what_a_fit_finds_that_just_goes_on_is_no_merit_of_another_lift() -> None:
+    rough = replace(swing(90.0), reliability=0.2)
+
+    def lifted_from(places: Tensor) -> Lift:
+        return replace(rough, tracks=places, reliability=1.0)
+
+    assert preferred(rough, Trials().trial_of, lifted_from) is rough
+
+
 def test_a_trial_leaves_no_trace_in_the_stage_that_follows() -> None:
     def loss_of(lift: Lift) -> float:
         trials = Trials(steps=3)
