@@ -40,8 +40,6 @@ from kg4d.stages.objective import Objective
 from kg4d.stages.optim import set_learning_rates, warm_cosine
 from kg4d.stages.stiffness import Rigidity, add_arap, add_handles
 
-_KEPT_OF_LIFT = ("tracks", "trust", "certainty", "reliability")
-
 
 @dataclass
 class DynamicConfig:
@@ -181,7 +179,7 @@ class DynamicStage(Stage[DynamicBatch]):
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
         super().on_save_checkpoint(checkpoint)
         if self.lift is not None:
-            checkpoint["lift"] = {name: getattr(self.lift, name) for name in _KEPT_OF_LIFT}
+            checkpoint["lift"] = self.lift.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the lift that this fit began with."""

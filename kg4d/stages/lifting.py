@@ -15,29 +15,26 @@ Where single hypotheses put a keypoint elsewhere than their median does, pixels 
 rivals of the lift, between which the images can decide (`kg4d.stages.trial`).
 """
 
-import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.noise import deviation, jitter
+from kg4d.stages.harmonic_shifts import HarmonicShifts
 from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, Skin
 from kg4d.stages.mirrored_limbs import mirrored_limbs
 from kg4d.stages.optim import warm_cosine
 from kg4d.stages.surface import SurfaceTracks
 
-_WIDTH, _DEPTH = 64, 4
 # in longer image sides
 _LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least: the networks miss perfect ones
 _GOOD_NOISE, _GOOD_WRONG = 0.003, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
-_ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 _JITTER, _NO_JITTER = 0.001, 1e-6  # in longer image sides; detections that jitter by less than the first count more
 _DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/evidence.md: exact ones and tracked ones)
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
@@ -64,6 +61,10 @@ class Lift:
     certainty: Float[Tensor, "T J"]
     reliability: float
     rivals: tuple["Lift", ...] = ()
+
+    def state(self) -> dict[str, Any]:
+        """What makes the same lift again, without its rivals: `Lift(**state)`."""
+        return {name: getattr(self, name) for name in ("tracks", "trust", "certainty", "reliability")}
 
     def to(self, device: torch.device) -> "Lift":
         """The same elsewhere."""
@@ -166,7 +167,7 @@ def _hypotheses(
     generator: torch.Generator,
 ) -> Float[Tensor, "S T J 3"]:
     """Tracks from S starts, as smooth in space and time as the networks are."""
-    network = _Networks(config.hypotheses, start, generator)
+    network = HarmonicShifts(config.hypotheses, start, generator)
     skin = objective.skin(config.hypotheses)
     moving = (times > 0).to(start)[:, None, None]
 
@@ -269,28 +270,3 @@ def _descend(
         optimizer.zero_grad()
         torch.autograd.backward(objective(tracks(), skin, 1.0 if finished else progress).sum())
         optimizer.step()
-
-
-class _Networks(nn.Module):
-    """S networks side by side, each from HSE(start, t) of J keypoints to shifts that start at zero."""
-
-    def __init__(self, count: int, start: Float[Tensor, "J 3"], generator: torch.Generator) -> None:
-        super().__init__()
-        self._encoding = HSE(_ENCODING, float(start.abs().max().clamp_min(1e-3)))
-        self._start = start
-        widths = [self._encoding.space_width + self._encoding.time_width, *[_WIDTH] * _DEPTH, 3]
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in itertools.pairwise(widths):
-            bound = (0.0 if outputs == 3 else 1.0) / math.sqrt(inputs)
-            for shape, into in (((count, inputs, outputs), self.weights), ((count, 1, outputs), self.biases)):
-                values = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-                into.append(nn.Parameter(values.to(start)))
-
-    def forward(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
-        """Shifts of the keypoints."""
-        x: Tensor = self._encoding(self._start, times).flatten(0, 1)
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = x @ weight + bias
-            if index < _DEPTH:
-                x = x.relu()
-        return x.reshape(len(x), len(times), len(self._start), 3)

@@ -1,0 +1,38 @@
+"""Small networks that move keypoints smoothly in space and time: what a lift starts from."""
+
+import itertools
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.deform.encoding import HSE, HseConfig
+
+_WIDTH, _DEPTH = 64, 4
+_ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
+
+
+class HarmonicShifts(nn.Module):
+    """S networks side by side, each from HSE(start, t) of J keypoints to shifts that start at zero."""
+
+    def __init__(self, count: int, start: Float[Tensor, "J 3"], generator: torch.Generator) -> None:
+        super().__init__()
+        self._encoding = HSE(_ENCODING, float(start.abs().max().clamp_min(1e-3)))
+        self._start = start
+        widths = [self._encoding.space_width + self._encoding.time_width, *[_WIDTH] * _DEPTH, 3]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for inputs, outputs in itertools.pairwise(widths):
+            bound = (0.0 if outputs == 3 else 1.0) / math.sqrt(inputs)
+            for shape, into in (((count, inputs, outputs), self.weights), ((count, 1, outputs), self.biases)):
+                values = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+                into.append(nn.Parameter(values.to(start)))
+
+    def forward(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
+        """Shifts of the keypoints."""
+        x: Tensor = self._encoding(self._start, times).flatten(0, 1)
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight + bias
+            if index < _DEPTH:
+                x = x.relu()
+        return x.reshape(len(x), len(times), len(self._start), 3)
