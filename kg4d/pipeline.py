@@ -46,7 +46,7 @@ from kg4d.stages.guidance import Guidance
 from kg4d.stages.handles import rest_keypoints, start_handles
 from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
-from kg4d.stages.runner import StageData, StageRecord, run_stage
+from kg4d.stages.runner import StageData, StageRecord, has_begun, run_stage
 from kg4d.stages.seeding import Skeleton, agreed_keypoints, seed_keypoints
 from kg4d.stages.static import StaticStage
 from kg4d.stages.surface import SurfaceTracks, follow_surface
@@ -169,7 +169,8 @@ class _Fit:
     def _fit_dynamic(self, deformation: nn.Module) -> None:
         # before the keypoint features become shares of frames
         rest = rest_keypoints(self.model, self.skeleton, self.config.kfc.temperature)
-        lift = self._timed("lift", lambda: self._lift(rest))
+        begun = has_begun(DynamicStage.name, self.folder.checkpoints)  # then its checkpoint has the lift
+        lift = None if begun else self._timed("lift", lambda: self._lift(rest))
         guidance = self.guidance.get(DynamicStage.name)
         stage = self._dynamic_stage(deformation, rest, lift, self.config.dynamic, guidance)
         self._run(stage, self.dynamic_data, deformation, self.scene.reference)

@@ -139,6 +139,21 @@ def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
 
 
+def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("deformation.kind=skinned", "lift.steps=12", "detections.noise_px=2")
+    whole = fit(tiny(tmp_path / "whole", *words))
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, "dynamic")
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words))
+    with monkeypatch.context() as patch:
+        patch.delattr(pipeline, "lift_keypoints")
+        resumed = fit(tiny(tmp_path / "stopped", *words), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
 def test_the_time_of_a_resumed_stage_covers_both_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_after(5, patch, "static")

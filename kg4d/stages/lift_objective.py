@@ -65,7 +65,7 @@ class LiftConfig:
         exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
             surface, which counts by the root of the factor less.
         trial_steps: Steps of the dynamic stage from each of the hypotheses that differ, after which the images decide
-            between them; 0 leaves it to the lift, whose tracks are then the median.
+            between them, and from where unreliable keypoints are lifted again; 0 leaves both out.
     """
 
     steps: int = 0

@@ -120,6 +120,11 @@ def run_stage(
     return _record(stage)
 
 
+def has_begun(name: str, folder: Path) -> bool:
+    """Whether a checkpoint of that stage lies in `folder`, from which `run_stage` would go on."""
+    return (folder / f"{name}.ckpt").exists() or _belongs_to(folder / "last.ckpt", name)
+
+
 def _trainer(
     stage: Stage[Any], config: TrainerConfig, logger: Logger | None, callbacks: list[Callback], folder: Path
 ) -> lightning.Trainer:

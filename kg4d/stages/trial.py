@@ -1,9 +1,9 @@
 """Images decide between lifts: a short fit of the motion from each, and what the images still differ by then.
 
 Pixels of keypoints, bones and the surface may leave open on which side a limb is. Its texture, its outline and what it
-hides do not, but only a fit that has come near shows that: before the first step all lifts look alike. Such a fit also
-moves the keypoints to where the images are, which noisy detections are not. Lifted again from there they are a further
-candidate, if they then move like a body; it has to do better than the places that the fit itself has found.
+hides do not, but only a fit that has come near shows that: before the first step the wrong lift may look as good. Such
+a fit also moves the keypoints to where the images are, which noisy detections are not. Lifted again from there they are
+a further candidate, if they then move like a body; it has to do better than the places that the fit itself has found.
 """
 
 import logging
@@ -106,7 +106,7 @@ def seen_about(weights: Float[Tensor, "T J"]) -> Float[Tensor, "T J"]:
 
 
 def _least(trials: list[Trial], share: float) -> Trial:
-    """The first, unless another one misses the images by less than that by more than a share."""
+    """The one that misses the images by least, if that is less than the first one's loss by more than `share` of it."""
     best = min(trials, key=lambda trial: trial.image_loss)
     chosen = best if best.image_loss < (1 - share) * trials[0].image_loss else trials[0]
     losses = ", ".join(f"{trial.image_loss:.4f}" for trial in trials)
