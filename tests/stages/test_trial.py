@@ -124,7 +124,7 @@ def test_the_side_that_the_images_show_is_kept(first: float) -> None:
 
 
 def test_a_rival_that_is_hardly_better_does_not_win() -> None:
-    lift = replace(swing(109.0), rivals=(swing(110.0),))
+    lift = replace(swing(80.0), rivals=(swing(80.6),))  # it misses the images by 2 % less
     assert Trials().preferred(lift) is lift
 
 
