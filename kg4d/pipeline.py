@@ -43,7 +43,7 @@ from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_second
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
 from kg4d.stages.guidance import Guidance
-from kg4d.stages.handles import rest_keypoints, start_handles
+from kg4d.stages.handles import rest_keypoints, settle_keypoints, start_handles
 from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, StageRecord, has_begun, run_stage
@@ -174,6 +174,8 @@ class _Fit:
         guidance = self.guidance.get(DynamicStage.name)
         stage = self._dynamic_stage(deformation, rest, lift, self.config.dynamic, guidance)
         self._run(stage, self.dynamic_data, deformation, self.scene.reference)
+        if isinstance(deformation, SkinnedDeformation) and stage.lift is not None:
+            settle_keypoints(deformation, stage.lift, self.scene.reference.cameras.to(rest.device))
 
     def _lift(self, rest: Float[Tensor, "J 3"]) -> Lift | None:
         """The keypoints of the video in 3D, where that is asked for; where lifts differ, the images decide."""

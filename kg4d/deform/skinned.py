@@ -56,11 +56,13 @@ class SkinnedDeformation(nn.Module):
         times: Key times, ascending.
         shifts: How far each frame has gone at the later key times.
         quats: How it has turned there; any norm but zero.
+        offsets: How far each keypoint is from the place of its frame there.
         shading: The light; None where colours do not change.
     """
 
     rest: Tensor
     times: Tensor
+    offsets: Tensor
 
     def __init__(self, config: SkinnedConfig, joints: int, encoding: HSE | None, residual: OffsetMlp | None) -> None:
         """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
@@ -79,6 +81,7 @@ class SkinnedDeformation(nn.Module):
         self.residual = residual
         self.register_buffer("rest", torch.zeros(joints, 3))
         self.register_buffer("times", torch.tensor([0.0, 1.0]))
+        self.register_buffer("offsets", torch.zeros(1, joints, 3))
         self.shifts = nn.Parameter(torch.zeros(1, joints, 3))
         self.quats = nn.Parameter(_identities(1, joints))
         self.shading = Shading(config.normal_width) if config.shading else None
@@ -101,6 +104,12 @@ class SkinnedDeformation(nn.Module):
         self.rest, self.times = rest.to(self.rest), times.to(self.times)
         self.shifts.data = (tracks[1:] - rest).to(self.rest)
         self.quats.data = quats[1:].to(self.rest).clone()
+        self.offsets = torch.zeros_like(self.shifts.data)
+
+    @torch.no_grad()
+    def set_keypoints(self, tracks: Float[Tensor, "T J 3"]) -> None:
+        """Say where the keypoints are at the key times; the frames stay where they carry the Gaussians best."""
+        self.offsets = tracks[1:].to(self.rest) - self.rest - self.shifts
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Places and rotations of the frames and the light learn at rates of their own."""
@@ -116,14 +125,20 @@ class SkinnedDeformation(nn.Module):
     def frames(self, times: Float[Tensor, " B"]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 4"]]:
         """Shifts and rotations since rest at any times; beyond the key times those of the nearest."""
         shifts, quats = self.keys()
-        inside = times.clamp(self.times[0], self.times[-1])
-        left = (torch.searchsorted(self.times, inside, right=True) - 1).clamp(0, len(self.times) - 2)
-        fraction = (inside - self.times[left]) / (self.times[left + 1] - self.times[left])
+        left, fraction = self._spans(times)
         return _catmull_rom(shifts, left, fraction, self.times), slerp(quats[left], quats[left + 1], fraction[:, None])
 
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """Where the keypoints are: the places of their frames."""
-        return self.rest + self.frames(times)[0]
+        """Where the keypoints are: the places of their frames, unless `set_keypoints` has said otherwise."""
+        shifts = self.keys()[0]
+        moved = torch.cat([shifts[:1], shifts[1:] + self.offsets])
+        return self.rest + _catmull_rom(moved, *self._spans(times), self.times)
+
+    def _spans(self, times: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+        """The key before each time, and how far on the way to the next one it is, in [0, 1]."""
+        inside = times.clamp(self.times[0], self.times[-1])
+        left = (torch.searchsorted(self.times, inside, right=True) - 1).clamp(0, len(self.times) - 2)
+        return left, (inside - self.times[left]) / (self.times[left + 1] - self.times[left])
 
     def shares(self, canonical: GaussianState) -> Float[Tensor, "N J"]:
         """Share of each frame in each Gaussian."""
@@ -156,9 +171,10 @@ class SkinnedDeformation(nn.Module):
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
             if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:]:
                 own.data, own.grad = own.data.new_empty(value.shape), None
-        times = state_dict.get(prefix + "times")
-        if isinstance(times, Tensor):
-            self.times = self.times.new_empty(times.shape)
+        for name in ("times", "offsets"):
+            value, kept = state_dict.get(prefix + name), self.get_buffer(name)
+            if isinstance(value, Tensor) and value.shape[1:] == kept.shape[1:]:
+                setattr(self, name, kept.new_empty(value.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -1,11 +1,13 @@
-"""Where the frames of a skinned motion start, and which Gaussians follow them at first."""
+"""Where the frames of a skinned motion start, which Gaussians follow them at first, where the keypoints are at last."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
+from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
 from kg4d.stages.lifting import Lift
@@ -39,6 +41,26 @@ def start_handles(
     model.keypoint_logits.copy_(
         skin_logits(model.means, rest, parents, skeleton.known.to(rest.device), shares.temperature, shares.sigma)
     )
+
+
+@torch.no_grad()
+def settle_keypoints(deformation: SkinnedDeformation, lift: Lift, cameras: Cameras) -> None:
+    """Put the keypoints of a fitted motion where they were seen.
+
+    A frame ends where it carries the Gaussians best, and that is not quite its keypoint. But a keypoint that was
+    detected is on the line of sight that the lift has for it: it goes there by the shortest way, as far as its
+    detection is believed. How far away it is along that line the frame knows as well as the lift does.
+
+    Args:
+        deformation: Fitted; its key times are those of the lift.
+        lift: Where the motion started.
+        cameras: T cameras.
+    """
+    places = deformation.rest + deformation.keys()[0]
+    offsets = lift.tracks - places
+    sight = normalize(lift.tracks - cameras.centers[:, None], dim=-1)
+    across = offsets - (offsets * sight).sum(-1, keepdim=True) * sight
+    deformation.set_keypoints(places + lift.reliability * lift.trust[..., None] * across)
 
 
 def skin_logits(

@@ -53,9 +53,6 @@ class LiftConfig:
         reject: The second fit leaves out what the first one misses by more than this many deviations of the noise.
         body_depth: Prior deviation of the body's way along the view since rest, world units. It counts as much as the
             noise that the first fit found: next to nothing on perfect detections.
-        still: Weight of the squared way along the view since rest of what has looked as if it did not move, squared
-            world units; 0 leaves it out.
-        still_scale: How far such a keypoint may have gone in the image to count for a quarter, in longer image sides.
         surface: Points of the surface that are followed along the dense flow, where there is one; 0 leaves them out.
         surface_pixels: Weight of their squared pixel error, as `pixels`.
         surface_scale: Pixel error above which one counts as wrong at the end, as `last_scale`.
@@ -84,8 +81,6 @@ class LiftConfig:
     last_scale: float = 0.02
     reject: float = 3.5
     body_depth: float = 0.1
-    still: float = 0.0
-    still_scale: float = 0.002
     surface: int = 200
     surface_pixels: float = 100.0
     surface_scale: float = 0.01
@@ -101,7 +96,7 @@ class LiftConfig:
         Raises:
             ValueError: A length is not positive, a count is negative, or `exact` is below 1.
         """
-        scales = ("still_scale", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
+        scales = ("first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
         for name in ("doubt", "body_depth", *scales):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
@@ -244,8 +239,6 @@ class LiftObjective:
         loss = self._pixels * self._sight.robust_error(tracks, self._between(self._last_scale, sharpened))
         along = ((tracks - body.start) * self._view[:, None]).sum(-1)
         loss = loss + self._depth_weight * along.mean(2).square().mean(1)
-        if config.still > 0:
-            loss = loss + config.still * (self._stillness(tracks.detach()) * along.square()).mean((1, 2))
         if len(body.children):
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
@@ -258,15 +251,6 @@ class LiftObjective:
         if tracks.shape[1] > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
         return loss
-
-    def _stillness(self, tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T J"]:
-        """1 where a keypoint has been seen where frame 0 had it all along, falling to 0 with its distance from there.
-
-        One that has come back says nothing: limbs that swing through the plane of the image look as they did.
-        """
-        places = self._sight.places(tracks)
-        gone = (places - places[:, :1]).square().sum(-1).cummax(1).values
-        return 1 / (1 + gone / self._config.still_scale**2).square()
 
     def _between(self, last: float, sharpened: float) -> float:
         first = self._config.first_scale

@@ -46,6 +46,22 @@ def test_nothing_moves_at_the_first_key_whatever_was_learned(blend: Blend) -> No
     assert torch.equal(deformation.keypoints(TIMES[:1])[0], deformation.rest)
 
 
+def test_keypoints_that_are_not_their_frames_move_alone_and_are_read_back() -> None:
+    gaussians, deformation = state(), moving()
+    times = torch.linspace(0, 1, 7)
+    before, tracks = deformation(gaussians, times), torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(7))
+    deformation.set_keypoints(tracks)
+    torch.testing.assert_close(deformation.keypoints(TIMES[1:]), tracks[1:])
+    assert torch.equal(deformation.keypoints(TIMES[:1])[0], deformation.rest)
+    assert torch.equal(deformation(gaussians, times).means, before.means)
+    fresh = SkinnedDeformation(SkinnedConfig(), 3, None, None)
+    fresh.load_state_dict(deformation.state_dict())
+    assert torch.equal(fresh.keypoints(times), deformation.keypoints(times))
+    shifts = deformation.frames(TIMES)[0]
+    deformation.set_keys(TIMES, deformation.rest, deformation.rest + shifts, deformation.frames(TIMES)[1])
+    torch.testing.assert_close(deformation.keypoints(TIMES), deformation.rest + shifts)  # as the frames again
+
+
 @pytest.mark.parametrize("blend", BLENDS)
 def test_frames_that_move_as_one_body_carry_the_gaussians(blend: Blend) -> None:
     gaussians, deformation = state(), SkinnedDeformation(SkinnedConfig(blend), 3, None, None)
@@ -115,7 +131,7 @@ def test_a_saved_motion_is_read_back_whatever_its_number_of_keys() -> None:
 def test_what_is_saved_holds_plain_tensors(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("weights") / "motion.pt"
     torch.save(moving().state_dict(), path)
-    assert set(torch.load(path, weights_only=True)) == {"rest", "times", "shifts", "quats"}
+    assert set(torch.load(path, weights_only=True)) == {"rest", "times", "shifts", "quats", "offsets"}
 
 
 def test_edits_of_the_gaussians_take_their_shares_along() -> None:
