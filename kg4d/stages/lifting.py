@@ -36,11 +36,11 @@ _LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least:
 _GOOD_NOISE, _GOOD_WRONG = 0.003, 0.02  # up to this noise and this share of wrong detections the first fit is kept
 _NOISE_AT_HALF = 0.003  # at this noise the detections count for half
 _JITTER, _NO_JITTER = 0.001, 1e-6  # in longer image sides; detections that jitter by less than the first count more
-_DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/evidence.md: exact ones and tracked ones)
+_DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/lift.md: exact ones and tracked ones)
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
 _TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
 _APART = 0.05  # a hypothesis is a rival if the mean distance of a keypoint is more than this, world units
-_GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/evidence.md: right and wrong ones)
+_GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/lift.md: right and wrong ones)
 
 
 @dataclass(frozen=True)
