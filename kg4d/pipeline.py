@@ -25,6 +25,7 @@ from kg4d.evaluation import view_grid
 from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
+from kg4d.keypoints.sides import other_sides
 from kg4d.loaded import (
     build_run_deformation,
     build_run_guidance,
@@ -183,20 +184,19 @@ class _Fit:
         if keypoints is None or config.lift.steps == 0:
             return None
         steps = min(config.lift.trial_steps, config.dynamic.steps)
-        times, parents, surface = video.times.to(rest), self.skeleton.parents, self._followed_surface()
+        hints = (self._followed_surface(), other_sides(keypoints.names))
 
         def lifted(uv: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"]) -> Lift:
-            where = (config.lift, rest.cpu(), parents, uv, weights, video.cameras, video.times)
-            return lift_keypoints(*where, torch.Generator().manual_seed(config.seed), surface).to(rest.device)
+            where = (config.lift, rest.cpu(), self.skeleton.parents, uv, weights, video.cameras, video.times)
+            return lift_keypoints(*where, torch.Generator().manual_seed(config.seed), *hints).to(rest.device)
 
         def trial_of(start: Lift) -> Trial:
             short = replace(config.dynamic, steps=steps)
             stage = self._dynamic_stage(build_run_deformation(config, self.model), rest, start, short, None)
-            return tried(start, stage, self.dynamic_data.dataset.batch, times)
+            return tried(start, stage, self.dynamic_data.dataset.batch, video.times.to(rest))
 
         def lifted_from(places: Float[Tensor, "T J 3"]) -> Lift:
-            known = self.skeleton.known.to(keypoints.weights)
-            return lifted(project_each(places.cpu(), video.cameras), seen_about(keypoints.weights) * known)
+            return lifted(project_each(places.cpu(), video.cameras), seen_about(keypoints.weights))
 
         lift = lifted(keypoints.uv, keypoints.weights)
         return preferred(lift, trial_of, lifted_from) if steps > 0 else lift

@@ -20,6 +20,7 @@ from kg4d.keypoints.skeleton import segment_distances
 from kg4d.losses.kfc import project_each
 from kg4d.losses.regularizers import bone_lengths, hinge_loss
 from kg4d.losses.robust import geman_mcclure
+from kg4d.stages.gait import Gait
 from kg4d.stages.surface import SurfaceTracks
 
 _SHARE_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates
@@ -58,6 +59,8 @@ class LiftConfig:
         surface_scale: Pixel error above which one counts as wrong at the end, as `last_scale`.
         sigma: Width of the shares around a bone at the start, world units.
         twist: Weight of the squared tangent of half the angle by which a bone has turned about itself.
+        gait: Weight of the squared distance of hidden bones from what the other side of the body says of them, where it
+            does the same some frames before and after, squared world units; 0 leaves it out. Needs a surface.
         mirrors: Limbs that are turned to the other side of the depth ambiguity at most, where the surface fits better.
         exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
             surface, which counts by the root of the factor less.
@@ -86,6 +89,7 @@ class LiftConfig:
     surface_scale: float = 0.01
     sigma: float = 0.06
     twist: float = 1e-3
+    gait: float = 1.0
     mirrors: int = 4
     exact: float = 10.0
     trial_steps: int = 80
@@ -94,9 +98,9 @@ class LiftConfig:
         """Refuse what would divide by zero, and counts below 0.
 
         Raises:
-            ValueError: A length is not positive, a count is negative, or `exact` is below 1.
+            ValueError: A length or a weight of bones is not positive, a count is negative, or `exact` is below 1.
         """
-        scales = ("first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
+        scales = ("first_bones", "last_bones", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
         for name in ("doubt", "body_depth", *scales):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
@@ -218,6 +222,7 @@ class LiftObjective:
         self._view = sight.cameras.viewmats[:, 2, :3]
         self._depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(body.start)
         self._last_scale = max(config.last_scale, 3 * noise)
+        self._gait: Gait | None = None
 
     def skin(self, count: int) -> Skin | None:
         """For S tracks; None where no surface is followed."""
@@ -228,6 +233,12 @@ class LiftObjective:
         """The same with keypoints whose pixels count `factor` times as much, beside a surface that counts less."""
         other = copy(self)
         other._pixels, other._surface_pixels = self._pixels * factor, self._surface_pixels / math.sqrt(factor)
+        return other
+
+    def beside(self, gait: Gait) -> "LiftObjective":
+        """The same with bones that the other side of the body tells of."""
+        other = copy(self)
+        other._gait = gait
         return other
 
     def __call__(
@@ -248,9 +259,17 @@ class LiftObjective:
             scale = self._between(config.surface_scale, sharpened)
             loss = loss + self._surface_pixels * self._surface.robust_error(skin(tracks), scale)
             loss = loss + config.twist * skin.twists.square().mean((1, 2, 3))
+        if self._gait is not None:
+            loss = loss + config.gait * self._unlike(tracks, self._gait)
         if tracks.shape[1] > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
         return loss
+
+    def _unlike(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
+        """Squared distance of hidden bones from what the other side tells, shared out over all keypoints."""
+        bones = tracks[:, :, gait.children] - tracks[:, :, self._body.parents[gait.children]]
+        missed = gait.hidden * (bones - gait.bones).square().sum(-1)
+        return missed.sum((1, 2)) / self._sight.weights.numel()
 
     def _between(self, last: float, sharpened: float) -> float:
         first = self._config.first_scale

@@ -15,7 +15,7 @@ Where single hypotheses put a keypoint elsewhere than their median does, pixels 
 rivals of the lift, between which the images can decide (`kg4d.stages.trial`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.noise import deviation, jitter
+from kg4d.stages.gait import find_gait
 from kg4d.stages.harmonic_shifts import HarmonicShifts
 from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, Skin
 from kg4d.stages.mirrored_limbs import mirrored_limbs
@@ -40,6 +41,7 @@ _DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/l
 _POLISH_STEPS, _POLISH_RATE = 150, 3e-3
 _TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
 _APART = 0.05  # a hypothesis is a rival if the mean distance of a keypoint is more than this, world units
+_OFF = 4.0  # keypoints at which hypotheses differ by s are off by so many s (docs/lift.md)
 _GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/lift.md: right and wrong ones)
 
 
@@ -82,6 +84,7 @@ def lift_keypoints(
     times: Float[Tensor, " T"],
     generator: torch.Generator,
     surface: SurfaceTracks | None = None,
+    counterparts: Sequence[int] = (),
 ) -> Lift:
     """Fit tracks to the keypoints of a video.
 
@@ -95,6 +98,7 @@ def lift_keypoints(
         times: Of the frames, in [0, 1]; 0 is rest.
         generator: Source of the initial weights (CPU).
         surface: Points of the surface; they need bones to hang on.
+        counterparts: Each keypoint's index on the other side of the body, -1 where there is none (`other_sides`).
 
     Returns:
         Tracks and how far to believe them, without history.
@@ -116,6 +120,12 @@ def lift_keypoints(
     hangs = body.surface is not None and config.steps > 0
     if hangs:
         tracks = turned_limbs(config, tracks, body, objective, cameras, times)
+        if config.gait > 0 and counterparts:
+            gait = find_gait(tracks, parents, counterparts, sight.weights)
+            if gait is not None:
+                objective = objective.beside(gait)
+                told = spread[:, gait.children].clamp_max(gait.error / _OFF)
+                spread[:, gait.children] = torch.where(gait.hidden, told, spread[:, gait.children])
 
     def polished(starts: Float[Tensor, "S T J 3"]) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
         return _polished(starts, objective, times, _POLISH_STEPS) if hangs else (starts, objective(starts, None))

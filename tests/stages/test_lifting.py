@@ -174,9 +174,20 @@ def test_tracks_are_less_certain_where_nothing_is_seen_and_where_detections_are_
 
 @pytest.mark.parametrize(
     "name",
-    ["doubt", "body_depth", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend"],
+    [
+        "doubt",
+        "body_depth",
+        "first_bones",
+        "last_bones",
+        "first_scale",
+        "last_scale",
+        "surface_scale",
+        "sigma",
+        "stretch",
+        "bend",
+    ],
 )
-def test_lengths_of_the_lift_are_positive(name: str) -> None:
+def test_lengths_and_weights_of_bones_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
         LiftConfig(**{name: 0.0})
 

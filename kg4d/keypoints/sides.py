@@ -1,0 +1,23 @@
+"""Left and right: which keypoint is the same one on the other side of the body, by its name."""
+
+import re
+from collections.abc import Sequence
+
+_SIDE = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])", re.IGNORECASE)
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def other_sides(names: Sequence[str]) -> list[int]:
+    """Index of each keypoint's counterpart; -1 where there is none.
+
+    A side is `left`, `right`, `l` or `r`, in capitals or not, at the beginning, at the end or between separators.
+
+    >>> other_sides(["neck", "left_knee", "right_knee", "hand.L", "hand.R", "r_ear", "tail"])
+    [-1, 2, 1, 4, 3, -1, -1]
+    """
+    plain = [name.lower() for name in names]
+    mirrored = [_SIDE.sub(lambda side: _OTHER[side.group()], name, count=1) for name in plain]
+    return [
+        plain.index(other) if other != own and other in plain else -1
+        for own, other in zip(plain, mirrored, strict=True)
+    ]
