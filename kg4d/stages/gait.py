@@ -48,8 +48,8 @@ def find_gait(
 ) -> Gait | None:
     """The gait of a body, if it has one.
 
-    The trunk is the root and what hangs on it; the bones are those below it that have a counterpart. A whole period must
-    be in the video.
+    The trunk is the root and what hangs on it; the bones are those below it that have a counterpart. A whole period
+    must be in the video.
 
     Args:
         tracks: Keypoints at T even times, about right where they are seen.
