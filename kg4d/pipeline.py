@@ -193,7 +193,7 @@ class _Fit:
         def trial_of(start: Lift) -> Trial:
             short = replace(config.dynamic, steps=steps)
             stage = self._dynamic_stage(build_run_deformation(config, self.model), rest, start, short, None)
-            return tried(start, stage, self.dynamic_data.dataset.batch, video.times.to(rest))
+            return tried(stage, self.dynamic_data.dataset.batch, video.times.to(rest))
 
         def lifted_from(places: Float[Tensor, "T J 3"]) -> Lift:
             return lifted(project_each(places.cpu(), video.cameras), seen_about(keypoints.weights))

@@ -154,6 +154,21 @@ def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
     assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+def test_keypoints_are_settled_once_the_motion_is_fitted_and_again_when_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("deformation.kind=skinned", "lift.steps=12", "lift.trial_steps=0")
+    whole = fit(tiny(tmp_path / "whole", *words))
+    deformation = load_run(whole).fitted.deformation
+    assert float(deformation.get_buffer("keypoint_offsets").abs().max()) > 1e-4
+    with monkeypatch.context() as patch:
+        stop_after(1, patch, "refine")
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words))
+    resumed = fit(tiny(tmp_path / "stopped", *words), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
 def test_the_time_of_a_resumed_stage_covers_both_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         stop_after(5, patch, "static")

@@ -157,8 +157,6 @@ class ExperimentConfig:
             "static.steps": (self.static.steps, 0),
             "dynamic.steps": (self.dynamic.steps, 0),
             "refine.steps": (self.refine.steps, 0),
-            "lift.steps": (self.lift.steps, 0),
-            "lift.hypotheses": (self.lift.hypotheses, 1),
             "export.fps": (self.export.fps, 1),
             "renderer.threads": (1 if self.renderer.threads is None else self.renderer.threads, 1),
             "deformation.depth": (self.deformation.depth, 1),

@@ -56,13 +56,13 @@ class SkinnedDeformation(nn.Module):
         times: Key times, ascending.
         shifts: How far each frame has gone at the later key times.
         quats: How it has turned there; any norm but zero.
-        offsets: How far each keypoint is from the place of its frame there.
+        keypoint_offsets: How far each keypoint is from the place of its frame there.
         shading: The light; None where colours do not change.
     """
 
     rest: Tensor
     times: Tensor
-    offsets: Tensor
+    keypoint_offsets: Tensor
 
     def __init__(self, config: SkinnedConfig, joints: int, encoding: HSE | None, residual: OffsetMlp | None) -> None:
         """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
@@ -81,7 +81,7 @@ class SkinnedDeformation(nn.Module):
         self.residual = residual
         self.register_buffer("rest", torch.zeros(joints, 3))
         self.register_buffer("times", torch.tensor([0.0, 1.0]))
-        self.register_buffer("offsets", torch.zeros(1, joints, 3))
+        self.register_buffer("keypoint_offsets", torch.zeros(1, joints, 3))
         self.shifts = nn.Parameter(torch.zeros(1, joints, 3))
         self.quats = nn.Parameter(_identities(1, joints))
         self.shading = Shading(config.normal_width) if config.shading else None
@@ -96,6 +96,8 @@ class SkinnedDeformation(nn.Module):
     ) -> None:
         """Put the frames at `rest` at the first time and on `tracks`, turned by `quats`, at the others.
 
+        Keypoints are where their frames are again.
+
         Raises:
             ValueError: There are fewer than two times, or they do not ascend.
         """
@@ -104,12 +106,15 @@ class SkinnedDeformation(nn.Module):
         self.rest, self.times = rest.to(self.rest), times.to(self.times)
         self.shifts.data = (tracks[1:] - rest).to(self.rest)
         self.quats.data = quats[1:].to(self.rest).clone()
-        self.offsets = torch.zeros_like(self.shifts.data)
+        self.keypoint_offsets = torch.zeros_like(self.shifts.data)
 
     @torch.no_grad()
     def set_keypoints(self, tracks: Float[Tensor, "T J 3"]) -> None:
-        """Say where the keypoints are at the key times; the frames stay where they carry the Gaussians best."""
-        self.offsets = tracks[1:].to(self.rest) - self.rest - self.shifts
+        """Say where the keypoints are at the key times after the first, at which they are at rest; world units.
+
+        The frames stay where they carry the Gaussians best.
+        """
+        self.keypoint_offsets = tracks[1:].to(self.rest) - self.rest - self.shifts
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Places and rotations of the frames and the light learn at rates of their own."""
@@ -131,7 +136,7 @@ class SkinnedDeformation(nn.Module):
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
         """Where the keypoints are: the places of their frames, unless `set_keypoints` has said otherwise."""
         shifts = self.keys()[0]
-        moved = torch.cat([shifts[:1], shifts[1:] + self.offsets])
+        moved = torch.cat([shifts[:1], shifts[1:] + self.keypoint_offsets])
         return self.rest + _catmull_rom(moved, *self._spans(times), self.times)
 
     def _spans(self, times: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
@@ -171,7 +176,7 @@ class SkinnedDeformation(nn.Module):
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
             if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:]:
                 own.data, own.grad = own.data.new_empty(value.shape), None
-        for name in ("times", "offsets"):
+        for name in ("times", "keypoint_offsets"):
             value, kept = state_dict.get(prefix + name), self.get_buffer(name)
             if isinstance(value, Tensor) and value.shape[1:] == kept.shape[1:]:
                 setattr(self, name, kept.new_empty(value.shape))

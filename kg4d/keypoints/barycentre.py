@@ -8,6 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+FAR = 40.0
+
+
+def log_window(distances: Float[Tensor, "*shape"], sigma: float) -> Float[Tensor, "*shape"]:
+    """Log of a normal window of width `sigma`, 0 in its middle; it falls to -FAR and no further.
+
+    So what is far keeps a gradient under a softmax.
+    """
+    return -(distances.square() / (2 * sigma**2)).clamp(max=FAR)
+
 
 def assignment(logits: Float[Tensor, "N J"], temperature: float) -> Float[Tensor, "N J"]:
     """Weights of the Gaussians in each keypoint: softmax over N, so every column sums to 1.
@@ -41,7 +51,6 @@ def seed_logits(
     *,
     temperature: float,
     sigma: float = 0.05,
-    limit: float = 40.0,
 ) -> Float[Tensor, "N J"]:
     """Logits whose `assignment` is a normal window of width `sigma` around known 3D positions.
 
@@ -50,10 +59,9 @@ def seed_logits(
         keypoints: Known positions, for example triangulated. A row with NaN is unknown: its column is 0 (uniform).
         temperature: That of `assignment`.
         sigma: Width of the window, world units.
-        limit: The log weight falls to minus this and no further, so that far Gaussians keep a gradient.
     """
-    falloff = (torch.cdist(means.detach(), keypoints.to(means)).square() / (2 * sigma**2)).clamp(max=limit)
-    return torch.where(keypoints.isfinite().all(-1), -falloff * temperature, 0.0)
+    window = log_window(torch.cdist(means.detach(), keypoints.to(means)), sigma)
+    return torch.where(keypoints.isfinite().all(-1), window * temperature, 0.0)
 
 
 def seed_logits_from_view(

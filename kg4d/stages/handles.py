@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.keypoints.barycentre import FAR, assignment, barycentre, log_window
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
 from kg4d.stages.lifting import Lift
 from kg4d.stages.seeding import Skeleton
@@ -16,7 +16,7 @@ from kg4d.stages.seeding import Skeleton
 
 @torch.no_grad()
 def rest_keypoints(model: GaussianModel, skeleton: Skeleton, temperature: float) -> Float[Tensor, "J 3"]:
-    """Keypoints in frame 0: triangulated, or where a single view shows them the barycentres the static stage found."""
+    """Keypoints in frame 0: triangulated, or barycentres of the static stage where fewer than two views show them."""
     found = barycentre(assignment(model.keypoint_logits, temperature), model.means)
     return torch.where(skeleton.points.isfinite(), skeleton.points.to(found), found)
 
@@ -33,6 +33,14 @@ def start_handles(
     """Put the frames on the lifted tracks (at rest without a lift) and give each Gaussian to the bones near it.
 
     The keypoint features of `model` are shares of the frames from here on, no longer weights of barycentres.
+
+    Args:
+        deformation: Gets the frames.
+        model: Gets the shares.
+        skeleton: Between the keypoints.
+        rest: Keypoints in frame 0, world units.
+        times: Key times; those of the lift's tracks.
+        lift: On the device of `rest`.
     """
     parents = skeleton.parents.to(rest.device)
     tracks = rest.expand(len(times), -1, -1) if lift is None else lift.tracks
@@ -70,7 +78,6 @@ def skin_logits(
     known: Bool[Tensor, " J"],
     temperature: float,
     sigma: float,
-    limit: float = 40.0,
 ) -> Float[Tensor, "N J"]:
     """Logits whose softmax over J at `temperature` is a normal window around each frame's bones.
 
@@ -81,7 +88,5 @@ def skin_logits(
         known: Frames that are not known get nothing.
         temperature: Of that softmax.
         sigma: Width of the window, world units.
-        limit: The log weight falls to minus this and no further, so that far Gaussians keep a gradient.
     """
-    falloff = (bone_distances(means, rest, parents).square() / (2 * sigma**2)).clamp(max=limit)
-    return -temperature * torch.where(known, falloff, limit)
+    return temperature * torch.where(known, log_window(bone_distances(means, rest, parents), sigma), -FAR)

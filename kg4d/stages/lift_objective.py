@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix, swing
+from kg4d.keypoints.barycentre import log_window
 from kg4d.keypoints.skeleton import segment_distances
 from kg4d.losses.kfc import project_each
 from kg4d.losses.regularizers import bone_lengths, hinge_loss
@@ -24,7 +25,6 @@ from kg4d.stages.gait import Gait
 from kg4d.stages.surface import SurfaceTracks
 
 _SHARE_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates
-_FAR = 40.0  # log shares fall to minus this and no further, so that far bones keep a gradient
 
 
 @dataclass
@@ -37,8 +37,8 @@ class LiftConfig:
             that put a limb on the wrong side of the depth ambiguity have no say, unless images decide for one of them.
         weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
             hypotheses agree and the detections are clean; up to `exact` times as much where these are exact.
-        doubt: Spread of the hypotheses, world units, at which they have half the weight of inexact detections, and
-            above which the images decide.
+        doubt: Spread of the hypotheses, world units, at which they have half the weight of inexact detections; the
+            tracks pull less where they differ more.
         learning_rate: Adam rate.
         pixels: Weight of the squared pixel error, in units of the longer image side.
         first_bones: Weight of the squared change of the bone lengths at the first step, squared world units.
@@ -104,6 +104,8 @@ class LiftConfig:
         for name in ("doubt", "body_depth", *scales):
             if not getattr(self, name) > 0:
                 raise ValueError(f"lift.{name}: must be above 0, not {getattr(self, name)}")
+        if self.hypotheses < 1:
+            raise ValueError(f"lift.hypotheses: must be at least 1, not {self.hypotheses}")
         for name in ("steps", "surface", "mirrors", "trial_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
@@ -170,15 +172,21 @@ class Body:
 
 
 class Skin(nn.Module):
-    """S ways in which the surface hangs on the bones: shares of the bones in each point, and twists of the bones."""
+    """S ways in which the surface hangs on the bones: shares of the bones in each point, and twists of the bones.
+
+    Args:
+        count: S.
+        body: The keypoints and bones.
+        surface: Its M points.
+        sigma: Width of the shares around a bone at the start, world units.
+    """
 
     def __init__(self, count: int, body: Body, surface: SurfaceTracks, sigma: float) -> None:
         super().__init__()
         self._start, self._points = body.start, surface.points
         self._children, self._above = body.children, body.above
         distances = segment_distances(surface.points, body.start[body.above], body.start[body.children])
-        falloff = (distances.square() / (2 * sigma**2)).clamp(max=_FAR)
-        self.logits = nn.Parameter(-falloff.repeat(count, 1, 1))
+        self.logits = nn.Parameter(log_window(distances, sigma).repeat(count, 1, 1))
         shape = (count, len(surface.pixels), len(body.children), 1)
         self.twists = nn.Parameter(torch.zeros(shape).to(body.start))  # tangents of half angles
 

@@ -52,6 +52,7 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none and where it was told wrong.
+            That of the first lift where images chose another one.
         certainty: Weight of the tracks: 1 where the hypotheses agree, up to `LiftConfig.exact` where detections hardly
             jitter too; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
@@ -117,7 +118,7 @@ def lift_keypoints(
         hypotheses = _hypotheses(config, start, objective, times, generator)
     tracks = hypotheses.median(0).values
     spread = (hypotheses - tracks).norm(dim=-1).median(0).values
-    hangs = body.surface is not None and config.steps > 0
+    hangs = body.surface is not None
     if hangs:
         tracks = turned_limbs(config, tracks, body, objective, cameras, times)
         if config.gait > 0 and counterparts:

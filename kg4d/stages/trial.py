@@ -69,15 +69,15 @@ def preferred(
     return best.lift if closest is on else closest.lift
 
 
-def tried(lift: Lift, stage: DynamicStage, batch: Callable[[int], DynamicBatch], times: Float[Tensor, " T"]) -> Trial:
-    """Fit a motion for the steps of the stage, which starts at the lift and is of no further use.
+def tried(stage: DynamicStage, batch: Callable[[int], DynamicBatch], times: Float[Tensor, " T"]) -> Trial:
+    """Fit a motion for all steps of a stage that has a lift; it changes the keypoint features of the stage's model.
 
     Args:
-        lift: Where it starts.
-        stage: One that has not begun.
+        stage: One that has not begun, and of no further use: `start_handles` sets the features anew for the next.
         batch: What it sees at a step.
         times: Of the tracks.
     """
+    assert stage.lift is not None
     stage.on_train_start()
     optimizer = stage.configure_optimizers()
     losses = []
@@ -92,7 +92,7 @@ def tried(lift: Lift, stage: DynamicStage, batch: Callable[[int], DynamicBatch],
         losses.append(objective.terms["photometric"])
     with torch.no_grad():
         places = stage.keypoints(times)
-    return Trial(lift, float(torch.stack(losses[3 * stage.steps // 4 :]).mean()), places)
+    return Trial(stage.lift, float(torch.stack(losses[3 * stage.steps // 4 :]).mean()), places)
 
 
 def seen_about(weights: Float[Tensor, "T J"]) -> Float[Tensor, "T J"]:

@@ -54,6 +54,11 @@ def test_keypoints_that_are_not_their_frames_move_alone_and_are_read_back() -> N
     torch.testing.assert_close(deformation.keypoints(TIMES[1:]), tracks[1:])
     assert torch.equal(deformation.keypoints(TIMES[:1])[0], deformation.rest)
     assert torch.equal(deformation(gaussians, times).means, before.means)
+    frames = moving()
+    frames.set_keys(
+        TIMES, deformation.rest, torch.cat([deformation.rest[None], tracks[1:]]), deformation.frames(TIMES)[1]
+    )
+    torch.testing.assert_close(deformation.keypoints(times), frames.keypoints(times))  # on the curve that frames follow
     fresh = SkinnedDeformation(SkinnedConfig(), 3, None, None)
     fresh.load_state_dict(deformation.state_dict())
     assert torch.equal(fresh.keypoints(times), deformation.keypoints(times))
@@ -131,7 +136,7 @@ def test_a_saved_motion_is_read_back_whatever_its_number_of_keys() -> None:
 def test_what_is_saved_holds_plain_tensors(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("weights") / "motion.pt"
     torch.save(moving().state_dict(), path)
-    assert set(torch.load(path, weights_only=True)) == {"rest", "times", "shifts", "quats", "offsets"}
+    assert set(torch.load(path, weights_only=True)) == {"rest", "times", "shifts", "quats", "keypoint_offsets"}
 
 
 def test_edits_of_the_gaussians_take_their_shares_along() -> None:

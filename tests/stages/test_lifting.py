@@ -197,6 +197,11 @@ def test_exact_detections_never_count_less() -> None:
         LiftConfig(exact=0.5)
 
 
+def test_there_is_at_least_one_hypothesis() -> None:
+    with pytest.raises(ValueError, match=r"lift\.hypotheses: must be at least 1, not 0"):
+        LiftConfig(hypotheses=0)
+
+
 @pytest.mark.parametrize("name", ["steps", "surface", "mirrors", "trial_steps"])
 def test_counts_of_the_lift_are_not_negative(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must not be below 0"):
