@@ -52,7 +52,17 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> lis
             head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
             lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
             lines += [row for row in rows if row] + [""]
-    return [f"### {group.title}", "", *lines] if lines else []
+    return [f"### {group.title}", "", arms_of(group), "", *lines] if lines else []
+
+
+def arms_of(group: Group) -> str:
+    """What the arms of a group are: their preset, and what is changed in it."""
+    described = []
+    for name, arm in group.arms.items():
+        preset = Path(arm.config).stem
+        changed = f" with {', '.join(f'`{change}`' for change in arm.set)}" if arm.set else ""
+        described.append(f"{name}: `{preset}`{changed}" if changed or name != preset else name)
+    return f"Arms: {'; '.join(described)}."
 
 
 def _row(

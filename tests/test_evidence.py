@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from evidence import run
-from evidence.plan import jobs, read_plan
-from evidence.report import Values, gap_closed, replace_between, table
+from evidence.plan import Arm, Group, jobs, read_plan
+from evidence.report import Values, arms_of, gap_closed, replace_between, table
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.runs import RunFolder
@@ -66,6 +66,16 @@ def test_tables_show_means_spreads_and_paired_differences() -> None:
     assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 [+6.00, +6.00] |" in text
     assert "LPIPS" not in text  # nobody measured it
     assert "| kg4d |" not in text
+
+
+def test_a_section_says_what_its_arms_are() -> None:
+    group = Group(title="t", against="dg4d")
+    group.arms["dg4d"] = Arm("configs/dg4d.yaml")
+    group.arms["mine"] = Arm("configs/kg4d.yaml")
+    group.arms["few"] = Arm("configs/kg4d.yaml", ["keypoints.count=6", "wgf.weight=0"])
+    expected = "Arms: dg4d; mine: `kg4d`; few: `kg4d` with `keypoints.count=6`, `wgf.weight=0`."
+    assert arms_of(group) == expected
+    assert expected in table({("t", "few", "a", 0): {"test/psnr": 1.0}}, "t", group, ["a"])
 
 
 def test_a_group_that_was_not_run_has_no_table() -> None:
