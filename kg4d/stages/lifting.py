@@ -15,6 +15,7 @@ Where single hypotheses put a keypoint elsewhere than their median does, pixels 
 rivals of the lift, between which the images can decide (`kg4d.stages.trial`).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ from kg4d.stages.lift_objective import Body, LiftConfig, LiftObjective, Sight, S
 from kg4d.stages.mirrored_limbs import mirrored_limbs
 from kg4d.stages.optim import warm_cosine
 from kg4d.stages.surface import SurfaceTracks
+
+_log = logging.getLogger(__name__)
 
 # in longer image sides
 _LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least: the networks miss perfect ones
@@ -124,6 +127,9 @@ def lift_keypoints(
         if config.gait > 0 and counterparts:
             gait = find_gait(tracks, parents, counterparts, sight.weights)
             if gait is not None:
+                _log.info(
+                    "lift: the body has a gait, its sides %d frames apart; they differ by %.3f", gait.lag, gait.error
+                )
                 objective = objective.beside(gait)
                 told = spread[:, gait.children].clamp_max(gait.error / _OFF)
                 spread[:, gait.children] = torch.where(gait.hidden, told, spread[:, gait.children])
