@@ -18,6 +18,7 @@ from kg4d.geometry.rotations import nearest_rotation
 
 # docs/lift.md: walkers have .02 to .4 at their lag, others 1.1 or more
 _ALIKE = 0.5  # sides may differ by this share of how far they move, in squares
+_IN_STEP = 2  # frames; sides that are less apart move together, which is no gait
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def find_gait(
         weights: Positive where it was detected.
 
     Returns:
-        None where no lag makes the sides alike, or where too little was seen on both to tell.
+        None where no lag makes the sides alike, where they are most alike in step, or where too little was seen on both.
     """
     links: list[int] = parents.tolist()
     trunk = _trunk(links)
@@ -82,7 +83,7 @@ def find_gait(
     share, error, lag = min(
         (*_difference(own, *_told(other, shown, lag), seen), lag) for lag in range(len(tracks) // 2 + 1)
     )
-    if share > _ALIKE:
+    if share > _ALIKE or lag < _IN_STEP:
         return None
     told, known = _told(other, shown, lag)
     return Gait(lag, error, torch.tensor(limbs, device=tracks.device), told @ turns.mT, known & ~seen)
