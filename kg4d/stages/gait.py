@@ -59,7 +59,7 @@ def find_gait(
         weights: Positive where it was detected.
 
     Returns:
-        None where no lag makes the sides alike, where they are most alike in step, or where too little was seen on both.
+        None where no lag makes the sides alike, where they are so in step, or where too little was seen on both.
     """
     links: list[int] = parents.tolist()
     trunk = _trunk(links)

@@ -8,8 +8,9 @@ second one leaves the wrong ones out. What noise hides first is how far away the
 
 Points of the surface around the bones, where the video has a dense flow, tell on which side of that ambiguity a limb
 is: limbs are turned to the other side where that fits clearly better. Limbs that the body hides follow those of its
-other side, where it has a gait. Then the places leave the networks and move freely, to fit what those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as
-a body that is too far or too near misses them by little.
+other side, where it has a gait (`kg4d.stages.gait`). Then the places leave the networks and move freely, to fit what
+those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as a body that is too
+far or too near misses them by little.
 
 Where single hypotheses put a keypoint elsewhere than their median does, pixels do not tell. They are handed on as
 rivals of the lift, between which the images can decide (`kg4d.stages.trial`).
