@@ -3,19 +3,21 @@
 import re
 from collections.abc import Sequence
 
-_SIDE = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])", re.IGNORECASE)
+_SIDE = re.compile(r"(?<![a-z])(left|right|l|r)(?![a-z])")
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def other_sides(names: Sequence[str]) -> list[int]:
     """Index of each keypoint's counterpart; -1 where there is none.
 
-    A side is `left`, `right`, `l` or `r`, in capitals or not, at the beginning, at the end or between separators.
+    A side is a word of the name: `left`, `right`, `l` or `r`. Words begin with a capital or behind a separator.
 
     >>> other_sides(["neck", "left_knee", "right_knee", "hand.L", "hand.R", "r_ear", "tail"])
     [-1, 2, 1, 4, 3, -1, -1]
+    >>> other_sides(["Rig:LeftUpLeg", "Rig:RightUpLeg", "handL", "handR", "upright"])
+    [1, 0, 3, 2, -1]
     """
-    plain = [name.lower() for name in names]
+    plain = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names]
     mirrored = [_SIDE.sub(lambda side: _OTHER[side.group()], name, count=1) for name in plain]
     return [
         plain.index(other) if other != own and other in plain else -1

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from kg4d.geometry.rotations import nearest_rotation
 
-# docs/lift.md: walkers have .02 to .4 at their lag, others 1.1 or more
+# docs/lift.md: walkers have .1 to .4 at their lag, .9 and 1.15 where a lift is bad; others 1.5 or more, or are in step
 _ALIKE = 0.5  # sides may differ by this share of how far they move, in squares
 _IN_STEP = 2  # frames; sides that are less apart move together, which is no gait
 

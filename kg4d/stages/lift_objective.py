@@ -60,7 +60,8 @@ class LiftConfig:
         sigma: Width of the shares around a bone at the start, world units.
         twist: Weight of the squared tangent of half the angle by which a bone has turned about itself.
         gait: Weight of the squared distance of hidden bones from what the other side of the body says of them, where it
-            does the same some frames before and after, squared world units; 0 leaves it out. Needs a surface.
+            does the same some frames before and after, squared world units; 0 leaves it out. Needs a surface,
+            and keypoints whose names tell left from right.
         mirrors: Limbs that are turned to the other side of the depth ambiguity at most, where the surface fits better.
         exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
             surface, which counts by the root of the factor less.

@@ -56,7 +56,7 @@ class Lift:
     Attributes:
         tracks: World positions; those of the first frame are the given ones.
         trust: How far each detection can be believed, in [0, 1]; 0 where there was none and where it was told wrong.
-            That of the first lift where images chose another one.
+            Of keypoints that were lifted again it is that of the lift before.
         certainty: Weight of the tracks: 1 where the hypotheses agree, up to `LiftConfig.exact` where detections hardly
             jitter too; falls where the hypotheses differ, and with the noise.
         reliability: How far the detections can be believed as a whole, in [0, 1]; falls as they are noisier.
