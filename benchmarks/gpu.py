@@ -21,15 +21,15 @@ from benchmarks._harness import BenchmarkScene, Row, arguments, benchmark_scene,
 from benchmarks.step_overhead import PRESET, make_step, one_step
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.dynamic import DynamicDataset
-from kg4d.data.scene import Scene
-from kg4d.data.static import StaticDataset
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.static import StaticDataset
+from kg4d.data.records import Scene
 from kg4d.gaussians.build import build_gaussians
-from kg4d.loaded import build_run_renderer, build_scene
+from kg4d.lift.seeding import seed_keypoints
 from kg4d.render import build_renderer
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError
-from kg4d.stages.seeding import seed_keypoints
+from kg4d.runs.build import build_run_renderer, build_scene
 from kg4d.stages.static import StaticStage
 
 PARITY = ((5_000, 256, 3), (5_000, 256, 17), (20_000, 512, 3))

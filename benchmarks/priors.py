@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from benchmarks._harness import Row, arguments, report
-from kg4d.data.detections import DetectionsConfig, disturbed
-from kg4d.data.scene import Keypoints, Scene, load_scene
+from kg4d.data.records import Keypoints, Scene
+from kg4d.data.scene import load_scene
+from kg4d.data.studies.noisy_detections import DetectionsConfig, disturbed
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import triangulate
+from kg4d.lift.seeding import agreed_keypoints
 from kg4d.metrics.keypoints import box_sizes
 from kg4d.priors.base import KeypointTracks
 from kg4d.priors.build import PriorsConfig
-from kg4d.priors.detection import found_again
-from kg4d.priors.features import VGG_TRACKING_SIDE, FeaturesConfig, build_features
 from kg4d.priors.flow import DisFlow, FlowConfig
+from kg4d.priors.keypoints.features import VGG_TRACKING_SIDE, FeaturesConfig, build_features
+from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker, TrackingConfig
+from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import KeyMatting, MattingConfig
-from kg4d.priors.tracking import ChainTracker, KltTracker, TrackingConfig
-from kg4d.priors.transfer import ChainTransfer, TransferConfig
-from kg4d.stages.seeding import agreed_keypoints
+from kg4d.priors.redetect import found_again
 
 SCENES = ("cesium_man", "fox", "drone")
 ANGLE = 22.5  # between the views of the ring

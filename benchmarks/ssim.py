@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmarks._harness import Row, arguments, interleaved, report
-from kg4d.kernels import l1_ssim
+from kg4d.kernels.l1_ssim import l1_ssim
 
 _TAPS = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
 _TAPS /= _TAPS.sum()

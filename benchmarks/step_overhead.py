@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kg4d.runtime  # noqa: F401  (before torch, as in every command)
+import kg4d.utils.before_torch  # noqa: F401  (before torch, as in every command)
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -20,17 +20,17 @@ import torch
 from benchmarks._harness import Row, arguments, in_turns, ratio, report
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.batch import DynamicBatch, StaticBatch
-from kg4d.data.dynamic import DynamicDataset
-from kg4d.data.scene import Scene
+from kg4d.data.batches.batch import DynamicBatch, StaticBatch
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.records import Scene
 from kg4d.gaussians.build import build_gaussians
-from kg4d.loaded import build_run_deformation, build_run_renderer, build_scene
-from kg4d.losses.wgf import random_flow_pixels
+from kg4d.lift.seeding import seed_keypoints
+from kg4d.losses.flow.wgf import random_flow_pixels
 from kg4d.ot.flow_targets import flow_field
+from kg4d.runs.build import build_run_deformation, build_run_renderer, build_scene
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.objective import Objective
-from kg4d.stages.seeding import seed_keypoints
 
 PRESET = Path(__file__).parent.parent / "experiments" / "kg4d.yaml"
 FORMS = {

@@ -20,10 +20,10 @@ from evidence.plan import ROOT, read_plan, scene_paths
 from evidence.report import PAGE, replace_between
 from evidence.run import run_folder
 from kg4d.data.images import write_png
-from kg4d.evaluation import view_grid
-from kg4d.export.video import contact_sheet
-from kg4d.loaded import load_run
-from kg4d.runs import RunFolder
+from kg4d.data.records import view_grid
+from kg4d.formats.mp4 import contact_sheet
+from kg4d.runs.folder import RunFolder
+from kg4d.runs.read_back import load_run
 
 SHOWN = (("presets", "dg4d"), ("presets", "kg4d"), ("presets", "recommended"), ("detections", "noisy"))
 VIEWS = (0, 2)  # to the sides, where depth shows

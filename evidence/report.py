@@ -16,8 +16,8 @@ import torch
 
 from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scene_paths
 from evidence.run import OUTPUT, run_folder
-from kg4d.files import replacing
-from kg4d.report import paired_difference
+from kg4d.tracking.tables import paired_difference
+from kg4d.utils.files import replacing
 
 PAGE = ROOT / "docs" / "evidence.md"
 METRICS = {

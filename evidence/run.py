@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import kg4d.runtime  # noqa: F401  (before torch)
+import kg4d.utils.before_torch  # noqa: F401  (before torch)
 from evidence.plan import ROOT, Job, jobs, read_plan
 
 if TYPE_CHECKING:
-    from kg4d.runs import RunFolder
+    from kg4d.runs.folder import RunFolder
 
 OUTPUT = ROOT / "build" / "evidence"
 _STATIC_KEYS = (
@@ -47,7 +47,7 @@ def fit_one(job: Job) -> float:
     from kg4d.config.load import load_config
     from kg4d.config.schema import ExperimentConfig
     from kg4d.pipeline import fit
-    from kg4d.runs import RunFolder
+    from kg4d.runs.folder import RunFolder
 
     torch.set_num_threads(1)
     begin = time.perf_counter()
@@ -62,7 +62,7 @@ def fit_one(job: Job) -> float:
 
 def _share_stages(folder: "RunFolder", name: str) -> None:
     """Take over the stages of another run of this scene and seed, as far as all that they depend on is the same."""
-    from kg4d.files import replacing
+    from kg4d.utils.files import replacing
 
     mine = _settings(folder.config)
     others = [

@@ -5,7 +5,7 @@ import sys
 from difflib import get_close_matches
 
 from kg4d import __version__
-from kg4d.cli import DONE, WRONG_REQUEST
+from kg4d.utils.cli import DONE, WRONG_REQUEST
 
 COMMANDS = {
     "prepare": "one image or one video to a scene folder",

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from kg4d.cli import Parser, run
 from kg4d.errors import InputError
+from kg4d.utils.cli import Parser, run
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -16,15 +16,15 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.run is not None and (arguments.protocol or arguments.out or arguments.no_networks):
         what = "--run takes no --protocol, --out or --no-networks"
         raise InputError("command line", what, "the run's own settings are used")
-    from kg4d.logs import progress_bar
+    from kg4d.metrics.feature_networks import Networks, load_networks
     from kg4d.metrics.folders import read_folders
-    from kg4d.metrics.networks import Networks, load_networks
     from kg4d.metrics.protocols import GLTF4D, get_protocol
     from kg4d.metrics.suite import evaluate_grid, write_metrics_json
-    from kg4d.report import print_metrics
+    from kg4d.tracking.tables import print_metrics
+    from kg4d.utils.logs import progress_bar
 
     if arguments.run is not None:
-        from kg4d.loaded import evaluate_run
+        from kg4d.runs.measure import evaluate_run
 
         evaluation = evaluate_run(arguments.run)
     else:

@@ -1,18 +1,10 @@
 """`python -m kg4d.fit --config F`: the whole pipeline for one experiment file."""
 
 import argparse
-import json
-import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kg4d.cli import Parser, run
-
-if TYPE_CHECKING:
-    from kg4d.config.schema import ExperimentConfig
-
-_log = logging.getLogger("kg4d.fit")  # its own name is __main__
+from kg4d.utils.cli import Parser, run
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -23,30 +15,11 @@ def main(arguments: argparse.Namespace) -> None:
     everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
     runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
     from kg4d.pipeline import fit
-    from kg4d.runs import RunFolder
+    from kg4d.runs.results import compare, gather
 
     folders = [fit(one.config, resume=arguments.resume) for one in runs]
-    # the comparison takes in what other calls have finished, such as other variants on other machines
-    results: dict[str, dict[int, dict[str, float]]] = {}
-    for one in everything:
-        folder = RunFolder.of(one.config)
-        if folder.metrics.is_file() and not folder.matches(one.config):
-            _log.warning("%s: left out of the table, it was made with other settings", folder.path)
-        elif (metrics := folder.metrics).is_file():
-            results.setdefault(one.variant, {})[one.seed] = json.loads(metrics.read_text(encoding="utf-8"))["metrics"]
-    _compare(folders[0].parents[1], results, runs[0].config)
+    compare(folders[0].parents[1], gather(everything), runs[0].config)
     _show(folders)
-
-
-def _compare(above: Path, results: dict[str, dict[int, dict[str, float]]], config: "ExperimentConfig") -> None:
-    """Write the table of the experiment next to its variants, log it and print it."""
-    from kg4d.report import print_table, write_tables
-    from kg4d.tracking import log_table
-
-    table = write_tables(above, results)
-    log_table(config.tracking, above, config.name, table)
-    print_table(table)
-    print(f"table    {above / 'table.md'}")
 
 
 def _show(folders: list[Path]) -> None:

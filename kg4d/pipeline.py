@@ -13,46 +13,46 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.config.schema import ExperimentConfig, ExportFormat
-from kg4d.data.dynamic import DynamicDataModule
-from kg4d.data.frame_choice import choose_frames
-from kg4d.data.refine import RefineDataModule
-from kg4d.data.scene import PosedImages
-from kg4d.data.static import StaticDataModule, static_references
+from kg4d.data.batches.dynamic import DynamicDataModule
+from kg4d.data.batches.refine import RefineDataModule
+from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.records import PosedImages, view_grid
+from kg4d.data.studies.frame_subset import choose_frames
+from kg4d.deform.identity import StaticDeformation
 from kg4d.deform.skinned import SkinnedDeformation
-from kg4d.deform.static import StaticDeformation
 from kg4d.errors import InputError
-from kg4d.evaluation import view_grid
-from kg4d.fitted import FittedModel
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
+from kg4d.geometry.cameras import project_each
 from kg4d.keypoints.sides import other_sides
-from kg4d.loaded import (
+from kg4d.lift.handles import rest_keypoints, settle_keypoints, start_handles
+from kg4d.lift.record import Lift
+from kg4d.lift.seeding import Skeleton, agreed_keypoints, seed_keypoints
+from kg4d.lift.solve import lift_keypoints
+from kg4d.lift.surface import SurfaceTracks, follow_surface
+from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.priors.cache.store import PriorCache
+from kg4d.runs.build import (
     build_run_deformation,
     build_run_guidance,
     build_run_renderer,
     build_scene,
     check_run_guidance,
-    measure,
-    run_protocol,
 )
-from kg4d.logs import log_to_file
-from kg4d.losses.kfc import project_each
-from kg4d.metrics.suite import Evaluation, write_metrics_json
-from kg4d.priors.cache import PriorCache
-from kg4d.products import export, write_preview
-from kg4d.runs import RunFolder, environment, peak_memory_bytes, training_seconds, variant_of
+from kg4d.runs.environment import environment, peak_memory_bytes, training_seconds
+from kg4d.runs.fitted_model import FittedModel
+from kg4d.runs.folder import RunFolder, variant_of
+from kg4d.runs.measure import measure, run_protocol
+from kg4d.runs.outputs import export, write_preview
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
+from kg4d.stages.dynamic_start import Trial, preferred, seen_about, tried
 from kg4d.stages.guidance import Guidance
-from kg4d.stages.handles import rest_keypoints, settle_keypoints, start_handles
-from kg4d.stages.lifting import Lift, lift_keypoints
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, StageRecord, has_begun, run_stage
-from kg4d.stages.seeding import Skeleton, agreed_keypoints, seed_keypoints
 from kg4d.stages.static import StaticStage
-from kg4d.stages.surface import SurfaceTracks, follow_surface
-from kg4d.stages.trial import Trial, preferred, seen_about, tried
-from kg4d.tracking import StageLogger, Tracker
+from kg4d.tracking.tracker import StageLogger, Tracker
+from kg4d.utils.logs import log_to_file
 
 _log = logging.getLogger(__name__)
 

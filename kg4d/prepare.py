@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from kg4d.cli import Parser, run
+from kg4d.utils.cli import Parser, run
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -12,7 +12,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.priors.build import PriorsConfig
 
     config = load_config(PriorsConfig, arguments.config, arguments.overrides)
-    from kg4d.preparation import prepare
+    from kg4d.priors.prepare import prepare
 
     prepare(config, arguments.input, arguments.out)
     print(f"scene    {arguments.out}")

@@ -6,14 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from kg4d.cli import Parser, run
 from kg4d.errors import InputError
+from kg4d.utils.cli import Parser, run
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Serve the page until ctrl-C."""
-    from kg4d.export.viewer import Controls, Film, viewer_server
-    from kg4d.loaded import load_run
+    from kg4d.formats.viewer import Controls, Film, viewer_server
+    from kg4d.runs.read_back import load_run
 
     if not 0 <= arguments.port < 65536:
         raise InputError("--port", f"{arguments.port} is no port", "give one below 65536, or 0 for any free one")

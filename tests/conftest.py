@@ -63,3 +63,23 @@ def data_root(request: pytest.FixtureRequest) -> Path:
     if not (root / "gltf4d").is_dir():
         pytest.skip(f"no real scenes in {root}: set KG4D_DATA to the folder that holds gltf4d/")
     return root
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder with nothing in it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("KG4D_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_weights() -> None:
+    """The pinned weights in the user's cache folder, fetched once."""
+    from kg4d.errors import InputError  # not at the top: the check of types hooks into the first import of the package
+    from kg4d.networks.weights import pull
+
+    try:
+        pull()
+    except InputError as error:
+        pytest.skip(str(error))

@@ -1,4 +1,4 @@
-"""Imports point downward, heavy libraries come in by one door each, and nothing grows past reading size."""
+"""Imports point downward and heavy libraries come in by one door each (`tool.importlinter` in pyproject.toml)."""
 
 import ast
 import re
@@ -10,79 +10,50 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from importlinter.cli import EXIT_STATUS_ERROR, EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kg4d"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-# Room -> what of the package it may import beside itself, `errors` and `files`. A name stands for all below it.
-MATHS = ["geometry", "keypoints", "kernels", "ot"]
-THINGS = [*MATHS, "gaussians", "render.base", "deform.base"]
-ARROWS: dict[str, list[str] | None] = {
-    "errors": [],
-    "files": [],
-    "logs": [],
-    "runtime": [],
-    "kernels": [],
-    "geometry": MATHS,
-    "keypoints": MATHS,
-    "ot": MATHS,
-    "gaussians": [*MATHS, "render.base"],
-    "render": [*MATHS, "gaussians.state"],
-    "deform": [*MATHS, "gaussians.state"],
-    "priors": [*MATHS, "logs", "data", "metrics.perceptual"],  # VGG16 is inside LPIPS
-    "data": [*THINGS, "render", "priors.base", "priors.cache"],
-    "losses": [*MATHS, "gaussians.state", "render.base", "render.chosen", "deform.base", "priors.base"],
-    "metrics": [],
-    "export": ["geometry", "gaussians.state", "render.base", "data.images"],
-    "fitted": THINGS,
-    "stages": [*THINGS, "deform.encoding", "deform.skinned", "deform.control_points", "data", "losses", "metrics"],
-    "history": [],
-    "report": ["metrics"],
-    "tracking": ["history", "report"],
-    "config": None,  # `schema` composes the rooms' records; None: anything
-    "evaluation": None,
-    "preparation": ["data", "priors"],
-    "products": None,
-    "runs": None,
-    "loaded": None,
-    "pipeline": None,
-    "cli": ["logs", "runtime"],
-    **dict.fromkeys(["__init__", "__main__", "fit", "evaluate", "prepare", "sweep", "view"]),
-}
-CONFIG_READERS = {
-    "config",
-    "products",
-    "runs",
-    "loaded",
-    "pipeline",
-    "fit",
-    "evaluate",
-    "export",
-    "prepare",
-    "sweep",
-    "view",
-}
 
-DOORS = {
-    "cv2": ["priors/"],
-    "ctypes": ["kernels.py", "render/cpu.py", "render/chosen.py", "runtime.py"],
-    "diffusers": ["priors/"],
-    "gsplat": ["render/cuda.py", "gaussians/density.py"],
-    "gsply": ["export/"],
-    "imageio_ffmpeg": ["export/video.py", "data/videos.py"],
-    "lightning": ["data/", "stages/", "pipeline.py", "tracking.py"],
-    "numpy": ["data/", "export/", "gaussians/points.py", "kernels.py", "metrics/", "priors/"],
-    "omegaconf": ["config/"],
-    "ot": ["ot/plans.py"],
-    "plyfile": ["export/"],
-    "ray": ["sweep.py"],
-    "tqdm": ["logs.py"],
-    "torchmetrics": ["losses/photometric.py", "metrics/"],
-    "transformers": ["priors/"],
-    "viser": ["export/viewer.py", "view.py"],
-    "wandb": ["tracking.py"],
-}
+@pytest.fixture
+def only_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finder of an editable install takes the folder above `configs` for a part of the package."""
+    monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")])
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def kept(capsys: pytest.CaptureFixture[str], config: Path, *contracts: str) -> bool:
+    status = lint_imports(config_filename=str(config), limit_to_contracts=contracts, no_cache=True)
+    assert status in (EXIT_STATUS_SUCCESS, EXIT_STATUS_ERROR)
+    if status == EXIT_STATUS_SUCCESS:
+        capsys.readouterr()
+    return status == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.usefixtures("only_this_checkout")
+def test_imports_keep_every_contract(capsys: pytest.CaptureFixture[str]):
+    assert kept(capsys, ROOT / "pyproject.toml"), capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("only_this_checkout")
+@pytest.mark.parametrize(
+    ("contract", "broken"),
+    [
+        ("layers", ('    "geometry",\n    "utils",\n', '    "utils",\n')),  # a room without a place
+        ("layers", ('    "pipeline",\n    "runs",\n', '    "runs",\n    "pipeline",\n')),  # an arrow upward
+        ("door-of-cv2", ('    "kg4d.priors.** -> cv2",\n', "")),  # a second door
+    ],
+)
+def test_the_contracts_can_break(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], contract: str, broken: tuple[str, str]
+):
+    text = (ROOT / "pyproject.toml").read_text()
+    assert text.count(broken[0]) == 1
+    (tmp_path / "pyproject.toml").write_text(text.replace(*broken))
+    assert not kept(capsys, tmp_path / "pyproject.toml", contract)
 
 
 class Import(NamedTuple):
@@ -93,7 +64,8 @@ class Import(NamedTuple):
 
 def imports(file: str) -> Iterator[Import]:
     tree = ast.parse(FILES[file].read_text())
-    inside = {node for function in functions(tree) for node in ast.walk(function)}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inside = {node for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (Import(file, alias.name, node not in inside) for alias in node.names)
@@ -105,47 +77,8 @@ def imports(file: str) -> Iterator[Import]:
                 yield Import(file, node.module, node not in inside)
 
 
-def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-
-
-def room_of(name: str) -> str:
-    return name.split("/")[0].removesuffix(".py")
-
-
-def within(module: str, places: list[str]) -> bool:
-    return any(module == place or module.startswith(f"{place}.") for place in places)
-
-
-ALL = [found for file in FILES for found in imports(file)]
-OURS = [found for found in ALL if found.module.startswith("kg4d.") and found.module != "kg4d.__version__"]
-THEIRS = [found for found in ALL if found.module.split(".")[0] not in {"kg4d", *sys.stdlib_module_names}]
-
-
-@pytest.mark.parametrize("room", sorted({room_of(file) for file in FILES}))
-def test_imports_point_downward(room: str):
-    assert room in ARROWS, f"{room} is new: give it its row in ARROWS"
-    allowed = ARROWS[room]
-    mine = [found for found in OURS if room_of(found.file) == room]
-    if room == "export":  # the command of the same name is its __main__
-        mine = [found for found in mine if found.file != "export/__main__.py"]
-    wrong = [
-        f"{found.file} imports {found.module}"
-        for found in mine
-        if allowed is not None and not within(found.module.removeprefix("kg4d."), [room, "errors", "files", *allowed])
-    ]
-    assert wrong == []
-
-
-def test_only_those_who_decide_read_the_configuration():
-    readers = {found.file for found in OURS if within(found.module, ["kg4d.config"])}
-    assert {room_of(file) for file in readers - {"export/__main__.py"}} <= CONFIG_READERS
-
-
-@pytest.mark.parametrize("library", DOORS)
-def test_one_door_per_library(library: str):
-    users = {found.file for found in ALL if within(found.module, [library])}
-    assert [file for file in sorted(users) if not file.startswith(tuple(DOORS[library]))] == []
+def within(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -153,46 +86,20 @@ def declared(requirements: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    core = declared(project["dependencies"])
-    extras = declared(
-        [text for name, texts in project["optional-dependencies"].items() if name != "dev" for text in texts]
-    )
+    everything = [found for file in FILES for found in imports(file)]
+    core = declared(PROJECT["project"]["dependencies"])
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = declared([text for name, texts in extras.items() if name != "dev" for text in texts])
     owners = packages_distributions()
-    for found in THEIRS:
+    for found in everything:
         top = found.module.split(".")[0]
+        if top in {"kg4d", *sys.stdlib_module_names}:
+            continue
         names = {owner.lower().replace("_", "-") for owner in owners.get(top, [top])}
         typing_only = f"if TYPE_CHECKING:\n    import {top}" in FILES[found.file].read_text()
-        needed = found.on_load and not typing_only and loads_with_others(found.file)
-        assert names & (core if needed else core | extras), f"{found.file} imports {top}: declare it, or import it late"
-
-
-def loads_with_others(file: str) -> bool:
-    """Whether another module loads this one at its own top, so that the libraries it needs are needed by all."""
-    module = f"kg4d.{file.removesuffix('.py').replace('/', '.')}"
-    return any(found.on_load and within(found.module, [module]) for found in OURS)
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_files_and_functions_can_be_read_in_one_go(file: str):
-    text = FILES[file].read_text()
-    assert len(text.splitlines()) <= 300
-    for function in functions(ast.parse(text)):
-        body = function.body[1:] if ast.get_docstring(function) else function.body
-        lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-        assert lines <= 50, f"{function.name} has {lines} lines"
-
-
-def test_the_rules_can_fail():
-    sample = "import gsplat.rendering\nfrom kg4d.stages import static\ndef f():\n    import ray\n"
-    FILES["geometry/wrong.py"] = type("Sample", (), {"read_text": lambda _: sample})()
-    try:
-        found = list(imports("geometry/wrong.py"))
-    finally:
-        del FILES["geometry/wrong.py"]
-    assert [(item.module, item.on_load) for item in found] == [
-        ("gsplat.rendering", True),
-        ("kg4d.stages.static", True),
-        ("ray", False),
-    ]
-    assert not within("stages.static", ARROWS["geometry"])
+        module = f"kg4d.{found.file.removesuffix('.py').replace('/', '.')}"
+        loads_with_others = any(other.on_load and within(other.module, module) for other in everything)
+        needed = found.on_load and not typing_only and loads_with_others
+        assert names & (core if needed else core | optional), (
+            f"{found.file} imports {top}: declare it, or import it late"
+        )

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kg4d.cli import run
 from kg4d.data.scene_writer import write_scene
-from kg4d.data.synthetic import make_scene
+from kg4d.data.synthetic.scene import make_scene
 from kg4d.fit import main, parser
 from kg4d.render.build import build_renderer
+from kg4d.utils.cli import run
 
 ROOT = Path(__file__).parents[1]
 TINY = (

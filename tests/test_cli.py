@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kg4d import __main__, __version__
-from kg4d.cli import Parser, run
 from kg4d.errors import InputError
-from kg4d.logs import log_to_console, log_to_file
+from kg4d.utils.cli import Parser, run
+from kg4d.utils.logs import log_to_console, log_to_file
 
 
 @pytest.fixture

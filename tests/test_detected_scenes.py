@@ -8,11 +8,11 @@ import torch
 
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.scene import Keypoints, Scene
+from kg4d.data.records import Keypoints, Scene
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import agreement, triangulate
-from kg4d.loaded import build_run_renderer, build_scene
-from kg4d.stages.seeding import agreed_keypoints
+from kg4d.lift.seeding import agreed_keypoints
+from kg4d.runs.build import build_run_renderer, build_scene
 
 
 def scene(*overrides: str) -> Scene:

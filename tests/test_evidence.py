@@ -7,7 +7,7 @@ from evidence.plan import Arm, Group, jobs, read_plan
 from evidence.report import Values, arms_of, gap_closed, replace_between, table
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.runs import RunFolder
+from kg4d.runs.folder import RunFolder
 
 PLAN = read_plan()
 SCENES = ["a", "b"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kg4d import fit as fit_command
-from kg4d.cli import run
 from kg4d.config.load import expand, load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.pipeline import fit
+from kg4d.utils.cli import run
 from tests.tiny_runs import ROOT, TINY, tiny
 
 # tests/priors/test_prepare.py runs those that begin with a file, *_to_4d

@@ -18,9 +18,9 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.keypoints.soft_argmax import KeypointReading
-from kg4d.losses.flow_variants import distance_loss, offset_loss
-from kg4d.losses.mixtures import PairedMixtures, paired_mixtures
-from kg4d.losses.wgf import WgfVariant
+from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
+from kg4d.losses.flow.variants import distance_loss, offset_loss
+from kg4d.losses.flow.wgf import WgfVariant
 from kg4d.ot.gaussian_w2 import gaussian_w2
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.offset import wasserstein_offset_closed

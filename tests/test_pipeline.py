@@ -13,22 +13,24 @@ import torch
 from torch import nn
 
 from kg4d import evaluate, pipeline
-from kg4d.cli import run
+from kg4d import export as export_command
 from kg4d.data.images import write_png
 from kg4d.errors import InputError
-from kg4d.evaluation import evaluate_model
-from kg4d.export import __main__ as export_command
 from kg4d.gaussians.model import GaussianModel
-from kg4d.loaded import LoadedRun, build_run_deformation, evaluate_run, export_run, load_run
+from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.folders import read_folders
-from kg4d.metrics.networks import Networks
 from kg4d.metrics.protocols import GLTF4D, get_protocol
 from kg4d.metrics.suite import evaluate_grid
 from kg4d.pipeline import fit
 from kg4d.render.build import build_renderer
-from kg4d.runs import RunFolder
+from kg4d.runs.build import build_run_deformation
+from kg4d.runs.folder import RunFolder
+from kg4d.runs.measure import evaluate_model, evaluate_run
+from kg4d.runs.outputs import export_run
+from kg4d.runs.read_back import LoadedRun, load_run
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
+from kg4d.utils.cli import run
 from tests.losses.test_kfc import blobs
 from tests.tiny_runs import tiny
 

@@ -3,26 +3,25 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kg4d.data.detections import DetectionsConfig
-from kg4d.data.frame_choice import FramesConfig
-from kg4d.data.keypoint_choice import KeypointsConfig
+from kg4d.data.studies.frame_subset import FramesConfig
+from kg4d.data.studies.keypoint_subset import KeypointsConfig
+from kg4d.data.studies.noisy_detections import DetectionsConfig
 from kg4d.deform.build import DeformationConfig
-from kg4d.gaussians.density import DensityControl
 from kg4d.gaussians.init import GaussiansConfig
-from kg4d.losses.handles import HandlesConfig
+from kg4d.lift.objective import LiftConfig
+from kg4d.losses.flow.wgf import WgfConfig
 from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.regularizers import ArapConfig, BonesConfig, RigidityConfig
+from kg4d.losses.motion_priors import ArapConfig, BonesConfig, HandlesConfig, RigidityConfig
 from kg4d.losses.sds import SdsConfig
-from kg4d.losses.wgf import WgfConfig
 from kg4d.priors.build import PriorsConfig
-from kg4d.priors.guidance import NoiseModelConfig
+from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
+from kg4d.stages.density import DensityControl
 from kg4d.stages.dynamic import DynamicConfig
-from kg4d.stages.lift_objective import LiftConfig
 from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
 from kg4d.stages.static import StaticConfig
-from kg4d.tracking import TrackingConfig
+from kg4d.tracking.tracker import TrackingConfig
 
 
 @dataclass

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.files import replacing
+from kg4d.utils.files import replacing
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # What Pillow raises on damaged files.

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.images import write_png
-from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
+from kg4d.data.readers.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 
 

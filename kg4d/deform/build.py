@@ -108,7 +108,7 @@ def build_deformation(
             places = torch.zeros(0, 3) if means is None else means
             return ControlPoints(config.control_points, places, encoding, mover, config.anchor_first)
         case DeformationKind.NONE:
-            from kg4d.deform.static import StaticDeformation
+            from kg4d.deform.identity import StaticDeformation
 
             return StaticDeformation()
         case _:

@@ -16,8 +16,8 @@ from kg4d.deform.base import DeformedGeometry
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.point_sets import farthest_points
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix
-from kg4d.geometry.spread import farthest_points
 
 
 @dataclass

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.gaussians.points import PointCloud
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.point_sets import nearest_neighbours
 
 
 class InitKind(StrEnum):

@@ -65,3 +65,10 @@ class Cameras:
         """The same views on another pixel grid."""
         scale = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
         return replace(self, Ks=self.Ks * scale[:, None], width=width, height=height)
+
+
+def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:
+    """Pixels of the b-th set of points in the b-th camera."""
+    local = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]
+    image = local @ cameras.Ks.mT
+    return image[..., :2] / local[..., 2:].clamp_min(1e-6)

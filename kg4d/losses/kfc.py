@@ -92,13 +92,6 @@ def keypoint_loss(
     return (weights * offset.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
 
 
-def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:
-    """Pixels of the b-th set of points in the b-th camera."""
-    local = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]
-    image = local @ cameras.Ks.mT
-    return image[..., :2] / local[..., 2:].clamp_min(1e-6)
-
-
 def render_heatmaps(
     renderer: Renderer, gaussians: GaussianState, cameras: Cameras, config: KfcConfig
 ) -> Float[Tensor, "C h w J"]:

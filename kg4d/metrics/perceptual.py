@@ -3,21 +3,19 @@
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.errors import InputError
-from kg4d.metrics.i3d_net import I3D, INPUT_SIZE, MIN_FRAMES
-from kg4d.metrics.lpips_net import LPIPS, Backbone
 from kg4d.metrics.protocols import VideoInput
 from kg4d.metrics.running import RunningMean
-from kg4d.metrics.weights import load_weights, weight_path
-
-Net = TypeVar("Net", bound=nn.Module)
+from kg4d.networks.i3d import I3D, INPUT_SIZE, MIN_FRAMES
+from kg4d.networks.load import load_i3d, load_lpips
+from kg4d.networks.lpips import LPIPS, Backbone
+from kg4d.networks.weights import weight_path
 
 CROP_FROM = 256  # side that frames have before the centre crop
 LPIPS_MIN_SIZE = 32  # below, the deepest features of AlexNet vanish
@@ -101,38 +99,6 @@ def _resized(images: Tensor, size: int, mode: str) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode=mode, antialias=True)
-
-
-def load_lpips(net: Literal["alex", "vgg"], path: str | Path | None = None) -> LPIPS:
-    """LPIPS with trained weights, from the cache folder or from a safetensors file of your own; evaluation mode.
-
-    Raises:
-        ValueError: `net` is neither "alex" nor "vgg".
-        InputError: The weights are missing, changed, or those of another network.
-    """
-    state = load_weights(f"lpips-{Backbone(net)}", path)
-    return _filled(LPIPS(Backbone(net)), state, path)
-
-
-def load_i3d(path: str | Path | None = None) -> I3D:
-    """I3D with trained weights, from the cache folder or from a safetensors file of your own; evaluation mode.
-
-    Raises:
-        InputError: The weights are missing, changed, or those of another network.
-    """
-    return _filled(I3D(), load_weights("i3d-kinetics-400", path), path)
-
-
-def _filled(network: Net, state: dict[str, Tensor], path: str | Path | None) -> Net:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(path, f"does not fit {type(network).__name__}", "give the weights of this network") from error
-    for weight in network.parameters():
-        if weight.ndim > 3:  # channels last: twice as fast on a CPU
-            layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
-            weight.data = weight.data.contiguous(memory_format=layout)
-    return network.eval().requires_grad_(False)
 
 
 @lru_cache

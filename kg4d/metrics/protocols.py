@@ -69,7 +69,7 @@ VIDEO_KEYS = ("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d", "test/fv
 IMAGE_KEYS = ("test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
 INCEPTION = "inception-v3"  # what FID means elsewhere; no weights of it can be pinned, so a caller has to give it
 VGG16_MEANS = "vgg16-relu5_3-mean"  # the deepest of the features that LPIPS compares, averaged over the image
-NETWORKS = {  # names of `kg4d.metrics.networks.Networks.modules`
+NETWORKS = {  # names of `kg4d.metrics.feature_networks.Networks.modules`
     "test/lpips_vgg": "lpips-vgg",
     "test/lpips_alex": "lpips-alex",
     "test/clip_s": "clip",

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import kg4d
-from kg4d.files import replacing
+from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.frechet import covariance_rank, frechet_distance, sample_warning
 from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
-from kg4d.metrics.lpips_net import LPIPS, DeepMeans
-from kg4d.metrics.networks import Networks
 from kg4d.metrics.perceptual import lpips_distance
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
 from kg4d.metrics.video import ClipFeatures, c4d_distance, paired_distance
+from kg4d.networks.lpips import LPIPS, DeepMeans
+from kg4d.utils.files import replacing
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
 ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value an image

@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kg4d.files import replacing
 from kg4d.metrics.clips import diagonal_clips, frame_clips, repeated, serpentine_clips, view_clips
-from kg4d.metrics.i3d_net import MIN_FRAMES
 from kg4d.metrics.perceptual import i3d_features, i3d_frames
 from kg4d.metrics.protocols import VideoInput
+from kg4d.networks.i3d import MIN_FRAMES
+from kg4d.utils.files import replacing
 
 CLIP_BATCH = 4  # clips at a time: the fastest on two cores, about 1 GB
 

@@ -12,26 +12,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.images import resize_rgba
-from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
-from kg4d.logs import progress_bar
 from kg4d.priors.base import KeypointTracks, Matting, Provider
 from kg4d.priors.build import PriorsConfig, matting_of_made
-from kg4d.priors.cache import PriorCache
-from kg4d.priors.detectors import COCO_NAMES, COCO_PARENTS, PersonKeypoints
+from kg4d.priors.cache.store import PriorCache
+from kg4d.priors.diffusion.views import cameras_of
 from kg4d.priors.files import GivenFiles, read_masks
-from kg4d.priors.framing import Frame, frame_of
+from kg4d.priors.framing import Frame, frame_of, posed
 from kg4d.priors.given import Given, read_given
+from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
+from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
+from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
+from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
 from kg4d.priors.matting import KeyMatting, MattingKind
 from kg4d.priors.plan import Plan
-from kg4d.priors.posing import posed
 from kg4d.priors.progress import listening
-from kg4d.priors.spread import span_bones, spread_keypoints
-from kg4d.priors.support import KeypointsKind, SupportKeypoints
-from kg4d.priors.transfer import FOUND_WEIGHT
-from kg4d.priors.views import cameras_of
+from kg4d.utils.logs import progress_bar
 
 _log = logging.getLogger(__name__)
 

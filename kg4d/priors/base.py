@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.scene import Flow
+from kg4d.data.records import Flow
 
 Identity: TypeAlias = Mapping[str, str | int | float | bool]
 

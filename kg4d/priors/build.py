@@ -16,19 +16,19 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.detectors import PersonKeypoints
-from kg4d.priors.features import FeaturesConfig, build_features
+from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig, VideoKind
+from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
+from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
 from kg4d.priors.files import GivenFiles, require_path
 from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
 from kg4d.priors.framing import FramingConfig
+from kg4d.priors.keypoints.features import FeaturesConfig, build_features
+from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
+from kg4d.priors.keypoints.people import PersonKeypoints
+from kg4d.priors.keypoints.point_tracking import TrackerKind, TrackingConfig, build_tracker
+from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
 from kg4d.priors.plan import Choice, Plan
-from kg4d.priors.support import KeypointsKind, KeypointSourceConfig
-from kg4d.priors.tracking import TrackerKind, TrackingConfig, build_tracker
-from kg4d.priors.transfer import ChainTransfer, TransferConfig
-from kg4d.priors.video import DiffusionVideo, VideoConfig, VideoKind
-from kg4d.priors.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
-from kg4d.priors.zero123 import DEFAULT_MODELS
 
 
 @dataclass

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.images import read_image, read_mask
-from kg4d.data.scene import Flow, Keypoints
-from kg4d.data.tracks import read_flow, read_keypoints
+from kg4d.data.readers.tracks import read_flow, read_keypoints
+from kg4d.data.records import Flow, Keypoints
 from kg4d.data.videos import Clip, evenly, image_files
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kg4d.data.images import quantize
-from kg4d.data.scene import Flow
+from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers, sample_image
 from kg4d.priors.base import Identity

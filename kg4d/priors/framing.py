@@ -4,15 +4,21 @@ What a person supplies about the input (keypoints, flow, masks) is in pixels of 
 Source of the convention: DreamGaussian4D's preprocessing, after DreamGaussian's `process.py`.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.images import resize_rgba
-from kg4d.data.scene import Flow
+from kg4d.data.records import Flow
+from kg4d.data.synthetic.scene import FOV_Y, RADIUS
 from kg4d.errors import InputError
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import orbit
 
 
 @dataclass
@@ -102,3 +108,23 @@ def frame_of(alphas: Float[Tensor, "T H W 1"], config: FramingConfig) -> Frame:
 def _span(covered: Bool[Tensor, " n"]) -> tuple[int, int]:
     places = covered.nonzero()
     return int(places[0]), int(places[-1]) + 1
+
+
+def posed(
+    azimuths: Sequence[float], elevations: Sequence[float], width: int, height: int, fov_y: float | None = None
+) -> Cameras:
+    """The camera of the input, and those of its other images.
+
+    Args:
+        azimuths: Degrees, one a camera, that of the input first.
+        elevations: Degrees above the horizon.
+        width: Image width in pixels.
+        height: Image height in pixels.
+        fov_y: Vertical field of view of all but the first, degrees; that of the first when None. They stand where the
+            object is as large in the image as in the first.
+    """
+    fov_y = FOV_Y if fov_y is None else fov_y
+    radius = RADIUS * math.tan(math.radians(FOV_Y / 2)) / math.tan(math.radians(fov_y / 2))
+    first = orbit(azimuths[:1], elevations[:1], RADIUS, FOV_Y, width, height)
+    others = orbit(azimuths[1:], elevations[1:], radius, fov_y, width, height)
+    return replace(first, viewmats=torch.cat([first.viewmats, others.viewmats]), Ks=torch.cat([first.Ks, others.Ks]))

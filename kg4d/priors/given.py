@@ -6,13 +6,13 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.scene import Flow, Keypoints
+from kg4d.data.records import Flow, Keypoints
 from kg4d.data.videos import Clip
 from kg4d.priors.build import PriorsConfig
-from kg4d.priors.clicking import click_keypoints
 from kg4d.priors.files import GivenFiles, read_flow_of, read_tracks_of, read_views
+from kg4d.priors.keypoints.clicked import click_keypoints
+from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints, read_support
 from kg4d.priors.plan import Plan
-from kg4d.priors.support import KeypointsKind, SupportKeypoints, read_support
 
 
 class Given(NamedTuple):

@@ -12,8 +12,8 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.detectors import PersonKeypoints
 from kg4d.priors.files import GivenFiles
+from kg4d.priors.keypoints.people import PersonKeypoints
 
 P = TypeVar("P", bound=Provider | None)
 

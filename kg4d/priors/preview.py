@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kg4d.data.images import quantize
-from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import evenly
 
 _COLUMNS = 8

@@ -10,8 +10,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-from kg4d.files import replacing
 from kg4d.stages.base import Stage
+from kg4d.utils.files import replacing
 
 _log = logging.getLogger(__name__)
 

@@ -10,35 +10,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kg4d.data.batch import DynamicBatch, step_generator
-from kg4d.data.dynamic import DynamicDataConfig
+from kg4d.data.batches.batch import DynamicBatch, step_generator
+from kg4d.data.batches.dynamic import DynamicDataConfig
 from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
 from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.losses.handles import HandlesConfig
+from kg4d.lift.record import Lift
+from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import (
     KeypointVisibility,
     KfcConfig,
     KfcMode,
     keypoint_loss,
     keypoint_sight,
-    project_each,
     read_heatmaps,
     render_heatmaps,
 )
+from kg4d.losses.motion_priors import ArapConfig, BonesConfig, HandlesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.losses.regularizers import ArapConfig, BonesConfig, RigidityConfig, bone_loss
-from kg4d.losses.wgf import WgfConfig, wgf_losses
+from kg4d.optim.schedules import set_learning_rates, warm_cosine
+from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.base import Stage, psnr_of
-from kg4d.stages.flow_fields import FlowFields
 from kg4d.stages.guidance import Guidance
-from kg4d.stages.lifting import Lift
+from kg4d.stages.motion_terms import Rigidity, add_arap, add_handles
 from kg4d.stages.objective import Objective
-from kg4d.stages.optim import set_learning_rates, warm_cosine
-from kg4d.stages.stiffness import Rigidity, add_arap, add_handles
 
 
 @dataclass
@@ -297,3 +295,20 @@ class DynamicStage(Stage[DynamicBatch]):
             objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
         add_handles(objective, self.deformation, self.parents, self.losses.handles)
         add_arap(objective, self.deformation, batch.times, self.losses.arap)
+
+
+class FlowFields:
+    """Fields of the pairs that a stage has seen; each is formed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], FlowField] = {}
+
+    def of(self, batch: DynamicBatch) -> list[FlowField] | None:
+        """One for each pair; None without a dense flow."""
+        if batch.flow is None or batch.flow_weights is None:
+            return None
+        names = list(zip(batch.frames[batch.pairs[:, 0]].tolist(), batch.strides.tolist(), strict=True))
+        for index, name in enumerate(names):
+            if name not in self._known:
+                self._known[name] = flow_field(batch.flow[index], batch.flow_weights[index])
+        return [self._known[name] for name in names]

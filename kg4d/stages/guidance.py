@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.batch import step_generator
+from kg4d.data.batches.batch import step_generator
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import look_at
 from kg4d.losses.sds import NoisePredictor, SdsConfig, Viewpoint, sds_loss, timestep_of

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kg4d.data.refine import RefineBatch, RefineDataConfig
+from kg4d.data.batches.refine import RefineBatch, RefineDataConfig
 from kg4d.gaussians.model import GaussianModel
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
 from kg4d.stages.objective import Objective
-from kg4d.stages.optim import exponential, set_learning_rates
 
 
 @dataclass

@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from kg4d.data.dynamic import DynamicDataModule
-from kg4d.data.refine import RefineDataModule
-from kg4d.data.static import StaticDataModule
-from kg4d.files import replacing
+from kg4d.data.batches.dynamic import DynamicDataModule
+from kg4d.data.batches.refine import RefineDataModule
+from kg4d.data.batches.static import StaticDataModule
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import CleanStop, LastCheckpoint, Previews, StageBar, save_checkpoint
+from kg4d.utils.files import replacing
 
 _log = logging.getLogger(__name__)
 

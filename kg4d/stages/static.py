@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from kg4d.data.batch import StaticBatch, step_generator
-from kg4d.data.static import StaticDataConfig
-from kg4d.gaussians.density import DensityConfig, DensityControl
+from kg4d.data.batches.batch import StaticBatch, step_generator
+from kg4d.data.batches.static import StaticDataConfig
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.geometry.cameras import project_each
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
 from kg4d.losses.kfc import (
     KeypointVisibility,
@@ -17,16 +17,16 @@ from kg4d.losses.kfc import (
     KfcMode,
     keypoint_loss,
     keypoint_sight,
-    project_each,
     read_heatmaps,
     render_heatmaps,
 )
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.density import DensityConfig, DensityControl
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.objective import Objective
-from kg4d.stages.optim import exponential, set_learning_rates
 
 
 @dataclass

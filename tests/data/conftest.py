@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kg4d.data.scene import Scene
+from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
 from tests.data.tiny import make_tiny_scene
 

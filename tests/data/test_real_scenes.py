@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kg4d.data.images import read_image
-from kg4d.data.scene import Scene, load_scene
+from kg4d.data.records import Scene
+from kg4d.data.scene import load_scene
 from kg4d.geometry.sampling import pixel_centers, sample_image
 
 pytestmark = pytest.mark.realdata

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.data.scene import Flow, Scene, load_scene
+from kg4d.data.records import Flow, Scene
+from kg4d.data.scene import load_scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
 

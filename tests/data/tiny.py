@@ -2,7 +2,7 @@
 
 import torch
 
-from kg4d.data.scene import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import pixel_centers

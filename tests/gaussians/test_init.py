@@ -12,9 +12,9 @@ from torch import Tensor
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, inflated, initial_state, visual_hull
-from kg4d.gaussians.neighbours import nearest_neighbours
 from kg4d.gaussians.points import read_points
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.point_sets import nearest_neighbours
 
 
 def generator(seed: int = 0) -> torch.Generator:

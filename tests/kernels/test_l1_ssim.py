@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from kg4d import kernels
-from kg4d.kernels import l1_ssim
+from kg4d.kernels.l1_ssim import l1_ssim
 
 
 def torchmetrics_ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:

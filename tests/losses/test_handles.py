@@ -3,7 +3,7 @@ import torch
 from torch.autograd import gradcheck
 
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.losses.handles import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
+from kg4d.losses.motion_priors import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
 
 PARENTS = torch.tensor([-1, 0, 1, 0])
 REST = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.4]], dtype=torch.float64)

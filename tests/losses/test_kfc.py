@@ -4,18 +4,11 @@ import torch
 from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.keypoints.soft_argmax import KeypointReading
-from kg4d.losses.kfc import (
-    KfcConfig,
-    keypoint_loss,
-    keypoint_sight,
-    project_each,
-    read_heatmaps,
-    render_heatmaps,
-)
+from kg4d.losses.kfc import KfcConfig, keypoint_loss, keypoint_sight, read_heatmaps, render_heatmaps
 from kg4d.render.build import build_renderer
 
 

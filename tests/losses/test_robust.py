@@ -1,6 +1,6 @@
 import torch
 
-from kg4d.losses.robust import geman_mcclure
+from kg4d.losses.motion_priors import geman_mcclure
 
 
 def test_the_robust_loss_is_a_square_for_small_errors_and_bounded_for_large_ones() -> None:

@@ -11,12 +11,12 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 
+from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.frechet import frechet_distance
-from kg4d.metrics.lpips_net import LPIPS, Backbone, DeepMeans
-from kg4d.metrics.networks import Networks, load_networks
 from kg4d.metrics.protocols import GLTF4D, INCEPTION, VGG16_MEANS
 from kg4d.metrics.suite import evaluate_grid
-from kg4d.metrics.weights import WEIGHTS, content_hash
+from kg4d.networks.lpips import LPIPS, Backbone, DeepMeans
+from kg4d.networks.weights import WEIGHTS, content_hash
 
 FID_ONLY = replace(GLTF4D, metrics=("test/fid",))
 LPIPS_AND_FID = replace(GLTF4D, metrics=("test/lpips_vgg", "test/fid"))

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from kg4d.metrics.feature_networks import load_networks
 from kg4d.metrics.flow import flicker
 from kg4d.metrics.frechet import frechet_distance
 from kg4d.metrics.image import masked_psnr, object_mask, psnr, ssim
-from kg4d.metrics.networks import load_networks
 from kg4d.metrics.perceptual import MeanLPIPS, i3d_logits, lpips
 from kg4d.metrics.protocols import GLTF4D
 from kg4d.metrics.suite import evaluate_grid

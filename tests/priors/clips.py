@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kg4d.data.images import write_png
-from kg4d.export.video import write_mp4
+from kg4d.formats.mp4 import write_mp4
 from tests.priors.textures import picture, turned
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kg4d import fit, prepare
-from kg4d.cli import run
+from kg4d.utils.cli import run
 
 ROOT = Path(__file__).parents[2]
 TINY_PRIORS = ("framing.size=32", "keypoints.count=6", "progress_bar=false")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.data.scene import Flow
+from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.priors.framing import Frame, FramingConfig, frame_of
 from kg4d.priors.preview import preview

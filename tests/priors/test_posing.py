@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kg4d.geometry.orbits import orbit
-from kg4d.priors.posing import posed
+from kg4d.priors.framing import posed
 
 
 def test_without_another_lens_they_are_an_orbit() -> None:

@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from kg4d import preparation
 from kg4d.data.images import quantize, write_png
-from kg4d.data.scene import Scene, load_scene
+from kg4d.data.records import Scene
+from kg4d.data.scene import load_scene
+from kg4d.priors import prepare
 from kg4d.priors.build import PriorsConfig
-from kg4d.priors.cache import PriorCache
+from kg4d.priors.cache.store import PriorCache
+from kg4d.priors.diffusion.views import ViewsConfig
 from kg4d.priors.framing import FramingConfig
-from kg4d.priors.support import KeypointsKind, KeypointSourceConfig, SupportKeypoints, read_support
-from kg4d.priors.views import ViewsConfig
+from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig, SupportKeypoints, read_support
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
 from tests.priors.commands import ROOT, fitted, prepared, tiny_video, tiny_views
 
@@ -150,7 +151,7 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a prior was computed")
 
-    monkeypatch.setattr("kg4d.priors.cache.write_entry", fail)
+    monkeypatch.setattr("kg4d.priors.cache.store.write_entry", fail)
 
 
 def test_a_video_is_fitted_and_its_priors_computed_once(
@@ -177,15 +178,15 @@ def test_a_video_is_fitted_and_its_priors_computed_once(
 def test_a_damaged_scene_is_said_and_made_again(
     video: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = preparation.prepared(config(), video)
+    folder = prepare.prepared(config(), video)
     assert folder.parent == cache / "priors/scenes"
     picture = folder / "train/r_002.png"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:-9])
-    assert preparation.prepared(config(), video) == folder
+    assert prepare.prepared(config(), video) == folder
     assert picture.read_bytes() == whole
     assert PriorCache().verify()[folder] is None
-    elsewhere = preparation.prepared(config(cache=str(tmp_path / "mine")), video)
+    elsewhere = prepare.prepared(config(cache=str(tmp_path / "mine")), video)
     assert elsewhere == tmp_path / "mine/scenes" / folder.name
 
 
@@ -206,7 +207,7 @@ def test_what_to_look_at_is_recorded_and_said_again(
     )
     for _ in range(2):
         caplog.clear()
-        folder = preparation.prepared(config(views=views), tmp_path / "frames")
+        folder = prepare.prepared(config(views=views), tmp_path / "frames")
         for words in expected:
             assert words in caplog.text
             assert any(words in note for note in record(folder)["notes"])
@@ -227,15 +228,15 @@ def test_what_was_clicked_decides_the_scene(video: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("kg4d.priors.given.click_keypoints", click)
     asked = config(keypoints=KeypointSourceConfig(kind=KeypointsKind.CLICK, path=str(file)))
-    first = preparation.prepared(asked, video)
-    assert preparation.prepared(asked, video) == first
+    first = prepare.prepared(asked, video)
+    assert prepare.prepared(asked, video) == first
     assert len(pages) == 1
     file.write_text(json.dumps(KEYPOINTS | {"uv": [[50.0, 48.0], [68.0, 48.0]]}))
-    edited = preparation.prepared(asked, video)
+    edited = prepare.prepared(asked, video)
     assert edited != first
     assert len(pages) == 2
     file.unlink()
-    assert preparation.prepared(asked, video) == first  # the same is clicked again
+    assert prepare.prepared(asked, video) == first  # the same is clicked again
     assert len(pages) == 3
 
 

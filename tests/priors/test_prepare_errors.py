@@ -12,7 +12,7 @@ from PIL import Image
 from kg4d.data.images import quantize, write_png
 from kg4d.data.scene import load_scene
 from kg4d.data.videos import read_clip
-from kg4d.export.video import write_mp4
+from kg4d.formats.mp4 import write_mp4
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
 from tests.priors.commands import fitted, prepared
 

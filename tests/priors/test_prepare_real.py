@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kg4d.data.scene import load_scene
-from kg4d.files import cache_folder
+from kg4d.utils.files import cache_folder
 from tests.priors.commands import fitted, prepared, tiny_video, tiny_views
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kg4d.geometry.sampling import pixel_centers, sample_image
-from kg4d.priors.features import FeatureMap, object_window
+from kg4d.priors.keypoints.features import FeatureMap, object_window
 
 SIZE = 96
 

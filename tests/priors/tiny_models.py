@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from kg4d.priors.camera_projection import CLIPCameraProjection
+from kg4d.priors.diffusion.camera_projection import CLIPCameraProjection
 
 SIZE = 64  # of the images that both are made for, px
 WIDTH = 32  # of the embeddings

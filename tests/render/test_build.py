@@ -4,16 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d import kernels
+from kg4d.kernels import library
 from kg4d.render.build import RendererKind, RendererUnavailableError, build_renderer
 
 
 @pytest.fixture
 def no_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """As if the library had not been built."""
-    monkeypatch.setattr(kernels, "_FOLDER", tmp_path)
-    monkeypatch.setattr(kernels, "_LIBRARY", tmp_path / "libkg4d_kernels.so")
-    monkeypatch.setattr(kernels, "_load", kernels._load.__wrapped__)
+    monkeypatch.setattr(library, "_FOLDER", tmp_path)
+    monkeypatch.setattr(library, "_LIBRARY", tmp_path / "libkg4d_kernels.so")
+    monkeypatch.setattr(library, "_load", library._load.__wrapped__)
     return tmp_path
 
 

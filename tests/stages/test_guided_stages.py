@@ -11,21 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kg4d import loaded, pipeline
-from kg4d.data.scene import Scene
+from kg4d import pipeline
+from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
 from kg4d.gaussians.init import ball, initial_state
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from kg4d.loaded import build_run_guidance
 from kg4d.losses.sds import SdsConfig, Viewpoint
 from kg4d.pipeline import fit
-from kg4d.priors.cache import PriorCache
+from kg4d.priors.cache.store import PriorCache
 from kg4d.render.base import RenderOutput
 from kg4d.render.build import build_renderer
-from kg4d.runs import RunFolder
+from kg4d.runs import build
+from kg4d.runs.build import build_run_guidance
+from kg4d.runs.folder import RunFolder
 from kg4d.stages.guidance import Draw, Guidance, camera_around
 from kg4d.stages.objective import Objective
 from tests.data.tiny import make_tiny_scene
@@ -278,7 +279,7 @@ def test_a_model_that_is_not_there_is_noticed_before_the_scene_is_made(
 def test_the_diffusion_model_need_not_compute_where_the_fit_does(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded, "networks_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(build, "networks_device", lambda: torch.device("meta"))
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}")
     cpu = torch.device("cpu")
     guidance = build_run_guidance(config, make_tiny_scene(), cpu, PriorCache(tmp_path))["static"]

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from kg4d.optim.schedules import exponential, set_learning_rates, warm_cosine
 from kg4d.stages.objective import Objective, check_finite
-from kg4d.stages.optim import exponential, set_learning_rates, warm_cosine
 
 
 def test_the_total_is_the_weighted_sum_and_the_terms_stay_unweighted() -> None:

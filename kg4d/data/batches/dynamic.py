@@ -1,0 +1,155 @@
+"""Batches of the dynamic stage: frames of the reference video, in pairs of an earlier and a later one."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import lightning
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from kg4d.data.batches.batch import DynamicBatch, step_generator
+from kg4d.data.records import PosedImages, Scene
+from kg4d.errors import InputError
+from kg4d.geometry.flow import chain_flows
+
+
+@dataclass
+class DynamicDataConfig:
+    """What a step of the dynamic stage sees.
+
+    Attributes:
+        frames_per_step: Frames drawn at each step, two a pair and a single one where the number is odd; all frames and
+            all pairs where the video has no more than this.
+        strides: Distances between the frames of a pair, in frames; each pair draws one.
+        test_views: Draw from the test videos too, without keypoints or flow: the ceiling that an ablation compares to,
+            and no result, for the test metrics are then of trained views; their provenance says so.
+    """
+
+    frames_per_step: int = 4
+    strides: list[int] = field(default_factory=lambda: [1])
+    test_views: bool = False
+
+
+class DynamicDataset(IterableDataset[DynamicBatch]):
+    """The batches of the steps from `first_step` on, without an end.
+
+    Args:
+        scene: At the resolution of the fit.
+        config: How many frames.
+        background: Colour to composite on, RGB.
+        seed: Of the run.
+        first_step: Where to begin; a resumed run gets the batches that an uninterrupted one would have got.
+
+    Raises:
+        InputError: The configuration asks for no frames, for a stride that the video has not, or for test videos that
+            the scene has not.
+    """
+
+    def __init__(
+        self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        video, keypoints, count = scene.reference, scene.keypoints, len(scene.reference)
+        if config.test_views:
+            if scene.test is None:
+                raise InputError("test_views", "the scene has no test videos", "set it to false")
+            video = _joined(video, scene.test)
+        if config.frames_per_step < 1:
+            what = f"must be positive, not {config.frames_per_step}"
+            raise InputError("frames_per_step", what, "draw at least one frame")
+        if not config.strides or not all(1 <= stride < count for stride in config.strides):
+            what = f"must be numbers from 1 to {count - 1}, not {config.strides}"
+            raise InputError("strides", what, "a pair lies inside the video")
+        self.config = config
+        self.seed = seed
+        self.first_step = first_step
+        self._video = video
+        self._colors = video.on(background)
+        self._alphas = video.alphas.contiguous()
+        joints = 0 if keypoints is None else len(keypoints.names)
+        self._keypoints, self._weights = torch.zeros(len(video), joints, 2), torch.zeros(len(video), joints)
+        if keypoints is not None:
+            self._keypoints[:count], self._weights[:count] = keypoints.uv, keypoints.weights
+        self._flow = None if config.test_views else scene.flow
+
+    def batch(self, step: int) -> DynamicBatch:
+        """The batch of one step, a pure function of the seed and the step."""
+        frames, pairs, strides = self._draw(step)
+        flow, flow_weights = self._flow_of(frames[pairs[:, 0]], strides)
+        return DynamicBatch(
+            step=step,
+            frames=self._video.frames[frames],
+            times=self._video.times[frames],
+            cameras=self._video.cameras[frames],
+            images=self._colors.index_select(0, frames),  # twice as fast as indexing
+            alphas=self._alphas.index_select(0, frames),
+            keypoints=self._keypoints[frames],
+            keypoint_weights=self._weights[frames],
+            pairs=pairs,
+            strides=strides,
+            flow=flow,
+            flow_weights=flow_weights,
+        )
+
+    def __iter__(self) -> Iterator[DynamicBatch]:
+        return map(self.batch, itertools.count(self.first_step))
+
+    def _draw(self, step: int) -> tuple[Int[Tensor, " B"], Int[Tensor, "P 2"], Int[Tensor, " P"]]:
+        """Frames of the batch, pairs of positions among them, and the strides of the pairs."""
+        count, wanted = len(self._video), self.config.frames_per_step
+        if wanted >= count:
+            starts = [torch.arange(count - stride) for stride in self.config.strides]
+            strides = torch.cat([torch.full_like(s, d) for s, d in zip(starts, self.config.strides, strict=True)])
+            earlier = torch.cat(starts)
+            return torch.arange(count), torch.stack([earlier, earlier + strides], dim=-1), strides
+        generator = step_generator(self.seed, "dynamic frames", step)
+        number = wanted // 2
+        choice = torch.randint(len(self.config.strides), (number,), generator=generator)
+        strides = torch.tensor(self.config.strides)[choice]
+        # One pair from each of `number` equal parts of the video, so that a batch is spread over time.
+        parts = (torch.arange(number) + torch.rand(number, generator=generator)) / max(number, 1)
+        earlier = (parts * (count - strides)).long().clamp_max(count - strides - 1)  # parts may round up to 1
+        single = torch.randint(count, (wanted % 2,), generator=generator)
+        frames = torch.cat([torch.stack([earlier, earlier + strides], dim=-1).flatten(), single])
+        return frames, torch.arange(2 * number).reshape(number, 2), strides
+
+    def _flow_of(
+        self, earlier: Int[Tensor, " P"], strides: Int[Tensor, " P"]
+    ) -> tuple[Float[Tensor, "P H W 2"] | None, Float[Tensor, "P H W"] | None]:
+        if self._flow is None:
+            return None, None
+        flow, weights = self._flow.flow.index_select(0, earlier), self._flow.weights.index_select(0, earlier)
+        for pair in torch.nonzero(strides > 1)[:, 0].tolist():
+            along = slice(int(earlier[pair]), int(earlier[pair] + strides[pair]))
+            flow[pair], weights[pair] = chain_flows(self._flow.flow[along], self._flow.weights[along])
+        return flow, weights
+
+
+def _joined(*parts: PosedImages) -> PosedImages:
+    """All images, one part after the other."""
+    cameras = replace(
+        parts[0].cameras,
+        viewmats=torch.cat([part.cameras.viewmats for part in parts]),
+        Ks=torch.cat([part.cameras.Ks for part in parts]),
+    )
+    return PosedImages(
+        cameras,
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "times", "frames", "views")),
+    )
+
+
+class DynamicDataModule(lightning.LightningDataModule):
+    """`DynamicDataset` as Lightning wants it; the arguments are the same."""
+
+    def __init__(
+        self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.dataset = DynamicDataset(scene, config, background, seed, first_step)
+
+    def train_dataloader(self) -> DataLoader[DynamicBatch]:
+        """One batch a step, made in this process: it is an index operation."""
+        return DataLoader(self.dataset, batch_size=None, num_workers=0)

@@ -1,0 +1,79 @@
+"""Batches of the refine stage: frames of the reference video beside views of the first frame."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from kg4d.data.batches.batch import DynamicBatch, StaticBatch
+from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
+from kg4d.data.batches.static import StaticDataConfig, StaticDataset
+from kg4d.data.records import Scene
+
+
+@dataclass
+class RefineDataConfig:
+    """What a step of the refine stage sees.
+
+    Attributes:
+        frames: Frames of the reference video.
+        views: Views of the first frame: they keep the colours that the reference view does not see.
+    """
+
+    frames: DynamicDataConfig = field(default_factory=DynamicDataConfig)
+    views: StaticDataConfig = field(default_factory=StaticDataConfig)
+
+
+@dataclass(frozen=True)
+class RefineBatch:
+    """One step's frames, and its views where the scene has a ring of them."""
+
+    frames: DynamicBatch
+    views: StaticBatch | None
+
+    @property
+    def step(self) -> int:
+        """Index of the step, from 0."""
+        return self.frames.step
+
+    def to(self, device: torch.device | str) -> "RefineBatch":
+        """The same batch on `device`."""
+        return RefineBatch(self.frames.to(device), None if self.views is None else self.views.to(device))
+
+
+class RefineDataset(IterableDataset[RefineBatch]):
+    """The batches of the steps from `first_step` on, without an end; arguments as for `DynamicDataset`."""
+
+    def __init__(
+        self, scene: Scene, config: RefineDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.first_step = first_step
+        self._frames = DynamicDataset(scene, config.frames, background, seed)
+        self._views = None if scene.ring is None else StaticDataset(scene, config.views, background, seed)
+
+    def batch(self, step: int) -> RefineBatch:
+        """The batch of one step, a pure function of the seed and the step."""
+        return RefineBatch(self._frames.batch(step), None if self._views is None else self._views.batch(step))
+
+    def __iter__(self) -> Iterator[RefineBatch]:
+        return map(self.batch, itertools.count(self.first_step))
+
+
+class RefineDataModule(lightning.LightningDataModule):
+    """`RefineDataset` as Lightning wants it; the arguments are the same."""
+
+    def __init__(
+        self, scene: Scene, config: RefineDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.dataset = RefineDataset(scene, config, background, seed, first_step)
+
+    def train_dataloader(self) -> DataLoader[RefineBatch]:
+        """One batch a step, made in this process: it is an index operation."""
+        return DataLoader(self.dataset, batch_size=None, num_workers=0)

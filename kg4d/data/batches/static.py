@@ -1,0 +1,122 @@
+"""Batches of the static stage: views of the first frame."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from kg4d.data.batches.batch import StaticBatch, step_generator
+from kg4d.data.records import PosedImages, Scene
+from kg4d.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class StaticDataConfig:
+    """What a step of the static stage sees.
+
+    Attributes:
+        views_per_step: Views drawn at each step without repetition; all of them where there are fewer.
+    """
+
+    views_per_step: int = 4
+
+
+@dataclass(frozen=True)
+class References:
+    """The images that the static stage is fitted to, and their keypoints (J may be 0)."""
+
+    images: PosedImages
+    keypoints: Float[Tensor, "M J 2"]
+    keypoint_weights: Float[Tensor, "M J"]
+
+
+def static_references(scene: Scene) -> References:
+    """The ring; without one, frame 0 of a video from a fixed camera, or all frames of one from a moving camera."""
+    keypoints = scene.keypoints
+    if scene.ring is not None:
+        chosen, uv, weights = scene.ring, None, None
+        if keypoints is not None:
+            uv, weights = keypoints.ring_uv, keypoints.ring_weights
+    else:
+        cameras = scene.reference.cameras
+        fixed = torch.allclose(cameras.viewmats, cameras.viewmats[:1], atol=1e-4)
+        count = 1 if fixed else len(cameras)
+        chosen = scene.reference[:count]
+        uv, weights = (None, None) if keypoints is None else (keypoints.uv[:count], keypoints.weights[:count])
+    if uv is None or weights is None:
+        uv, weights = torch.zeros(len(chosen), 0, 2), torch.zeros(len(chosen), 0)
+    return References(chosen, uv, weights)
+
+
+class StaticDataset(IterableDataset[StaticBatch]):
+    """The batches of the steps from `first_step` on, without an end.
+
+    Args:
+        scene: At the resolution of the fit.
+        config: How many views.
+        background: Colour to composite on, RGB.
+        seed: Of the run.
+        first_step: Where to begin; a resumed run gets the batches that an uninterrupted one would have got.
+
+    Raises:
+        InputError: The configuration asks for no views.
+    """
+
+    def __init__(
+        self, scene: Scene, config: StaticDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        if config.views_per_step < 1:
+            raise InputError(
+                "views_per_step", f"must be positive, not {config.views_per_step}", "draw at least one view"
+            )
+        self.config = config
+        self.seed = seed
+        self.first_step = first_step
+        self._references = static_references(scene)
+        if scene.ring is None:
+            count = len(self._references.images)
+            which = "frame 0 of the video" if count == 1 else f"all {count} frames of the video, whose camera moves"
+            _log.info("%s: no ring of views: the static stage is fitted to %s", scene.name, which)
+        self._cameras = self._references.images.cameras
+        self._colors = self._references.images.on(background)
+        self._alphas = self._references.images.alphas.contiguous()
+
+    def batch(self, step: int) -> StaticBatch:
+        """The batch of one step, a pure function of the seed and the step."""
+        count = len(self._cameras)
+        order = torch.randperm(count, generator=step_generator(self.seed, "static views", step))
+        chosen = order[: self.config.views_per_step]
+        return StaticBatch(
+            step=step,
+            cameras=self._cameras[chosen],
+            images=self._colors.index_select(0, chosen),  # twice as fast as indexing
+            alphas=self._alphas.index_select(0, chosen),
+            keypoints=self._references.keypoints[chosen],
+            keypoint_weights=self._references.keypoint_weights[chosen],
+        )
+
+    def __iter__(self) -> Iterator[StaticBatch]:
+        return map(self.batch, itertools.count(self.first_step))
+
+
+class StaticDataModule(lightning.LightningDataModule):
+    """`StaticDataset` as Lightning wants it; the arguments are the same."""
+
+    def __init__(
+        self, scene: Scene, config: StaticDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.dataset = StaticDataset(scene, config, background, seed, first_step)
+
+    def train_dataloader(self) -> DataLoader[StaticBatch]:
+        """One batch a step, made in this process: it is an index operation."""
+        return DataLoader(self.dataset, batch_size=None, num_workers=0)

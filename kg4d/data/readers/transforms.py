@@ -1,0 +1,198 @@
+"""`transforms_*.json`: which images there are, from where and when (the layout of D-NeRF and nerfstudio).
+
+Camera-to-world matrices in OpenGL axes, pixel centres at half integers; intrinsics of all images of a file, unless an
+entry has its own.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.data.images import read_image, resize_rgba
+from kg4d.data.records import PosedImages
+from kg4d.errors import InputError
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import viewmats_from_opengl
+
+_SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One checked entry of `frames`."""
+
+    image: Path
+    time: float
+    frame: int | None
+    view: int | None
+    viewmat: Float[Tensor, "4 4"]
+
+
+def read_posed_images(path: Path, size: int | None = None) -> tuple[PosedImages, int]:
+    """Read one `transforms_*.json` and its images.
+
+    Args:
+        path: The file; its `file_path` entries are relative to its folder, with or without an extension.
+        size: Pixel grid to resample each image to; the files' own when None.
+
+    Returns:
+        The images in the order of the file, and the side of the files' own square pixel grid. Without the keys
+        `frame_index` and `view`, the frame is the rank of the time among the times of the file and the view counts the
+        images before it that have the same time.
+
+    Raises:
+        InputError: The file or an image is missing, malformed or contradicts the rest.
+    """
+    table = _read_json(path)
+    entries = _entries(path, table)
+    listed = [_entry(path, index, entry) for index, entry in enumerate(entries)]
+    _refuse_repeated(path, listed)
+    images, grid = _read_images(listed, size)
+    Ks = torch.stack([_intrinsics(path, {**table, **entry}, grid) for entry in entries])
+    cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, grid, grid)
+    frames, views = _frames_and_views(listed)
+    times = torch.tensor([entry.time for entry in listed])
+    return PosedImages(cameras if size is None else cameras.resized(size, size), images, times, frames, views), grid
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(path, "no such file", "a scene folder holds at least transforms_train.json and its images")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"is not readable JSON: {error}", "repair or export it again") from error
+    if not isinstance(table, dict):
+        raise InputError(path, "holds no JSON object", "it needs the keys camera_angle_x and frames")
+    return table
+
+
+def _entries(path: Path, table: Mapping[str, Any]) -> list[Any]:
+    entries = table.get("frames")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: frames", "is missing, empty or no list", "list at least one image")
+    return entries
+
+
+def _number(where: str, table: Mapping[str, Any], key: str) -> float:
+    value = table.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{where}{key}", f"must be a finite number, not {value!r}", "correct the file")
+    return float(value)
+
+
+def _index(where: str, table: Mapping[str, Any], key: str) -> int | None:
+    if key not in table:
+        return None
+    value = _number(where, table, key)
+    if value != int(value) or value < 0:
+        raise InputError(f"{where}{key}", f"must be an integer from 0, not {table[key]!r}", "correct the file")
+    return int(value)
+
+
+def _entry(path: Path, index: int, entry: Any) -> _Listed:
+    where = f"{path}: frames[{index}]."
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
+        raise InputError(f"{where}file_path", "is missing or no text", "name the image")
+    base = path.parent / entry["file_path"]
+    image = next((found for suffix in _SUFFIXES if (found := Path(f"{base}{suffix}")).is_file()), None)
+    if image is None:
+        raise InputError(f"{base}.png", "no such file", f"frames[{index}] of {path.name} names it: add it or its entry")
+    time = _number(where, entry, "time")
+    if not 0 <= time <= 1:
+        raise InputError(f"{where}time", f"must lie in [0, 1], not {time}", "divide by the last frame's time")
+    return _Listed(
+        image=image,
+        time=time,
+        frame=_index(where, entry, "frame_index"),
+        view=_index(where, entry, "view"),
+        viewmat=_viewmat(f"{where}transform_matrix", entry.get("transform_matrix")),
+    )
+
+
+def _viewmat(where: str, rows: Any) -> Float[Tensor, "4 4"]:
+    """Check a camera-to-world matrix (4 x 4, finite, a rotation and a translation) and convert it."""
+    remedy = "give a 4 x 4 camera-to-world matrix: rotation, translation and (0, 0, 0, 1)"
+    try:
+        matrix = torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(where, "is missing or no matrix of numbers", remedy) from error
+    if matrix.shape != (4, 4):
+        raise InputError(where, f"has the shape {tuple(matrix.shape)}", remedy)
+    if not matrix.isfinite().all():
+        raise InputError(where, "holds NaN or infinity", remedy)
+    if not torch.equal(matrix[3], matrix.new_tensor([0.0, 0.0, 0.0, 1.0])):
+        raise InputError(where, "has another last row than (0, 0, 0, 1)", remedy)
+    try:
+        return viewmats_from_opengl(matrix[None])[0].float()
+    except ValueError as error:
+        raise InputError(where, "is not rigid: it scales, shears or mirrors", remedy) from error
+
+
+def _refuse_repeated(path: Path, listed: list[_Listed]) -> None:
+    first: dict[Path, int] = {}
+    for index, entry in enumerate(listed):
+        earlier = first.setdefault(entry.image, index)
+        if earlier != index:
+            what = f"names the image of frames[{earlier}] again"
+            raise InputError(f"{path}: frames[{index}].file_path", what, "list each image once")
+
+
+def _read_images(listed: list[_Listed], size: int | None) -> tuple[Float[Tensor, "M H W 4"], int]:
+    """All images, resampled, and the side of the files' own square grid in pixels."""
+    images, grid = [], 0
+    for entry in listed:
+        image = read_image(entry.image)
+        height, width = image.shape[:2]
+        if height != width:
+            raise InputError(entry.image, f"is {width} x {height}, not square", "pad or crop the images to a square")
+        if width != (grid := grid or width):
+            what = f"is {width} x {width}, {listed[0].image.name} is {grid} x {grid}"
+            raise InputError(entry.image, what, "make all images one size")
+        if image[..., 3].max() < 0.5:
+            raise InputError(entry.image, "has an empty matte: nothing is opaque", "mask the object or drop the image")
+        images.append(image[None] if size is None else resize_rgba(image[None], size, size))
+    return torch.cat(images), grid
+
+
+def _intrinsics(path: Path, table: Mapping[str, Any], grid: int) -> Float[Tensor, "3 3"]:
+    """From `fl_x` or `camera_angle_x`, with what else is given; `w` and `h` must be those of the images."""
+    where = f"{path}: "
+    for key in ("w", "h"):
+        if key in table and _number(where, table, key) != grid:
+            raise InputError(f"{where}{key}", f"is {table[key]}, the images are {grid} x {grid}", "correct either")
+    if "fl_x" in table:
+        focal = _number(where, table, "fl_x")
+    elif "camera_angle_x" in table:
+        angle = _number(where, table, "camera_angle_x")
+        if not 0 < angle < math.pi:
+            raise InputError(f"{where}camera_angle_x", f"is {angle}", "give the field of view in radians")
+        focal = 0.5 * grid / math.tan(0.5 * angle)
+    else:
+        raise InputError(f"{where}camera_angle_x", "is missing, and so is fl_x", "give one of them")
+    focal_y = _number(where, table, "fl_y") if "fl_y" in table else focal
+    if min(focal, focal_y) <= 0:
+        raise InputError(f"{where}fl_x", "must be positive", "give the focal length in pixels")
+    center_x = _number(where, table, "cx") if "cx" in table else grid / 2
+    center_y = _number(where, table, "cy") if "cy" in table else grid / 2
+    return torch.tensor([[focal, 0, center_x], [0, focal_y, center_y], [0, 0, 1]])
+
+
+def _frames_and_views(listed: list[_Listed]) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
+    times = [entry.time for entry in listed]
+    ranks = {time: rank for rank, time in enumerate(sorted(set(times)))}
+    seen: Counter[float] = Counter()
+    frames, views = [], []
+    for entry in listed:
+        frames.append(ranks[entry.time] if entry.frame is None else entry.frame)
+        views.append(seen[entry.time] if entry.view is None else entry.view)
+        seen[entry.time] += 1
+    return torch.tensor(frames), torch.tensor(views)

@@ -1,0 +1,65 @@
+"""Whether cameras can see the object: in front of them, and they outside of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kg4d.data.records import PosedImages
+from kg4d.errors import InputError
+from kg4d.geometry.cameras import Cameras
+
+
+def refuse_bad_viewpoints(images: Mapping[Path, PosedImages]) -> None:
+    """Raise an `InputError` for the first camera that looks away from the object or stands inside it.
+
+    The object is a ball. Its centre is the point that the cameras look at (`looked_at`); its radius is the median over
+    the images of half the longer side of the matte's box, taken at the distance of the centre.
+    """
+    center = looked_at([posed.cameras for posed in images.values()])
+    extents = torch.cat([_half_extents(posed, center) for posed in images.values()])
+    radius = extents.median().item()
+    for path, posed in images.items():
+        depths = posed.cameras.project(center).depths
+        distances = (posed.cameras.centers - center).norm(dim=-1)
+        _refuse(path, distances <= radius, f"stands inside the object (a ball of radius {radius:.2g} where they look)")
+        _refuse(path, depths <= 0, "looks away from the object: what the cameras look at is behind it")
+
+
+def _refuse(path: Path, bad: Bool[Tensor, " M"], what: str) -> None:
+    if bad.any():
+        where = f"{path}: frames[{int(bad.nonzero()[0])}].transform_matrix"
+        raise InputError(where, f"the camera {what}", "correct the camera-to-world matrix (OpenGL axes)")
+
+
+def looked_at(cameras: list[Cameras]) -> Float[Tensor, " 3"]:
+    """The point with the least sum of squared distances to the optical axes; of many, the one nearest to the origin."""
+    rotations = torch.cat([views.viewmats[:, :3, :3] for views in cameras]).double()
+    centers = torch.cat([views.centers for views in cameras]).double()
+    axes = rotations[:, 2]
+    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    # Cameras that share one axis leave the point free along it: a slight pull to the origin decides.
+    normal = across.mean(0) + 1e-4 * torch.eye(3, dtype=torch.float64)
+    point: Tensor = torch.linalg.solve(normal, (across @ centers[..., None]).mean(0))
+    return point[:, 0].float()
+
+
+def _half_extents(posed: PosedImages, center: Float[Tensor, " 3"]) -> Float[Tensor, " M"]:
+    """Half the longer side of each matte's box in world units at the distance of `center`."""
+    opaque = posed.alphas[..., 0] > 0.5
+    sides = torch.stack([_span(opaque.any(1)), _span(opaque.any(2))], dim=-1)
+    focal = posed.cameras.Ks[:, [0, 1], [0, 1]]
+    distances = (posed.cameras.centers - center).norm(dim=-1, keepdim=True)
+    extents: Tensor = (sides / focal * distances / 2).amax(-1)
+    return extents
+
+
+def _span(occupied: Bool[Tensor, "M n"]) -> Float[Tensor, " M"]:
+    """Length from the first to the last set entry of each row; 0 for an empty row."""
+    places = torch.arange(1, occupied.shape[1] + 1)
+    last = (occupied * places).amax(-1)
+    from_end = (occupied * places.flip(0)).amax(-1)
+    length: Tensor = (last + from_end - occupied.shape[1]) * occupied.any(-1)
+    return length.float()

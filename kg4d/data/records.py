@@ -1,0 +1,172 @@
+"""What a scene holds, as records: posed images, keypoints, optical flow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from kg4d.data.images import resample, resize_rgba
+from kg4d.errors import InputError
+from kg4d.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class PosedImages:
+    """M images with their cameras and times: a video, a set of views, or both.
+
+    Attributes:
+        cameras: M cameras.
+        images: Straight (not premultiplied) RGBA in [0, 1].
+        times: In [0, 1]; 0 is the first frame.
+        frames: Index of the frame each image shows, from 0.
+        views: Index of the view (camera path) each image belongs to.
+    """
+
+    cameras: Cameras
+    images: Float[Tensor, "M H W 4"]
+    times: Float[Tensor, " M"]
+    frames: Int[Tensor, " M"]
+    views: Int[Tensor, " M"]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def __getitem__(self, index: slice | Int[Tensor, " n"]) -> "PosedImages":
+        """Pick images, in the order of the index."""
+        return replace(
+            self,
+            cameras=self.cameras[index],
+            images=self.images[index],
+            times=self.times[index],
+            frames=self.frames[index],
+            views=self.views[index],
+        )
+
+    def on(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "M H W 3"]:
+        """The colours composited on a constant background."""
+        alpha = self.images[..., 3:]
+        return self.images[..., :3] * alpha + background.to(alpha) * (1 - alpha)
+
+    @property
+    def alphas(self) -> Float[Tensor, "M H W 1"]:
+        """The mattes."""
+        return self.images[..., 3:]
+
+    def resized(self, size: int) -> "PosedImages":
+        """The same images on a `size` x `size` pixel grid."""
+        images = resize_rgba(self.images, size, size)
+        return replace(self, cameras=self.cameras.resized(size, size), images=images)
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """J keypoints of the reference video and of the ring, as a detector would give them, and the truth where known.
+
+    Attributes:
+        names: J names.
+        parents: Index of the parent keypoint, -1 for a root.
+        uv: Pixel positions in the T reference frames; finite where the weight is positive.
+        weights: Confidence in [0, 1]; 0 means not to be used (hidden, outside, not detected).
+        ring_uv: Pixel positions in the R ring views.
+        ring_weights: Their confidence.
+        truth: True world positions, for metrics only.
+        test_uv: True pixel positions in each of the V test videos, for metrics only.
+        test_visible: Whether each of these is seen.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    uv: Float[Tensor, "T J 2"]
+    weights: Float[Tensor, "T J"]
+    ring_uv: Float[Tensor, "R J 2"] | None = None
+    ring_weights: Float[Tensor, "R J"] | None = None
+    truth: Float[Tensor, "T J 3"] | None = None
+    test_uv: Float[Tensor, "V T J 2"] | None = None
+    test_visible: Bool[Tensor, "V T J"] | None = None
+
+    def scaled(self, factor: float) -> "Keypoints":
+        """The same keypoints on a pixel grid `factor` times as fine."""
+        ring_uv = None if self.ring_uv is None else self.ring_uv * factor
+        test_uv = None if self.test_uv is None else self.test_uv * factor
+        return replace(self, uv=self.uv * factor, ring_uv=ring_uv, test_uv=test_uv)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Optical flow of the reference video from each frame to the next.
+
+    Attributes:
+        flow: Displacement (dx, dy) in px, y down.
+        weights: Confidence in [0, 1]; 0 on the background and where the flow is not known.
+    """
+
+    flow: Float[Tensor, "pairs H W 2"]  # pairs = T - 1
+    weights: Float[Tensor, "pairs H W"]
+
+    def resized(self, size: int) -> "Flow":
+        """The same flow on a `size` x `size` pixel grid: means over what has weight, in the new pixels."""
+        width = self.flow.shape[2]
+        if width == size:
+            return self
+        weights = self.weights[..., None]
+        blended = resample(torch.cat([self.flow * weights, weights], dim=-1), size, size)
+        weights = blended[..., 2:]
+        flow = torch.where(weights > 0, blended[..., :2] / weights.clamp_min(torch.finfo(weights.dtype).tiny), 0)
+        return replace(self, flow=flow * (size / width), weights=weights[..., 0].clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a fit may look at, and (test, truth) what only metrics may.
+
+    Attributes:
+        name: For logs and folders.
+        reference: The input video; its frame 0 is the input image.
+        ring: Views of frame 0 from around, or None.
+        keypoints: Keypoints, or None.
+        flow: Flow of the reference video, or None.
+        test: Held-out videos, never trained on, or None.
+        cache_keys: What it was made of, by provider, where it was prepared from an image or a video.
+    """
+
+    name: str
+    reference: PosedImages
+    ring: PosedImages | None = None
+    keypoints: Keypoints | None = None
+    flow: Flow | None = None
+    test: PosedImages | None = None
+    cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def resized(self, size: int) -> "Scene":
+        """The scene on a `size` x `size` pixel grid: images, cameras, keypoint pixels and flow."""
+        factor = size / self.reference.cameras.width
+        return replace(
+            self,
+            reference=self.reference.resized(size),
+            ring=self.ring and self.ring.resized(size),
+            keypoints=self.keypoints and self.keypoints.scaled(factor),
+            flow=self.flow and self.flow.resized(size),
+            test=self.test and self.test.resized(size),
+        )
+
+
+def view_grid(images: PosedImages) -> list[list[int]]:
+    """Positions of the images as a views x frames table.
+
+    Raises:
+        InputError: The views do not have the same frames.
+    """
+    table = {
+        view: [
+            m for _, m in sorted((int(images.frames[m]), m) for m in torch.nonzero(images.views == view)[:, 0].tolist())
+        ]
+        for view in sorted(set(images.views.tolist()))
+    }
+    if len({len(row) for row in table.values()}) != 1:
+        counts = ", ".join(f"view {view}: {len(row)}" for view, row in table.items())
+        raise InputError(
+            "transforms_test.json", f"views differ in their number of frames ({counts})", "complete the videos"
+        )
+    return list(table.values())

@@ -1,0 +1,1 @@
+"""Scenes made worse on purpose: noisy detections, fewer frames, fewer keypoints."""

@@ -1,0 +1,104 @@
+"""What of a scene's images the fit sees: for studies of sparse videos, and of bodies without texture."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.errors import InputError
+from kg4d.geometry.flow import chain_flows
+
+
+@dataclass
+class FramesConfig:
+    """Which frames of the reference video the fit sees, and how.
+
+    Attributes:
+        every: It sees every n-th frame, from the first on; the others are measured as `heldout/psnr`.
+        textureless: The object has its mean colour everywhere, in all images, those that are measured on too: what
+            moves inside its outline shows in keypoints and flow alone.
+    """
+
+    every: int = 1
+    textureless: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no distance.
+
+        Raises:
+            ValueError: `every` is not positive.
+        """
+        if self.every < 1:
+            raise ValueError(f"frames.every: must be at least 1, not {self.every}")
+
+
+def seen_frames(scene: Scene, config: FramesConfig) -> Int[Tensor, " S"]:
+    """Which frames of the reference video the fit sees."""
+    return torch.arange(0, len(scene.reference), config.every)
+
+
+def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
+    """The scene with the seen frames only, numbered anew at their old times; the flow leads from each to the next.
+
+    Raises:
+        InputError: Fewer than two frames are left.
+    """
+    if config.every == 1:
+        return scene
+    kept = seen_frames(scene, config)
+    if len(kept) < 2:
+        what = f"{config.every} leaves one of the {len(scene.reference)} frames"
+        raise InputError("frames.every", what, "lower it: a motion takes two")
+    reference = replace(scene.reference[kept], frames=torch.arange(len(kept)))
+    return replace(
+        scene,
+        reference=reference,
+        keypoints=scene.keypoints and _keypoints_of(scene.keypoints, kept),
+        flow=scene.flow and _flow_between(scene.flow, kept),
+        test=scene.test and _every(scene.test, config.every),
+    )
+
+
+def without_texture(scene: Scene) -> Scene:
+    """The scene with the object in its mean colour."""
+    videos = [images for images in (scene.reference, scene.ring, scene.test) if images is not None]
+    weight = sum(float(images.alphas.sum()) for images in videos)
+    total = torch.stack([(images.images[..., :3] * images.alphas).sum((0, 1, 2)) for images in videos]).sum(0)
+    color = total / max(weight, 1e-9)
+
+    def painted(images: PosedImages) -> PosedImages:
+        flat = torch.cat([color.expand_as(images.images[..., :3]), images.alphas], dim=-1)
+        return replace(images, images=flat)
+
+    return replace(
+        scene,
+        reference=painted(scene.reference),
+        ring=scene.ring and painted(scene.ring),
+        test=scene.test and painted(scene.test),
+    )
+
+
+def _every(images: PosedImages, every: int) -> PosedImages:
+    kept = images[torch.nonzero(images.frames % every == 0)[:, 0]]
+    return replace(kept, frames=kept.frames // every)
+
+
+def _keypoints_of(keypoints: Keypoints, kept: Int[Tensor, " S"]) -> Keypoints:
+    test_uv, test_visible, truth = keypoints.test_uv, keypoints.test_visible, keypoints.truth
+    return replace(
+        keypoints,
+        uv=keypoints.uv[kept],
+        weights=keypoints.weights[kept],
+        truth=None if truth is None else truth[kept],
+        test_uv=None if test_uv is None else test_uv[:, kept],
+        test_visible=None if test_visible is None else test_visible[:, kept],
+    )
+
+
+def _flow_between(flow: Flow, kept: Int[Tensor, " S"]) -> Flow:
+    spans = [slice(first, last) for first, last in itertools.pairwise(kept.tolist())]
+    chained = [chain_flows(flow.flow[span], flow.weights[span]) for span in spans]
+    return Flow(torch.stack([chain.flow for chain in chained]), torch.stack([chain.weights for chain in chained]))

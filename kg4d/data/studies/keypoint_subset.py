@@ -1,0 +1,80 @@
+"""Fewer keypoints, spread over the figure."""
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.data.records import Keypoints
+from kg4d.errors import InputError
+
+
+@dataclass
+class KeypointsConfig:
+    """Which of the scene's keypoints the fit uses.
+
+    Attributes:
+        count: How many, spread by farthest-point sampling in the first frame; all when None, none when 0.
+    """
+
+    count: Optional[int] = None  # noqa: UP045 - structured configs read this form
+
+
+def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Keypoints | None:
+    """The keypoints that the fit uses, or None where there are none. A bone leads to the nearest kept ancestor.
+
+    Raises:
+        InputError: More keypoints are asked for than the scene has.
+    """
+    if keypoints is None or config.count is None:
+        return keypoints
+    total = len(keypoints.names)
+    if not 0 <= config.count <= total:
+        raise InputError("keypoints.count", f"{config.count} is not between 0 and the {total} of the scene", "lower it")
+    if config.count == 0:
+        return None
+    kept = farthest_points(keypoints.uv[0], keypoints.weights[0], config.count)
+    return replace(
+        keypoints,
+        names=tuple(keypoints.names[j] for j in kept.tolist()),
+        parents=_kept_parents(keypoints.parents, kept.tolist()),
+        uv=keypoints.uv[:, kept],
+        weights=keypoints.weights[:, kept],
+        ring_uv=None if keypoints.ring_uv is None else keypoints.ring_uv[:, kept],
+        ring_weights=None if keypoints.ring_weights is None else keypoints.ring_weights[:, kept],
+        truth=None if keypoints.truth is None else keypoints.truth[:, kept],
+        test_uv=None if keypoints.test_uv is None else keypoints.test_uv[:, :, kept],
+        test_visible=None if keypoints.test_visible is None else keypoints.test_visible[:, :, kept],
+    )
+
+
+def farthest_points(points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: int) -> Int[Tensor, " count"]:
+    """Indices of points that are far from each other, in ascending order; those without weight come last.
+
+    The first is the one nearest to the mean of the weighted points; each next is the farthest from all before it.
+    """
+    seen = weights > 0
+    places = torch.where(seen[:, None], points, 0.0)
+    mean = places.sum(0) / seen.sum().clamp_min(1)
+    first = int(torch.where(seen, (places - mean).norm(dim=-1), torch.inf).argmin())
+    chosen, distance = [first], (places - places[first]).norm(dim=-1)
+    while len(chosen) < count:
+        # hidden points rank below every seen one, in their own order
+        rank = torch.where(seen, distance, -1.0 - torch.arange(len(points)))
+        rank[chosen] = -torch.inf
+        chosen.append(int(rank.argmax()))
+        distance = torch.minimum(distance, (places - places[chosen[-1]]).norm(dim=-1))
+    return torch.tensor(sorted(chosen))
+
+
+def _kept_parents(parents: tuple[int, ...], kept: list[int]) -> tuple[int, ...]:
+    place = {old: new for new, old in enumerate(kept)}
+    linked = []
+    for joint in kept:
+        ancestor = parents[joint]
+        while ancestor >= 0 and ancestor not in place:
+            ancestor = parents[ancestor]
+        linked.append(place.get(ancestor, -1))
+    return tuple(linked)

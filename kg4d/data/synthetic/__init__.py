@@ -1,0 +1,1 @@
+"""Procedural articulated characters, rendered on the spot with exact cameras, keypoints and flow."""

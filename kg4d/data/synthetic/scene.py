@@ -1,0 +1,179 @@
+"""Scenes made on the spot: a procedural character, rendered, with exact keypoints and flow."""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kg4d.data.batches.batch import step_generator
+from kg4d.data.images import quantize
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.synthetic.body import build_skin, burial, pose, posed
+from kg4d.data.synthetic.characters import CHARACTERS, Character
+from kg4d.errors import InputError
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import orbit
+from kg4d.geometry.sampling import pixel_centers
+from kg4d.keypoints.visibility import depth_visible
+from kg4d.render.base import Renderer
+
+COUNT = 4000
+RADIUS, FOV_Y = 2.0, 49.1
+TEST_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
+RING_VIEWS = 16
+_SLACK = 0.06  # what a keypoint may be behind the rendered surface and still be seen, world units
+_SURFACE_DEPTH = 0.04  # what a surface point may be off the rendered depth and still be seen, world units
+
+
+@torch.no_grad()
+def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int = 16, seed: int = 0) -> Scene:
+    """Render a character that moves in a loop on the spot, the layout of real scenes: nothing but the data is special.
+
+    The reference video is at azimuth 0, the ring has 16 views of frame 0, four test videos go around; the end of the
+    loop is not sampled. Images hold 8-bit values, flow float16 values, as files would.
+
+    Args:
+        character: A name in `kg4d.data.synthetic.characters.CHARACTERS`.
+        renderer: Draws the images; the scene depends on it only by rounding.
+        size: Side of the images, px.
+        frames: T, at least 2.
+        seed: Of the noise on the colours.
+
+    Raises:
+        InputError: There is no such character, or there are fewer than two frames.
+    """
+    if character not in CHARACTERS:
+        raise InputError(f"synthetic:{character}", "no such character", f"choose {' or '.join(sorted(CHARACTERS))}")
+    if frames < 2:
+        raise InputError(f"synthetic:{character}", f"cannot move in {frames} frames", "make at least two")
+    figure = CHARACTERS[character]()
+    skin = build_skin(figure, COUNT, step_generator(seed, character, 0))
+    poses = [pose(figure, frame / frames) for frame in range(frames)]
+    states = [posed(skin, p).to(renderer.device) for p in poses]
+    names = [joint.name for joint in figure.joints]
+    chosen = [names.index(name) for name in figure.keypoints]
+    rest = torch.tensor([joint.rest for joint in figure.joints])
+    truth = torch.stack([p.moved(rest)[chosen] for p in poses])
+    slack = (_SLACK + 1.6 * burial(figure, rest[chosen])).tolist()
+
+    views = _observe(renderer, _orbit([0.0, *TEST_AZIMUTHS], size), states, truth, slack)
+    around = [360.0 * view / RING_VIEWS for view in range(RING_VIEWS)]
+    ring = _observe(renderer, _orbit(around, size), states[:1], truth[:1], slack)
+    return Scene(
+        name=character,
+        reference=views.posed_images(range(1), frames),
+        ring=ring.posed_images(range(RING_VIEWS), frames),
+        keypoints=_keypoints(figure, truth, views, ring),
+        flow=_flow(renderer, views, states),
+        test=views.posed_images(range(1, 1 + len(TEST_AZIMUTHS)), frames),
+    )
+
+
+def _orbit(azimuths: list[float], size: int) -> Cameras:
+    return orbit(azimuths, [0.0] * len(azimuths), RADIUS, FOV_Y, size, size)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What V cameras see of T frames.
+
+    Attributes:
+        cameras: V cameras.
+        images: Straight RGBA with 8-bit values.
+        depths: Expected depth, world units.
+        alphas: Coverage, not rounded.
+        seen: Which keypoints are seen.
+    """
+
+    cameras: Cameras
+    images: Float[Tensor, "V T H W 4"]
+    depths: Float[Tensor, "V T H W 1"]
+    alphas: Float[Tensor, "V T H W 1"]
+    seen: Bool[Tensor, "V T J"]
+
+    def posed_images(self, views: range, frames: int) -> PosedImages:
+        """The images of some cameras, view by view; the time of frame t is t / (frames - 1)."""
+        chosen = torch.tensor(views)
+        count = self.images.shape[1]
+        index = torch.arange(count).repeat(len(chosen))
+        return PosedImages(
+            cameras=self.cameras[chosen.repeat_interleave(count)],
+            images=self.images[chosen].flatten(0, 1),
+            times=index / (frames - 1),
+            frames=index,
+            views=chosen.repeat_interleave(count),
+        )
+
+
+def _observe(
+    renderer: Renderer,
+    cameras: Cameras,
+    states: list[GaussianState],
+    points: Float[Tensor, "T J 3"],
+    slack: list[float],
+) -> _Views:
+    """Render, and test each keypoint's depth; its own surface may be nearer by its `slack`: it lies inside the body."""
+    on_device = cameras.to(renderer.device)
+    outputs = [renderer(state, on_device, depth=True) for state in states]
+    alphas = [output.alpha.cpu() for output in outputs]
+    depths = [output.depth.cpu() for output in outputs if output.depth is not None]
+    colors = [torch.where(a > 0, o.image.cpu() / a.clamp_min(1e-6), 0) for o, a in zip(outputs, alphas, strict=True)]
+    images = [quantize(torch.cat(pair, dim=-1)).float() / 255 for pair in zip(colors, alphas, strict=True)]
+    seen = [
+        [depth_visible(point, cameras, depth, alpha, tolerance=t) for point, t in zip(places, slack, strict=True)]
+        for places, depth, alpha in zip(points, depths, alphas, strict=True)
+    ]
+    rows = [torch.stack(row, dim=-1) for row in seen]
+    return _Views(cameras, *(torch.stack(parts, dim=1) for parts in (images, depths, alphas, rows)))
+
+
+def _keypoints(figure: Character, truth: Float[Tensor, "T J 3"], views: _Views, ring: _Views) -> Keypoints:
+    uv = views.cameras.project(truth).pixels
+    parents = [-1 if parent is None else figure.keypoints.index(parent) for parent in figure.keypoint_parents]
+    return Keypoints(
+        names=figure.keypoints,
+        parents=tuple(parents),
+        uv=uv[0],
+        weights=views.seen[0].float(),
+        ring_uv=ring.cameras.project(truth[0]).pixels,
+        ring_weights=ring.seen[:, 0].float(),
+        truth=truth,
+        test_uv=uv[1:],
+        test_visible=views.seen[1:],
+    )
+
+
+def _flow(renderer: Renderer, views: _Views, states: list[GaussianState]) -> Flow:
+    """Blend each Gaussian's displacement and next depth as channels; where the next depth agrees the point is seen."""
+    camera = views.cameras[0].to(renderer.device)
+    flows, weights = [], []
+    for frame, (state, following) in enumerate(itertools.pairwise(states)):
+        here, there = camera.project(state.means), camera.project(following.means)
+        channels = torch.cat([there.pixels - here.pixels, there.depths[..., None]], dim=-1)[0]
+        output = renderer(state, camera, features=channels)
+        alpha = output.alpha[0].cpu()
+        blended = torch.where(alpha > 0, output.image[0].cpu() / alpha.clamp_min(1e-6), 0)
+        flow = blended[..., :2].half().float()
+        covered = alpha[..., 0] > 0.5
+        seen = _seen_next(flow, blended[..., 2], views.depths[0, frame + 1, ..., 0], views.alphas[0, frame + 1, ..., 0])
+        flows.append(flow * covered[..., None])
+        weights.append((covered & seen).float())
+    return Flow(torch.stack(flows), torch.stack(weights))
+
+
+def _seen_next(
+    flow: Float[Tensor, "H W 2"],
+    depth: Float[Tensor, "H W"],
+    next_depth: Float[Tensor, "H W"],
+    next_alpha: Float[Tensor, "H W"],
+) -> Bool[Tensor, "H W"]:
+    """Whether the moved points are inside the next image and at the depth of the surface there."""
+    height, width = depth.shape
+    target = pixel_centers(height, width) + flow
+    inside = ((target >= 0) & (target < torch.tensor([width, height]))).all(-1)
+    column, row = torch.where(inside[..., None], target, 0.0).long().unbind(-1)
+    surface, covered = next_depth[row, column], next_alpha[row, column] > 0.5
+    return inside & covered & ((depth - surface).abs() < _SURFACE_DEPTH)

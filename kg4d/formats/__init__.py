@@ -1,0 +1,1 @@
+"""Files for other programs: splats, videos, viewer."""

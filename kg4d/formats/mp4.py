@@ -1,0 +1,110 @@
+"""Videos and sheets of frames: what a person looks at first.
+
+Frames are (T, H, W, 3), RGB, floats in [0, 1] or 8-bit; what is outside [0, 1] is clipped on the way to 8 bits.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from kg4d.data.images import quantize
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.render.base import Renderer
+from kg4d.utils.files import replacing
+
+_CRF = 16  # x264's quality: 0 is lossless, 18 is called visually lossless
+
+
+def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
+    """Write H.264 that every browser and player shows; the file appears complete or not at all.
+
+    Odd sizes are padded to even ones by repeating the last row or column, as 4:2:0 chroma needs.
+
+    Args:
+        path: The `.mp4` file; folders above it are made.
+        frames: At least one frame.
+        fps: Frames per second, > 0.
+
+    Raises:
+        ValueError: There is no frame, or `fps` is not positive.
+        RuntimeError: ffmpeg did not write the file; its own words are on the console.
+    """
+    if len(frames) == 0 or fps <= 0:
+        raise ValueError(f"need at least one frame and fps > 0, got {len(frames)} and {fps}")
+    pixels = _even(frames.detach().cpu() if frames.dtype == torch.uint8 else quantize(frames.detach().cpu()))
+    height, width = pixels.shape[1:3]
+    with replacing(path) as part:
+        writer = imageio_ffmpeg.write_frames(
+            part,
+            (width, height),
+            fps=fps,
+            codec="libx264",
+            quality=None,
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=["-crf", str(_CRF), "-movflags", "+faststart"],
+        )
+        writer.send(None)
+        for frame in pixels:
+            writer.send(frame.contiguous().numpy())
+        writer.close()
+        if not part.is_file() or part.stat().st_size == 0:
+            raise RuntimeError(f"ffmpeg did not write {path}")
+
+
+def _even(frames: UInt8[Tensor, "T H W 3"]) -> UInt8[Tensor, "T even_H even_W 3"]:
+    height, width = frames.shape[1:3]
+    rows = torch.arange(height + height % 2).clamp_max(height - 1)
+    columns = torch.arange(width + width % 2).clamp_max(width - 1)
+    return frames[:, rows][:, :, columns]
+
+
+def side_by_side(
+    prediction: Float[Tensor, "T H W 3"], truth: Float[Tensor, "T H W 3"]
+) -> Float[Tensor, "T H three_W 3"]:
+    """Prediction, truth and their absolute difference, from left to right."""
+    return torch.cat([prediction, truth, (prediction - truth).abs()], dim=2)
+
+
+def contact_sheet(
+    frames: Float[Tensor, "T H W 3"], columns: int, gap: int = 2
+) -> Float[Tensor, "sheet_height sheet_width 3"]:
+    """All frames in one picture, row by row; `gap` white pixels between them, white where a row is not full.
+
+    Raises:
+        ValueError: There is no frame, or `columns` is below 1.
+    """
+    if len(frames) == 0 or columns < 1:
+        raise ValueError(f"need at least one frame and one column, got {len(frames)} and {columns}")
+    columns = min(columns, len(frames))
+    count, height, width, _ = frames.shape
+    rows = -(-count // columns)
+    cells = F.pad(frames, (0, 0, 0, gap, 0, gap, 0, rows * columns - count), value=1.0)
+    grid = cells.reshape(rows, columns, height + gap, width + gap, 3).movedim(2, 1)
+    sheet = grid.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
+
+
+@torch.no_grad()
+def render_orbit(
+    renderer: Renderer, states: Sequence[GaussianState], cameras: Cameras, background: Float[Tensor, " 3"]
+) -> Float[Tensor, "C H W 3"]:
+    """One frame per camera while time loops through the states: frame i shows state i mod T.
+
+    Raises:
+        ValueError: There is no state.
+    """
+    if not states:
+        raise ValueError("need at least one state")
+    here = cameras.to(renderer.device)
+    frames = [
+        renderer(states[index % len(states)], here[index], background=background).image[0]
+        for index in range(len(cameras))
+    ]
+    return torch.stack(frames).clamp(0, 1)

@@ -1,0 +1,251 @@
+"""Moving Gaussians and their skeleton in a browser, through viser: one self-contained page, or a live server.
+
+Colours are the plain colours of the Gaussians; +Y is up; the first view stands on +Z, where the reference camera is.
+"""
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich import get_console
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.rotations import quat_to_matrix
+from kg4d.utils.files import replacing
+
+if TYPE_CHECKING:
+    import viser
+
+_FOV_DEGREES = 50.0
+_SHARE = 0.98  # of the centres: the first camera stands where it sees these; strays do not count
+_MARK_SCALE = 0.6  # of viser's font size
+_BONE_COLOR = (255, 64, 160)
+
+
+@contextlib.contextmanager
+def viewer_server(port: int = 0) -> Iterator["viser.ViserServer"]:
+    """A quiet viser server on 127.0.0.1 that stops at the end of the block; port 0 picks a free one.
+
+    Raises:
+        ImportError: The package viser is not installed.
+    """
+    try:
+        import viser
+    except ImportError as error:
+        raise ImportError('the viewer needs viser: pip install "kg4d[viewer]"') from error
+    with _silent():
+        server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    try:
+        yield server
+    finally:
+        with _silent():
+            server.stop()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep viser's banner, which it prints whatever `verbose` says, off the console."""
+    console = get_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+class Film:
+    """The frames of moving Gaussians in a viser scene, one of them shown; the skeleton is a layer of its own."""
+
+    def __init__(
+        self,
+        server: "viser.ViserServer",
+        states: Sequence[GaussianState],
+        keypoints: Float[Tensor, "T J 3"] | None = None,
+        parents: Sequence[int] = (),
+    ) -> None:
+        """Add all frames to the scene of `server`, the first one visible, and place the first camera.
+
+        Args:
+            server: The server to draw on.
+            states: T frames of Gaussians, at least one.
+            keypoints: World positions of the keypoints of each frame, or None.
+            parents: Index of the parent of each keypoint, -1 for a root; empty draws no bones.
+
+        Raises:
+            ValueError: There is no frame, or keypoints and frames differ in number.
+        """
+        if not states:
+            raise ValueError("need at least one frame")
+        if keypoints is not None and len(keypoints) != len(states):
+            raise ValueError(f"got keypoints of {len(keypoints)} frames but {len(states)} frames of Gaussians")
+        self._server = server
+        self._shown = 0
+        self._lock = threading.Lock()  # a live page shows frames from several threads
+        self._layers = {"gaussians": server.scene.add_frame("/gaussians", show_axes=False)}
+        self._frames = [[_add_splats(server, f"/gaussians/{t}", state, t == 0)] for t, state in enumerate(states)]
+        if keypoints is not None:
+            self._layers["keypoints"] = server.scene.add_frame("/keypoints", show_axes=False)
+            for t, joints in enumerate(keypoints.detach().float().cpu().numpy()):
+                self._frames[t].append(_add_skeleton(server, f"/keypoints/{t}", joints, parents, t == 0))
+        _place_camera(server, states[0])
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def layers(self) -> list[str]:
+        """`gaussians`, and `keypoints` where there are any."""
+        return list(self._layers)
+
+    def show(self, frame: int) -> None:
+        """Show this frame instead of the one before."""
+        with self._lock, self._server.atomic():
+            for handle in self._frames[self._shown]:
+                handle.visible = False
+            for handle in self._frames[frame]:
+                handle.visible = True
+            self._shown = frame
+
+    def show_layer(self, layer: str, visible: bool) -> None:
+        """Show or hide one of `layers`, whatever the frame."""
+        self._layers[layer].visible = visible
+
+
+class Controls:
+    """Sliders and boxes of a live page that drive a film.
+
+    Args:
+        server: Shows them.
+        film: What they drive.
+        fps: Frames per second at the start, from 1 to 60.
+    """
+
+    def __init__(self, server: "viser.ViserServer", film: Film, fps: int | float) -> None:
+        server.gui.configure_theme(show_logo=False, show_share_button=False)  # sharing would open a public tunnel
+        self._film = film
+        last = len(film) - 1
+        self.frame: Any = server.gui.add_slider("frame", 0, last, 1, 0, disabled=last == 0)
+        self.playing: Any = server.gui.add_checkbox("play", last > 0)
+        self.fps: Any = server.gui.add_slider("frames per second", 1, 60, 1, min(max(round(fps), 1), 60))
+        self.frame.on_update(lambda _: film.show(self.frame.value))
+        self.layers: dict[str, Any] = {layer: server.gui.add_checkbox(layer, True) for layer in film.layers}
+        for layer, box in self.layers.items():
+            box.on_update(functools.partial(self._toggle, layer))
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """How long a frame is to be shown."""
+        return 1.0 / float(self.fps.value)
+
+    def _toggle(self, layer: str, _: object) -> None:
+        self._film.show_layer(layer, self.layers[layer].value)
+
+    def advance(self) -> None:
+        """Go to the next frame if the film plays, and from the last to the first."""
+        if self.playing.value:
+            self.frame.value = (self.frame.value + 1) % len(self._film)
+
+
+def _add_splats(server: "viser.ViserServer", name: str, state: GaussianState, visible: bool) -> Any:
+    state = state.detach().to("cpu")
+    factor = quat_to_matrix(state.quats) * state.scales[:, None, :]
+    return server.scene.add_gaussian_splats(
+        name,
+        centers=state.means.numpy(),
+        covariances=(factor @ factor.mT).numpy(),
+        rgbs=state.colors.clamp(0, 1).numpy(),
+        opacities=state.opacities[:, None].numpy(),
+        visible=visible,
+    )
+
+
+def _add_skeleton(
+    server: "viser.ViserServer", name: str, joints: Float[np.ndarray, "J 3"], parents: Sequence[int], visible: bool
+) -> Any:
+    """One node with a mark per joint and a line per bone. Marks are labels: viser draws them in front of the splats."""
+    node = server.scene.add_frame(name, show_axes=False, visible=visible)
+    for index, position in enumerate(joints):
+        server.scene.add_label(
+            f"{name}/{index}", "●", position=position, font_screen_scale=_MARK_SCALE, anchor="center-center"
+        )
+    bones = [(child, parent) for child, parent in enumerate(parents) if parent >= 0]
+    if bones:
+        width = 0.01 * float(np.ptp(joints, axis=0).max())
+        server.scene.add_line_segments(f"{name}/bones", joints[np.array(bones)], _BONE_COLOR, thickness=width)
+    return node
+
+
+def _place_camera(server: "viser.ViserServer", state: GaussianState) -> None:
+    """Look at the middle of the Gaussians from +Z, a little from above, so that nearly all of them are in view."""
+    means = state.means.detach().float().cpu()
+    low, high = torch.quantile(means, torch.tensor([1 - _SHARE, _SHARE]), dim=0)
+    center = (low + high) / 2
+    reach = float(torch.quantile((means - center).norm(dim=-1), _SHARE))
+    distance = 1.1 * max(reach, 1e-3) / math.sin(math.radians(_FOV_DEGREES) / 2)
+    server.scene.set_up_direction("+y")
+    server.initial_camera.fov = math.radians(_FOV_DEGREES)
+    server.initial_camera.look_at = tuple(center.tolist())
+    server.initial_camera.position = tuple((center + distance * torch.tensor([0.0, 0.15, 1.0])).tolist())
+
+
+# viser sorts the splats by depth in a module worker, and browsers refuse those to pages opened from disk: the far side
+# would show through. As a classic script the same worker is allowed; it reads `import.meta` for a base address only.
+_CLASSIC_WORKERS = """<script>
+if (location.protocol === "file:") {
+  window.Blob = class extends Blob {
+    constructor(parts, options) {
+      const classic = (part) => String(part).replaceAll("import.meta", '({url:"file:///"})');
+      super(/javascript/.test(options?.type ?? "") ? parts.map(classic) : parts, options);
+    }
+  };
+  window.Worker = class extends Worker {
+    constructor(url, options) { super(url, { ...options, type: "classic" }); }
+  };
+}
+</script>"""
+
+
+def _openable_from_disk(page: str) -> str:
+    """The page with a first script that lets its workers start when it is opened as a file."""
+    return page.replace("<head>", f"<head>{_CLASSIC_WORKERS}", 1)
+
+
+def write_viewer(
+    path: str | Path,
+    states: Sequence[GaussianState],
+    fps: int | float,
+    keypoints: Float[Tensor, "T J 3"] | None = None,
+    parents: Sequence[int] = (),
+) -> None:
+    """Write one HTML file that plays the frames in a loop, works from disk and asks the network for nothing.
+
+    Args:
+        path: The `.html` file; folders above it are made.
+        states: T frames of Gaussians, at least one.
+        fps: Frames per second, > 0.
+        keypoints: World positions of the keypoints of each frame, or None.
+        parents: Index of the parent of each keypoint, -1 for a root; empty draws no bones.
+
+    Raises:
+        ImportError: The package viser is not installed.
+        ValueError: `fps` is not positive, there is no frame, or keypoints and frames differ in number.
+    """
+    if fps <= 0:
+        raise ValueError(f"fps must be positive, got {fps}")
+    with viewer_server() as server:
+        film = Film(server, states, keypoints, parents)
+        recording = server.get_scene_serializer()
+        for frame in range(len(film)):
+            film.show(frame)
+            recording.insert_sleep(1 / fps)
+        page = _openable_from_disk(recording.as_html())
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")

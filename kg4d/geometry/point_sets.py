@@ -1,0 +1,59 @@
+"""Exact nearest neighbours of a few thousand points, without a tree."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Neighbours(NamedTuple):
+    """The K other points nearest to each point, nearest first."""
+
+    distances: Float[Tensor, "N K"]
+    ids: Int[Tensor, "N K"]
+
+
+@torch.no_grad()
+def nearest_neighbours(points: Float[Tensor, "N D"], k: int, chunk: int = 1024) -> Neighbours:
+    """Find them by comparing all pairs, `chunk` points against all at a time; a point is not its own neighbour.
+
+    Raises:
+        ValueError: `k` is not in [1, N - 1].
+
+    >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [3.0]]), 1).ids.flatten()
+    tensor([1, 0, 1])
+    """
+    count = points.shape[0]
+    if not 1 <= k < count:
+        raise ValueError(f"{count} points have between 1 and {count - 1} neighbours, asked for {k}")
+    distances, ids = [], []
+    for start in range(0, count, chunk):
+        rows = torch.arange(start, min(start + chunk, count), device=points.device)
+        # the faster |a|² + |b|² - 2ab form loses the distances of near points to rounding
+        pairs = torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
+        pairs[rows - start, rows] = torch.inf
+        nearest = pairs.topk(k, largest=False)
+        distances.append(nearest.values)
+        ids.append(nearest.indices)
+    return Neighbours(torch.cat(distances), torch.cat(ids))
+
+
+@torch.no_grad()
+def farthest_points(points: Float[Tensor, "N D"], count: int) -> Int[Tensor, " {count}"]:
+    """Indices by farthest-point sampling: the first point, then each time the one farthest from all before.
+
+    Raises:
+        ValueError: `count` is not in [1, N].
+
+    >>> farthest_points(torch.tensor([[0.0], [1.0], [5.0], [3.0]]), 3)
+    tensor([0, 2, 3])
+    """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"{len(points)} points cannot give {count} that are far apart")
+    chosen = [0]
+    distance = (points - points[0]).square().sum(-1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
+    return torch.tensor(chosen, device=points.device)

@@ -1,0 +1,82 @@
+"""The networks that an evaluation may use, by name, and why others are missing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from torch import nn
+
+from kg4d.errors import InputError
+from kg4d.metrics.protocols import VGG16_MEANS
+from kg4d.networks.load import load_i3d, load_lpips
+from kg4d.networks.lpips import LPIPS, DeepMeans
+from kg4d.utils.files import cache_folder, content_hash
+
+LOADERS: dict[str, Callable[[Path | None], nn.Module]] = {
+    "lpips-alex": partial(load_lpips, "alex"),
+    "lpips-vgg": partial(load_lpips, "vgg"),
+    "i3d-kinetics-400": load_i3d,
+}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks in evaluation mode, all on the device of the images.
+
+    Attributes:
+        modules: By name. `lpips-alex` and `lpips-vgg` map two batches of images in [-1, 1] to distances,
+            `i3d-kinetics-400` maps videos (B, 3, T, 224, 224) in [-1, 1] to features; `vgg16-relu5_3-mean`, `fid` and
+            `clip` map images (B, 3, H, W) in [0, 1] to features. `fid` goes before the network that a protocol names
+            for `test/fid`, and is then listed among the deviations from the protocol.
+        missing: Reason for each name that could not be loaded.
+        feature_cache: Folder for features of the true images, or None to compute them each time.
+    """
+
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    feature_cache: Path | None = None
+
+    def why_missing(self, name: str) -> str:
+        """One sentence on why the named network cannot be used."""
+        return self.missing.get(name, f"no '{name}' network was given to the evaluator")
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the content of each network's weights."""
+        return {name: content_hash(module.state_dict()) for name, module in self.modules.items()}
+
+
+def load_networks(
+    paths: Mapping[str, str | Path] | None = None, fid: nn.Module | None = None, clip: nn.Module | None = None
+) -> Networks:
+    """Everything the cache folder holds; nothing is downloaded, and what is missing is named with the remedy.
+
+    Args:
+        paths: Safetensors files of your own, by network name; one that cannot be read is an error.
+        fid: Feature network for FID, images (B, 3, H, W) in [0, 1] to (B, D), in place of the protocol's.
+        clip: Image encoder for CLIP-S, images (B, 3, H, W) in [0, 1] to (B, D); it normalises its input itself.
+
+    Raises:
+        InputError: A file of `paths` is missing, unreadable or of another network, or its name is unknown.
+    """
+    paths = paths or {}
+    unknown = set(paths) - set(LOADERS)
+    if unknown:
+        raise InputError(min(unknown), "names no weights", f"choose one of {', '.join(LOADERS)}")
+    modules = {name: net.eval() for name, net in (("fid", fid), ("clip", clip)) if net is not None}
+    missing = {}
+    for name, load in LOADERS.items():
+        if name in paths:
+            modules[name] = load(Path(paths[name]))
+            continue
+        try:
+            modules[name] = load(None)
+        except InputError as error:
+            missing[name] = str(error)
+    vgg = modules.get("lpips-vgg")
+    if isinstance(vgg, LPIPS):
+        modules[VGG16_MEANS] = DeepMeans(vgg)
+    else:
+        missing[VGG16_MEANS] = missing["lpips-vgg"]
+    return Networks(modules, missing, cache_folder() / "features")

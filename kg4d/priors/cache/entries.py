@@ -1,0 +1,190 @@
+"""What is kept: results and prepared scenes, each a folder, whole or absent, and checked at every reading.
+
+A result is `data.safetensors` with `manifest.json`; a scene is a scene folder whose `scene.json` lists the hashes.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from kg4d import __version__
+from kg4d.data.readers.scene_folder import RECORD
+from kg4d.data.scene_writer import hashes
+from kg4d.priors.base import Identity
+
+FORMAT = 1
+DATA, MANIFEST = "data.safetensors", "manifest.json"
+SCENES = "scenes"  # the folder of the prepared scenes, among the results
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a result belongs to.
+
+    Attributes:
+        provider: Name of the provider.
+        identity: What decides the result beside the input.
+        input_sha256: Of the input tensors.
+    """
+
+    provider: str
+    identity: Identity
+    input_sha256: str
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all of it."""
+        text = json.dumps([self.provider, dict(self.identity), self.input_sha256], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder_name(self) -> str:
+        """Where the result lies below the root of a cache."""
+        return f"{self.provider}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an entry says of itself.
+
+    Attributes:
+        format: Of the entry.
+        provider: Name of the provider.
+        identity: What decided the result beside the input.
+        input_sha256: Of the input tensors.
+        content_sha256: Of the data file.
+        created: Seconds since 1970.
+        package: Version of this package that wrote it; for people.
+    """
+
+    format: int
+    provider: str
+    identity: Identity
+    input_sha256: str
+    content_sha256: str
+    created: float
+    package: str
+
+
+class BrokenEntryError(ValueError):
+    """An entry cannot be used; the message says why."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what an entry says of itself.
+
+    Raises:
+        BrokenEntryError: It is missing, cut short, of another format, or belongs to another entry.
+    """
+    try:
+        table = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BrokenEntryError(f"{MANIFEST} is missing or cut short") from error
+    if not isinstance(table, dict) or table.get("format") != FORMAT:
+        found = table.get("format") if isinstance(table, dict) else None
+        raise BrokenEntryError(f"written in format {found}, not {FORMAT}")
+    if set(table) != {field.name for field in fields(Manifest)}:
+        raise BrokenEntryError(f"{MANIFEST} has other keys than this version writes")
+    if not isinstance(table["identity"], dict) or not isinstance(table["created"], int | float):
+        raise BrokenEntryError(f"{MANIFEST} has other values than this version writes")
+    manifest = Manifest(**table)
+    if folder.name != Request(manifest.provider, manifest.identity, manifest.input_sha256).folder_name:
+        raise BrokenEntryError(f"{MANIFEST} belongs to another entry")
+    return manifest
+
+
+def read_entry(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors of an entry after checking every byte.
+
+    Raises:
+        BrokenEntryError: It cannot be used.
+    """
+    manifest = read_manifest(folder)
+    try:
+        data = (folder / DATA).read_bytes()
+    except OSError as error:
+        raise BrokenEntryError(f"{DATA} is missing") from error
+    if hashlib.sha256(data).hexdigest() != manifest.content_sha256:
+        raise BrokenEntryError(f"{DATA} is cut short or changed")
+    tensors: dict[str, Tensor] = load(data)
+    return tensors
+
+
+def write_entry(root: Path, request: Request, tensors: Mapping[str, Tensor]) -> None:
+    """Write an entry in place of what may be there; the caller holds its lock."""
+    folder = root / request.folder_name
+    partial = partial_of(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        save_file(dict(tensors), partial / DATA)
+        content = hashlib.sha256((partial / DATA).read_bytes()).hexdigest()
+        manifest = Manifest(FORMAT, **asdict(request), content_sha256=content, created=time.time(), package=__version__)
+        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check(folder: Path) -> None:
+    """Read every byte of a result or of a scene.
+
+    Raises:
+        BrokenEntryError: It cannot be used.
+    """
+    if folder.parent.name == SCENES:
+        read_scene_record(folder)
+    else:
+        read_entry(folder)
+
+
+def read_scene_record(folder: Path) -> dict[str, Any]:
+    """The `scene.json` of a prepared scene, after checking every byte of what it lists.
+
+    Raises:
+        BrokenEntryError: It or a file is missing, cut short or changed.
+    """
+    try:
+        table: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        listed = dict(table["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenEntryError(f"{RECORD} is missing, cut short or of another version") from error
+    try:
+        found = hashes(folder, listed)
+    except OSError as error:
+        raise BrokenEntryError(f"a file of it is missing: {error.filename}") from error
+    changed = [name for name in found if found[name] != listed[name]]
+    if changed:
+        raise BrokenEntryError(f"{changed[0]} is cut short or changed")
+    return table
+
+
+def created_and_words(folder: Path) -> tuple[float, str]:
+    """When a result or a scene was made, in seconds since 1970, and what of.
+
+    Raises:
+        BrokenEntryError: It does not say so.
+    """
+    if folder.parent.name != SCENES:
+        manifest = read_manifest(folder)
+        return manifest.created, ", ".join(f"{key}={value}" for key, value in manifest.identity.items())
+    try:
+        path = folder / RECORD
+        return path.stat().st_mtime, f"scene of {json.loads(path.read_text(encoding='utf-8'))['source']['path']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenEntryError(f"{RECORD} is missing or cut short") from error
+
+
+def partial_of(folder: Path) -> Path:
+    """Where an entry is while it is written; a killed process leaves it there."""
+    return folder.with_name(f".{folder.name}.partial")

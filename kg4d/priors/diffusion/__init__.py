@@ -1,0 +1,1 @@
+"""Providers that run diffusion models, and how their checkpoints are found and read."""

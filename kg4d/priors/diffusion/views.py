@@ -1,0 +1,294 @@
+"""Views of an object from one image, by diffusion: Zero-1-to-3 for any camera, Zero123++ for six fixed ones.
+
+Sources: Liu et al. 2023, "Zero-1-to-3"; Shi et al. 2023, "Zero123++".
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kg4d.data.images import quantize, resample
+from kg4d.errors import InputError
+from kg4d.priors.base import Identity, Matting, ViewSynthesizer
+from kg4d.priors.diffusion.checkpoint import find_checkpoint
+from kg4d.priors.diffusion.zero123 import COMPONENTS, Condition, Zero123, Zero123Kind, find_zero123
+from kg4d.priors.progress import counted
+
+_KEY = "views.model"
+
+
+class ViewsKind(StrEnum):
+    """Who makes the views of the first frame."""
+
+    AUTO = "auto"  # zero123 where its weights are within reach, else none
+    ZERO123 = Zero123Kind.ZERO123.value
+    STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
+    ZERO123PLUS = "zero123plus"
+    FILES = "files"
+    NONE = "none"
+
+
+@dataclass
+class ViewsConfig:
+    """Views of the first frame from around.
+
+    Attributes:
+        kind: Who makes them; `none` leaves them out.
+        path: Of `kind: files`: the folder of the images.
+        model: Hub id or folder of the weights; the usual ones of the kind when null.
+        local_files_only: Do not ask the hub.
+        pipeline: Of `kind: zero123plus`: your copy of its authors' `pipeline.py`, which is run; read it first.
+        azimuths: Degrees from the input view, positive to the right; zero123plus has its own.
+        elevations: Degrees above the input view, one a view, or one for all; zero123plus has its own.
+        reference_elevation: Of the camera of the input, degrees above the horizon; stable_zero123 is told.
+        steps: Of the sampler.
+        scale: Of classifier-free guidance.
+        seed: Of the noise.
+        attention_slicing: Compute attention in slices: less memory, more time.
+    """
+
+    kind: ViewsKind = ViewsKind.AUTO
+    path: str | None = None
+    model: str | None = None
+    local_files_only: bool = False
+    pipeline: str | None = None
+    azimuths: list[float] = field(default_factory=lambda: [45.0 * k for k in range(1, 8)])
+    elevations: list[float] = field(default_factory=lambda: [0.0])
+    reference_elevation: float = 0.0
+    steps: int = 50
+    scale: float = 3.0
+    seed: int = 0
+    attention_slicing: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse cameras that look along the vertical, and numbers that make no picture.
+
+        Raises:
+            ValueError: One of them is out of range.
+        """
+        for elevation in [0.0, *self.elevations]:
+            if not -89 <= self.reference_elevation + elevation <= 89:
+                what = f"{elevation:g} above {self.reference_elevation:g} degrees"
+                raise ValueError(f"views.elevations: a camera must stay within 89 degrees of the horizon, not {what}")
+        if self.steps < 1:
+            raise ValueError(f"views.steps: must be at least 1, not {self.steps}")
+
+
+class Zero123Views:
+    """`ViewSynthesizer` by Zero-1-to-3: each view is sampled for itself, from the same noise.
+
+    Args:
+        config: Of one of its kinds.
+        device: Where to compute.
+
+    Raises:
+        InputError: The model is not there.
+    """
+
+    fov_y = None
+
+    def __init__(self, config: ViewsConfig, device: torch.device) -> None:
+        kind = Zero123Kind(config.kind.value)
+        self.config = config
+        self.name = f"views-{kind.value}"
+        self.checkpoint = find_zero123(_KEY, kind, config.model, local_files_only=config.local_files_only)
+        self.network = Zero123(kind, self.checkpoint, device, config.reference_elevation, config.attention_slicing)
+
+    def identity(self) -> Identity:
+        """Weights, sampler and precision."""
+        return {
+            "model": self.checkpoint.model,
+            "weights": self.checkpoint.fingerprint(COMPONENTS),
+            "half": self.network.dtype == torch.float16,
+            "reference_elevation": self.config.reference_elevation,
+            "steps": self.config.steps,
+            "scale": self.config.scale,
+            "seed": self.config.seed,
+        }
+
+    @torch.no_grad()
+    def __call__(
+        self, image: Float[Tensor, "H W 4"], azimuths: Sequence[float], elevations: Sequence[float]
+    ) -> Float[Tensor, "R H W 3"]:
+        """Views on white."""
+        height, width = image.shape[:2]
+        condition = self.network.condition(on_white(image)[None])
+        cameras = list(zip(azimuths, elevations, strict=True))
+        views = [self._sample(condition, *camera) for camera in counted(cameras, len(cameras), "views")]
+        return resample(torch.cat(views).cpu(), width, height) if views else image.new_zeros(0, height, width, 3)
+
+    def _sample(self, condition: Condition, azimuth: float, elevation: float) -> Float[Tensor, "1 h w 3"]:
+        network, generator = self.network, torch.Generator().manual_seed(self.config.seed)
+        scheduler = network.scheduler
+        scheduler.set_timesteps(self.config.steps)
+        latents = torch.randn(condition.latents.shape, generator=generator).to(network.device)
+        latents = latents * scheduler.init_noise_sigma
+        for step in scheduler.timesteps.tolist():
+            noise = network.predict(latents, step, condition, [azimuth], [elevation], self.config.scale)
+            latents = scheduler.step(noise, step, latents, eta=1.0, generator=generator).prev_sample
+        return network.decode(latents)
+
+
+class Zero123PlusViews:
+    """`ViewSynthesizer` by Zero123++, which makes six views at once, from cameras of its own, on grey.
+
+    Its pipeline is its authors' code; it is run from the copy that `views.pipeline` names, and nothing is run that was
+    downloaded. Version 1.2 draws with a field of view of 30 degrees, whatever the input was taken with.
+
+    Args:
+        config: Of its kind.
+        device: Where to compute.
+        matting: Tells the object from the grey.
+
+    Raises:
+        InputError: The model or the pipeline is not there.
+    """
+
+    AZIMUTHS = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
+    ELEVATIONS = (20.0, -10.0, 20.0, -10.0, 20.0, -10.0)  # above the horizon, not above the input view
+    MODEL = "sudo-ai/zero123plus-v1.2"
+    ROWS, COLUMNS = 3, 2
+    fov_y = 30.0
+    name = "views-zero123plus"
+
+    def __init__(self, config: ViewsConfig, device: torch.device, matting: Matting) -> None:
+        self.config = config
+        self.device = device
+        self.matting = matting
+        if config.pipeline is None:
+            remedy = "read pipeline.py of sudo-ai/zero123plus-pipeline, and give your copy with views.pipeline=<file>"
+            raise InputError("views.pipeline", "zero123plus is run by code of its authors", remedy)
+        self.code = Path(config.pipeline).expanduser()
+        if not self.code.is_file():
+            raise InputError("views.pipeline", f"no file {self.code}", "give your copy of the authors' pipeline.py")
+        model = config.model or self.MODEL
+        if model.endswith("zero123plus-v1.1"):
+            raise InputError(_KEY, f"{model} draws from other cameras", f"give {self.MODEL}")
+        self.checkpoint = find_checkpoint(_KEY, model, (), local_files_only=config.local_files_only)
+
+    def identity(self) -> Identity:
+        """Weights, code, sampler, precision and matting."""
+        matting = {f"matting_{key}": value for key, value in self.matting.identity().items()}
+        return {
+            "model": self.checkpoint.model,
+            "weights": self.checkpoint.fingerprint(),
+            "code": hashlib.sha256(self.code.read_bytes()).hexdigest()[:16],
+            "half": self.device.type == "cuda",
+            "steps": self.config.steps,
+            "scale": self.config.scale,
+            "seed": self.config.seed,
+            "fov_y": self.fov_y,
+            "matting": self.matting.name,
+            **matting,
+        }
+
+    def __call__(
+        self, image: Float[Tensor, "H W 4"], azimuths: Sequence[float], elevations: Sequence[float]
+    ) -> Float[Tensor, "R H W 3"]:
+        """Those of its six views that are asked for, on white.
+
+        Raises:
+            InputError: It has no such view.
+        """
+        own = list(zip(self.AZIMUTHS, self.ELEVATIONS, strict=True))
+        horizon = self.config.reference_elevation
+        asked = [(round(a, 3) % 360, round(e + horizon, 3)) for a, e in zip(azimuths, elevations, strict=True)]
+        if not set(asked) <= set(own):
+            remedy = f"ask for some of {', '.join(f'{a:g}/{e:g}' for a, e in own)}"
+            raise InputError("views.azimuths", "zero123plus has six views of its own", remedy)
+        grid = self._sample(image)
+        height, width = grid.shape[0] // self.ROWS, grid.shape[1] // self.COLUMNS
+        tiles = grid.reshape(self.ROWS, height, self.COLUMNS, width, 3).movedim(2, 1).flatten(0, 1)
+        tiles = resample(tiles, image.shape[1], image.shape[0])
+        views = [self._on_white(tiles[own.index(camera)]) for camera in counted(asked, len(asked), "views")]
+        return torch.stack(views)
+
+    def _on_white(self, view: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+        return on_white(torch.cat([view, self.matting(view[None])[0]], dim=-1))
+
+    @torch.no_grad()
+    def _sample(self, image: Float[Tensor, "H W 4"]) -> Float[Tensor, "rows columns 3"]:
+        picture = Image.fromarray(quantize(image).numpy())
+        with torch.random.fork_rng():  # its pipeline draws from the global generator too
+            torch.manual_seed(self.config.seed)
+            result = self._pipeline(
+                picture,
+                num_inference_steps=self.config.steps,
+                guidance_scale=self.config.scale,
+                generator=torch.Generator().manual_seed(self.config.seed),
+                output_type="pt",
+            )
+        made: Tensor = result.images[0].float().cpu()
+        return made.movedim(0, -1)
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        from diffusers import DiffusionPipeline
+
+        spec = importlib.util.spec_from_file_location("zero123plus_pipeline", self.code)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except (ImportError, SyntaxError) as error:
+            raise InputError(
+                "views.pipeline", f"{self.code} cannot be run: {error}", "install what it needs"
+            ) from error
+        classes = [
+            kind
+            for kind in vars(module).values()
+            if isinstance(kind, type) and issubclass(kind, DiffusionPipeline) and kind.__module__ == module.__name__
+        ]
+        if len(classes) != 1:
+            remedy = "give your copy of the authors' pipeline.py"
+            raise InputError("views.pipeline", f"{self.code} holds {len(classes)} pipelines, not one", remedy)
+        return self.checkpoint.load_pipeline(classes[0], self.device, self.config.attention_slicing)
+
+
+def on_white(image: Float[Tensor, "*batch H W 4"]) -> Float[Tensor, "*batch H W 3"]:
+    """Straight RGBA on white."""
+    alpha = image[..., 3:]
+    return image[..., :3] * alpha + (1 - alpha)
+
+
+def cameras_of(config: ViewsConfig) -> tuple[list[float], list[float]]:
+    """Azimuths and elevations to ask for, degrees relative to the input view.
+
+    Raises:
+        InputError: The numbers of the two differ.
+    """
+    if config.kind is ViewsKind.ZERO123PLUS:
+        own = Zero123PlusViews.ELEVATIONS
+        return list(Zero123PlusViews.AZIMUTHS), [elevation - config.reference_elevation for elevation in own]
+    elevations = config.elevations * len(config.azimuths) if len(config.elevations) == 1 else config.elevations
+    if len(elevations) != len(config.azimuths):
+        what = f"{len(config.elevations)} numbers for {len(config.azimuths)} azimuths"
+        raise InputError("views.elevations", what, "give one for each, or one for all")
+    return list(config.azimuths), list(elevations)
+
+
+def build_views(config: ViewsConfig, device: torch.device, matting: Matting) -> ViewSynthesizer:
+    """The provider of a kind that diffusion makes.
+
+    Raises:
+        InputError: The model is not there.
+        ValueError: Diffusion makes no such kind.
+    """
+    match config.kind:
+        case ViewsKind.ZERO123 | ViewsKind.STABLE_ZERO123:
+            return Zero123Views(config, device)
+        case ViewsKind.ZERO123PLUS:
+            return Zero123PlusViews(config, device, matting)
+        case _:
+            raise ValueError(f"no network makes views of kind {config.kind.value}")

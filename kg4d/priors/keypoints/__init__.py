@@ -1,0 +1,1 @@
+"""Where keypoints come from: marked by a person, found in people, followed through the video and round the views."""

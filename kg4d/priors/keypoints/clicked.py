@@ -1,0 +1,128 @@
+"""Keypoints that a person clicks: a page on this machine alone shows the matted image and writes the JSON file."""
+
+import json
+import logging
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kg4d.data.images import quantize
+from kg4d.errors import InputError
+from kg4d.priors.keypoints.marked import SupportKeypoints, parse_support, read_support, write_support
+
+_log = logging.getLogger(__name__)
+
+_PAGE = Path(__file__).with_name("clicking.html")
+_LARGEST = 1 << 20  # bytes that the page may send
+
+
+def click_keypoints(image: Float[Tensor, "H W 4"], path: str | Path, port: int) -> SupportKeypoints:
+    """Serve the page until a person has saved their keypoints; a file that is there already is gone on with.
+
+    Args:
+        image: What is shown.
+        path: The JSON file to write.
+        port: Where to serve on 127.0.0.1; 0 picks a free one. The log has the address.
+
+    Raises:
+        InputError: The port is taken, or the file that is there is wrong.
+    """
+    path = Path(path)
+    height, width = image.shape[:2]
+    begin = read_support(path, width, height) if path.exists() else None
+    try:
+        server = _Server(image, path, begin, port)
+    except OSError as error:
+        what = f"{port} cannot be used: {(error.strerror or str(error)).lower()}"
+        raise InputError("keypoints.port", what, "choose another, or 0 for a free one") from error
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _log.info("click the keypoints at http://127.0.0.1:%d/, then save them", server.server_port)
+        try:
+            server.saved.wait()
+        finally:
+            server.shutdown()
+    return read_support(path, width, height)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # browsers keep connections open that they do not use
+
+    def __init__(self, image: Float[Tensor, "H W 4"], path: Path, begin: SupportKeypoints | None, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.path, self.saved = path, threading.Event()
+        self.height, self.width = image.shape[:2]
+        picture = BytesIO()
+        Image.fromarray(quantize(image).numpy()).save(picture, format="PNG")
+        table = {} if begin is None else {"names": begin.names, "parents": begin.parents, "uv": begin.uv.tolist()}
+        self.files = {
+            "/": ("text/html; charset=utf-8", _PAGE.read_bytes()),
+            "/image.png": ("image/png", picture.getvalue()),
+            "/keypoints.json": ("application/json", json.dumps(table).encode()),
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        """The page, the image, and the keypoints to go on with."""
+        if not self._from_here():
+            return
+        if self.path not in self.server.files:
+            self._answer(HTTPStatus.NOT_FOUND, "no such page")
+            return
+        kind, content = self.server.files[self.path]
+        self._answer(HTTPStatus.OK, content, kind)
+
+    def do_POST(self) -> None:
+        """Check the keypoints; write them where they are right, else say what is wrong."""
+        if not self._from_here():
+            return
+        length = self.headers.get("Content-Length", "")
+        # a foreign page in the same browser may not send this type without asking, and nobody answers it
+        if self.path != "/keypoints.json" or self.headers.get_content_type() != "application/json":
+            self._answer(HTTPStatus.NOT_FOUND, "send application/json to /keypoints.json")
+            return
+        if not length.isdecimal() or int(length) > _LARGEST:
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much")
+            return
+        try:
+            table = json.loads(self.rfile.read(int(length)))
+            found = parse_support(table, "keypoints", self.server.width, self.server.height)
+            write_support(self.server.path, found)
+        except ValueError as error:  # no JSON, or an InputError
+            self._answer(HTTPStatus.BAD_REQUEST, str(error))
+            return
+        except OSError as error:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{self.server.path}: {error.strerror}")
+            return
+        self._answer(HTTPStatus.OK, f"saved {self.server.path}")
+        self.server.saved.set()
+
+    def _from_here(self) -> bool:
+        """Refuse names that somebody else made point to this machine."""
+        host = self.headers.get("Host", "").rpartition(":")[0]
+        if host in ("127.0.0.1", "localhost"):
+            return True
+        self._answer(HTTPStatus.FORBIDDEN, "open this page as http://127.0.0.1")
+        return False
+
+    def _answer(self, status: HTTPStatus, content: str | bytes, kind: str = "text/plain; charset=utf-8") -> None:
+        data = content.encode() if isinstance(content, str) else content
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Leave requests to the debug log."""
+        _log.debug(format, *args)

@@ -1,0 +1,141 @@
+"""Keypoints that a person marked in the first frame, as a JSON file."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.errors import InputError
+from kg4d.priors.keypoints.people import PersonConfig
+from kg4d.utils.files import replacing
+
+
+class KeypointsKind(StrEnum):
+    """Where the keypoints of the first frame come from."""
+
+    AUTO = "auto"  # the file where one is named, else spread
+    FILE = "file"
+    CLICK = "click"
+    PERSON = "person"  # RTMPose, in every image on its own
+    SPREAD = "spread"
+    NONE = "none"
+
+
+@dataclass
+class KeypointSourceConfig:
+    """The keypoints of the first frame.
+
+    Attributes:
+        kind: Who says where they are; `none` leaves keypoints out.
+        path: Of `kind: file`: names, parents and pixels of the input's first frame (.json), or tracks in all frames
+            (.npz, as a scene's `keypoints.npz`). Of `kind: click`: the .json to write, or to go on with.
+        count: Of `kind: spread`: how many.
+        person: Of `kind: person`: its network.
+        port: Of `kind: click`: where the page is served, on this machine alone; 0 picks a free one.
+    """
+
+    kind: KeypointsKind = KeypointsKind.AUTO
+    path: str | None = None
+    count: int = 16
+    person: PersonConfig = field(default_factory=PersonConfig)
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class SupportKeypoints:
+    """J keypoints of one image, and the bones between them.
+
+    Attributes:
+        names: J names, all different.
+        parents: Index of the parent keypoint, -1 for a root.
+        uv: Pixel positions.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    uv: Float[Tensor, "J 2"]
+
+
+def read_support(path: str | Path, width: int, height: int) -> SupportKeypoints:
+    """Read `{"names": [...], "parents": [...], "uv": [[x, y], ...]}`; a parent is an index, a name or null.
+
+    Args:
+        path: The JSON file.
+        width: Of the image, px.
+        height: Of the image, px.
+
+    Raises:
+        InputError: The file is missing or malformed, counts differ, names repeat, the bones run in a circle, or a
+            keypoint lies outside the image.
+    """
+    path = Path(path)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(path, (error.strerror or str(error)).lower(), "give a JSON file of keypoints") from error
+    except ValueError as error:
+        raise InputError(path, f"is not valid JSON: {error}", "correct it") from error
+    return parse_support(table, path, width, height)
+
+
+def parse_support(table: Any, where: str | Path, width: int, height: int) -> SupportKeypoints:
+    """Check the content of such a file; see `read_support`."""
+    if not isinstance(table, dict) or not isinstance(table.get("names"), list) or not table["names"]:
+        raise InputError(
+            f"{where}: names", "is missing or empty", 'write {"names": [...], "parents": [...], "uv": [...]}'
+        )
+    names = table["names"]
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{where}: names[{index}]", f"{name!r} is no name", "give every keypoint a name")
+        if name in names[:index]:
+            raise InputError(f"{where}: names[{index}]", f"{name!r} is there twice", "give every keypoint its own name")
+    parents = table.get("parents", [-1] * len(names))
+    for key, rows in (("parents", parents), ("uv", table.get("uv"))):
+        if not isinstance(rows, list) or len(rows) != len(names):
+            found = len(rows) if isinstance(rows, list) else "no list of"
+            raise InputError(f"{where}: {key}", f"{found} entries for {len(names)} names", "give one for each name")
+    tree = [_parent(parent, names, f"{where}: parents[{index}]") for index, parent in enumerate(parents)]
+    _refuse_circles(tree, names, f"{where}: parents")
+    points = [_point(row, f"{where}: uv[{index}]", width, height) for index, row in enumerate(table["uv"])]
+    return SupportKeypoints(tuple(names), tuple(tree), torch.tensor(points))
+
+
+def write_support(path: str | Path, keypoints: SupportKeypoints) -> None:
+    """Write the file that `read_support` reads; it appears complete or not at all."""
+    table = {"names": keypoints.names, "parents": keypoints.parents, "uv": keypoints.uv.tolist()}
+    with replacing(path) as part:
+        part.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def _parent(value: Any, names: list[str], where: str) -> int:
+    if value is None or (isinstance(value, str) and value in names):
+        return -1 if value is None else names.index(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < len(names):
+        raise InputError(where, f"{value!r} is no keypoint", f"give an index from 0 to {len(names) - 1}, or -1")
+    return value
+
+
+def _refuse_circles(parents: list[int], names: list[str], where: str) -> None:
+    for start in range(len(parents)):
+        node = start
+        for _ in parents:
+            node = parents[node] if node >= 0 else node
+        if node >= 0:
+            raise InputError(where, f"the bones above {names[start]!r} run in a circle", "make them a tree")
+
+
+def _point(row: Any, where: str, width: int, height: int) -> list[float]:
+    numbers = isinstance(row, list) and len(row) == 2 and all(type(value) in (int, float) for value in row)
+    if not numbers or not all(math.isfinite(value) for value in row):
+        raise InputError(where, f"{row!r} is no pixel position", "give [x, y]")
+    if not (0 <= row[0] <= width and 0 <= row[1] <= height):
+        what = f"({row[0]:g}, {row[1]:g}) lies outside the image of {width} x {height} px"
+        raise InputError(where, what, "give pixels of the input's first frame")
+    return [float(value) for value in row]

@@ -1,0 +1,158 @@
+"""Every number of a run: the metrics room applied to a fitted model and the held-out part of its scene."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.config.schema import ExperimentConfig
+from kg4d.data.records import PosedImages, Scene, view_grid
+from kg4d.data.studies.frame_subset import seen_frames
+from kg4d.metrics.feature_networks import Networks, load_networks
+from kg4d.metrics.flow import flicker, flow_epe
+from kg4d.metrics.image import psnr
+from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
+from kg4d.metrics.protocols import Protocol, get_protocol
+from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics, write_metrics_json
+from kg4d.runs.fitted_model import FittedModel
+from kg4d.runs.read_back import load_run
+from kg4d.utils.logs import progress_bar
+
+Grid = tuple[Float[Tensor, "V T H W 3"], Float[Tensor, "V T H W 1"]]
+
+
+def evaluate_model(
+    fitted: FittedModel,
+    scene: Scene,
+    protocol: Protocol,
+    networks: Networks,
+    progress: Progress | None = None,
+    seen: Int[Tensor, " S"] | None = None,
+) -> Evaluation:
+    """Test metrics on the held-out videos, training metrics on the reference video, keypoints and flow.
+
+    Args:
+        fitted: The model.
+        scene: What it was fitted to, with its test videos.
+        protocol: Which metrics.
+        networks: For the metrics that need them; those without are skipped with the reason.
+        progress: Called while the slow metrics run.
+        seen: Frames of the reference video that the fit saw; all when None. The others are held out.
+    """
+    evaluation = _test_metrics(fitted, scene, protocol, networks, progress)
+    reference = scene.reference
+    rendered = fitted.render(reference.cameras, reference.times)
+    target, trained = reference.on(fitted.background), torch.ones(len(reference), dtype=torch.bool)
+    if seen is not None:
+        trained = torch.isin(torch.arange(len(reference)), seen)
+    for key, value in training_metrics(rendered[trained], target[trained]).items():
+        evaluation.record(key, value)
+    if not bool(trained.all()):
+        evaluation.record("heldout/psnr", training_metrics(rendered[~trained], target[~trained])["train/psnr"])
+    _keypoint_metrics(evaluation, fitted, scene)
+    _flow_metrics(evaluation, fitted, scene, rendered)
+    return evaluation
+
+
+def _test_metrics(
+    fitted: FittedModel, scene: Scene, protocol: Protocol, networks: Networks, progress: Progress | None
+) -> Evaluation:
+    if scene.test is None:
+        evaluation = Evaluation()
+        for key in protocol.metrics:
+            evaluation.skip(key, "the scene has no test views")
+        return evaluation
+    test, table = scene.test, torch.tensor(view_grid(scene.test))
+    fitted = replace(fitted, background=fitted.background.new_tensor(protocol.background))
+    rendered = fitted.render(test.cameras, test.times)
+    target = test.on(fitted.background)
+    grids = rendered[table], target[table], test.alphas[table]
+    evaluation = evaluate_grid(*grids, protocol=protocol, networks=networks, progress=progress)
+    # what the motion is worth: the same Gaussians, never moved; and how good they are where they need not move
+    frozen = fitted.render(test.cameras, test.times, frozen=True)
+    evaluation.record("test/psnr_static", _mean_psnr(frozen, target))
+    first = test.frames == 0
+    if bool(first.any()):
+        evaluation.record("test/psnr_first_frame", _mean_psnr(rendered[first], target[first]))
+    return evaluation
+
+
+def _mean_psnr(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> Tensor:
+    return psnr(predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1)).mean()
+
+
+def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    keys = ("keypoints/error_3d", "keypoints/pck_0.05")
+    keypoints = scene.keypoints
+    if keypoints is None or keypoints.truth is None:
+        for key in keys:
+            evaluation.skip(key, "the scene has no true keypoints")
+        return
+    times = scene.reference.times
+    points = fitted.keypoints(times)
+    evaluation.record(keys[0], keypoint_error_3d(points, keypoints.truth))
+    if scene.test is None or keypoints.test_uv is None or keypoints.test_visible is None:
+        evaluation.skip(keys[1], "the scene has no true keypoints in its test views")
+        return
+    test, table = scene.test, torch.tensor(view_grid(scene.test))
+    frames = test.frames[table]  # the videos may leave frames of the reference out
+    if int(frames.max()) >= len(times):
+        evaluation.skip(keys[1], "the test views show frames that the reference video has not")
+        return
+    predicted = torch.stack([_project(points, test, row) for row in table])
+    views = torch.arange(len(table))[:, None]
+    truth, visible = keypoints.test_uv[views, frames], keypoints.test_visible[views, frames]
+    evaluation.record(keys[1], pck(predicted, truth, visible, box_sizes(test.alphas)[table], 0.05))
+
+
+def _project(points: Float[Tensor, "T J 3"], test: PosedImages, row: Int[Tensor, " S"]) -> Float[Tensor, "S J 2"]:
+    """Frame t of a test video sees the points of frame t."""
+    return torch.stack([test.cameras[m].project(points[int(test.frames[m])]).pixels[0] for m in row.tolist()])
+
+
+def _flow_metrics(
+    evaluation: Evaluation, fitted: FittedModel, scene: Scene, rendered: Float[Tensor, "T H W 3"]
+) -> None:
+    keys = ("motion/flow_epe", "train/flicker")
+    reference, flow = scene.reference, scene.flow
+    if flow is None:
+        for key in keys:
+            evaluation.skip(key, "the scene has no flow")
+        return
+    times = reference.times.tolist()
+    predicted = torch.stack([fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)])
+    evaluation.record(keys[0], flow_epe(predicted, flow.flow, flow.weights))
+    steps = flicker(rendered.clamp(0, 1).movedim(-1, 1), flow.flow, flow.weights)
+    evaluation.record(keys[1], steps.nanmean())
+
+
+def evaluate_run(path: str | Path) -> Evaluation:
+    """Recompute and write the `metrics.json` of a finished run."""
+    run = load_run(path)
+    evaluation = measure(run.config, run.fitted, run.scene)
+    write_metrics_json(run.folder.metrics, evaluation, run_protocol(run.config))
+    return evaluation
+
+
+def run_protocol(config: ExperimentConfig) -> Protocol:
+    """What is measured at the end of the run, and how.
+
+    Raises:
+        InputError: There is no such protocol, or it has no such metric.
+    """
+    return get_protocol(config.evaluation.protocol, config.evaluation.metrics)
+
+
+def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Evaluation:
+    """Every metric of the run's protocol, with a progress bar."""
+    protocol = run_protocol(config)
+    needed = config.evaluation.networks and any(key in protocol.networks for key in protocol.metrics)
+    networks = load_networks() if needed else Networks()
+    with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
+        seen = seen_frames(scene, config.frames)
+        evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)
+    trained = config.dynamic.data.test_views or config.refine.data.frames.test_views
+    evaluation.provenance["trained_on_test_views"] = trained
+    return evaluation

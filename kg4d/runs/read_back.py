@@ -1,0 +1,76 @@
+"""A finished run read back: to look at, to measure again, to export."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.config.schema import ExperimentConfig
+from kg4d.data.records import Scene
+from kg4d.errors import InputError
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.state import GaussianState
+from kg4d.render.base import Renderer
+from kg4d.runs.build import build_run_deformation, build_run_renderer, build_scene
+from kg4d.runs.fitted_model import FittedModel
+from kg4d.runs.folder import RunFolder
+from kg4d.stages.refine import RefineStage
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, read back.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration.
+        fitted: Its model.
+    """
+
+    folder: RunFolder
+    config: ExperimentConfig
+    fitted: FittedModel
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene it was fitted to."""
+        return build_scene(self.config, self.fitted.renderer)
+
+    def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
+        """The Gaussians at `times`, each in [0, 1]."""
+        return self.fitted.states(times)
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """World positions of the model's keypoints."""
+        return self.fitted.keypoints(times)
+
+
+def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
+    """Read a finished run back; no code in its files is executed.
+
+    Args:
+        path: The run folder.
+        renderer: What shall draw it; the one of its configuration when None.
+
+    Raises:
+        InputError: This is no run folder, or its last stage is not done.
+    """
+    folder = RunFolder(Path(path))
+    config = folder.read_config()
+    checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
+    if not checkpoint.is_file():
+        raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
+    renderer = renderer or build_run_renderer(config)
+    weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
+    model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
+    deformation = build_run_deformation(config, model)
+    own = {name.removeprefix("deformation."): w for name, w in weights.items() if name.startswith("deformation.")}
+    deformation.load_state_dict(own)
+    background = torch.tensor(config.background, device=renderer.device)
+    fitted = FittedModel(
+        model.state().detach(), deformation.to(renderer.device), renderer, background, config.kfc.temperature
+    )
+    return LoadedRun(folder, config, fitted)

@@ -1,0 +1,48 @@
+"""What the runs of one experiment reached, gathered from their folders and compared."""
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from kg4d.config.load import Run
+from kg4d.config.schema import ExperimentConfig
+from kg4d.runs.folder import RunFolder
+from kg4d.tracking.tables import print_table, write_tables
+from kg4d.tracking.tracker import log_table
+
+_log = logging.getLogger(__name__)
+
+Results = dict[str, dict[int, dict[str, float]]]  # metrics by variant and seed
+
+
+def gather(runs: Iterable[Run[ExperimentConfig]]) -> Results:
+    """The metrics of the runs that are done, those of other calls too (other variants on other machines, say).
+
+    A folder that was fitted under other settings is left out, with a warning.
+    """
+    results: Results = {}
+    for one in runs:
+        folder = RunFolder.of(one.config)
+        if not folder.metrics.is_file():
+            continue
+        if not folder.matches(one.config):
+            _log.warning("%s: left out of the table, it was made with other settings", folder.path)
+            continue
+        metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))["metrics"]
+        results.setdefault(one.variant, {})[one.seed] = metrics
+    return results
+
+
+def compare(above: Path, results: Results, config: ExperimentConfig) -> None:
+    """Write the table of an experiment next to its variants, log it and print it.
+
+    Args:
+        above: Folder of the variants.
+        results: As `gather` gives them.
+        config: Of any of the runs; names the experiment and says how it is tracked.
+    """
+    table = write_tables(above, results)
+    log_table(config.tracking, above, config.name, table)
+    print_table(table)
+    print(f"table    {above / 'table.md'}")

@@ -1,0 +1,89 @@
+"""The history of a run as a CSV file: one row per logged step, over all stages."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kg4d.utils.files import replacing
+
+_PLACE = ("step", "stage", "stage_step")  # the first columns; `step` counts over all stages
+
+
+class History:
+    """A CSV file with one row per logged step. Columns may appear at any time; rows before it are then left empty.
+
+    A row is on disk once a later one is added, or after `flush`. Opening an existing file goes on with it.
+
+    Args:
+        path: The file; made when the first row is complete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: dict[str, Any] = {}
+        rows = self._read()
+        self._columns = list(rows[0]) if rows else list(_PLACE)
+        self._starts = {row["stage"]: int(row["step"]) - int(row["stage_step"]) for row in rows}
+        self._next = int(rows[-1]["step"]) + 1 if rows else 0
+        self._earlier = set(self._starts)
+
+    def step_of(self, stage: str, stage_step: int) -> int:
+        """The step over all stages of a stage's own step; a new stage begins after all rows so far."""
+        return self._starts.setdefault(stage, self._next) + stage_step
+
+    def add(self, stage: str, stage_step: int, values: Mapping[str, float]) -> int:
+        """Add values to the row of this step; returns the step over all stages.
+
+        The first row that a stage adds to a file from before drops what that file has from this step on: the stage was
+        cut short there and is repeated.
+
+        Raises:
+            ValueError: The step lies before the last one.
+        """
+        step = self.step_of(stage, stage_step)
+        if stage in self._earlier:
+            self._drop_from(step)
+        if self._pending and step != self._pending["step"]:
+            self.flush()
+        if step < self._next - bool(self._pending):
+            raise ValueError(
+                f"steps must not go back: {stage} {stage_step} after step {self._next - 1} over all stages"
+            )
+        self._pending |= dict(zip(_PLACE, (step, stage, stage_step), strict=True)) | dict(values)
+        self._next = step + 1
+        return step
+
+    def flush(self) -> None:
+        """Write the last row."""
+        if not self._pending:
+            return
+        fresh = [name for name in self._pending if name not in self._columns]
+        if fresh or not self._path.exists():
+            self._columns += fresh
+            self._rewrite([*self._read(), self._pending])
+        else:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerow(self._pending)
+        self._pending = {}
+
+    def _drop_from(self, step: int) -> None:
+        rows = self._read()
+        kept = [row for row in rows if int(row["step"]) < step]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+        self._next = int(kept[-1]["step"]) + 1 if kept else 0
+        self._starts = {stage: start for stage, start in self._starts.items() if start <= step}
+        self._earlier = set()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        with replacing(self._path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,220 @@
+"""Tables of metrics: the comparison of an experiment's variants, and what one evaluation measured."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from kg4d.metrics.catalogue import CATALOGUE
+from kg4d.utils.files import replacing
+
+_RESAMPLES = 10_000
+_LEVEL = 0.95
+_MISSING = "–"
+
+K = TypeVar("K", int, tuple[str, int])
+Results = Mapping[str, Mapping[int, Mapping[str, float]]]  # variant -> seed -> metric -> value
+
+
+class Difference(NamedTuple):
+    """A variant minus the first one, paired by seed."""
+
+    mean: float
+    low: float | None  # ends of the bootstrap 95 % interval of the mean; None with fewer than two pairs
+    high: float | None
+
+
+class Cell(NamedTuple):
+    """One metric of one variant."""
+
+    mean: float
+    std: float | None  # over seeds, with n - 1; None with one seed
+    seeds: int
+    difference: Difference | None  # None for the first variant, and where no seed has the metric in both
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """Metrics of the variants of one experiment.
+
+    Attributes:
+        variants: Names; the first one is what the others are compared to.
+        metrics: Keys, in the order of the catalogue; keys it does not know come last.
+        cells: By metric and variant; a metric that a variant does not have has no cell.
+    """
+
+    variants: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Cell]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of what `rows` holds."""
+        return ["metric", "better", "variant", "mean", "std", "seeds", "difference", "low", "high"]
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """One row per metric and variant, for files that programs read; None where there is no value."""
+        return [
+            [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None))]
+            for metric in self.metrics
+            for variant in self.variants
+            if (cell := self.cells.get((metric, variant))) is not None
+        ]
+
+
+def ablation_table(results: Results, generator: torch.Generator) -> AblationTable:
+    """Compare variants over seeds.
+
+    Args:
+        results: Metrics by variant and seed; the first variant is what the others are compared to.
+        generator: For the bootstrap.
+
+    Raises:
+        ValueError: There is no variant.
+    """
+    if not results:
+        raise ValueError("need at least one variant")
+    first, *_ = variants = tuple(results)
+    found = {metric for seeds in results.values() for values in seeds.values() for metric in values}
+    metrics = (*(key for key in CATALOGUE if key in found), *sorted(found - set(CATALOGUE)))
+    cells = {}
+    for metric in metrics:
+        base = _by_seed(results[first], metric)
+        for variant in variants:
+            values = _by_seed(results[variant], metric)
+            if values:
+                difference = None if variant == first else paired_difference(values, base, generator)
+                cells[metric, variant] = Cell(*_mean_and_std(values.values()), len(values), difference)
+    return AblationTable(variants, metrics, cells)
+
+
+def _by_seed(seeds: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
+    return {seed: values[metric] for seed, values in seeds.items() if metric in values}
+
+
+def _mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
+    sample = torch.tensor(list(values), dtype=torch.float64)
+    return float(sample.mean()), float(sample.std()) if len(sample) > 1 else None
+
+
+def paired_difference(
+    values: Mapping[K, float], base: Mapping[K, float], generator: torch.Generator
+) -> Difference | None:
+    """Mean paired difference and its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: By seed, or by whatever else tells the pairs; None comes back where no key is in both.
+        base: What is subtracted.
+        generator: For the bootstrap.
+    """
+    pairs = [value - base[key] for key, value in sorted(values.items()) if key in base]
+    if not pairs:
+        return None
+    sample = torch.tensor(pairs, dtype=torch.float64)
+    if len(pairs) == 1:
+        return Difference(pairs[0], None, None)
+    draws = torch.randint(len(pairs), (_RESAMPLES, len(pairs)), generator=generator)
+    tail = (1 - _LEVEL) / 2
+    low, high = torch.quantile(sample[draws].mean(dim=1), sample.new_tensor([tail, 1 - tail])).tolist()
+    return Difference(float(sample.mean()), low, high)
+
+
+def write_tables(folder: Path, results: Results) -> AblationTable:
+    """Write `table.md`, `table.csv` and `table.json` (the same numbers in all) and return the table."""
+    table = ablation_table(results, torch.Generator().manual_seed(0))
+    with replacing(folder / "table.md") as part:
+        part.write_text(_markdown(table), encoding="utf-8")
+    with replacing(folder / "table.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table.columns, *table.rows])
+    records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    summary = {"compared_to": table.variants[0], "variants": table.variants, "rows": records}
+    with replacing(folder / "table.json") as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return table
+
+
+def print_table(table: AblationTable) -> None:
+    """Show the comparison on the terminal."""
+    shown = Table("", *table.variants)
+    for metric in table.metrics:
+        shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(table, metric)))
+    console = Console(highlight=False)
+    console.print(shown)
+    console.print(_note(table), markup=False)
+
+
+def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> None:
+    """Show what one evaluation measured, and why the rest is missing."""
+    shown = Table("", "", "")
+    for metric, value in metrics.items():
+        shown.add_row(_heading(metric), _number(value), CATALOGUE[metric].meaning if metric in CATALOGUE else "")
+    for metric, reason in skipped.items():
+        shown.add_row(_heading(metric), _MISSING, reason)
+    Console(highlight=False).print(shown)
+
+
+def _markdown(table: AblationTable) -> str:
+    lines = ["| metric | " + " | ".join(table.variants) + " |", "|---|" + "---|" * len(table.variants)]
+    for metric in table.metrics:
+        cells = ("<br>".join(texts) for texts in _texts(table, metric))
+        lines.append(f"| {_heading(metric)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _note(table), ""])
+
+
+def _texts(table: AblationTable, metric: str) -> list[list[str]]:
+    """For each variant the lines of its cell: mean ± std, then the difference and its interval."""
+    texts = []
+    for variant in table.variants:
+        cell = table.cells.get((metric, variant))
+        if cell is None:
+            texts.append([_MISSING])
+            continue
+        lines = [_number(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")]
+        if cell.difference is not None:
+            mean, low, high = cell.difference
+            interval = "" if low is None or high is None else f" [{low:+.2g}, {high:+.2g}]"
+            lines.append(f"{mean:+.3g}{interval}")
+        texts.append(lines)
+    return texts
+
+
+def _note(table: AblationTable) -> str:
+    counts = [cell.seeds for cell in table.cells.values()] or [0]
+    low, high = min(counts), max(counts)
+    text = f"Mean ± standard deviation over {low if low == high else f'{low} to {high}'} seed{'s' if high != 1 else ''}"
+    if len(table.variants) == 1:
+        return f"{text}."
+    return (
+        f"{text}; below it the difference to {table.variants[0]}, paired by seed, with its bootstrap 95 % interval "
+        "where there are two seeds or more."
+    )
+
+
+def _heading(metric: str) -> str:
+    entry = CATALOGUE.get(metric)
+    if entry is None:
+        return metric
+    return f"{metric} {entry.arrow}" + (f" ({entry.unit})" if entry.unit else "")
+
+
+def _better(metric: str) -> str | None:
+    entry = CATALOGUE.get(metric)
+    return None if entry is None else "higher" if entry.higher_is_better else "lower"
+
+
+def _number(value: float) -> str:
+    """Four significant digits, more where the integer part is longer: 24.31, 0.9123, 1234.
+
+    >>> _number(24.3149), _number(1234.4), _number(0.01)
+    ('24.31', '1234', '0.01')
+    """
+    digits = max(4, math.floor(math.log10(abs(value))) + 1) if value and math.isfinite(value) else 4
+    return f"{value:.{digits}g}"

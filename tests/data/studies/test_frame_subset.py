@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, without_texture
+from kg4d.errors import InputError
+from tests.data.tiny import FRAMES, make_tiny_scene
+
+
+def test_every_third_frame_keeps_its_time_and_its_keypoints() -> None:
+    scene = make_tiny_scene()
+    seen = choose_frames(scene, FramesConfig(every=3))
+    assert seen.reference.times.tolist() == [0.0, 1.0]
+    assert seen.reference.frames.tolist() == [0, 1]
+    assert torch.equal(seen.reference.images, scene.reference.images[[0, 3]])
+    assert seen.keypoints is not None
+    assert scene.keypoints is not None
+    assert torch.equal(seen.keypoints.uv, scene.keypoints.uv[[0, 3]])
+    assert torch.equal(seen.keypoints.weights, scene.keypoints.weights[[0, 3]])
+    assert seen.test is not None
+    assert seen.test.frames.tolist() == [0, 1, 0, 1]
+    assert seen.ring is scene.ring
+
+
+def test_the_flow_leads_over_the_frames_between() -> None:
+    scene = make_tiny_scene()
+    assert scene.flow is not None
+    seen = choose_frames(scene, FramesConfig(every=2))
+    assert seen.flow is not None
+    assert len(seen.flow.flow) == 1
+    followed = seen.flow.weights[0] > 0
+    assert int(followed.sum()) > 10
+    torch.testing.assert_close(seen.flow.flow[0][followed], torch.tensor([1.0, 0.0]).expand(int(followed.sum()), 2))
+
+
+def test_all_frames_are_the_scene_itself_and_one_is_too_few() -> None:
+    scene = make_tiny_scene()
+    assert choose_frames(scene, FramesConfig()) is scene
+    with pytest.raises(InputError, match="leaves one of the 4 frames"):
+        choose_frames(scene, FramesConfig(every=FRAMES))
+    with pytest.raises(ValueError, match=r"frames\.every: must be at least 1, not 0"):
+        FramesConfig(every=0)
+
+
+def test_without_texture_only_outlines_are_left() -> None:
+    scene = make_tiny_scene()
+    flat = without_texture(scene)
+    colors = flat.reference.images[..., :3].flatten(0, 2).unique(dim=0)
+    assert len(colors) == 1
+    assert torch.equal(flat.reference.alphas, scene.reference.alphas)
+    assert flat.ring is not None
+    assert flat.test is not None
+    assert torch.equal(flat.ring.images[0, 0, 0, :3], colors[0])
+    assert torch.equal(flat.test.images[0, 0, 0, :3], colors[0])
+    images = [scene.reference.images, scene.ring.images, scene.test.images]  # type: ignore[union-attr]
+    everything = torch.cat([image.flatten(0, 2) for image in images])
+    mean = (everything[:, :3] * everything[:, 3:]).sum(0) / everything[:, 3].sum()
+    torch.testing.assert_close(colors[0], mean)

@@ -1,0 +1,65 @@
+import torch
+from torch import Tensor
+
+from kg4d.geometry.cameras import Cameras, project_each
+from kg4d.geometry.orbits import orbit
+from kg4d.lift.mirrored_limbs import mirrored_limbs
+from kg4d.losses.motion_priors import bone_lengths
+
+FRAMES = 9
+PARENTS = torch.tensor([-1, 0, 1, 1])  # a body, an arm, two fingers
+
+
+def cameras(radius: float = 200.0) -> Cameras:
+    """So far away that depth does not show in the image."""
+    return orbit([0.0], [0.0], radius, 0.5, 256, 256)[torch.zeros(FRAMES, dtype=torch.int64)]
+
+
+def swinging_arm(degrees: list[float]) -> Tensor:
+    """The arm hangs down and leans towards the camera (+Z) by some angles; the fingers keep their direction."""
+    angle = torch.deg2rad(torch.tensor(degrees))
+    arm = 0.4 * torch.stack([torch.zeros_like(angle), -angle.cos(), angle.sin()], dim=-1)
+    body = torch.tensor([0.1, 0.2, 0.0]).expand(FRAMES, 3)
+    hand = body + arm
+    fingers = torch.tensor([[0.1, 0.0, 0.1], [-0.1, 0.0, 0.1]])  # half towards the camera: never flat
+    return torch.stack([body, hand, hand + fingers[0], hand + fingers[1]], dim=1)
+
+
+TWICE = swinging_arm([40, 20, 0, -20, -40, -20, 0, 20, 40])
+
+
+def test_a_bone_that_is_flat_twice_may_have_gone_the_other_way_between_or_since() -> None:
+    shifts = mirrored_limbs(TWICE, PARENTS, cameras())
+    moved = (shifts.norm(dim=-1) > 0.01).any(-1)  # candidates by frames
+    between, since = (3, 4, 5), (7, 8)
+    assert moved.tolist() == [
+        [t in between for t in range(FRAMES)],
+        [t in between + since for t in range(FRAMES)],
+        [t in since for t in range(FRAMES)],
+    ]
+
+
+def test_what_is_mirrored_looks_the_same_and_keeps_its_bones() -> None:
+    shifts = mirrored_limbs(TWICE, PARENTS, cameras())
+    other = TWICE + shifts[0]
+    torch.testing.assert_close(project_each(other, cameras()), project_each(TWICE, cameras()), atol=0.2, rtol=0)
+    torch.testing.assert_close(bone_lengths(other, PARENTS), bone_lengths(TWICE, PARENTS), atol=1e-5, rtol=0)
+    lean, was = (other[:, 1] - other[:, 0])[:, 2], (TWICE[:, 1] - TWICE[:, 0])[:, 2]
+    torch.testing.assert_close(lean[3:6], -was[3:6], atol=1e-3, rtol=0)
+    torch.testing.assert_close(other[:, 2:] - other[:, 1:2], TWICE[:, 2:] - TWICE[:, 1:2])  # the fingers go along
+    assert torch.equal(other[:, 0], TWICE[:, 0])
+
+
+def test_the_first_frame_is_known() -> None:
+    from_flat = swinging_arm([0, 10, 20, 30, 40, 40, 40, 40, 40])
+    shifts = mirrored_limbs(from_flat, PARENTS, cameras())
+    assert len(shifts) == 1
+    assert torch.equal(shifts[0, 0], torch.zeros(4, 3))
+    assert float(shifts[0, 1:, 1:].norm(dim=-1).min()) > 0.1
+
+
+def test_bones_that_are_never_flat_have_one_side_only() -> None:
+    leaning = swinging_arm([40] * FRAMES)
+    assert mirrored_limbs(leaning, PARENTS, cameras()).shape == (0, FRAMES, 4, 3)
+    nothing = torch.full((4,), -1)
+    assert len(mirrored_limbs(TWICE, nothing, cameras())) == 0

@@ -1,0 +1,61 @@
+"""Where the keypoint features start."""
+
+import pytest
+import torch
+
+from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.state import GaussianState
+from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.lift.seeding import seed_keypoints
+from kg4d.losses.kfc import KeypointSeeding, KfcConfig
+from tests.data.tiny import make_tiny_scene
+
+SCENE = make_tiny_scene()
+
+
+def model() -> GaussianModel:
+    """A slab of Gaussians: two sheets that face the reference camera, 0.4 apart."""
+    side = torch.linspace(-0.5, 0.5, 15)
+    grid = torch.cartesian_prod(side, side, torch.tensor([-0.2, 0.2]))
+    count = len(grid)
+    state = GaussianState(
+        means=grid,
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        scales=torch.full((count, 3), 0.05),
+        opacities=torch.full((count,), 0.5),
+        colors=torch.rand(count, 3),
+        keypoint_logits=torch.rand(count, 3),
+    )
+    return GaussianModel.from_state(state)
+
+
+def seeded(seeding: KeypointSeeding) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Shares of the Gaussians in the keypoints, their centres, and which keypoints are known."""
+    gaussians, kfc = model(), KfcConfig(seeding=seeding, seed_sigma=0.05)
+    skeleton = seed_keypoints(gaussians, SCENE.ring, SCENE.keypoints, kfc, SCENE.reference.cameras[0])
+    return assignment(gaussians.keypoint_logits, kfc.temperature), gaussians.means.detach(), skeleton.known
+
+
+def test_triangulated_seeds_lie_where_the_keypoints_are() -> None:
+    share, means, known = seeded(KeypointSeeding.TRIANGULATED)
+    assert known.all()
+    assert (barycentre(share, means) - SCENE.keypoints.truth[0]).norm(dim=-1).max() < 0.12  # the sheets are off
+
+
+def test_seeds_of_a_view_lie_on_its_keypoints_and_in_front() -> None:
+    share, means, known = seeded(KeypointSeeding.VIEW)
+    assert known.all()
+    points = barycentre(share, means)
+    pixels = SCENE.reference.cameras[0].project(points).pixels[0]
+    assert (pixels - SCENE.keypoints.uv[0]).norm(dim=-1).max() < 0.5
+    assert (points[:, 2] > 0.19).all()  # the camera stands on +Z; the sheet behind gets nothing
+
+
+def test_no_seeds_are_uniform() -> None:
+    share, means, _ = seeded(KeypointSeeding.NONE)
+    assert torch.allclose(share, torch.full_like(share, 1 / len(means)))
+
+
+@pytest.mark.parametrize("seeding", KeypointSeeding)
+def test_which_keypoints_are_used_does_not_depend_on_the_seeds(seeding: KeypointSeeding) -> None:
+    assert seeded(seeding)[2].all()

@@ -1,0 +1,126 @@
+import csv
+import json
+
+import pytest
+import torch
+
+from kg4d.tracking.tables import ablation_table, print_metrics, print_table, write_tables
+
+RESULTS = {
+    "full": {
+        0: {"test/psnr": 24.0, "test/lpips_vgg": 0.10, "own": 1.0},
+        1: {"test/psnr": 26.0, "test/lpips_vgg": 0.12},
+    },
+    "no_wgf": {0: {"test/psnr": 23.0, "test/lpips_vgg": 0.13}, 1: {"test/psnr": 24.0, "test/lpips_vgg": 0.14}},
+    "no_wgf_kfc": {1: {"test/psnr": 20.0}, 2: {"test/psnr": 22.0}},
+}
+
+
+def table_of(results):
+    return ablation_table(results, torch.Generator().manual_seed(0))
+
+
+def test_mean_std_and_paired_difference_by_hand():
+    cells = table_of(RESULTS).cells
+    full, without = cells["test/psnr", "full"], cells["test/psnr", "no_wgf"]
+    assert (full.mean, full.seeds, full.difference) == (25.0, 2, None)
+    assert full.std == pytest.approx(2**0.5)
+    assert without.difference.mean == pytest.approx(-1.5)
+    # two pairs: the resampled means are -1 (a quarter), -1.5 (a half) and -2 (a quarter)
+    assert (without.difference.low, without.difference.high) == pytest.approx((-2.0, -1.0))
+
+
+def test_only_common_seeds_are_paired():
+    difference = table_of(RESULTS).cells["test/psnr", "no_wgf_kfc"].difference
+    assert difference == (20.0 - 26.0, None, None)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    inside = 0
+    for _ in range(100):
+        noise = torch.randn(2, 20, generator=generator, dtype=torch.float64).tolist()
+        results = {
+            "a": {seed: {"m": noise[0][seed]} for seed in range(20)},
+            "b": {seed: {"m": noise[0][seed] + 1.0 + noise[1][seed]} for seed in range(20)},
+        }
+        _, low, high = ablation_table(results, generator).cells["m", "b"].difference
+        inside += low <= 1.0 <= high
+    assert 85 <= inside <= 99
+
+
+def test_the_pairing_removes_what_seeds_share():
+    results = {
+        "a": {seed: {"m": 100.0 * seed} for seed in range(5)},
+        "b": {seed: {"m": 100.0 * seed + 1.0} for seed in range(5)},
+    }
+    cell = table_of(results).cells["m", "b"]
+    assert cell.difference == (1.0, 1.0, 1.0)
+    assert cell.std > 100
+
+
+def test_metrics_come_in_the_order_of_the_catalogue_and_unknown_ones_last():
+    table = table_of(RESULTS)
+    assert table.metrics == ("test/psnr", "test/lpips_vgg", "own")
+    assert table.variants == ("full", "no_wgf", "no_wgf_kfc")
+
+
+def test_the_three_files_hold_the_same_numbers(tmp_path):
+    table = write_tables(tmp_path / "new", RESULTS)
+    summary = json.loads((tmp_path / "new" / "table.json").read_text())
+    assert summary["compared_to"] == "full"
+    assert [list(row.values()) for row in summary["rows"]] == table.rows
+    with (tmp_path / "new" / "table.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == table.columns
+    assert rows == [["" if value is None else str(value) for value in row] for row in table.rows]
+    psnr = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (psnr["metric"], psnr["better"], psnr["variant"], psnr["mean"]) == ("test/psnr", "higher", "full", 25.0)
+
+
+def test_the_markdown_is_readable(tmp_path):
+    write_tables(tmp_path, RESULTS)
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert lines[:5] == [
+        "| metric | full | no_wgf | no_wgf_kfc |",
+        "|---|---|---|---|",
+        "| test/psnr ↑ (dB) | 25 ± 1.4 | 23.5 ± 0.71<br>-1.5 [-2, -1] | 21 ± 1.4<br>-6 |",
+        "| test/lpips_vgg ↓ | 0.11 ± 0.014 | 0.135 ± 0.0071<br>+0.025 [+0.02, +0.03] | – |",
+        "| own | 1 | – | – |",
+    ]
+    assert "over 1 to 2 seeds" in lines[6]
+    assert "difference to full" in lines[6]
+
+
+def test_the_same_results_give_the_same_files(tmp_path):
+    for name in ("a", "b"):
+        write_tables(tmp_path / name, RESULTS)
+    for kind in ("md", "csv", "json"):
+        first, second = (tmp_path / name / f"table.{kind}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_single_run_makes_a_plain_table(tmp_path):
+    write_tables(tmp_path, {"full": {0: {"test/ssim": 0.91237}}})
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| test/ssim ↑ | 0.9124 |" in text
+    assert "over 1 seed." in text
+
+
+def test_no_variant_is_an_error():
+    with pytest.raises(ValueError, match="at least one variant"):
+        table_of({})
+
+
+def test_the_terminal_shows_the_table(capsys):
+    print_table(table_of(RESULTS))
+    shown = capsys.readouterr().out
+    for text in ("test/psnr ↑ (dB)", "23.5 ± 0.71", "-1.5 [-2, -1]", "no_wgf_kfc", "–", "difference to full"):
+        assert text in shown
+
+
+def test_the_terminal_shows_metrics_and_why_others_are_missing(capsys):
+    print_metrics({"test/psnr": 24.318, "own": 2.0}, {"test/fid": "no weights"})
+    shown = capsys.readouterr().out
+    for text in ("test/psnr ↑ (dB)", "24.32", "own", "test/fid ↓", "–", "no weights"):
+        assert text in shown
