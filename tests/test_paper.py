@@ -13,7 +13,7 @@ import torch
 
 from kg4d.config.check import dotted_keys
 from kg4d.config.schema import ExperimentConfig
-from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
@@ -72,7 +72,7 @@ def still_offsets(flow: torch.Tensor, *, fresh: bool) -> torch.Tensor:
     pixels = torch.cartesian_prod(*[torch.tensor([52.0, 64.0, 76.0])] * 2)
     none = torch.zeros(9, dtype=torch.int64)
     here, there = (renderer.contributors(output, none, at, 20) for at in (pixels, pixels + flow))
-    still = DeformedGeometry(*(part.expand(2, -1, -1) for part in (state.means, state.quats, state.scales)))
+    still = MovingGaussians.still(state, 2)
     mixtures = paired_mixtures(
         here,
         state.opacities,

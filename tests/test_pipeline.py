@@ -23,7 +23,7 @@ from kg4d.metrics.protocols import GLTF4D, get_protocol
 from kg4d.metrics.suite import evaluate_grid
 from kg4d.pipeline import fit
 from kg4d.render.build import build_renderer
-from kg4d.runs.build import build_run_deformation
+from kg4d.runs.build import build_run_representation
 from kg4d.runs.folder import RunFolder
 from kg4d.runs.measure import evaluate_model, evaluate_run
 from kg4d.runs.outputs import export_run
@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
         with pytest.raises(KeyboardInterrupt):
             fit(tiny(tmp_path / "stopped", *words))
     with monkeypatch.context() as patch:
-        patch.delattr(pipeline, "lift_keypoints")
+        patch.delattr(pipeline, "lift_video")
         resumed = fit(tiny(tmp_path / "stopped", *words), resume=True)
     assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
@@ -161,8 +161,8 @@ def test_keypoints_are_settled_once_the_motion_is_fitted_and_again_when_a_run_go
 ) -> None:
     words = ("deformation.kind=skinned", "lift.steps=12", "lift.trial_steps=0")
     whole = fit(tiny(tmp_path / "whole", *words))
-    deformation = load_run(whole).fitted.deformation
-    assert float(deformation.get_buffer("keypoint_offsets").abs().max()) > 1e-4
+    representation = load_run(whole).fitted.representation
+    assert float(representation.get_buffer("deformation.keypoint_offsets").abs().max()) > 1e-4
     with monkeypatch.context() as patch:
         stop_after(1, patch, "refine")
         with pytest.raises(KeyboardInterrupt):
@@ -224,10 +224,8 @@ def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
 def test_planes_learn_at_their_own_rate() -> None:
     model = GaussianModel.from_state(blobs())
     config = tiny(Path("runs"), "deformation.kind=hexplane")
-    deformation = build_run_deformation(config, model)
     stage = DynamicStage(
-        model,
-        deformation,
+        build_run_representation(config, model),
         build_renderer("reference"),
         config.dynamic,
         MotionLosses(),
@@ -236,7 +234,7 @@ def test_planes_learn_at_their_own_rate() -> None:
         0,
     )
     rates = {group["name"]: group["lr"] for group in stage.configure_optimizers().param_groups}
-    assert rates == {"network": config.dynamic.learning_rate, "grid": config.dynamic.grid_learning_rate}
+    assert rates == {"network": config.deformation.learning_rate, "grid": config.deformation.hexplane.learning_rate}
 
 
 def test_a_wrong_request_leaves_the_earlier_run_alone(finished: Path) -> None:

@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from kg4d.config.check import Checker, CommandLineText, suggestion
+from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
         chain.append(current)
         values = _read(current)
         parent = values.pop("extends", None)
-        layers.insert(0, Checker(schema, str(current)).check(values))
+        layers.insert(0, _checked(schema, values, str(current)))
         current = None if parent is None else _extended(parent, current)
     return layers
 
@@ -148,8 +149,16 @@ def _override_layers(schema: type, overrides: Iterable[str], source: str) -> lis
         tree: Any = CommandLineText(value)
         for name in reversed(key.split(".")):
             tree = {name: tree}
-        layers.append(Checker(schema, source).check(tree))
+        layers.append(_checked(schema, tree, source))
     return layers
+
+
+def _checked(schema: type, values: dict[Any, Any], source: str) -> dict[str, Any]:
+    """The values of one layer, under today's keys."""
+    checked: dict[str, Any] = Checker(schema, source).check(
+        with_new_names(values, getattr(schema, "RENAMED", {}), source)
+    )
+    return checked
 
 
 def _merged(schema: type, layers: Iterable[dict[str, Any]]) -> DictConfig:

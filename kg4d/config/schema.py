@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from kg4d.data.studies.frame_subset import FramesConfig
 from kg4d.data.studies.keypoint_subset import KeypointsConfig
@@ -11,11 +12,13 @@ from kg4d.gaussians.init import GaussiansConfig
 from kg4d.lift.objective import LiftConfig
 from kg4d.losses.flow.wgf import WgfConfig
 from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.motion_priors import ArapConfig, BonesConfig, HandlesConfig, RigidityConfig
+from kg4d.losses.motion_priors import BonesConfig, RigidityConfig
 from kg4d.losses.sds import SdsConfig
+from kg4d.optim.build import OptimizerConfig
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
+from kg4d.representation.build import RepresentationConfig
 from kg4d.stages.density import DensityControl
 from kg4d.stages.dynamic import DynamicConfig
 from kg4d.stages.refine import RefineConfig
@@ -97,14 +100,14 @@ class ExperimentConfig:
         static: The static stage.
         dynamic: The dynamic stage.
         refine: The refine stage.
-        deformation: What moves the Gaussians.
+        representation: What a moving set of Gaussians is.
+        deformation: What moves the Gaussians of frame 0.
+        optimizer: What takes the steps of the stages.
         lift: Keypoints of the reference video in 3D, before anything is rendered.
-        handles: Priors on the keypoint frames of a skinned motion.
         kfc: Keypoint Feature Calibration.
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
         bones: Bones keep their length.
-        arap: Control points move as rigidly as possible.
         guidance: Score distillation by a diffusion model.
         evaluation: What is measured.
         export: What is exported.
@@ -112,6 +115,17 @@ class ExperimentConfig:
         trainer: Lightning's Trainer, checkpoints, previews.
         variants: Name of each variant and the overrides that make it.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "dynamic.learning_rate": "deformation.learning_rate",
+        "dynamic.grid_learning_rate": "deformation.hexplane.learning_rate",
+        "dynamic.place_learning_rate": "deformation.skinned.translation_learning_rate",
+        "dynamic.rotation_learning_rate": "deformation.skinned.rotation_learning_rate",
+        "dynamic.light_learning_rate": "deformation.skinned.light_learning_rate",
+        "dynamic.share_learning_rate": "deformation.skinned.weight_learning_rate",
+        "handles": "deformation.skinned.handles",
+        "arap": "deformation.control_points.arap",
+    }  # old keys that files may still use
 
     name: str = "experiment"
     seed: int = 0
@@ -129,14 +143,14 @@ class ExperimentConfig:
     static: StaticConfig = field(default_factory=StaticConfig)
     dynamic: DynamicConfig = field(default_factory=DynamicConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    representation: RepresentationConfig = field(default_factory=RepresentationConfig)
     deformation: DeformationConfig = field(default_factory=DeformationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lift: LiftConfig = field(default_factory=LiftConfig)
-    handles: HandlesConfig = field(default_factory=HandlesConfig)
     kfc: KfcConfig = field(default_factory=KfcConfig)
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
-    arap: ArapConfig = field(default_factory=ArapConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -162,7 +176,7 @@ class ExperimentConfig:
             "deformation.width": (self.deformation.width, 1),
             "rigidity.neighbours": (self.rigidity.neighbours, 1),
             "rigidity.samples": (self.rigidity.samples, 1),
-            "arap.neighbours": (self.arap.neighbours, 1),
+            "deformation.control_points.arap.neighbours": (self.deformation.control_points.arap.neighbours, 1),
             "wgf.contributors": (self.wgf.contributors, 1),
             "wgf.random_pixels": (self.wgf.random_pixels, 0),
         }

@@ -1,51 +1,76 @@
 """What every deformation is: canonical Gaussians and times in, moved Gaussians out."""
 
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.optim.build import ParameterGroup
+from kg4d.optim.objective import Objective
 
 
 @dataclass(frozen=True)
-class DeformedGeometry:
-    """Geometry of N Gaussians at B times. Opacities and keypoint features do not change.
+class RestGaussians:
+    """What a deformation may know of the Gaussians when it is built.
 
     Attributes:
-        means: Centres, world units.
-        quats: Rotations.
-        scales: Standard deviations along the local axes, world units.
-        gains: Factors on the colours; None where these do not change.
+        means: Their centres at rest, world units.
+        radius: Half extent of the scene, world units, > 0; positions are divided by it.
+        keypoints: How many keypoints they carry.
+        isotropic: They are spheres: one scaling serves all three axes.
     """
 
-    means: Float[Tensor, "B N 3"]
-    quats: Float[Tensor, "B N 4"]
-    scales: Float[Tensor, "B N 3"]
-    gains: Float[Tensor, "B N 3"] | None = None
-
-    def at(self, index: int, canonical: GaussianState) -> GaussianState:
-        """The whole Gaussians at the `index`-th of the B times."""
-        colors = canonical.colors if self.gains is None else canonical.colors * self.gains[index]
-        return replace(
-            canonical, means=self.means[index], quats=self.quats[index], scales=self.scales[index], colors=colors
-        )
+    means: Float[Tensor, "N 3"]
+    radius: float
+    keypoints: int = 0
+    isotropic: bool = False
 
 
-@runtime_checkable  # for the tests, which check arguments at run time
-class CarriesKeypoints(Protocol):
-    """A deformation that knows itself where the keypoints are."""
+class Deformation(nn.Module, ABC):
+    """Moves canonical Gaussians. At birth it is the identity at every time; the contract test holds every kind to that.
 
-    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """World positions at `times`, each in [0, 1]."""
-        ...
+    Its weights never depend on the number of Gaussians, so that density control need not touch them. What it asks of
+    each Gaussian (skinning weights) the Gaussians carry.
 
+    Attributes:
+        learning_rate: Of its parameters, unless `parameter_groups` says otherwise.
+        skinning_learning_rate: Of the skinning logits, where the Gaussians carry any.
+    """
 
-@runtime_checkable
-class Deformation(Protocol):
-    """A module with that call; at birth it is the identity at every time (locked by one contract test)."""
+    learning_rate: float = 0.0
+    skinning_learning_rate: float = 0.0
 
-    def __call__(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+    @abstractmethod
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`, each in [0, 1]."""
-        ...
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters, each with the learning rate that suits it; one group named `network` by default."""
+        return [ParameterGroup("network", list(self.parameters()), self.learning_rate)]
+
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Add the priors that only this kind of motion has; none by default.
+
+        Args:
+            objective: Of this step.
+            times: Those of the step's batch.
+        """
+
+    def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"] | None:
+        """World positions of the keypoints, where the motion knows them itself; None by default."""
+        return None
+
+    def start(self, tracks: KeypointTracks) -> None:
+        """Start at a motion that is known of the keypoints; nothing by default."""
+
+    def skinning_logits(self, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N K"] | None:
+        """How Gaussians at rest follow the frames of the motion, once it has started; None where it has no frames."""
+        return None
+
+    def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
+        """Let `correct` say where the keypoints of the fitted motion are at its key times; nothing by default."""

@@ -5,9 +5,8 @@ from enum import StrEnum
 from typing import assert_never
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
+from kg4d.deform.base import Deformation, RestGaussians
 from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.deform.hexplane import HexPlaneConfig
@@ -36,6 +35,7 @@ class DeformationConfig:
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
+        learning_rate: Of the network.
         anchor_first: The canonical Gaussians are frame 0: nothing moves at time 0.
         hse: The harmonic encoding.
         hexplane: The planes of `kind: hexplane`.
@@ -47,6 +47,7 @@ class DeformationConfig:
     width: int = 64
     depth: int = 4
     activation: Activation = Activation.RELU
+    learning_rate: float = 3e-3
     anchor_first: bool = True
     hse: HseConfig = field(default_factory=HseConfig)
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
@@ -54,63 +55,53 @@ class DeformationConfig:
     control_points: ControlPointsConfig = field(default_factory=ControlPointsConfig)
 
 
-def build_deformation(
-    config: DeformationConfig,
-    scene_radius: float,
-    generator: torch.Generator,
-    *,
-    joints: int = 0,
-    means: Float[Tensor, "N 3"] | None = None,
-    isotropic: bool = False,
-) -> nn.Module:
-    """Make the deformation that `config` names; the result satisfies `kg4d.deform.base.Deformation`.
+def build_deformation(config: DeformationConfig, rest: RestGaussians, generator: torch.Generator) -> Deformation:
+    """Make the deformation that `config` names.
 
     Args:
         config: Kind and sizes.
-        scene_radius: Half extent of the scene, world units; positions are divided by it.
+        rest: The Gaussians that it will move.
         generator: Source of the initial weights (CPU).
-        joints: Number of keypoints, for `skinned`.
-        means: Centres of the Gaussians at rest, for `control_points`.
-        isotropic: One scaling for all three axes, for isotropic Gaussians.
 
     Raises:
         ValueError: A size or the radius is not positive, `skinned` has no keypoints, or there are more control points
             than Gaussians.
     """
-    scalings = 1 if isotropic else 3
+    scalings = 1 if rest.isotropic else 3
     match config.kind:
         case DeformationKind.HSE:
             from kg4d.deform.hse_mlp import HseMlp
 
-            encoding = HSE(config.hse, scene_radius)
-            return HseMlp(encoding, _mlp(config, encoding, 0, generator, scalings), config.anchor_first)
+            encoding = HSE(config.hse, rest.radius)
+            mlp = _mlp(config, encoding, 0, generator, scalings)
+            return HseMlp(encoding, mlp, config.anchor_first, config.learning_rate)
         case DeformationKind.HEXPLANE:
             from kg4d.deform.hexplane import HexPlane, HexPlaneMlp
 
-            planes = HexPlane(config.hexplane, scene_radius, generator)
-            beside = HSE(config.hse, scene_radius) if config.hexplane.use_hse else None
-            return HexPlaneMlp(
-                planes, beside, _mlp(config, beside, planes.width, generator, scalings), config.anchor_first
-            )
+            planes = HexPlane(config.hexplane, rest.radius, generator)
+            beside = HSE(config.hse, rest.radius) if config.hexplane.use_hse else None
+            mlp = _mlp(config, beside, planes.width, generator, scalings)
+            return HexPlaneMlp(planes, beside, mlp, config.anchor_first, config.learning_rate)
         case DeformationKind.SKINNED:
             from kg4d.deform.skinned import SkinnedDeformation
 
             if not config.skinned.residual:
-                return SkinnedDeformation(config.skinned, joints, None, None)
-            encoding = HSE(config.hse, scene_radius)
+                return SkinnedDeformation(config.skinned, rest.keypoints)
+            encoding = HSE(config.hse, rest.radius)
             residual = _mlp(config, encoding, 0, generator, scalings)
-            return SkinnedDeformation(config.skinned, joints, encoding, residual)
+            return SkinnedDeformation(config.skinned, rest.keypoints, encoding, residual, config.learning_rate)
         case DeformationKind.CONTROL_POINTS:
             from kg4d.deform.control_points import ControlPoints
 
-            encoding = HSE(config.hse, scene_radius)
+            encoding = HSE(config.hse, rest.radius)
             mover = _mlp(config, encoding, 0, generator, 0)
-            places = torch.zeros(0, 3) if means is None else means
-            return ControlPoints(config.control_points, places, encoding, mover, config.anchor_first)
+            return ControlPoints(
+                config.control_points, rest.means, encoding, mover, config.anchor_first, config.learning_rate
+            )
         case DeformationKind.NONE:
-            from kg4d.deform.identity import StaticDeformation
+            from kg4d.deform.identity import Identity
 
-            return StaticDeformation()
+            return Identity()
         case _:
             assert_never(config.kind)
 

@@ -4,7 +4,7 @@ Sources: SC-GS (Huang et al. 2024, section 4.1) and SC4D (Wu et al. 2024), whose
 turns the control points, and each Gaussian blends the motions of its nearest ones by Gaussian kernels of their radii.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, normalize
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.point_sets import farthest_points
+from kg4d.geometry.point_sets import farthest_points, nearest_neighbours
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix
+from kg4d.losses.motion_priors import ArapConfig, arap_loss, neighbour_weights
+from kg4d.optim.objective import Objective
 
 
 @dataclass
@@ -27,10 +30,12 @@ class ControlPointsConfig:
     Attributes:
         count: How many, spread over the Gaussians by farthest-point sampling; no more than there are Gaussians.
         neighbours: How many of them each Gaussian follows.
+        arap: How rigidly they move.
     """
 
     count: int = 512
     neighbours: int = 4
+    arap: ArapConfig = field(default_factory=ArapConfig)
 
 
 class _Nearest(NamedTuple):
@@ -40,13 +45,13 @@ class _Nearest(NamedTuple):
     ids: Int[Tensor, "N K"]
 
 
-class ControlPoints(nn.Module):
+class ControlPoints(Deformation):
     """M frames that a network moves; Gaussians follow the K nearest at rest.
 
     A frame at p that turns by R and goes by t carries x to R (x - p) + p + t.
 
     Attributes:
-        rest: Places of the control points at rest, world units.
+        rest: Positions of the control points at rest, world units.
         log_radii: Logarithm of the width of each one's kernel.
     """
 
@@ -59,6 +64,7 @@ class ControlPoints(nn.Module):
         encoding: HSE,
         mlp: OffsetMlp,
         anchor_first: bool,
+        learning_rate: float,
     ) -> None:
         """Control points are spread over `means`; radii start as their distance to the nearest other one.
 
@@ -71,6 +77,8 @@ class ControlPoints(nn.Module):
                 f"a Gaussian follows at least one neighbour of two to {len(means)} control points (one a Gaussian),"
                 f" not {config.neighbours} of {config.count}"
             )
+        self.learning_rate = learning_rate
+        self.arap = config.arap
         self.neighbours = min(config.neighbours, config.count)
         self.encoding, self.mlp, self.anchor_first = encoding, mlp, anchor_first
         self.register_buffer("rest", means.detach()[farthest_points(means, config.count)].clone())
@@ -79,35 +87,44 @@ class ControlPoints(nn.Module):
         self.log_radii = nn.Parameter(apart.clamp(floor, encoding.scene_radius).log())
         self._nearest: _Nearest | None = None
 
-    def places(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 3"]:
-        """Where the control points are."""
+    def positions(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 3"]:
+        """Where the control points are, world units."""
         return self.rest + self._motion(times)[..., :3]
 
-    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Let the control points move as rigidly as possible at the times of the batch."""
+        if self.arap.weight <= 0:
+            return
+        near = nearest_neighbours(self.rest, min(self.arap.neighbours, len(self.rest) - 1))
+        loss = arap_loss(self.positions(times), self.rest, near.ids, neighbour_weights(near.distances))
+        objective.add("arap", loss, self.arap.weight)
+
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""
         motion = self._motion(times)
-        shifts, turns = motion[..., :3], motion[..., 3:]
-        quats = normalize(turns + turns.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
+        translations, rotations = motion[..., :3], motion[..., 3:]
+        quats = normalize(rotations + rotations.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
         change = quat_to_matrix(quats) - torch.eye(3, dtype=quats.dtype, device=quats.device)
-        offsets = shifts - (change @ self.rest[..., None])[..., 0]
+        offsets = translations - (change @ self.rest[..., None])[..., 0]
         table = torch.cat([change.flatten(2), offsets, quats], dim=-1).movedim(0, 1).flatten(1)
-        ids, shares = self._followed(canonical.means.detach())
-        blended = embedding_bag(ids, table, per_sample_weights=shares, mode="sum")
+        ids, weights = self._followed(canonical.means.detach())
+        blended = embedding_bag(ids, table, per_sample_weights=weights, mode="sum")
         change, offsets, quats = torch.split(blended.reshape(len(ids), len(times), 16).movedim(0, 1), [9, 3, 4], dim=-1)
-        turned = (change.reshape(*change.shape[:2], 3, 3) @ canonical.means[..., None])[..., 0]
-        return DeformedGeometry(
-            means=canonical.means + turned + offsets,
+        rotated = (change.reshape(*change.shape[:2], 3, 3) @ canonical.means[..., None])[..., 0]
+        return MovingGaussians(
+            canonical,
+            means=canonical.means + rotated + offsets,
             quats=quat_multiply(normalize(quats, dim=-1), canonical.quats),
             scales=canonical.scales.expand(len(times), -1, -1),
         )
 
     def _motion(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 7"]:
-        """Shifts, and what is added to the quaternion of no turn."""
+        """Translations, and what is added to the identity quaternion."""
         motion: Tensor = self.mlp(self.encoding.space(self.rest), self.encoding.time(times))
         return motion * (times > 0).to(motion)[:, None, None] if self.anchor_first else motion
 
     def _followed(self, means: Float[Tensor, "N 3"]) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
-        """The control points that each Gaussian follows, and their shares in it: normalised Gaussian kernels."""
+        """The control points that each Gaussian follows, and their weights in it: normalised Gaussian kernels."""
         known = self._nearest
         # the Gaussians rest while the motion is learned: one search serves all steps
         if known is None or known.means is not means or known.version != means._version:

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
+from kg4d.optim.build import ParameterGroup
 
 _PLANES = list(combinations(range(4), 2))  # axis 3 is time
 
@@ -25,6 +27,7 @@ class HexPlaneConfig:
         channels: Features of each level.
         levels: Each level multiplies the spatial resolution by its number.
         use_hse: Hand the harmonic encoding to the network too.
+        learning_rate: Of the planes.
     """
 
     resolution: int = 32
@@ -32,6 +35,7 @@ class HexPlaneConfig:
     channels: int = 16
     levels: list[int] = field(default_factory=lambda: [1, 2])
     use_hse: bool = True
+    learning_rate: float = 6.4e-3
 
 
 class HexPlane(nn.Module):
@@ -46,6 +50,7 @@ class HexPlane(nn.Module):
         if scene_radius <= 0 or not config.levels:
             raise ValueError("need a positive scene radius and at least one level")
         self.scene_radius = scene_radius
+        self.learning_rate = config.learning_rate
         self.width = config.channels * len(config.levels)
         self.levels = nn.ModuleList()
         for factor in config.levels:
@@ -83,24 +88,31 @@ def _sample(plane: Float[Tensor, "1 F V U"], points: Float[Tensor, "B N 2"]) -> 
     return samples[0, :, 0].mT.reshape(*points.shape[:2], -1)
 
 
-class HexPlaneMlp(nn.Module):
+class HexPlaneMlp(Deformation):
     """Offsets as a function of HexPlane features, beside HSE(mu, t) or alone; the positions read are detached."""
 
-    def __init__(self, planes: HexPlane, encoding: HSE | None, mlp: OffsetMlp, anchor_first: bool) -> None:
+    def __init__(
+        self, planes: HexPlane, encoding: HSE | None, mlp: OffsetMlp, anchor_first: bool, learning_rate: float
+    ) -> None:
         super().__init__()
         self.planes = planes
         self.encoding = encoding
         self.mlp = mlp
         self.anchor_first = anchor_first
+        self.learning_rate = learning_rate
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The planes: they learn at a rate of their own."""
-        return {"grid": list(self.planes.parameters())}
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The network, and the planes at a rate of their own."""
+        return [
+            ParameterGroup("network", list(self.mlp.parameters()), self.learning_rate),
+            ParameterGroup("grid", list(self.planes.parameters()), self.planes.learning_rate),
+        ]
 
-    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""
         means = canonical.means.detach()
         space = None if self.encoding is None else self.encoding.space(means)
         time = None if self.encoding is None else self.encoding.time(times)
         offsets = self.mlp(space, time, self.planes(means, times))
-        return apply_offsets(canonical, offsets, times, anchor_first=self.anchor_first)
+        moving = MovingGaussians.still(canonical, len(times))
+        return apply_offsets(moving, offsets, times, anchor_first=self.anchor_first)

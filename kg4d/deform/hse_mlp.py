@@ -1,24 +1,27 @@
 """The KG4D deformation: harmonic features of position and time, and an MLP (KG4D section 4.2)."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 
 
-class HseMlp(nn.Module):
+class HseMlp(Deformation):
     """Offsets as a function of HSE(mu, t); the positions that it reads are detached."""
 
-    def __init__(self, encoding: HSE, mlp: OffsetMlp, anchor_first: bool) -> None:
+    def __init__(self, encoding: HSE, mlp: OffsetMlp, anchor_first: bool, learning_rate: float) -> None:
         super().__init__()
         self.encoding = encoding
         self.mlp = mlp
         self.anchor_first = anchor_first
+        self.learning_rate = learning_rate
 
-    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""
         offsets = self.mlp(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
-        return apply_offsets(canonical, offsets, times, anchor_first=self.anchor_first)
+        moving = MovingGaussians.still(canonical, len(times))
+        return apply_offsets(moving, offsets, times, anchor_first=self.anchor_first)

@@ -1,20 +1,16 @@
 """No motion: the floor that every deformation must beat."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 
 
-class StaticDeformation(nn.Module):
+class Identity(Deformation):
     """The identity at every time; it has no parameters."""
 
-    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
-        """Repeat the canonical geometry for each time."""
-        batch = len(times)
-        return DeformedGeometry(
-            means=canonical.means.expand(batch, -1, -1),
-            quats=canonical.quats.expand(batch, -1, -1),
-            scales=canonical.scales.expand(batch, -1, -1),
-        )
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
+        """Repeat the canonical Gaussians for each time."""
+        return MovingGaussians.still(canonical, len(times))

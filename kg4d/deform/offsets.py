@@ -1,6 +1,7 @@
 """What the learned deformations share: the network behind the features, and how its outputs move the Gaussians."""
 
 import math
+from dataclasses import replace
 from enum import StrEnum
 from typing import assert_never
 
@@ -8,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.deform.base import DeformedGeometry
-from kg4d.gaussians.state import GaussianState
+from kg4d.gaussians.moving import MovingGaussians
 
 
 class Activation(StrEnum):
@@ -20,7 +20,7 @@ class Activation(StrEnum):
 
 
 class OffsetMlp(nn.Module):
-    """An MLP from features of (point, time) to shifts (3), rotations (4) and scalings (3, 1 for all axes, or none).
+    """An MLP from features of (point, time) to translations (3), rotations (4), scalings (3, 1 or none).
 
     The last layer starts at zero, so every output does. The first layer is linear, so its product with the features
     that depend on the point alone is formed N times, with those of the time alone B times, and only features that
@@ -82,29 +82,30 @@ class OffsetMlp(nn.Module):
 
 
 def apply_offsets(
-    canonical: GaussianState | DeformedGeometry,
+    gaussians: MovingGaussians,
     offsets: Float[Tensor, "B N O"],
     times: Float[Tensor, " B"],
     *,
     anchor_first: bool,
-) -> DeformedGeometry:
-    """Shift the centres, add to the unit quaternions, and scale by the exponential.
+) -> MovingGaussians:
+    """Translate the centres, add to the unit quaternions, and scale by the exponential.
 
     A quaternion keeps the norm it has: q + |q| r is the rotation of q / |q| + r, and q itself where r is 0.
 
     Args:
-        canonical: The Gaussians at rest. Gradients reach them by the sums and products here.
+        gaussians: At B times. Gradients reach them by the sums and products here.
         offsets: From `OffsetMlp`.
         times: In [0, 1].
         anchor_first: Take time 0 as rest: nothing moves there.
     """
     if anchor_first:
         offsets = offsets * (times > 0).to(offsets)[:, None, None]
-    shifts, rotations, scalings = torch.split(offsets, [3, 4, offsets.shape[-1] - 7], dim=-1)
-    return DeformedGeometry(
-        means=canonical.means + shifts,
-        quats=canonical.quats + canonical.quats.norm(dim=-1, keepdim=True) * rotations,
-        scales=canonical.scales * scalings.exp(),
+    translations, rotations, scalings = torch.split(offsets, [3, 4, offsets.shape[-1] - 7], dim=-1)
+    return replace(
+        gaussians,
+        means=gaussians.means + translations,
+        quats=gaussians.quats + gaussians.quats.norm(dim=-1, keepdim=True) * rotations,
+        scales=gaussians.scales * scalings.exp(),
     )
 
 

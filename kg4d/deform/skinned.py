@@ -1,6 +1,7 @@
-"""Keypoints as the handles of the motion: a frame at each keypoint, and Gaussians that follow the frames by shares."""
+"""Keypoints as the handles of the motion: a frame at each keypoint, and Gaussians that follow by skinning weights."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -8,13 +9,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, apply_offsets
 from kg4d.deform.shading import Shading
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, slerp
 from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
+from kg4d.keypoints.barycentre import FAR, log_window
+from kg4d.keypoints.skeleton import bone_distances, bone_rotations
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.losses.motion_priors import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
+from kg4d.optim.build import ParameterGroup
+from kg4d.optim.objective import Objective
 
 
 class Blend(StrEnum):
@@ -30,11 +38,16 @@ class SkinnedConfig:
 
     Attributes:
         blend: How the motions of several frames are mixed.
-        temperature: Softmax temperature of the keypoint features as shares of the frames.
-        sigma: Width of the shares around a frame's bones at the start, world units.
+        temperature: Softmax temperature of the skinning logits.
+        sigma: Width of the window around a frame's bones in which Gaussians follow it at the start, world units.
         residual: Add the offsets of the harmonic network to the skinned motion.
         shading: Colours change as the light falls on what has turned; the light is found with the motion.
         normal_width: Deviation of the window in which the directions of the surface are found for that, world units.
+        handles: Priors on the frames.
+        translation_learning_rate: Of the translations of the frames, world units a step.
+        rotation_learning_rate: Of their rotations.
+        light_learning_rate: Of the light.
+        weight_learning_rate: Of the skinning logits.
     """
 
     blend: Blend = Blend.LINEAR
@@ -43,29 +56,53 @@ class SkinnedConfig:
     residual: bool = False
     shading: bool = False
     normal_width: float = 0.05
+    handles: HandlesConfig = field(default_factory=HandlesConfig)
+    translation_learning_rate: float = 5e-3
+    rotation_learning_rate: float = 1e-2
+    light_learning_rate: float = 1e-2
+    weight_learning_rate: float = 2e-2
 
 
-class SkinnedDeformation(nn.Module):
-    """J frames, each with a place and a rotation at each key time; Gaussians follow them by the softmax over J of P.
+class SkinnedDeformation(Deformation):
+    """J frames, each with a translation and a rotation at each key time; Gaussians follow them by skinning weights.
 
-    The features P come with the canonical Gaussians. At the first key time the frames are at rest, so nothing moves
-    there. Between key times places follow a cubic (Catmull-Rom) and rotations the shortest turn.
+    The skinning weights are the softmax over J of the logits that the canonical Gaussians carry. At the first key time
+    the frames are at rest, so nothing moves there. Between key times translations follow a cubic (Catmull-Rom) and
+    rotations the shortest arc.
 
     Attributes:
-        rest: Places of the frames at the first key time, world units.
+        rest: Positions of the frames at the first key time, world units.
         times: Key times, ascending.
-        shifts: How far each frame has gone at the later key times.
-        quats: How it has turned there; any norm but zero.
-        keypoint_offsets: How far each keypoint is from the place of its frame there.
+        parents: Parent of each frame; -1 for roots, and where the bone is cut.
+        known: Whether Gaussians may follow the frame.
+        translations: How far each frame has gone at the later key times, world units.
+        quats: Its rotations since rest there; any norm but zero.
+        keypoint_offsets: How far each keypoint is from its frame there, world units.
         shading: The light; None where colours do not change.
     """
 
     rest: Tensor
     times: Tensor
+    parents: Tensor
+    known: Tensor
     keypoint_offsets: Tensor
 
-    def __init__(self, config: SkinnedConfig, joints: int, encoding: HSE | None, residual: OffsetMlp | None) -> None:
-        """Frames at the origin with two key times, 0 and 1, until `set_keys` says where they are.
+    def __init__(
+        self,
+        config: SkinnedConfig,
+        joints: int,
+        encoding: HSE | None = None,
+        residual: OffsetMlp | None = None,
+        learning_rate: float = 0.0,
+    ) -> None:
+        """Frames at the origin with two key times, 0 and 1, until the motion starts.
+
+        Args:
+            config: Blending, priors, rates.
+            joints: J.
+            encoding: Features of the residual network; None without one.
+            residual: Offsets on top of the skinned motion; None without.
+            learning_rate: Of the residual network.
 
         Raises:
             ValueError: There is no frame, or the temperature or one of the widths is not positive.
@@ -77,26 +114,48 @@ class SkinnedDeformation(nn.Module):
             what = f"temperature {config.temperature} and sigma {config.sigma}"
             raise ValueError(f"skinning needs a temperature and a sigma that are positive, not {what}")
         self.config = config
+        self.learning_rate = learning_rate
+        self.skinning_learning_rate = config.weight_learning_rate
         self.encoding = encoding
         self.residual = residual
         self.register_buffer("rest", torch.zeros(joints, 3))
         self.register_buffer("times", torch.tensor([0.0, 1.0]))
+        self.register_buffer("parents", torch.full((joints,), -1), persistent=False)
+        self.register_buffer("known", torch.ones(joints, dtype=torch.bool), persistent=False)
         self.register_buffer("keypoint_offsets", torch.zeros(1, joints, 3))
-        self.shifts = nn.Parameter(torch.zeros(1, joints, 3))
+        self.translations = nn.Parameter(torch.zeros(1, joints, 3))
         self.quats = nn.Parameter(_identities(1, joints))
         self.shading = Shading(config.normal_width) if config.shading else None
+
+    def start(self, tracks: KeypointTracks) -> None:
+        """Put the frames on the keypoints, rotated as best carries the bones between them."""
+        self.parents, self.known = tracks.parents.to(self.rest.device), tracks.known.to(self.rest.device)
+        rotations = bone_rotations(tracks.rest, tracks.positions, tracks.parents.to(tracks.rest.device))
+        self.set_keys(tracks.times, tracks.rest, tracks.positions, rotations)
+
+    def skinning_logits(self, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N J"]:
+        """Logits whose softmax is a normal window around the bones of each frame that is known."""
+        distances = bone_distances(means, self.rest, self.parents)
+        window = torch.where(self.known, log_window(distances, self.config.sigma), -FAR)
+        return self.config.temperature * window
 
     @torch.no_grad()
     def set_keys(
         self,
         times: Float[Tensor, " T"],
         rest: Float[Tensor, "J 3"],
-        tracks: Float[Tensor, "T J 3"],
+        positions: Float[Tensor, "T J 3"],
         quats: Float[Tensor, "T J 4"],
     ) -> None:
-        """Put the frames at `rest` at the first time and on `tracks`, turned by `quats`, at the others.
+        """Put the frames at `rest` at the first time, at `positions` with rotations `quats` at the others.
 
         Keypoints are where their frames are again.
+
+        Args:
+            times: Key times in [0, 1], ascending.
+            rest: World positions at the first.
+            positions: World positions; those at the first time are not read.
+            quats: Rotations since rest.
 
         Raises:
             ValueError: There are fewer than two times, or they do not ascend.
@@ -104,39 +163,62 @@ class SkinnedDeformation(nn.Module):
         if len(times) < 2 or not bool((times.diff() > 0).all()):
             raise ValueError("key times must ascend, and be two or more")
         self.rest, self.times = rest.to(self.rest), times.to(self.times)
-        self.shifts.data = (tracks[1:] - rest).to(self.rest)
+        self.translations.data = (positions[1:] - rest).to(self.rest)
         self.quats.data = quats[1:].to(self.rest).clone()
-        self.keypoint_offsets = torch.zeros_like(self.shifts.data)
+        self.keypoint_offsets = torch.zeros_like(self.translations.data)
 
     @torch.no_grad()
-    def set_keypoints(self, tracks: Float[Tensor, "T J 3"]) -> None:
-        """Say where the keypoints are at the key times after the first, at which they are at rest; world units.
+    def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
+        """Say where the keypoints are at the key times after the first, given where their frames are; world units.
 
         The frames stay where they carry the Gaussians best.
         """
-        self.keypoint_offsets = tracks[1:].to(self.rest) - self.rest - self.shifts
+        positions = correct(self.rest + self.keys()[0])
+        self.keypoint_offsets = positions[1:].to(self.rest) - self.rest - self.translations
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Places and rotations of the frames and the light learn at rates of their own."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Translations and rotations of the frames, the light and the residual network, each at a rate of its own."""
+        config = self.config
+        residual = [] if self.residual is None else list(self.residual.parameters())
         light = [] if self.shading is None else [self.shading.light]
-        return {"places": [self.shifts], "rotations": [self.quats], "light": light}
+        return [
+            ParameterGroup("network", residual, self.learning_rate),
+            ParameterGroup("translations", [self.translations], config.translation_learning_rate),
+            ParameterGroup("rotations", [self.quats], config.rotation_learning_rate),
+            ParameterGroup("light", light, config.light_learning_rate),
+        ]
+
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Let the frames carry their bones, smoothly and alike, at all key times."""
+        handles = self.config.handles
+        translations, quats = self.keys()
+        if handles.bones > 0:
+            loss = carried_bones_loss(
+                self.rest, translations, quats, self.parents, loose=handles.loose, stretch=handles.stretch
+            )
+            objective.add("handle_bones", loss, handles.bones)
+        if handles.smoothness > 0:
+            objective.add("handle_smoothness", acceleration_loss(translations), handles.smoothness)
+        if handles.coherence > 0:
+            objective.add("handle_coherence", coherence_loss(quats, self.parents), handles.coherence)
 
     def keys(self) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T J 4"]]:
-        """Shifts and rotations since rest at all key times."""
-        first = self.shifts.new_zeros(1, *self.rest.shape)
-        turn = _identities(1, len(self.rest)).to(self.quats)
-        return torch.cat([first, self.shifts]), torch.cat([turn, self.quats])
+        """Translations and rotations since rest at all key times."""
+        first = self.translations.new_zeros(1, *self.rest.shape)
+        upright = _identities(1, len(self.rest)).to(self.quats)
+        return torch.cat([first, self.translations]), torch.cat([upright, self.quats])
 
     def frames(self, times: Float[Tensor, " B"]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 4"]]:
-        """Shifts and rotations since rest at any times; beyond the key times those of the nearest."""
-        shifts, quats = self.keys()
+        """Translations and rotations since rest at any times; beyond the key times those of the nearest."""
+        translations, quats = self.keys()
         left, fraction = self._spans(times)
-        return _catmull_rom(shifts, left, fraction, self.times), slerp(quats[left], quats[left + 1], fraction[:, None])
+        rotations = slerp(quats[left], quats[left + 1], fraction[:, None])
+        return _catmull_rom(translations, left, fraction, self.times), rotations
 
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """Where the keypoints are: the places of their frames, unless `set_keypoints` has said otherwise."""
-        shifts = self.keys()[0]
-        moved = torch.cat([shifts[:1], shifts[1:] + self.keypoint_offsets])
+        """Where the keypoints are: the positions of their frames, unless `correct_keypoints` has said otherwise."""
+        translations = self.keys()[0]
+        moved = torch.cat([translations[:1], translations[1:] + self.keypoint_offsets])
         return self.rest + _catmull_rom(moved, *self._spans(times), self.times)
 
     def _spans(self, times: Float[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
@@ -145,11 +227,17 @@ class SkinnedDeformation(nn.Module):
         left = (torch.searchsorted(self.times, inside, right=True) - 1).clamp(0, len(self.times) - 2)
         return left, (inside - self.times[left]) / (self.times[left + 1] - self.times[left])
 
-    def shares(self, canonical: GaussianState) -> Float[Tensor, "N J"]:
-        """Share of each frame in each Gaussian."""
-        return (canonical.keypoint_logits / self.config.temperature).softmax(dim=1)
+    def skinning_weights(self, canonical: GaussianState) -> Float[Tensor, "N J"]:
+        """How far each Gaussian follows each frame; rows sum to 1.
 
-    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> DeformedGeometry:
+        Raises:
+            ValueError: The Gaussians carry no skinning logits.
+        """
+        if canonical.skinning_logits is None:
+            raise ValueError("a skinned motion needs Gaussians that carry skinning logits")
+        return (canonical.skinning_logits / self.config.temperature).softmax(dim=1)
+
+    def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""
         match self.config.blend:
             case Blend.LINEAR:
@@ -158,21 +246,22 @@ class SkinnedDeformation(nn.Module):
                 blend = dual_quaternion_blend
             case _:
                 assert_never(self.config.blend)
-        moved = blend(canonical.means, self.shares(canonical), self.rest, *self.frames(times))
-        geometry = DeformedGeometry(
+        moved = blend(canonical.means, self.skinning_weights(canonical), self.rest, *self.frames(times))
+        moving = MovingGaussians(
+            canonical,
             means=moved.points,
             quats=quat_multiply(moved.turns, canonical.quats),
             scales=canonical.scales.expand(len(times), -1, -1),
-            gains=None if self.shading is None else self.shading(canonical, moved.turns),
+            colors=None if self.shading is None else canonical.colors * self.shading(canonical, moved.turns),
         )
         if self.encoding is None or self.residual is None:
-            return geometry
+            return moving
         offsets = self.residual(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
-        return replace(apply_offsets(geometry, offsets, times, anchor_first=True), gains=geometry.gains)
+        return apply_offsets(moving, offsets, times, anchor_first=True)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the checkpoint's number of key times."""
-        for name in ("shifts", "quats"):
+        for name in ("translations", "quats"):
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
             if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:]:
                 own.data, own.grad = own.data.new_empty(value.shape), None

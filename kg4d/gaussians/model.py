@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from kg4d.gaussians.state import GaussianState
 
-PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits")
+PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits", "skinning_logits")
 """Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
 
 
@@ -27,6 +27,7 @@ class GaussianModel(nn.Module):
         opacity_logits: (N,).
         colors: (N, 3), as rendered.
         keypoint_logits: (N, J).
+        skinning_logits: (N, K); K is 0 until a skinned motion starts.
     """
 
     means: nn.Parameter
@@ -35,6 +36,7 @@ class GaussianModel(nn.Module):
     opacity_logits: nn.Parameter
     colors: nn.Parameter
     keypoint_logits: nn.Parameter
+    skinning_logits: nn.Parameter
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         """Copy `values`, one tensor for each name in `PARAMETERS`.
@@ -61,6 +63,9 @@ class GaussianModel(nn.Module):
                 "opacity_logits": torch.logit(state.opacities, eps=1e-6),
                 "colors": state.colors,
                 "keypoint_logits": state.keypoint_logits,
+                "skinning_logits": state.means.new_zeros(len(state), 0)
+                if state.skinning_logits is None
+                else state.skinning_logits,
             }
         )
 
@@ -73,6 +78,7 @@ class GaussianModel(nn.Module):
             opacities=self.opacity_logits.sigmoid(),
             colors=self.colors,
             keypoint_logits=self.keypoint_logits,
+            skinning_logits=self.skinning_logits if self.skinning_logits.shape[1] else None,
         )
 
     def __len__(self) -> int:
@@ -107,13 +113,15 @@ class GaussianModel(nn.Module):
                 _swap(optimizer, old, new, inherit)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over the checkpoint's number of Gaussians.
+        """Take over the checkpoint's number of Gaussians, and of frames that they follow.
 
         The `Parameter` objects stay, so that optimisers keep them; no graph may still need their old shape.
         """
         for name in PARAMETERS:
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
-            if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:] and len(value) != len(own):
+            if not isinstance(value, Tensor) or value.shape == own.shape:
+                continue
+            if value.shape[1:] == own.shape[1:] or (name == "skinning_logits" and value.ndim == 2):
                 own.data, own.grad = own.data.new_empty(value.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args)
 

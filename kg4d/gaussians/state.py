@@ -1,5 +1,6 @@
 """The frozen record of activated Gaussians: the currency between rooms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -17,7 +18,10 @@ class GaussianState:
         scales: Standard deviations along the local axes, world units, > 0.
         opacities: In (0, 1).
         colors: RGB as rendered (no spherical harmonics above degree 0); 0 is black, 1 is white.
-        keypoint_logits: Affinity P of each Gaussian to each of the J keypoints (KG4D eq. 7); J may be 0.
+        keypoint_logits: Affinity P of each Gaussian to each of the J keypoints (KG4D eq. 7): a softmax over the N
+            Gaussians makes a keypoint of them. J may be 0.
+        skinning_logits: How far each Gaussian follows each of the K frames of a skinned motion: a softmax over the K
+            frames makes its skinning weights. None where the motion has no frames.
     """
 
     means: Float[Tensor, "N 3"]
@@ -26,14 +30,20 @@ class GaussianState:
     opacities: Float[Tensor, " N"]
     colors: Float[Tensor, "N 3"]
     keypoint_logits: Float[Tensor, "N J"]
+    skinning_logits: Float[Tensor, "N K"] | None = None
 
     def __len__(self) -> int:
         return self.means.shape[0]
 
     def detach(self) -> "GaussianState":
         """The same values without history."""
-        return replace(self, **{f.name: getattr(self, f.name).detach() for f in fields(self)})
+        return self.map(Tensor.detach)
 
     def to(self, device: torch.device | str) -> "GaussianState":
         """Move every tensor to `device`."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self.map(lambda tensor: tensor.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "GaussianState":
+        """The same with `change` applied to every tensor; a change of rows must be the same for all."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})

@@ -1,26 +1,32 @@
 """What a configuration stands for, and a finished run read back: to look at, to measure again, to export."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.batches.dynamic import DynamicDataModule
+from kg4d.data.batches.refine import RefineDataModule
+from kg4d.data.batches.static import StaticDataModule, static_references
 from kg4d.data.readers.viewpoints import looked_at
-from kg4d.data.records import Scene
+from kg4d.data.records import Scene, view_grid
 from kg4d.data.scene import load_scene
-from kg4d.data.studies.frame_subset import without_texture
+from kg4d.data.studies.frame_subset import choose_frames, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, disturbed
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import IMAGE_SUFFIXES
-from kg4d.deform.build import build_deformation
 from kg4d.errors import InputError
+from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
+from kg4d.lift.seeding import Skeleton, agreed_keypoints, seed_keypoints
+from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
@@ -29,6 +35,8 @@ from kg4d.priors.prepare import prepared
 from kg4d.priors.redetect import found_again
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
+from kg4d.representation.base import Representation
+from kg4d.representation.build import build_representation
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.static import StaticStage
@@ -150,25 +158,127 @@ def build_run_guidance(
     }
 
 
-def build_run_deformation(config: ExperimentConfig, model: GaussianModel) -> nn.Module:
-    """The untrained deformation of a run: its weights from the seed, its unit of length from the static Gaussians.
-
-    Both are functions of what a checkpoint holds, so that a run that is read back gets the same module.
+def build_run_representation(config: ExperimentConfig, gaussians: GaussianModel) -> Representation:
+    """The representation of a run before its motion is fitted, around the Gaussians of the static stage.
 
     Raises:
-        InputError: The settings describe no network.
+        InputError: The settings describe none.
     """
-    radius = float(model.means.detach().abs().max().clamp_min(1e-3))
     generator = torch.Generator().manual_seed(config.seed)
     try:
-        module = build_deformation(
-            config.deformation,
-            radius,
-            generator,
-            joints=model.keypoint_logits.shape[1],
-            means=model.means.detach(),
-            isotropic=config.gaussians.isotropic,
+        return build_representation(
+            config.representation, config.deformation, gaussians, config.kfc.temperature, generator
         )
     except ValueError as error:
         raise InputError("deformation", str(error), "correct its settings") from error
-    return module.to(model.means.device)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything that a fit starts from.
+
+    Attributes:
+        config: Of the run.
+        protocol: What is measured at its end.
+        renderer: Draws the Gaussians.
+        background: Colour behind them.
+        whole_scene: What is measured and shown.
+        scene: What the stages see: perhaps fewer frames, and only keypoints that the model can carry.
+        gaussians: Before any training, with keypoint features.
+        skeleton: Between the keypoints.
+        guidance: What judges views that the scene does not show, by the name of the stage.
+        priors: Where the results of providers are kept.
+        static_data: Batches of the static stage.
+        dynamic_data: Batches of the dynamic stage.
+        refine_data: Batches of the refine stage.
+    """
+
+    config: ExperimentConfig
+    protocol: Protocol
+    renderer: Renderer
+    background: Float[Tensor, " 3"]
+    whole_scene: Scene
+    scene: Scene
+    gaussians: GaussianModel
+    skeleton: Skeleton
+    guidance: Mapping[str, Guidance]
+    priors: PriorCache
+    static_data: StaticDataModule
+    dynamic_data: DynamicDataModule
+    refine_data: RefineDataModule
+
+
+def build_run(config: ExperimentConfig) -> RunInputs:
+    """Get everything ready that a wrong request can break, so that it breaks before the first step.
+
+    Raises:
+        InputError: The configuration or the scene is wrong.
+    """
+    protocol = get_protocol(config.evaluation.protocol, config.evaluation.metrics)
+    renderer = build_run_renderer(config)
+    background = torch.tensor(config.background, device=renderer.device)
+    check_run_guidance(config)
+    whole_scene = build_scene(config, renderer)
+    if whole_scene.test is not None:
+        view_grid(whole_scene.test)  # the metrics need complete videos
+    seen = choose_frames(whole_scene, config.frames)
+    priors = PriorCache(config.priors.cache)
+    guidance = build_run_guidance(config, seen, renderer.device, priors)
+    gaussians = build_run_gaussians(config, seen)
+    scene, skeleton = seed_run_keypoints(config, seen, gaussians)
+    gaussians = gaussians.to(renderer.device)
+    check_neighbours(config, len(gaussians))
+    build_run_representation(config, gaussians)
+    behind, seed = background.cpu(), config.seed
+    return RunInputs(
+        config,
+        protocol,
+        renderer,
+        background,
+        whole_scene,
+        scene,
+        gaussians,
+        skeleton,
+        guidance,
+        priors,
+        static_data=StaticDataModule(scene, config.static.data, behind, seed),
+        dynamic_data=DynamicDataModule(scene, config.dynamic.data, behind, seed),
+        refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
+    )
+
+
+def build_run_gaussians(config: ExperimentConfig, scene: Scene) -> GaussianModel:
+    """The Gaussians before any training."""
+    first = static_references(scene).images
+    views = first if bool((first.frames == 0).all()) else None  # other moments would carve the moving parts away
+    return build_gaussians(
+        config.gaussians,
+        None if views is None else views.cameras,
+        None if views is None else views.images,
+        0 if scene.keypoints is None else len(scene.keypoints.names),
+        torch.Generator().manual_seed(config.seed),
+    )
+
+
+def seed_run_keypoints(config: ExperimentConfig, scene: Scene, gaussians: GaussianModel) -> tuple[Scene, Skeleton]:
+    """Seed the keypoint features of `gaussians`; the scene with the keypoints that they can carry, and their bones."""
+    if scene.keypoints is None:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return scene, Skeleton(nothing.bool(), nothing, torch.zeros(0, 3))
+    keypoints = agreed_keypoints(scene.keypoints, scene.ring)
+    skeleton = seed_keypoints(gaussians, scene.ring, keypoints, config.kfc, scene.reference.cameras[0])
+    # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
+    used = replace(keypoints, weights=keypoints.weights * skeleton.known)
+    return replace(scene, keypoints=used), skeleton
+
+
+def check_neighbours(config: ExperimentConfig, count: int) -> None:
+    """See that there are more Gaussians than each has neighbours.
+
+    Raises:
+        InputError: There are not.
+    """
+    rigidity = config.rigidity
+    if rigidity.weight > 0 and rigidity.neighbours >= count:
+        what = f"{rigidity.neighbours} neighbours of each Gaussian, but there are only {count} Gaussians"
+        raise InputError("rigidity.neighbours", what, "lower it, or set rigidity.weight=0")

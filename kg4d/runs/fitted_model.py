@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.render.base import Renderer
+from kg4d.representation.base import Representation
 
 
 @dataclass(frozen=True)
@@ -18,48 +17,35 @@ class FittedModel:
     """Gaussians that move. They live where their renderer draws; answers come back on the device of the question.
 
     Attributes:
-        canonical: The Gaussians of frame 0, detached.
-        deformation: Moves them.
+        representation: The Gaussians and their motion.
         renderer: Draws them.
         background: Colour behind them.
-        keypoint_temperature: Softmax temperature under which their keypoint features were fitted.
     """
 
-    canonical: GaussianState
-    deformation: nn.Module
+    representation: Representation
     renderer: Renderer
     background: Float[Tensor, " 3"]
-    keypoint_temperature: float
 
     @torch.no_grad()
-    def geometry(self, times: Float[Tensor, " B"]) -> DeformedGeometry:
-        """Geometry at `times`, each in [0, 1]."""
-        moved: DeformedGeometry = self.deformation(self.canonical, times.to(self.canonical.means))
-        return moved
-
     def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
-        """The whole Gaussians at `times`."""
-        geometry = self.geometry(times)
-        return [geometry.at(index, self.canonical) for index in range(len(times))]
+        """The whole Gaussians at `times`, each in [0, 1]."""
+        return [state.detach() for state in self.representation.states(times.to(self.renderer.device)).states()]
 
+    @torch.no_grad()
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
-        """World positions of the model's keypoints: the motion's own, or barycentres of their Gaussians."""
-        if isinstance(self.deformation, CarriesKeypoints):
-            with torch.no_grad():
-                return self.deformation.keypoints(times.to(self.canonical.means)).to(times.device)
-        share = assignment(self.canonical.keypoint_logits, self.keypoint_temperature)
-        return barycentre(share, self.geometry(times).means).to(times.device)
+        """World positions of the model's keypoints."""
+        return self.representation.keypoints(times.to(self.renderer.device)).to(times.device)
 
     @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
-        """Image m is camera m at time m; `frozen` leaves the Gaussians at frame 0 throughout.
+        """Image m is camera m at time m; `frozen` leaves the Gaussians as the static stage has left them.
 
         Images of one time are drawn together, so that the motion is evaluated once a time.
         """
         images = torch.empty(len(cameras), cameras.height, cameras.width, 3, device=times.device)
         for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
-            state = self.canonical if frozen else self.states(torch.tensor([time]))[0]
+            state = self.representation.rest().detach() if frozen else self.states(torch.tensor([time]))[0]
             here = cameras[chosen].to(self.renderer.device)
             images[chosen] = self.renderer(state, here, background=self.background).image.to(images.device)
         return images

@@ -80,7 +80,7 @@ class RunFolder:
 
     def matches(self, config: ExperimentConfig) -> bool:
         """Whether the run here is one of exactly this configuration."""
-        return self.config.is_file() and self.config.read_text(encoding="utf-8") == to_yaml(config)
+        return self.config.is_file() and to_yaml(self.read_config()) == to_yaml(config)
 
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""

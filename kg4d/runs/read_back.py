@@ -14,10 +14,13 @@ from kg4d.errors import InputError
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.base import Renderer
-from kg4d.runs.build import build_run_deformation, build_run_renderer, build_scene
+from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder
+from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.stages.refine import RefineStage
+
+_PREFIX = "representation."  # of its weights in the checkpoint of a stage
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,10 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     if not checkpoint.is_file():
         raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
     renderer = renderer or build_run_renderer(config)
-    weights = torch.load(checkpoint, map_location=renderer.device, weights_only=True)["state_dict"]
-    model = GaussianModel({name: weights[f"model.{name}"] for name in PARAMETERS})
-    deformation = build_run_deformation(config, model)
-    own = {name.removeprefix("deformation."): w for name, w in weights.items() if name.startswith("deformation.")}
-    deformation.load_state_dict(own)
+    weights = read_checkpoint(checkpoint, renderer.device)["state_dict"]
+    own = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
+    gaussians = GaussianModel({name: own[f"gaussians.{name}"] for name in PARAMETERS})
+    representation = build_run_representation(config, gaussians)
+    representation.load_state_dict(own)
     background = torch.tensor(config.background, device=renderer.device)
-    fitted = FittedModel(
-        model.state().detach(), deformation.to(renderer.device), renderer, background, config.kfc.temperature
-    )
-    return LoadedRun(folder, config, fitted)
+    return LoadedRun(folder, config, FittedModel(representation.to(renderer.device), renderer, background))

@@ -2,15 +2,19 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import lightning
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
+from kg4d.optim.objective import Objective, check_finite
 from kg4d.render.base import Renderer
 from kg4d.stages.clock import Clock
-from kg4d.stages.objective import Objective, check_finite
 
 
 @runtime_checkable  # for the tests, which check arguments at run time
@@ -35,19 +39,25 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         renderer: Draws the Gaussians.
         steps: Length of the stage.
         seed: Seed of what is drawn inside a step.
+        optimizer: Which optimiser takes the steps.
     """
 
     name: str  # of the stage, in checkpoints and logs
     after_backward_slice = "backward"  # what the time up to the end of the backward pass is booked under
 
-    def __init__(self, renderer: Renderer, steps: int, seed: int) -> None:
+    def __init__(self, renderer: Renderer, steps: int, seed: int, optimizer: OptimizerConfig) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.renderer = renderer
         self.steps = steps
         self.seed = seed
+        self.optimizer_config = optimizer
         self.clock = Clock(renderer.device)
         self.renders = 0
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What this stage fits; everything else that it holds is frozen while it runs."""
 
     @abstractmethod
     def objective(self, batch: BatchT, objective: Objective) -> None:
@@ -57,31 +67,67 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Set the learning rates of this step."""
 
+    def begin(self) -> None:
+        """Freeze what the stage does not fit; a subclass also forms what stays the same in all of its steps."""
+        self.requires_grad_(False)
+        for group in self.parameter_groups():
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
+
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Hook after the optimiser has moved the parameters."""
 
-    def training_step(self, batch: BatchT, batch_idx: int) -> None:
-        """One step."""
-        optimizer = self.optimizers(use_pl_optimizer=True)
-        assert not isinstance(optimizer, list)
-        self.clock.mark("loop")  # what the Trainer and the loader did since the last step
-        self.schedule(optimizer.optimizer, batch.step)
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser of the stage's parameter groups."""
+        return build_optimizer(self.optimizer_config, self.parameter_groups())
+
+    def take_step(
+        self,
+        batch: BatchT,
+        optimizer: Optimizer | LightningOptimizer,
+        backward: Callable[[Tensor], None] = torch.autograd.backward,
+    ) -> Objective:
+        """One step, in a Trainer or without one.
+
+        Args:
+            batch: On the device of the stage.
+            optimizer: From `configure_optimizers`; Lightning counts the steps of its wrapper.
+            backward: Computes the gradients.
+
+        Returns:
+            What was minimised.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
+        """
+        bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        self.schedule(bare, batch.step)
         objective = Objective(progress=batch.step / max(1, self.steps))
         self.objective(batch, objective)
-        if objective.total is not None:
-            check_finite(objective.total, objective.terms, batch.step)
+        total = objective.total
+        if total is not None:
+            check_finite(total, objective.terms, batch.step)
             self.clock.mark("losses")
-            self.manual_backward(objective.total)
+            backward(total)
             self.clock.mark(self.after_backward_slice)
         optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
         optimizer.zero_grad(set_to_none=True)
-        self.after_step(batch.step, optimizer.optimizer)
+        self.after_step(batch.step, bare)
         self.clock.mark("optimizer")
+        return objective
+
+    def training_step(self, batch: BatchT, batch_idx: int) -> None:
+        """One step of the Trainer."""
+        optimizer = self.optimizers(use_pl_optimizer=True)
+        assert isinstance(optimizer, LightningOptimizer)
+        self.clock.mark("loop")  # what the Trainer and the loader did since the last step
+        objective = self.take_step(batch, optimizer, self.manual_backward)
         if batch.step % LOG_EVERY == 0 or batch.step == self.steps - 1:
             self._log_terms(batch.step, objective)
 
     def on_train_start(self) -> None:
-        """The clock runs from the first step on."""
+        """Everything is on its device: begin, and let the clock run from the first step on."""
+        self.begin()
         self.clock.start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -95,8 +141,9 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
 
     def _log_terms(self, step: int, objective: Objective) -> None:
         values = {name: value.float() for name, value in objective.terms.items()}
-        if objective.total is not None:
-            values["loss"] = objective.total.detach()
+        total = objective.total
+        if total is not None:
+            values["loss"] = total.detach()
         self.log_dict(values, prog_bar=True)
         self.log("step", float(step))  # Lightning repeats the last values each step: their step tells them apart
 

@@ -1,70 +1,49 @@
-"""Dynamic stage: a deformation carries the frozen Gaussians through the reference video."""
+"""Dynamic stage: the motion of the Gaussians is fitted to the reference video; all else is frozen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import DynamicBatch, step_generator
 from kg4d.data.batches.dynamic import DynamicDataConfig
-from kg4d.deform.base import CarriesKeypoints, DeformedGeometry
-from kg4d.deform.skinned import SkinnedDeformation
-from kg4d.gaussians.model import GaussianModel
-from kg4d.geometry.cameras import Cameras, project_each
-from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.geometry.cameras import Cameras
 from kg4d.lift.record import Lift
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
-from kg4d.losses.kfc import (
-    KeypointVisibility,
-    KfcConfig,
-    KfcMode,
-    keypoint_loss,
-    keypoint_sight,
-    read_heatmaps,
-    render_heatmaps,
-)
-from kg4d.losses.motion_priors import ArapConfig, BonesConfig, HandlesConfig, RigidityConfig, bone_loss
+from kg4d.losses.kfc import KeypointVisibility, KfcConfig
+from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import set_learning_rates, warm_cosine
 from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
+from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.calibration import add_calibration
 from kg4d.stages.guidance import Guidance
-from kg4d.stages.motion_terms import Rigidity, add_arap, add_handles
-from kg4d.stages.objective import Objective
+from kg4d.stages.motion_terms import Rigidity
 
 
 @dataclass
 class DynamicConfig:
-    """The dynamic stage.
+    """The dynamic stage. Learning rates belong to what moves: see `deformation`.
 
     Attributes:
         steps: Optimiser steps.
         data: Frames drawn at each step.
-        learning_rate: Adam rate of the deformation network.
-        grid_learning_rate: Adam rate of its feature planes, where it has any.
-        place_learning_rate: Adam rate of the places of keypoint frames, where it has any; world units a step.
-        rotation_learning_rate: Adam rate of their rotations.
-        light_learning_rate: Adam rate of the light, where the deformation has one.
-        share_learning_rate: Adam rate of the keypoint features, where they say which frames a Gaussian follows.
-        warmup_steps: Steps over which the rates grow linearly from 0.
-        final_factor: Factor that the rates fall to, along a half cosine.
+        warmup_steps: Steps over which the learning rates grow linearly from 0.
+        final_factor: Factor that they fall to, along a half cosine.
         photometric: The image loss, a mean over the drawn frames.
     """
 
     steps: int = 500
     data: DynamicDataConfig = field(default_factory=DynamicDataConfig)
-    learning_rate: float = 3e-3
-    grid_learning_rate: float = 6.4e-3
-    place_learning_rate: float = 5e-3
-    rotation_learning_rate: float = 1e-2
-    light_learning_rate: float = 1e-2
-    share_learning_rate: float = 2e-2
     warmup_steps: int = 20
     final_factor: float = 0.05
     photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
@@ -78,18 +57,15 @@ class MotionLosses:
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
-    handles: HandlesConfig = field(default_factory=HandlesConfig)
     lift_weight: float = 0.0
-    arap: ArapConfig = field(default_factory=ArapConfig)
 
 
 class DynamicStage(Stage[DynamicBatch]):
-    """Fits `deformation` to the reference video; the Gaussians stay as the static stage left them.
+    """Fits the motion of `representation` to the reference video.
 
     Args:
-        model: The Gaussians.
-        deformation: Moves them.
-        renderer: Draws them.
+        representation: What moves.
+        renderer: Draws it.
         config: This stage.
         losses: KFC, WGF and the regularisers; KFC and WGF are off where the batches carry no keypoints.
         parents: Skeleton of the J keypoints; -1 cuts a bone.
@@ -97,6 +73,7 @@ class DynamicStage(Stage[DynamicBatch]):
         seed: Seed of what is sampled inside a step.
         guidance: Judges views that the video does not show; None where nothing does.
         lift: The video's keypoints in 3D, and which detections to believe; None where they were not lifted.
+        optimizer: Which optimiser takes the steps; Adam when None.
     """
 
     name = "dynamic"
@@ -106,8 +83,7 @@ class DynamicStage(Stage[DynamicBatch]):
 
     def __init__(
         self,
-        model: GaussianModel,
-        deformation: nn.Module,
+        representation: Representation,
         renderer: Renderer,
         config: DynamicConfig,
         losses: MotionLosses,
@@ -116,12 +92,10 @@ class DynamicStage(Stage[DynamicBatch]):
         seed: int,
         guidance: Guidance | None = None,
         lift: Lift | None = None,
+        optimizer: OptimizerConfig | None = None,
     ) -> None:
-        super().__init__(renderer, config.steps, seed)
-        self.model = model.requires_grad_(False)
-        self.deformation = deformation
-        if isinstance(deformation, SkinnedDeformation):
-            model.keypoint_logits.requires_grad_(True)
+        super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
+        self.representation = representation
         self.lift = lift
         self.config = config
         self.losses = losses
@@ -129,49 +103,23 @@ class DynamicStage(Stage[DynamicBatch]):
         self.register_buffer("parents", parents, persistent=False)
         self.register_buffer("background", background, persistent=False)
 
-    def on_train_start(self) -> None:
-        """What the frozen Gaussians give once: their state, keypoints at rest, neighbours."""
-        self.canonical = self.model.state().detach()
-        self.share = assignment(self.canonical.keypoint_logits, self.losses.kfc.temperature)
-        if isinstance(self.deformation, SkinnedDeformation):
-            self.canonical = replace(self.canonical, keypoint_logits=self.model.keypoint_logits)  # these are learned
-            self.rest_points = self.deformation.rest
-        else:
-            self.rest_points = barycentre(self.share, self.canonical.means)
-        self.rigidity = Rigidity(self.losses.rigidity, self.canonical, self.seed)
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What moves the Gaussians."""
+        return self.representation.motion_groups()
+
+    def begin(self) -> None:
+        """Form what the Gaussians at rest give once: keypoints, neighbours."""
+        super().begin()
+        rest = self.representation.rest().detach()
+        with torch.no_grad():
+            self.rest_points = self.representation.keypoints(rest.means.new_zeros(1), MovingGaussians.still(rest, 1))[0]
+        self.rigidity = Rigidity(self.losses.rigidity, rest, self.seed)
         self._flow_fields = FlowFields()
-        super().on_train_start()
-
-    def configure_optimizers(self) -> Optimizer:
-        """Adam; what is not the weights of a network has a rate of its own."""
-        rates = self._base_rates()
-        special: dict[str, list[nn.Parameter]] = getattr(self.deformation, "parameter_groups", dict)()
-        named = {id(p) for members in special.values() for p in members}
-        members_of = {"network": [p for p in self.deformation.parameters() if id(p) not in named], **special}
-        members_of["shares"] = [p for p in [self.model.keypoint_logits] if p.requires_grad]
-        groups: list[dict[str, object]] = [
-            {"params": members, "lr": rates[name], "name": name} for name, members in members_of.items() if members
-        ]
-        if not groups:  # no motion: Adam wants a parameter all the same
-            groups.append({"params": [nn.Parameter(torch.empty(0))], "lr": 0.0, "name": "network"})
-        return torch.optim.Adam(groups, eps=1e-15)
-
-    def _base_rates(self) -> dict[str, float]:
-        config = self.config
-        return {
-            "network": config.learning_rate,
-            "grid": config.grid_learning_rate,
-            "places": config.place_learning_rate,
-            "rotations": config.rotation_learning_rate,
-            "light": config.light_learning_rate,
-            "shares": config.share_learning_rate,
-        }
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Warm-up and half cosine."""
         progress = step / max(1, self.steps)
-        factor = warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor)
-        set_learning_rates(optimizer, self._base_rates(), factor)
+        set_learning_rates(optimizer, warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
@@ -186,42 +134,37 @@ class DynamicStage(Stage[DynamicBatch]):
             self.lift = Lift(**checkpoint["lift"]).to(self.renderer.device)
 
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
-        """Image loss of the drawn frames; KFC in them; WGF between the pairs; rigidity and bones; guidance."""
-        geometry: DeformedGeometry = self.deformation(self.canonical, batch.times)
-        if geometry.means.requires_grad:
-            # the engine reaches the deformation's outputs last: here ends the backward pass of renders and losses
-            geometry.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
+        """Image loss of the drawn frames; KFC in them; WGF between the pairs; regularisers; guidance."""
+        moving = self.representation.states(batch.times)
+        if moving.means.requires_grad:
+            # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
+            moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
+        states = moving.states()
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
         outputs = [
-            self.renderer(geometry.at(b, self.canonical), batch.cameras[b], background=self.background, depth=hidden)
-            for b in range(len(batch.times))
+            self.renderer(state, batch.cameras[b], background=self.background, depth=hidden)
+            for b, state in enumerate(states)
         ]
         self.renders += len(outputs)
         self.clock.mark("render")
         self._add_photometric(outputs, batch, objective)
-        points = cache(lambda: self._keypoints(geometry, batch.times))
+        points = cache(lambda: self.representation.keypoints(batch.times, moving))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
-            self._add_kfc(geometry, points, outputs, batch, objective)
+            self._add_kfc(moving, points, outputs, batch, objective)
         if (has_keypoints or not self.losses.wgf.at_keypoints) and self.losses.wgf.weight > 0:
-            self._add_wgf(geometry, outputs, batch, objective)
+            self._add_wgf(moving, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
             pull = self.lift.certainty[batch.frames] * offset.square().sum(-1)
             objective.add("lift", pull.mean(), self.losses.lift_weight)
-        self._add_regularizers(geometry, points, batch, objective)
+        self._add_regularizers(moving, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
 
-    def keypoints(self, times: Float[Tensor, " T"]) -> Float[Tensor, "T J 3"]:
-        """Where the motion carries the keypoints, once training has begun."""
-        return self._keypoints(self.deformation(self.canonical, times), times)
-
     def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
-        return self.renderer(
-            self.deformation(self.canonical, time).at(0, self.canonical), camera, background=background
-        )
+        return self.renderer(self.representation.states(time).at(0), camera, background=background)
 
     def _add_photometric(self, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective) -> None:
         images = torch.cat([output.image for output in outputs])
@@ -234,38 +177,32 @@ class DynamicStage(Stage[DynamicBatch]):
 
     def _add_kfc(
         self,
-        geometry: DeformedGeometry,
+        moving: MovingGaussians,
         points: Callable[[], Tensor],
         outputs: list[RenderOutput],
         batch: DynamicBatch,
         objective: Objective,
     ) -> None:
         kfc = self.losses.kfc
-        match kfc.mode:
-            case KfcMode.BARYCENTRE:
-                pixels = project_each(points(), batch.cameras)
-            case KfcMode.HEATMAP:
-                heatmaps = [
-                    render_heatmaps(self.renderer, geometry.at(b, self.canonical), batch.cameras[b], kfc)
-                    for b in range(len(batch.times))
-                ]
-                self.renders += len(heatmaps)
-                pixels = read_heatmaps(torch.cat(heatmaps), batch.cameras, kfc)
         weights, weight = batch.keypoint_weights, kfc.weight
-        if kfc.visibility is KeypointVisibility.DEPTH:
-            weights = weights * keypoint_sight(points(), batch.cameras, outputs, kfc)
         if self.lift is not None:
             weights, weight = weights * self.lift.trust[batch.frames], weight * self.lift.reliability
-        loss = keypoint_loss(pixels, batch.keypoints, weights, float(max(batch.cameras.width, batch.cameras.height)))
-        objective.add("kfc", loss, weight, kfc.warmup)
-
-    def _keypoints(self, geometry: DeformedGeometry, times: Tensor) -> Tensor:
-        if isinstance(self.deformation, CarriesKeypoints):
-            return self.deformation.keypoints(times)
-        return barycentre(self.share, geometry.means)
+        self.renders += add_calibration(
+            objective,
+            kfc,
+            self.renderer,
+            [(state, batch.cameras[b]) for b, state in enumerate(moving.states())],
+            points(),
+            outputs,
+            batch.cameras,
+            batch.keypoints,
+            weights,
+            weight=weight,
+            warmup=kfc.warmup,
+        )
 
     def _add_wgf(
-        self, geometry: DeformedGeometry, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective
+        self, moving: MovingGaussians, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective
     ) -> None:
         if len(batch.pairs) == 0:
             return
@@ -274,8 +211,8 @@ class DynamicStage(Stage[DynamicBatch]):
             wgf,
             self.renderer,
             outputs,
-            self.canonical.opacities,
-            geometry,
+            moving.base.opacities,
+            moving,
             batch.pairs,
             batch.cameras,
             batch.keypoints,
@@ -287,14 +224,13 @@ class DynamicStage(Stage[DynamicBatch]):
             objective.add(f"wgf_{name}", term.value, wgf.weight * term.share, wgf.warmup)
 
     def _add_regularizers(
-        self, geometry: DeformedGeometry, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
+        self, moving: MovingGaussians, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
     ) -> None:
-        self.rigidity.add(objective, geometry, batch.step)
+        self.rigidity.add(objective, moving, batch.step)
         bones = self.losses.bones
         if bones.weight > 0 and bool((self.parents >= 0).any()):
             objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
-        add_handles(objective, self.deformation, self.parents, self.losses.handles)
-        add_arap(objective, self.deformation, batch.times, self.losses.arap)
+        self.representation.regularisers(objective, batch.times)
 
 
 class FlowFields:

@@ -1,11 +1,13 @@
-"""Images decide between lifts: a short fit of the motion from each, and what the images still differ by then.
+"""Where the dynamic stage starts: at the keypoints of the video in 3D; where lifts differ, the images decide.
 
 Pixels of keypoints, bones and the surface may leave open on which side a limb is. Its texture, its outline and what it
-hides do not, but only a fit that has come near shows that: before the first step the wrong lift may look as good. Such
-a fit also moves the keypoints to where the images are, which noisy detections are not. Lifted again from there they are
-a further candidate, if they then move like a body; it has to do better than the places that the fit itself has found.
+hides do not, but only a fit that has come near shows that: before the first step the wrong lift may look as good. So a
+short fit of the motion is made from each of them, on a copy of the Gaussians. Such a fit also moves the keypoints to
+where the images are, which noisy detections are not. Lifted again from there they are a further candidate, if they then
+move like a body; it has to do better than the positions that the fit itself has found.
 """
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +17,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.batches.batch import DynamicBatch
+from kg4d.data.records import Scene
+from kg4d.geometry.cameras import project_each
+from kg4d.keypoints.sides import other_sides
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.lift.handles import rest_keypoints
+from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
-from kg4d.stages.dynamic import DynamicStage
-from kg4d.stages.objective import Objective
+from kg4d.lift.seeding import Skeleton
+from kg4d.lift.solve import lift_keypoints
+from kg4d.lift.surface import SurfaceTracks, follow_surface
+from kg4d.optim.build import OptimizerConfig
+from kg4d.render.base import Renderer
+from kg4d.representation.base import Representation
+from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
+from kg4d.stages.guidance import Guidance
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +43,142 @@ _NEAR = 2  # frames; the images are taken to show a keypoint so long before and 
 
 
 @dataclass(frozen=True)
+class MotionProblem:
+    """What a motion is fitted to, and how: the same for the dynamic stage and for the trials before it.
+
+    Attributes:
+        scene: With the keypoints that the model can carry.
+        skeleton: Between them.
+        renderer: Draws the Gaussians.
+        background: Colour behind them.
+        config: The dynamic stage.
+        losses: Its losses.
+        lift: How keypoints are lifted to 3D.
+        optimizer: Which optimiser takes the steps.
+        seed: Of all that is drawn at random.
+    """
+
+    scene: Scene
+    skeleton: Skeleton
+    renderer: Renderer
+    background: Float[Tensor, " 3"]
+    config: DynamicConfig
+    losses: MotionLosses
+    lift: LiftConfig
+    optimizer: OptimizerConfig
+    seed: int
+
+    def stage(
+        self,
+        representation: Representation,
+        lift: Lift | None,
+        guidance: Guidance | None = None,
+        steps: int | None = None,
+    ) -> DynamicStage:
+        """The dynamic stage of a representation, whose motion starts at a lift.
+
+        Args:
+            representation: As the static stage has left it; it is started and then fitted.
+            lift: Where the motion starts; at rest when None.
+            guidance: Judges views that the video does not show; None where nothing does.
+            steps: Length of the stage; that of the configuration when None.
+        """
+        rest = self.rest_points(representation)
+        times = self.scene.reference.times.to(rest)
+        if len(rest):
+            positions = rest.expand(len(times), -1, -1) if lift is None else lift.tracks
+            known = self.skeleton.known.to(rest.device)
+            with torch.no_grad():
+                representation.start(KeypointTracks(times, rest, positions, self.skeleton.parents, known))
+        return DynamicStage(
+            representation,
+            self.renderer,
+            self.config if steps is None else replace(self.config, steps=steps),
+            self.losses,
+            self.skeleton.parents,
+            self.background,
+            self.seed,
+            guidance,
+            lift,
+            self.optimizer,
+        )
+
+    def rest_points(self, representation: Representation) -> Float[Tensor, "J 3"]:
+        """World positions of the keypoints in frame 0."""
+        return rest_keypoints(representation.rest(), self.skeleton, self.losses.kfc.temperature)
+
+
+def lift_video(
+    problem: MotionProblem, representation: Representation, batch: Callable[[int], DynamicBatch]
+) -> Lift | None:
+    """The keypoints of the reference video in 3D, where that is asked for; where lifts differ, the images decide.
+
+    Args:
+        problem: The video and the settings.
+        representation: As the static stage has left it; it is not changed.
+        batch: What the dynamic stage sees at a step.
+    """
+    config, keypoints, video = problem.lift, problem.scene.keypoints, problem.scene.reference
+    if keypoints is None or config.steps == 0:
+        return None
+    rest = problem.rest_points(representation)
+    surface = _followed_surface(problem, representation)
+
+    def lifted(uv: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"]) -> Lift:
+        return lift_keypoints(
+            config,
+            start=rest.cpu(),
+            parents=problem.skeleton.parents,
+            pixels=uv,
+            weights=weights,
+            cameras=video.cameras,
+            times=video.times,
+            generator=torch.Generator().manual_seed(problem.seed),
+            surface=surface,
+            counterparts=other_sides(keypoints.names),
+        ).to(rest.device)
+
+    lift = lifted(keypoints.uv, keypoints.weights)
+    steps = min(config.trial_steps, problem.config.steps)
+    if steps == 0:
+        return lift
+
+    def trial_of(start: Lift) -> Trial:
+        return tried(problem.stage(copy.deepcopy(representation), start, steps=steps), batch, video.times.to(rest))
+
+    def lifted_from(positions: Float[Tensor, "T J 3"]) -> Lift:
+        return lifted(project_each(positions.cpu(), video.cameras), seen_about(keypoints.weights))
+
+    return preferred(lift, trial_of, lifted_from)
+
+
+@torch.no_grad()
+def _followed_surface(problem: MotionProblem, representation: Representation) -> SurfaceTracks | None:
+    """Points on the Gaussians of frame 0, followed along the video's flow; None without one."""
+    scene, count = problem.scene, problem.lift.surface
+    if scene.flow is None or count == 0:
+        return None
+    camera = scene.reference.cameras[0]
+    here = camera.to(problem.renderer.device)
+    drawn = problem.renderer(representation.rest(), here, background=problem.background, depth=True)
+    assert drawn.depth is not None
+    generator = torch.Generator().manual_seed(problem.seed)
+    return follow_surface(drawn.depth[0].cpu(), drawn.alpha[0].cpu(), camera, scene.flow, count, generator)
+
+
+@dataclass(frozen=True)
 class Trial:
     """What a short fit gave.
 
     Attributes:
         lift: Where it started.
         image_loss: Mean over the last quarter of its steps.
-        places: The keypoints at the end.
+        positions: The keypoints at the end, world units.
     """
 
     lift: Lift
     image_loss: float
-    places: Float[Tensor, "T J 3"]
+    positions: Float[Tensor, "T J 3"]
 
 
 def preferred(
@@ -59,40 +197,34 @@ def preferred(
     best = _least([trial_of(start) for start in (lift, *lift.rivals)], _BETTER)
     if best.lift.reliability >= _RELIABLE:
         return best.lift
-    again = lifted_from(best.places)
+    again = lifted_from(best.positions)
     if again.reliability < _RELIABLE:
         return best.lift
     # a lift from there has what the first trial gained; so has a fit that just goes on, which it is compared to
-    starts = [best.places, *(other.tracks for other in (again, *again.rivals))]
+    starts = [best.positions, *(other.tracks for other in (again, *again.rivals))]
     on, *others = [trial_of(replace(best.lift, tracks=tracks)) for tracks in starts]
     closest = _least([on, *others], _CLOSER)
     return best.lift if closest is on else closest.lift
 
 
 def tried(stage: DynamicStage, batch: Callable[[int], DynamicBatch], times: Float[Tensor, " T"]) -> Trial:
-    """Fit a motion for all steps of a stage that has a lift; it changes the keypoint features of the stage's model.
+    """Fit a motion for all steps of a stage that has a lift.
 
     Args:
-        stage: One that has not begun, and of no further use: `start_handles` sets the features anew for the next.
+        stage: One that has not begun, of a representation that nothing else uses.
         batch: What it sees at a step.
         times: Of the tracks.
     """
     assert stage.lift is not None
-    stage.on_train_start()
+    stage.begin()
     optimizer = stage.configure_optimizers()
     losses = []
     for step in range(stage.steps):
-        stage.schedule(optimizer, step)
-        objective = Objective(progress=step / stage.steps)
-        stage.objective(batch(step).to(times.device), objective)
-        if objective.total is not None:
-            torch.autograd.backward(objective.total)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        objective = stage.take_step(batch(step).to(times.device), optimizer)
         losses.append(objective.terms["photometric"])
     with torch.no_grad():
-        places = stage.keypoints(times)
-    return Trial(stage.lift, float(torch.stack(losses[3 * stage.steps // 4 :]).mean()), places)
+        positions = stage.representation.keypoints(times)
+    return Trial(stage.lift, float(torch.stack(losses[3 * stage.steps // 4 :]).mean()), positions)
 
 
 def seen_about(weights: Float[Tensor, "T J"]) -> Float[Tensor, "T J"]:

@@ -12,8 +12,8 @@ from kg4d.data.batches.batch import step_generator
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import look_at
 from kg4d.losses.sds import NoisePredictor, SdsConfig, Viewpoint, sds_loss, timestep_of
+from kg4d.optim.objective import Objective
 from kg4d.render.base import RenderOutput
-from kg4d.stages.objective import Objective
 
 Draw = Callable[[Cameras, Tensor, Tensor], RenderOutput]
 """Renders one camera at a time, given as a tensor of one number, on a background."""

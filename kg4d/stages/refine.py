@@ -3,16 +3,17 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.data.batches.refine import RefineBatch, RefineDataConfig
-from kg4d.gaussians.model import GaussianModel
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
+from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage, psnr_of
-from kg4d.stages.objective import Objective
 
 
 @dataclass
@@ -35,15 +36,15 @@ class RefineConfig:
 
 
 class RefineStage(Stage[RefineBatch]):
-    """Fine-tunes the colours of `model`.
+    """Fine-tunes the colours of a representation.
 
     Args:
-        model: The Gaussians.
-        deformation: Moves them; frozen.
+        representation: The moving Gaussians.
         renderer: Draws them.
         config: This stage.
         background: Colour behind the Gaussians.
         seed: Unused by this stage's objective, kept with the run's other seeds.
+        optimizer: Which optimiser takes the steps; Adam when None.
     """
 
     name = "refine"
@@ -51,44 +52,38 @@ class RefineStage(Stage[RefineBatch]):
 
     def __init__(
         self,
-        model: GaussianModel,
-        deformation: nn.Module,
+        representation: Representation,
         renderer: Renderer,
         config: RefineConfig,
         background: Tensor,
         seed: int,
+        optimizer: OptimizerConfig | None = None,
     ) -> None:
-        super().__init__(renderer, config.steps, seed)
-        self.model = model.requires_grad_(False)
-        model.colors.requires_grad_(True)
-        self.deformation = deformation.requires_grad_(False)
+        super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
+        self.representation = representation
         self.config = config
         self.register_buffer("background", background, persistent=False)
 
-    def configure_optimizers(self) -> Optimizer:
-        """Adam on the colours alone."""
-        group = {"params": [self.model.colors], "lr": self.config.learning_rate, "name": "colors"}
-        return torch.optim.Adam([group], eps=1e-15)
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The colours alone."""
+        return [ParameterGroup("colors", self.representation.colour_parameters(), self.config.learning_rate)]
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Exponential decay."""
-        factor = exponential(step / max(1, self.steps), self.config.final_factor)
-        set_learning_rates(optimizer, {"colors": self.config.learning_rate}, factor)
+        set_learning_rates(optimizer, exponential(step / max(1, self.steps), self.config.final_factor))
 
     def objective(self, batch: RefineBatch, objective: Objective) -> None:
         """Image loss of the drawn frames and of the drawn views."""
-        canonical, frames, views = self.model.state(), batch.frames, batch.views
-        with torch.no_grad():
-            geometry = self.deformation(canonical, frames.times)
-            first = self.deformation(canonical, frames.times.new_zeros(1))
+        frames, views = batch.frames, batch.views
+        states = self.representation.states(frames.times).states()
+        first = self.representation.states(frames.times.new_zeros(1)).at(0)
         self.clock.mark("deformation")
         outputs = [
-            self.renderer(geometry.at(b, canonical), frames.cameras[b], background=self.background)
-            for b in range(len(frames.times))
+            self.renderer(state, frames.cameras[b], background=self.background) for b, state in enumerate(states)
         ]
         targets, mattes = [frames.images], [frames.alphas]
         if views is not None:
-            outputs.append(self.renderer(first.at(0, canonical), views.cameras, background=self.background))
+            outputs.append(self.renderer(first, views.cameras, background=self.background))
             targets.append(views.images)
             mattes.append(views.alphas)
         images, target = torch.cat([output.image for output in outputs]), torch.cat(targets)

@@ -3,13 +3,12 @@
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -17,7 +16,8 @@ from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule
 from kg4d.stages.base import Stage
-from kg4d.stages.callbacks import CleanStop, LastCheckpoint, Previews, StageBar, save_checkpoint
+from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, save_checkpoint
+from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import replacing
 
 _log = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def run_stage(
     *,
     folder: Path,
     config: TrainerConfig,
-    logger: Logger | None,
-    draw: Callable[[int], None],
+    logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> StageRecord:
     """Run a stage to its end and write `<folder>/<name>.ckpt`, which `<folder>/last.ckpt` then equals.
 
@@ -83,7 +83,7 @@ def run_stage(
         folder: Of the checkpoints.
         config: Of the Trainer.
         logger: Gets the logged terms.
-        draw: Writes a preview of the stage as it stands.
+        callbacks: What else happens around the steps, such as previews; checkpoints and a clean stop always do.
 
     Raises:
         Interrupted: A signal came; `last.ckpt` holds the state.
@@ -94,21 +94,17 @@ def run_stage(
         _log.info("%s: already done, loaded from %s", name, final)
         return _load(stage, final)
     start = last if _belongs_to(last, name) else None
-    first_step = 0 if start is None else int(_read(start)["global_step"])
+    first_step = 0 if start is None else int(read_checkpoint(start)["global_step"])
     if start is not None:
         _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
     stage.clock.begin_total()
     stop = CleanStop(last)
-    callbacks: list[Callback] = [
-        stop,
-        LastCheckpoint(last, config.checkpoint_every),
-        Previews(draw, config.preview_every),
-    ]
+    around: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every), *callbacks]
     if config.progress_bar:
-        callbacks.append(StageBar(name))
+        around.append(StageBar(name))
     with warnings.catch_warnings():
         _silence_lightning()
-        trainer = _trainer(stage, config, logger, callbacks, folder)
+        trainer = _trainer(stage, config, logger, around, folder)
         data.dataset.first_step = first_step
         trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
     if trainer.global_step >= stage.steps:
@@ -154,17 +150,12 @@ def _silence_lightning() -> None:
         logging.getLogger(logger).setLevel(logging.WARNING)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
-
-
 def _belongs_to(path: Path, name: str) -> bool:
-    return path.exists() and bool(_read(path)["kg4d"]["stage"] == name)
+    return path.exists() and bool(read_checkpoint(path)["kg4d"]["stage"] == name)
 
 
 def _load(stage: Stage[Any], path: Path) -> StageRecord:
-    checkpoint = _read(path)
+    checkpoint = read_checkpoint(path)
     stage.load_state_dict(checkpoint["state_dict"])
     stage.on_load_checkpoint(checkpoint)
     return _record(stage)

@@ -8,25 +8,18 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import StaticBatch, step_generator
 from kg4d.data.batches.static import StaticDataConfig
-from kg4d.gaussians.model import PARAMETERS, GaussianModel
-from kg4d.geometry.cameras import project_each
+from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
-from kg4d.losses.kfc import (
-    KeypointVisibility,
-    KfcConfig,
-    KfcMode,
-    keypoint_loss,
-    keypoint_sight,
-    read_heatmaps,
-    render_heatmaps,
-)
+from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.calibration import add_calibration
 from kg4d.stages.density import DensityConfig, DensityControl
 from kg4d.stages.guidance import Guidance
-from kg4d.stages.objective import Objective
 
 
 @dataclass
@@ -82,6 +75,7 @@ class StaticStage(Stage[StaticBatch]):
         background: Colour behind the Gaussians.
         seed: Seed of density control.
         guidance: Judges views that the batches do not show; None where nothing does.
+        optimizer: Which optimiser takes the steps; Adam when None.
     """
 
     name = "static"
@@ -96,8 +90,9 @@ class StaticStage(Stage[StaticBatch]):
         background: torch.Tensor,
         seed: int,
         guidance: Guidance | None = None,
+        optimizer: OptimizerConfig | None = None,
     ) -> None:
-        super().__init__(renderer, config.steps, seed)
+        super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.model = model
         self.config = config
         self.kfc = kfc
@@ -105,15 +100,10 @@ class StaticStage(Stage[StaticBatch]):
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
 
-    def configure_optimizers(self) -> Optimizer:
-        """One Adam, one group a tensor: density control edits the state of each."""
-        rates = self._base_rates()
-        groups = [{"params": [self.model.get_parameter(n)], "lr": rates[n], "name": n} for n in PARAMETERS]
-        return torch.optim.Adam(groups, eps=1e-15)
-
-    def _base_rates(self) -> dict[str, float]:
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group a tensor: density control edits the optimiser's state of each."""
         rates = self.config.learning_rates
-        return {
+        by_name = {
             "means": rates.means,
             "quats": rates.quats,
             "log_scales": rates.log_scales,
@@ -121,15 +111,15 @@ class StaticStage(Stage[StaticBatch]):
             "colors": rates.colors,
             "keypoint_logits": self.kfc.learning_rate,
         }
+        return [ParameterGroup(name, [self.model.get_parameter(name)], rate) for name, rate in by_name.items()]
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Exponential decay; the keypoint features stop when they are frozen."""
-        rates, base = self.config.learning_rates, self._base_rates()
-        progress = step / max(1, self.steps)
-        factors = {name: exponential(progress, rates.final_others) for name in base}
+        rates, progress = self.config.learning_rates, step / max(1, self.steps)
+        factors = {group["name"]: exponential(progress, rates.final_others) for group in optimizer.param_groups}
         factors["means"] = exponential(progress, rates.final_means)
         factors["keypoint_logits"] = 0.0 if progress >= self.kfc.freeze_after else 1.0
-        set_learning_rates(optimizer, base, factors)
+        set_learning_rates(optimizer, factors)
 
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
@@ -161,22 +151,21 @@ class StaticStage(Stage[StaticBatch]):
         state, kfc = self.model.state(), self.kfc
         if kfc.detach_geometry:
             state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
-        share = assignment(state.keypoint_logits, kfc.temperature)
-        points = barycentre(share, state.means).expand(len(batch.cameras), -1, -1)
-        match kfc.mode:
-            case KfcMode.BARYCENTRE:
-                pixels = project_each(points, batch.cameras)
-            case KfcMode.HEATMAP:
-                pixels = read_heatmaps(render_heatmaps(self.renderer, state, batch.cameras, kfc), batch.cameras, kfc)
-                self.renders += len(batch.cameras)
-        extent = float(max(batch.cameras.width, batch.cameras.height))
-        weights = batch.keypoint_weights
-        if kfc.visibility is KeypointVisibility.DEPTH:
-            weights = weights * keypoint_sight(points, batch.cameras, [self._output], kfc)
-        loss = keypoint_loss(pixels, batch.keypoints, weights, extent)
-        objective.add("kfc", loss, kfc.weight)
+        weights = assignment(state.keypoint_logits, kfc.temperature)
+        self.renders += add_calibration(
+            objective,
+            kfc,
+            self.renderer,
+            [(state, batch.cameras)],
+            barycentre(weights, state.means).expand(len(batch.cameras), -1, -1),
+            [self._output],
+            batch.cameras,
+            batch.keypoints,
+            batch.keypoint_weights,
+            weight=kfc.weight,
+        )
         if kfc.compactness > 0:
-            objective.add("compactness", compactness(share, state.means), kfc.compactness)
+            objective.add("compactness", compactness(weights, state.means), kfc.compactness)
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Density control, with the gradients of this step's render."""

@@ -1,18 +1,21 @@
 """What every deformation promises. A new kind is one more entry in CONFIGS."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from kg4d.deform.base import Deformation, DeformedGeometry
+from kg4d.deform.base import Deformation, RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation
 from kg4d.deform.skinned import Blend, SkinnedConfig
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.optim.objective import Objective
 
 PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
 CONFIGS = {
@@ -54,15 +57,19 @@ def gaussians(count: int = 9) -> GaussianState:
         scales=torch.rand(count, 3, generator=generator) + 0.01,
         opacities=torch.rand(count, generator=generator),
         colors=torch.rand(count, 3, generator=generator),
-        keypoint_logits=torch.randn(count, 2, generator=generator),
+        keypoint_logits=torch.zeros(count, 2),
+        skinning_logits=torch.randn(count, 2, generator=generator),
     )
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
-    return build_deformation(CONFIGS[name], 0.8, torch.Generator().manual_seed(seed), joints=2, means=gaussians().means)
+REST = RestGaussians(gaussians().means, radius=0.8, keypoints=2)
 
 
-def trained(name: str) -> nn.Module:
+def build(name: str, seed: int = 0) -> Deformation:
+    return build_deformation(CONFIGS[name], REST, torch.Generator().manual_seed(seed))
+
+
+def trained(name: str) -> Deformation:
     """One whose outputs are not zero."""
     module = build(name)
     for parameter in module.parameters():
@@ -70,9 +77,9 @@ def trained(name: str) -> nn.Module:
     return module
 
 
-def parts(geometry: DeformedGeometry) -> list[Tensor]:
-    moved = [geometry.means, geometry.quats, geometry.scales]
-    return moved if geometry.gains is None else [*moved, geometry.gains]
+def parts(moving: MovingGaussians) -> list[Tensor]:
+    moved = [moving.means, moving.quats, moving.scales]
+    return moved if moving.colors is None else [*moved, moving.colors]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -81,7 +88,7 @@ def test_identity_at_birth_at_every_time(name: str) -> None:
     moved = deformation(state, TIMES)
     for ours, canonical in zip(parts(moved), (state.means, state.quats, state.scales), strict=False):
         assert torch.equal(ours, canonical.expand(4, -1, -1))
-    assert torch.equal(moved.at(2, state).colors, state.colors)
+    assert torch.equal(moved.at(2).colors, state.colors)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -126,7 +133,7 @@ def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
 def test_order_of_gaussians_and_of_times_does_not_matter(name: str) -> None:
     state, deformation = gaussians(), trained(name)
     order, times = torch.randperm(len(state)), torch.tensor([2, 0, 3, 1])
-    permuted = replace(state, **{f.name: getattr(state, f.name)[order] for f in fields(state)})
+    permuted = state.map(lambda rows: rows[order])
     moved = zip(parts(deformation(state, TIMES)), parts(deformation(permuted, TIMES[times])), strict=True)
     for ours, theirs in moved:
         torch.testing.assert_close(theirs, ours[times][:, order], rtol=1e-5, atol=1e-5)
@@ -136,13 +143,13 @@ def test_order_of_gaussians_and_of_times_does_not_matter(name: str) -> None:
 def test_the_first_frame_is_canonical_where_it_is_anchored(name: str) -> None:
     state, deformation = gaussians(), trained(name)
     still = all(torch.equal(part[0], getattr(state, field)) for part, field in named(deformation(state, TIMES)))
-    still = still and torch.equal(deformation(state, TIMES).at(0, state).colors, state.colors)
+    still = still and torch.equal(deformation(state, TIMES).at(0).colors, state.colors)
     assert still == CONFIGS[name].anchor_first
     if name != "none":
         assert not torch.allclose(deformation(state, TIMES).means[1], state.means, atol=1e-3)
 
 
-def named(geometry: DeformedGeometry) -> list[tuple[Tensor, str]]:
+def named(geometry: MovingGaussians) -> list[tuple[Tensor, str]]:
     return [(getattr(geometry, name), name) for name in ("means", "quats", "scales")]
 
 
@@ -166,10 +173,34 @@ def test_the_number_of_gaussians_is_not_in_the_weights(name: str) -> None:
     assert few.quats.shape == (1, 1, 4)
 
 
-def test_every_kind_is_here_and_satisfies_the_protocol() -> None:
+def test_every_kind_is_here() -> None:
     assert {config.kind for config in CONFIGS.values()} == set(DeformationKind)
-    deformation: Deformation = build("hse")
-    assert isinstance(deformation(gaussians(), TIMES), DeformedGeometry)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_has_one_group_and_a_learning_rate(name: str) -> None:
+    deformation = build(name)
+    grouped = [parameter for group in deformation.parameter_groups() for parameter in group.parameters]
+    assert sorted(map(id, grouped)) == sorted(map(id, deformation.parameters()))
+    assert all(group.learning_rate > 0 for group in deformation.parameter_groups() if group.parameters)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_starts_at_known_keypoints_and_its_priors_do_not_disturb_rest(name: str) -> None:
+    """Without a motion to start at nothing moves, and no prior pulls; keypoints that it knows are where they were."""
+    state, deformation = gaussians(), build(name)
+    rest = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
+    known = torch.ones(2, dtype=torch.bool)
+    deformation.start(KeypointTracks(TIMES, rest, rest.expand(4, 2, 3), torch.tensor([-1, 0]), known))
+    logits = deformation.skinning_logits(state.means)
+    assert (logits is None) == (CONFIGS[name].kind is not DeformationKind.SKINNED)
+    moved = deformation(state if logits is None else replace(state, skinning_logits=logits), TIMES)
+    torch.testing.assert_close(moved.means, state.means.expand(4, -1, -1))
+    keypoints = deformation.keypoints(TIMES)
+    assert keypoints is None or torch.equal(keypoints, rest.expand(4, 2, 3))
+    objective = Objective(progress=0.5)
+    deformation.regularisers(objective, TIMES)
+    assert all(float(term) < 1e-9 for term in objective.terms.values())
 
 
 @pytest.mark.parametrize(
@@ -183,13 +214,13 @@ def test_every_kind_is_here_and_satisfies_the_protocol() -> None:
 )
 def test_sizes_that_cannot_be_are_refused(bad: DeformationConfig) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        build_deformation(bad, 1.0, torch.Generator())
+        build_deformation(bad, RestGaussians(torch.zeros(0, 3), 1.0), torch.Generator())
 
 
 @pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE])
 def test_isotropic_gaussians_stay_so(kind: DeformationKind) -> None:
     config = DeformationConfig(kind, width=16, depth=2, hexplane=PLANES)
-    deformation = build_deformation(config, 0.8, torch.Generator().manual_seed(0), isotropic=True)
+    deformation = build_deformation(config, replace(REST, isotropic=True), torch.Generator().manual_seed(0))
     for parameter in deformation.parameters():
         nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(2))
     state = gaussians()

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from kg4d.deform.base import RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.control_points import ControlPoints, ControlPointsConfig
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
+from kg4d.losses.motion_priors import ArapConfig
+from kg4d.optim.objective import Objective
 
 TIMES = torch.tensor([0.0, 0.4, 1.0])
 
@@ -28,7 +31,7 @@ def build(points: int = 8, neighbours: int = 4) -> ControlPoints:
     config = DeformationConfig(
         DeformationKind.CONTROL_POINTS, width=8, depth=1, control_points=ControlPointsConfig(points, neighbours)
     )
-    module = build_deformation(config, 0.5, torch.Generator().manual_seed(1), means=gaussians().means)
+    module = build_deformation(config, RestGaussians(gaussians().means, 0.5), torch.Generator().manual_seed(1))
     assert isinstance(module, ControlPoints)
     return module
 
@@ -55,7 +58,7 @@ def test_control_points_that_make_one_rigid_motion_carry_all_gaussians_along() -
     torch.testing.assert_close(moved.means[2], quat_rotate(turn, state.means) + shift)
     torch.testing.assert_close(moved.quats[2], quat_multiply(turn / turn.norm(), state.quats))
     assert torch.equal(moved.means[0], state.means)  # the first frame is canonical
-    torch.testing.assert_close(module.places(TIMES)[1], quat_rotate(turn, module.rest) + shift)
+    torch.testing.assert_close(module.positions(TIMES)[1], quat_rotate(turn, module.rest) + shift)
 
 
 def test_shares_are_normalised_gaussian_kernels_of_the_nearest() -> None:
@@ -83,7 +86,7 @@ def test_a_gaussian_follows_none_but_its_own_control_points() -> None:
     nn.init.normal_(module.mlp.rest[-1].weight, std=0.3)
     moved = module(state, TIMES).means
     nearest = torch.cdist(state.means, module.rest).argmin(-1)
-    alone = module.places(TIMES)[:, nearest] - module.rest[nearest]
+    alone = module.positions(TIMES)[:, nearest] - module.rest[nearest]
     at_node = (state.means[:, None] == module.rest).all(-1).any(-1)  # control points are Gaussians' centres
     assert at_node.sum() == 8
     torch.testing.assert_close((moved - state.means)[:, at_node], alone[:, at_node], atol=1e-5, rtol=0)
@@ -91,7 +94,7 @@ def test_a_gaussian_follows_none_but_its_own_control_points() -> None:
 
 def test_coincident_control_points_have_finite_kernels() -> None:
     config = DeformationConfig(DeformationKind.CONTROL_POINTS, control_points=ControlPointsConfig(4, 4))
-    module = build_deformation(config, 1.0, torch.Generator(), means=torch.zeros(6, 3))
+    module = build_deformation(config, RestGaussians(torch.zeros(6, 3), 1.0), torch.Generator())
     state = gaussians(6)
     module(state, TIMES).means.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
@@ -101,4 +104,19 @@ def test_coincident_control_points_have_finite_kernels() -> None:
 def test_counts_that_cannot_be_are_refused(wrong: ControlPointsConfig) -> None:
     config = DeformationConfig(DeformationKind.CONTROL_POINTS, control_points=wrong)
     with pytest.raises(ValueError, match="at least one neighbour"):
-        build_deformation(config, 0.5, torch.Generator(), means=gaussians().means)
+        build_deformation(config, RestGaussians(gaussians().means, 0.5), torch.Generator())
+
+
+def test_control_points_that_scatter_pay_if_they_are_asked_to_move_rigidly() -> None:
+    module = build(6, 3)
+    module.arap = ArapConfig(weight=10.0, neighbours=20)  # more than there are
+    still, scattered, free = (Objective(progress=0.5) for _ in range(3))
+    module.regularisers(still, TIMES)
+    assert still.terms["arap"] < 1e-12
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    module.regularisers(scattered, TIMES)
+    assert scattered.terms["arap"] > 1e-4
+    module.arap = ArapConfig()
+    module.regularisers(free, TIMES)
+    assert free.terms == {}

@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kg4d.deform.base import RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.hexplane import HexPlane, HexPlaneConfig
 from kg4d.deform.offsets import Activation, OffsetMlp, apply_offsets
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix
 
@@ -63,7 +65,7 @@ def canonical(count: int = 4) -> GaussianState:
 
 def test_offsets_shift_turn_and_scale() -> None:
     state, offsets = canonical(), normal(2, 4, 10, seed=5) * 0.3
-    moved = apply_offsets(state, offsets, torch.tensor([0.2, 0.9]), anchor_first=True)
+    moved = apply_offsets(MovingGaussians.still(state, 2), offsets, torch.tensor([0.2, 0.9]), anchor_first=True)
     torch.testing.assert_close(moved.means, state.means + offsets[..., :3])
     torch.testing.assert_close(moved.scales.log(), state.scales.log() + offsets[..., 7:])
     unit = state.quats / state.quats.norm(dim=-1, keepdim=True)
@@ -71,7 +73,7 @@ def test_offsets_shift_turn_and_scale() -> None:
 
 
 def test_one_scaling_serves_all_axes() -> None:
-    moved = apply_offsets(canonical(), normal(1, 4, 8), torch.ones(1), anchor_first=True)
+    moved = apply_offsets(MovingGaussians.still(canonical(), 1), normal(1, 4, 8), torch.ones(1), anchor_first=True)
     ratio = moved.scales / canonical().scales
     torch.testing.assert_close(ratio, ratio[..., :1].expand(-1, -1, 3))
 
@@ -79,7 +81,7 @@ def test_one_scaling_serves_all_axes() -> None:
 def test_a_diverged_network_cannot_move_the_first_frame_of_others() -> None:
     """Time 0 is masked per frame, so the offsets of one frame never leak into another."""
     offsets = torch.ones(2, 4, 10, dtype=torch.float64)
-    moved = apply_offsets(canonical(), offsets, torch.tensor([0.0, 0.5]), anchor_first=True)
+    moved = apply_offsets(MovingGaussians.still(canonical(), 2), offsets, torch.tensor([0.0, 0.5]), anchor_first=True)
     assert torch.equal(moved.means[0], canonical().means)
     torch.testing.assert_close(moved.means[1], canonical().means + 1)
 
@@ -89,7 +91,7 @@ def test_gradients_are_those_of_differences(kind: DeformationKind) -> None:
     config = DeformationConfig(
         kind, width=4, depth=2, activation=Activation.SILU, hexplane=HexPlaneConfig(3, 3, channels=2, levels=[1])
     )
-    module = build_deformation(config, 1.5, torch.Generator().manual_seed(0)).double()
+    module = build_deformation(config, RestGaussians(torch.zeros(1, 3), 1.5), torch.Generator().manual_seed(0)).double()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
     names, values = zip(*module.named_parameters(), strict=True)

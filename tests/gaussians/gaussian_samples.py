@@ -15,6 +15,7 @@ def random_state(count: int, keypoints: int = 3, seed: int = 0) -> GaussianState
         opacities=torch.rand(count, generator=generator) * 0.98 + 0.01,
         colors=torch.rand(count, 3, generator=generator),
         keypoint_logits=torch.randn(count, keypoints, generator=generator),
+        skinning_logits=torch.randn(count, 2, generator=generator),
     )
 
 

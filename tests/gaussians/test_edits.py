@@ -2,7 +2,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gaussian_samples import random_state, trained
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from kg4d.gaussians import edits
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.geometry.rotations import quat_rotate
+from tests.gaussians.gaussian_samples import random_state, trained
 
 
 def generator(seed: int = 0) -> torch.Generator:

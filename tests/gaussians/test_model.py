@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from gaussian_samples import random_state, trained
 
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from tests.gaussians.gaussian_samples import random_state, trained
 
 
 @pytest.mark.parametrize("keypoints", [0, 3])

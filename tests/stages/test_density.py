@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian_samples import random_state, trained
 from torch import Tensor
 
 from kg4d.gaussians.model import GaussianModel
 from kg4d.render.base import RenderOutput
 from kg4d.stages.density import DensityConfig, DensityControl, DensityKind, DensityReport
+from tests.gaussians.gaussian_samples import random_state, trained
 
 ADAPTIVE = DensityConfig(kind=DensityKind.ADAPTIVE, grad_threshold=0.1, split_scale=0.5)
 

@@ -1,5 +1,6 @@
 """Images decide on which side of the depth ambiguity an arm is."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.lift.handles import start_handles
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
+from kg4d.optim.build import OptimizerConfig
 from kg4d.render.build import build_renderer
+from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
-from kg4d.stages.dynamic_start import Trial, preferred, seen_about, tried
+from kg4d.stages.dynamic_start import MotionProblem, Trial, preferred, seen_about, tried
 
 FRAMES, SIZE = 5, 32
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
@@ -65,18 +69,18 @@ class Trials:
         self.model, self.renderer, self.begun = figure(), build_renderer("reference"), 0
         self.skeleton = Skeleton(torch.ones(3, dtype=torch.bool), PARENTS, REST)
         self.config = DynamicConfig(steps=steps)
-        self.batch = DynamicDataset(self.video(swing(110.0)), DynamicDataConfig(), WHITE, 0).batch
+        self.scene = self.video(swing(110.0))
+        self.batch = DynamicDataset(self.scene, DynamicDataConfig(), WHITE, 0).batch
 
-    def moved(self, lift: Lift) -> SkinnedDeformation:
-        deformation = SkinnedDeformation(SkinnedConfig(), 3, None, None)
-        start_handles(deformation, self.model, self.skeleton, REST, TIMES, lift)
-        return deformation
+    def moved(self, lift: Lift) -> CanonicalGaussians:
+        model = CanonicalGaussians(copy.deepcopy(self.model), SkinnedDeformation(SkinnedConfig(), 3), 0.1)
+        model.start(KeypointTracks(TIMES, REST, lift.tracks, PARENTS, self.skeleton.known))
+        return model
 
     @torch.no_grad()
     def video(self, lift: Lift) -> Scene:
-        canonical, deformation = self.model.state(), self.moved(lift)
-        geometry = deformation(canonical, TIMES)
-        drawn = [self.renderer(geometry.at(t, canonical), CAMERAS[t], background=WHITE) for t in range(FRAMES)]
+        states = self.moved(lift).states(TIMES).states()
+        drawn = [self.renderer(states[t], CAMERAS[t], background=WHITE) for t in range(FRAMES)]
         alphas = torch.cat([output.alpha for output in drawn])
         premultiplied = torch.cat([output.image for output in drawn]) - (1 - alphas)
         images = torch.cat([premultiplied / alphas.clamp_min(1e-6), alphas], dim=-1)
@@ -84,18 +88,28 @@ class Trials:
         return Scene("figure", PosedImages(CAMERAS, images, TIMES, frames, torch.zeros_like(frames)))
 
     def stage_from(self, lift: Lift) -> DynamicStage:
-        losses = MotionLosses(lift_weight=1.0)
-        where = (losses, PARENTS, WHITE, 0, None, lift)
-        return DynamicStage(self.model, self.moved(lift), self.renderer, self.config, *where)
+        problem = MotionProblem(
+            self.scene,
+            self.skeleton,
+            self.renderer,
+            WHITE,
+            self.config,
+            MotionLosses(lift_weight=1.0),
+            LiftConfig(),
+            OptimizerConfig(),
+            seed=0,
+        )
+        start = CanonicalGaussians(copy.deepcopy(self.model), SkinnedDeformation(SkinnedConfig(), 3), 0.1)
+        return problem.stage(start, lift)
 
     def trial_of(self, lift: Lift) -> Trial:
         self.begun += 1
         return tried(self.stage_from(lift), self.batch, TIMES)
 
     def preferred(self, lift: Lift, again: Lift | None = None) -> Lift:
-        def lifted_from(places: Tensor) -> Lift:
+        def lifted_from(positions: Tensor) -> Lift:
             assert again is not None, "nothing should be lifted again"
-            assert places.shape == (FRAMES, 3, 3)
+            assert positions.shape == (FRAMES, 3, 3)
             return again
 
         return preferred(lift, self.trial_of, lifted_from)
@@ -110,9 +124,9 @@ def test_the_image_loss_tells_an_arm_before_the_body_from_one_behind_it() -> Non
 def test_a_trial_moves_the_keypoints_from_the_lift_to_where_the_images_are() -> None:
     trials, truth = Trials(steps=40), swing(110.0).tracks
     near = swing(90.0)
-    places = trials.trial_of(near).places
-    assert torch.equal(places[0], REST)
-    assert float((places - truth).norm()) < 0.8 * float((near.tracks - truth).norm())
+    positions = trials.trial_of(near).positions
+    assert torch.equal(positions[0], REST)
+    assert float((positions - truth).norm()) < 0.8 * float((near.tracks - truth).norm())
 
 
 @pytest.mark.parametrize("first", [110.0, -110.0])
@@ -160,8 +174,8 @@ def test_what_is_lifted_again_and_no_better_or_no_body_is_left() -> None:
 def test_what_a_fit_finds_that_just_goes_on_is_no_merit_of_another_lift() -> None:
     rough = replace(swing(90.0), reliability=0.2)
 
-    def lifted_from(places: Tensor) -> Lift:
-        return replace(rough, tracks=places, reliability=1.0)
+    def lifted_from(positions: Tensor) -> Lift:
+        return replace(rough, tracks=positions, reliability=1.0)
 
     assert preferred(rough, Trials().trial_of, lifted_from) is rough
 

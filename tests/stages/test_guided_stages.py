@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kg4d import pipeline
 from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
@@ -20,6 +19,7 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.losses.sds import SdsConfig, Viewpoint
+from kg4d.optim.objective import Objective
 from kg4d.pipeline import fit
 from kg4d.priors.cache.store import PriorCache
 from kg4d.render.base import RenderOutput
@@ -28,7 +28,6 @@ from kg4d.runs import build
 from kg4d.runs.build import build_run_guidance
 from kg4d.runs.folder import RunFolder
 from kg4d.stages.guidance import Draw, Guidance, camera_around
-from kg4d.stages.objective import Objective
 from tests.data.tiny import make_tiny_scene
 from tests.priors.tiny_models import save_tiny_zero123
 from tests.test_pipeline import stages_of, stop_after
@@ -270,7 +269,7 @@ def test_a_model_that_is_not_there_is_noticed_before_the_scene_is_made(
     tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    monkeypatch.setattr(pipeline, "build_scene", lambda *_: made.append("scene"))
+    monkeypatch.setattr(build, "build_scene", lambda *_: made.append("scene"))
     with pytest.raises(InputError, match=r"guidance.model: no folder /nowhere"):
         fit(guided(tmp_path, model_folder, "guidance.model=/nowhere"))
     assert made == []

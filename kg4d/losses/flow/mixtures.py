@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.projection import Gaussians2D, projection_factor
 from kg4d.ot.flow_targets import true_factor_map
@@ -58,7 +58,7 @@ class PairedMixtures:
 def paired_mixtures(
     contributors: Contributors,
     opacities: Float[Tensor, " N"],
-    geometry: DeformedGeometry,
+    geometry: MovingGaussians,
     pairs: Int[Tensor, "P 2"],
     cameras: Cameras,
     kind: ContributorWeights,
@@ -99,7 +99,7 @@ def paired_mixtures(
 
 
 def true_factors(
-    contributors: Contributors, geometry: DeformedGeometry, pairs: Int[Tensor, "P 2"], cameras: Cameras
+    contributors: Contributors, geometry: MovingGaussians, pairs: Int[Tensor, "P 2"], cameras: Cameras
 ) -> Float[Tensor, "P K 2 2"]:
     """The matrix B of each contributor between its two frames, see `true_factor_map`; arguments as above."""
     factors = torch.stack(

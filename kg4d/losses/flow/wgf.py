@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.sampling import sample_images
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, true_factors
@@ -167,7 +167,7 @@ def wgf_losses(
     renderer: Renderer,
     outputs: Sequence[RenderOutput],
     opacities: Float[Tensor, " N"],
-    geometry: DeformedGeometry,
+    geometry: MovingGaussians,
     pairs: Int[Tensor, "Q 2"],
     cameras: Cameras,
     keypoints: Float[Tensor, "B J 2"],

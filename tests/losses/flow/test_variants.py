@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
@@ -152,8 +153,9 @@ def test_b_is_exact_for_flat_gaussians_in_any_rigid_motion_of_their_plane() -> N
     scales = torch.cat([0.05 + 0.2 * torch.rand(40, 2, generator=g), torch.full((40, 1), 1e-5)], -1)
     turn = torch.tensor([math.cos(0.1), 0.0, 0.0, math.sin(0.1)])
     later = quat_rotate(turn, means) + torch.tensor([0.05, 0.02, 0.0])
-    geometry = DeformedGeometry(
-        torch.stack([means, later]), torch.stack([quats, quat_multiply(turn, quats)]), scales.expand(2, -1, -1)
+    base = GaussianState(means, quats, scales, torch.ones(40), torch.zeros(40, 3), torch.zeros(40, 0))
+    geometry = MovingGaussians(
+        base, torch.stack([means, later]), torch.stack([quats, quat_multiply(turn, quats)]), scales.expand(2, -1, -1)
     )
     contributors = Contributors(torch.randint(40, (P, K), generator=g), torch.full((P, K), 1 / K))
     pairs, cameras = torch.tensor([[0, 1]]).expand(P, 2), camera[[0, 0]]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
@@ -51,8 +51,8 @@ def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor)
     renderer, view = build_renderer("reference"), camera()
     output = renderer(state, view)
     found = renderer.contributors(output, torch.zeros(len(pixels), dtype=torch.int64), pixels, 20)
-    geometry = DeformedGeometry(
-        torch.stack([state.means, later]), state.quats.expand(2, -1, -1), state.scales.expand(2, -1, -1)
+    geometry = MovingGaussians(
+        state, torch.stack([state.means, later]), state.quats.expand(2, -1, -1), state.scales.expand(2, -1, -1)
     )
     pairs = torch.tensor([[0, 1]]).expand(len(pixels), 2)
     return paired_mixtures(found, state.opacities, geometry, pairs, view[[0, 0]], ContributorWeights.CONTRIBUTION)
@@ -119,10 +119,13 @@ class Batch:
     def __init__(self) -> None:
         self.state, self.view, self.renderer = flat_state(), camera(), build_renderer("reference")
         shifts = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [2.0, -3.0, 0.0]]) / PX_PER_UNIT
-        self.geometry = DeformedGeometry(
-            self.state.means + shifts[:, None], self.state.quats.expand(3, -1, -1), self.state.scales.expand(3, -1, -1)
+        self.geometry = MovingGaussians(
+            self.state,
+            self.state.means + shifts[:, None],
+            self.state.quats.expand(3, -1, -1),
+            self.state.scales.expand(3, -1, -1),
         )
-        self.outputs = [self.renderer(self.geometry.at(b, self.state), self.view) for b in range(3)]
+        self.outputs = [self.renderer(self.geometry.at(b), self.view) for b in range(3)]
         flows = torch.tensor([[5.0, 0.0], [0.0, 0.0]])[:, None, None].expand(2, SIZE, SIZE, 2)
         self.fields = [flow_field(flow, torch.ones(SIZE, SIZE)) for flow in flows]
 

@@ -2,9 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Residual(NamedTuple):
+    """One term of an objective."""
+
+    value: Tensor  # scalar, with its history
+    weight: float  # at this step
 
 
 @dataclass
@@ -13,20 +21,34 @@ class Objective:
 
     Attributes:
         progress: Share of the stage that is done, in [0, 1].
-        terms: Detached unweighted values by name.
-        total: The sum so far, or None.
+        terms: Detached unweighted values by name, for the logs.
+        residuals: The terms that have a gradient and a weight, by name: what an optimiser needs that treats them apart.
     """
 
     progress: float
     terms: dict[str, Tensor] = field(default_factory=dict)
-    total: Tensor | None = None
+    residuals: dict[str, Residual] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor, weight: float, warmup: float = 0.0) -> None:
-        """Add `weight * value`; the weight grows linearly from 0 over the first `warmup` share of the stage."""
+        """Add `weight * value`; the weight grows linearly from 0 over the first `warmup` share of the stage.
+
+        Raises:
+            ValueError: There is a term of that name already.
+        """
+        if name in self.terms:
+            raise ValueError(f"the objective has a term {name!r} already")
         scale = weight * min(1.0, self.progress / warmup) if warmup > 0 else weight
         self.terms[name] = value.detach()
         if value.requires_grad and scale != 0:
-            self.total = value * scale if self.total is None else self.total + value * scale
+            self.residuals[name] = Residual(value, scale)
+
+    @property
+    def total(self) -> Tensor | None:
+        """The weighted sum, in the order in which the terms were added; None where no term has a gradient."""
+        total: Tensor | None = None
+        for value, weight in self.residuals.values():
+            total = value * weight if total is None else total + value * weight
+        return total
 
 
 def check_finite(total: Tensor, terms: dict[str, Tensor], step: int) -> None:

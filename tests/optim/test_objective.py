@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
+from kg4d.optim.objective import Objective, check_finite
 from kg4d.optim.schedules import exponential, set_learning_rates, warm_cosine
-from kg4d.stages.objective import Objective, check_finite
 
 
 def test_the_total_is_the_weighted_sum_and_the_terms_stay_unweighted() -> None:
@@ -51,9 +52,35 @@ def test_schedules_end_where_they_say() -> None:
 
 
 def test_each_group_gets_its_own_rate() -> None:
-    a, b = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [a], "name": "a"}, {"params": [b], "name": "b"}])
-    set_learning_rates(optimizer, {"a": 1.0, "b": 2.0}, {"a": 0.5, "b": 0.25})
+    a, b = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    groups = [ParameterGroup("a", [a], 1.0), ParameterGroup("empty", [], 5.0), ParameterGroup("b", [b], 2.0)]
+    optimizer = build_optimizer(OptimizerConfig(), groups)
+    assert [(group["name"], group["lr"]) for group in optimizer.param_groups] == [("a", 1.0), ("b", 2.0)]
+    set_learning_rates(optimizer, {"a": 0.5, "b": 0.25})
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
-    set_learning_rates(optimizer, {"a": 1.0, "b": 2.0}, 0.1)
+    set_learning_rates(optimizer, 0.1)
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+
+
+def test_an_optimiser_of_nothing_takes_steps_that_change_nothing() -> None:
+    optimizer = build_optimizer(OptimizerConfig(), [ParameterGroup("network", [], 1.0)])
+    optimizer.step()
+    set_learning_rates(optimizer, 0.5)
+
+
+def test_residuals_are_the_terms_that_have_a_gradient_and_a_weight() -> None:
+    x, objective = torch.ones((), requires_grad=True), Objective(progress=0.5)
+    objective.add("a", 2 * x, 3.0)
+    objective.add("off", 5 * x, 0.0)
+    objective.add("constant", torch.tensor(1.0), 3.0)
+    assert set(objective.terms) == {"a", "off", "constant"}
+    assert list(objective.residuals) == ["a"]
+    assert objective.residuals["a"].weight == 3.0
+    assert torch.equal(torch.autograd.grad(objective.residuals["a"].value, x)[0], torch.tensor(2.0))
+
+
+def test_a_name_stands_for_one_term() -> None:
+    objective = Objective(progress=0.0)
+    objective.add("a", torch.ones(()), 1.0)
+    with pytest.raises(ValueError, match="'a' already"):
+        objective.add("a", torch.ones(()), 1.0)

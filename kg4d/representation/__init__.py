@@ -1,0 +1,1 @@
+"""What a moving set of Gaussians is. Stages, losses, metrics and exports see `Representation` alone."""

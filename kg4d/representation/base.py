@@ -1,0 +1,56 @@
+"""What every representation of a moving scene can be asked."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.state import GaussianState
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.optim.build import ParameterGroup
+from kg4d.optim.objective import Objective
+
+
+class Representation(nn.Module, ABC):
+    """Gaussians as a function of time."""
+
+    @abstractmethod
+    def states(self, times: Float[Tensor, " B"]) -> MovingGaussians:
+        """The Gaussians at `times`, each in [0, 1]; differentiable in what a stage has made trainable."""
+
+    @abstractmethod
+    def rest(self) -> GaussianState:
+        """The Gaussians as the static stage has left them, before any motion."""
+
+    @abstractmethod
+    def keypoints(self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None) -> Float[Tensor, "B J 3"]:
+        """World positions of the keypoints at `times`.
+
+        Args:
+            times: In [0, 1].
+            moving: The Gaussians at these times, where they are known already.
+        """
+
+    @abstractmethod
+    def motion_groups(self) -> list[ParameterGroup]:
+        """What the dynamic stage fits."""
+
+    @abstractmethod
+    def colour_parameters(self) -> list[nn.Parameter]:
+        """What the refine stage fits."""
+
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Add the priors that only this representation has; none by default.
+
+        Args:
+            objective: Of this step.
+            times: Those of the step's batch.
+        """
+
+    def start(self, tracks: KeypointTracks) -> None:
+        """Start at a motion that is known of the keypoints; nothing by default."""
+
+    def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
+        """Let `correct` say where the keypoints of the fitted motion are at its key times; nothing by default."""

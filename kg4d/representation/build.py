@@ -1,0 +1,66 @@
+"""From the config to a representation."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+import torch
+
+from kg4d.deform.base import RestGaussians
+from kg4d.deform.build import DeformationConfig, build_deformation
+from kg4d.gaussians.model import GaussianModel
+from kg4d.representation.base import Representation
+
+_LEAST_RADIUS = 1e-3  # world units
+
+
+class RepresentationKind(StrEnum):
+    """What a moving set of Gaussians is."""
+
+    CANONICAL = "canonical"  # those of frame 0 and a deformation
+
+
+@dataclass
+class RepresentationConfig:
+    """What a moving set of Gaussians is.
+
+    Attributes:
+        kind: Which representation; the block `deformation` belongs to `canonical`.
+    """
+
+    kind: RepresentationKind = RepresentationKind.CANONICAL
+
+
+def build_representation(
+    config: RepresentationConfig,
+    deformation: DeformationConfig,
+    gaussians: GaussianModel,
+    keypoint_temperature: float,
+    generator: torch.Generator,
+) -> Representation:
+    """Make the representation that `config` names around the Gaussians of the static stage.
+
+    All that decides it is in a checkpoint, or comes from the seed: a run that is read back gets the same modules.
+
+    Args:
+        config: Kind.
+        deformation: Of `kind: canonical`.
+        gaussians: As the static stage has left them; shared, not copied.
+        keypoint_temperature: Of the softmax over the Gaussians that makes a keypoint of their logits.
+        generator: Source of the initial weights (CPU).
+
+    Raises:
+        ValueError: The settings describe no representation.
+    """
+    match config.kind:
+        case RepresentationKind.CANONICAL:
+            from kg4d.representation.canonical import CanonicalGaussians
+
+            means = gaussians.means.detach()
+            radius = max(float(means.abs().max()), _LEAST_RADIUS)
+            isotropic = gaussians.log_scales.shape[1] == 1
+            rest = RestGaussians(means, radius, gaussians.keypoint_logits.shape[1], isotropic)
+            motion = build_deformation(deformation, rest, generator).to(means.device)
+            return CanonicalGaussians(gaussians, motion, keypoint_temperature)
+        case _:
+            assert_never(config.kind)

@@ -1,0 +1,83 @@
+"""Canonical Gaussians, those of frame 0, and a deformation that carries them through time."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kg4d.deform.base import Deformation
+from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.state import GaussianState
+from kg4d.keypoints.barycentre import assignment, barycentre
+from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.optim.build import ParameterGroup
+from kg4d.optim.objective import Objective
+from kg4d.representation.base import Representation
+
+
+class CanonicalGaussians(Representation):
+    """The Gaussians of frame 0, moved by a deformation.
+
+    Attributes:
+        gaussians: Those of frame 0.
+        deformation: Moves them.
+    """
+
+    def __init__(self, gaussians: GaussianModel, deformation: Deformation, keypoint_temperature: float) -> None:
+        """Share the modules; nothing is copied.
+
+        Args:
+            gaussians: Those of frame 0.
+            deformation: Moves them.
+            keypoint_temperature: Of the softmax over the Gaussians that makes a keypoint of their logits.
+        """
+        super().__init__()
+        self.gaussians = gaussians
+        self.deformation = deformation
+        self.keypoint_temperature = keypoint_temperature
+
+    def states(self, times: Float[Tensor, " B"]) -> MovingGaussians:
+        """The Gaussians at `times`, each in [0, 1]."""
+        moving: MovingGaussians = self.deformation(self.gaussians.state(), times)
+        return moving
+
+    def rest(self) -> GaussianState:
+        """The canonical Gaussians."""
+        return self.gaussians.state()
+
+    def keypoints(self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None) -> Float[Tensor, "B J 3"]:
+        """The motion's own keypoints, or barycentres of the Gaussians at `times`."""
+        own = self.deformation.keypoints(times)
+        if own is not None:
+            return own
+        weights = assignment(self.gaussians.keypoint_logits, self.keypoint_temperature)
+        return barycentre(weights, (moving or self.states(times)).means)
+
+    def motion_groups(self) -> list[ParameterGroup]:
+        """The deformation, and the skinning logits where it has frames to follow."""
+        logits = self.gaussians.skinning_logits
+        skinned = [logits] if logits.shape[1] else []
+        return [
+            *self.deformation.parameter_groups(),
+            ParameterGroup("skinning_logits", skinned, self.deformation.skinning_learning_rate),
+        ]
+
+    def colour_parameters(self) -> list[nn.Parameter]:
+        """The colours of frame 0."""
+        return [self.gaussians.colors]
+
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Those of the deformation."""
+        self.deformation.regularisers(objective, times)
+
+    def start(self, tracks: KeypointTracks) -> None:
+        """Start the deformation, and let the Gaussians follow its frames, where it has any."""
+        self.deformation.start(tracks)
+        logits = self.deformation.skinning_logits(self.gaussians.means.detach())
+        if logits is not None:
+            self.gaussians.replace_parameters({"skinning_logits": logits.detach()})
+
+    def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
+        """Those of the deformation."""
+        self.deformation.correct_keypoints(correct)

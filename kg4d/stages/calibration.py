@@ -1,0 +1,70 @@
+"""Keypoint Feature Calibration inside a stage: the model's keypoints in the views of a step, against the reference."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras, project_each
+from kg4d.losses.kfc import (
+    KeypointVisibility,
+    KfcConfig,
+    KfcMode,
+    keypoint_loss,
+    keypoint_sight,
+    read_heatmaps,
+    render_heatmaps,
+)
+from kg4d.optim.objective import Objective
+from kg4d.render.base import Renderer, RenderOutput
+
+View = tuple[GaussianState, Cameras]  # Gaussians, and the cameras that see them so
+
+
+def add_calibration(
+    objective: Objective,
+    config: KfcConfig,
+    renderer: Renderer,
+    views: Sequence[View],
+    points: Float[Tensor, "B J 3"],
+    outputs: Sequence[RenderOutput],
+    cameras: Cameras,
+    target: Float[Tensor, "B J 2"],
+    weights: Float[Tensor, "B J"],
+    *,
+    weight: float,
+    warmup: float = 0.0,
+) -> int:
+    """Add the term `kfc` (KG4D eq. 9) for B views.
+
+    Args:
+        objective: Of this step.
+        config: How keypoints are read, and which of them count.
+        renderer: Draws the heatmaps.
+        views: The Gaussians and cameras of all B views, in their order.
+        points: The model's keypoints in each view, world units.
+        outputs: The renders of the views, with depth where `config.visibility` asks for it.
+        cameras: Of the B views.
+        target: Reference keypoints, px.
+        weights: Their confidence; 0 leaves one out.
+        weight: Of the term.
+        warmup: Share of the stage over which it grows from 0.
+
+    Returns:
+        How many images were drawn for it.
+    """
+    drawn = 0
+    match config.mode:
+        case KfcMode.BARYCENTRE:
+            pixels = project_each(points, cameras)
+        case KfcMode.HEATMAP:
+            heatmaps = torch.cat([render_heatmaps(renderer, state, seen_by, config) for state, seen_by in views])
+            pixels = read_heatmaps(heatmaps, cameras, config)
+            drawn = len(cameras)
+    if config.visibility is KeypointVisibility.DEPTH:
+        weights = weights * keypoint_sight(points, cameras, outputs, config)
+    loss = keypoint_loss(pixels, target, weights, float(max(cameras.width, cameras.height)))
+    objective.add("kfc", loss, weight, warmup)
+    return drawn

@@ -1,0 +1,24 @@
+from dataclasses import replace
+
+import torch
+
+from kg4d.gaussians.moving import MovingGaussians
+from tests.gaussians.gaussian_samples import random_state
+
+
+def test_what_stands_still_is_the_same_at_all_times() -> None:
+    base = random_state(4)
+    moving = MovingGaussians.still(base, 3)
+    assert len(moving) == 3
+    for state in moving.states():
+        for name in ("means", "quats", "scales", "opacities", "colors", "keypoint_logits"):
+            assert torch.equal(getattr(state, name), getattr(base, name)), name
+
+
+def test_only_what_changes_in_time_differs_from_the_base() -> None:
+    base = random_state(4)
+    colors, opacities = torch.rand(2, 4, 3), torch.rand(2, 4)
+    moving = replace(MovingGaussians.still(base, 2), colors=colors, opacities=opacities)
+    assert torch.equal(moving.at(1).colors, colors[1])
+    assert torch.equal(moving.at(1).opacities, opacities[1])
+    assert torch.equal(moving.at(1).means, base.means)
