@@ -9,7 +9,7 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help env weights fit test check fuzz lint format bench evidence clean
+.PHONY: help env weights fit test check slow fuzz lint format bench evidence clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -30,6 +30,10 @@ weights: $(STAMP)  ## fetch the weights of the metrics' networks (LPIPS, I3D) in
 check: lint  ## what a contribution must pass: lint, types and the quick tests
 	@echo "make check: runs the tests that need neither a GPU nor much time"
 	@$(PYTEST) -m "not fuzz and not gpu and not slow"
+
+slow: weights  ## run the tests that take more than a few seconds each
+	@echo "make slow: runs the slow tests"
+	@$(PYTEST) -m "slow and not fuzz and not gpu"
 
 fuzz: $(STAMP)  ## build the native kernels under sanitizers and feed them hostile input
 	@echo "make fuzz: builds the native kernels under sanitizers and feeds them hostile input; takes minutes"
