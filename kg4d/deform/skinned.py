@@ -161,9 +161,9 @@ class SkinnedDeformation(nn.Module):
         moved = blend(canonical.means, self.shares(canonical), self.rest, *self.frames(times))
         geometry = DeformedGeometry(
             means=moved.points,
-            quats=quat_multiply(moved.turns, canonical.quats),
+            quats=quat_multiply(moved.rotations, canonical.quats),
             scales=canonical.scales.expand(len(times), -1, -1),
-            gains=None if self.shading is None else self.shading(canonical, moved.turns),
+            gains=None if self.shading is None else self.shading(canonical, moved.rotations),
         )
         if self.encoding is None or self.residual is None:
             return geometry
