@@ -12,7 +12,7 @@ from kg4d.data.records import Keypoints, PosedImages
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import seed_logits, seed_logits_from_view
-from kg4d.keypoints.noise import deviation
+from kg4d.keypoints.noise import robust_deviation
 from kg4d.keypoints.triangulation import agreement, triangulate
 from kg4d.losses.kfc import KeypointSeeding, KfcConfig
 
@@ -61,7 +61,7 @@ def _noise(
     places = triangulate(uv, trusted, cameras)
     pixels = cameras.project(places.points[places.valid]).pixels
     distances = (pixels - uv[:, places.valid]).norm(dim=-1)
-    return deviation(distances.flatten(), weights[:, places.valid].flatten())
+    return robust_deviation(distances.flatten(), weights[:, places.valid].flatten())
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.noise import deviation, jitter
+from kg4d.keypoints.noise import jitter, robust_deviation
 from kg4d.lift.gait import find_gait
 from kg4d.lift.harmonic_shifts import HarmonicShifts
 from kg4d.lift.mirrored_limbs import mirrored_limbs
@@ -83,7 +83,7 @@ def lift_keypoints(
     objective = LiftObjective(config, body, sight, 0.0, 1.0)
     hypotheses = _hypotheses(config, start, objective, times, generator)
     distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
-    noise = deviation(distance.flatten(), weights.flatten())
+    noise = robust_deviation(distance.flatten(), weights.flatten())
     wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
     good = noise <= _GOOD_NOISE and bool(wrong.sum() <= _GOOD_WRONG * (weights > 0).sum())
     if not good:
