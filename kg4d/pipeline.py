@@ -25,9 +25,9 @@ from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import project_each
 from kg4d.keypoints.sides import other_sides
-from kg4d.lift.handles import rest_keypoints, settle_keypoints, start_handles
+from kg4d.lift.handles import refit_keypoints, rest_keypoints, start_handles
 from kg4d.lift.record import Lift
-from kg4d.lift.seeding import Skeleton, agreed_keypoints, seed_keypoints
+from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks, follow_surface
 from kg4d.metrics.suite import Evaluation, write_metrics_json
@@ -148,7 +148,7 @@ class _Fit:
         if keypoints is None:
             nothing = torch.zeros(0, dtype=torch.int64)
             return model.to(self.renderer.device), Skeleton(nothing.bool(), nothing, torch.zeros(0, 3))
-        keypoints = agreed_keypoints(keypoints, ring)
+        keypoints = reconcile_views(keypoints, ring)
         skeleton = seed_keypoints(model, ring, keypoints, config.kfc, scene.reference.cameras[0])
         # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
         used = replace(keypoints, weights=keypoints.weights * skeleton.known)
@@ -176,7 +176,7 @@ class _Fit:
         stage = self._dynamic_stage(deformation, rest, lift, self.config.dynamic, guidance)
         self._run(stage, self.dynamic_data, deformation, self.scene.reference)
         if isinstance(deformation, SkinnedDeformation) and stage.lift is not None:
-            settle_keypoints(deformation, stage.lift, self.scene.reference.cameras.to(rest.device))
+            refit_keypoints(deformation, stage.lift, self.scene.reference.cameras.to(rest.device))
 
     def _lift(self, rest: Float[Tensor, "J 3"]) -> Lift | None:
         """The keypoints of the video in 3D, where that is asked for; where lifts differ, the images decide."""
