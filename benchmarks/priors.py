@@ -21,7 +21,7 @@ from kg4d.data.scene import load_scene
 from kg4d.data.studies.noisy_detections import DetectionsConfig, disturbed
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import triangulate
-from kg4d.lift.seeding import agreed_keypoints
+from kg4d.lift.seeding import reconcile_views
 from kg4d.metrics.keypoints import box_sizes
 from kg4d.priors.base import KeypointTracks
 from kg4d.priors.build import PriorsConfig
@@ -169,7 +169,7 @@ def place_rows(scenes: list[Scene]) -> list[Row]:
         found = {"noisy": disturbed(points, noise, seed=0), "found": found_again(scene, QUIET).keypoints}
         for name, keypoints in found.items():
             assert keypoints is not None
-            for how, used in (("as they are", keypoints), ("agreed", agreed_keypoints(keypoints, scene.ring))):
+            for how, used in (("as they are", keypoints), ("agreed", reconcile_views(keypoints, scene.ring))):
                 error = (_triangulated(used, scene) - points.truth[0]).norm(dim=-1)
                 claim = f"frame 0 in 3D, {scene.name}, {name}, {how}"
                 rows.append(row(claim, error[error.isfinite()], "world", "lower"))

@@ -11,7 +11,7 @@ from kg4d.config.schema import ExperimentConfig, ExportFormat
 from kg4d.data.batches.static import static_references
 from kg4d.data.records import PosedImages
 from kg4d.deform.identity import Identity
-from kg4d.lift.handles import settled_keypoints
+from kg4d.lift.handles import refitted_keypoints
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
@@ -137,7 +137,7 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
     run_one(run, desk, stage, run.dynamic_data, representation, video)
     if stage.lift is not None:
         found, cameras = stage.lift, video.cameras.to(run.renderer.device)
-        representation.correct_keypoints(lambda positions: settled_keypoints(positions, found, cameras))
+        representation.correct_keypoints(lambda positions: refitted_keypoints(positions, found, cameras))
 
 
 def fit_colours(run: RunInputs, desk: Desk, representation: Representation) -> None:

@@ -11,7 +11,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Keypoints, Scene
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import agreement, triangulate
-from kg4d.lift.seeding import agreed_keypoints
+from kg4d.lift.seeding import reconcile_views
 from kg4d.runs.build import build_run_renderer, build_scene
 
 
@@ -44,11 +44,11 @@ def test_views_of_the_ring_that_contradict_the_others_lose_their_weight() -> Non
     assert given.keypoints.ring_uv is not None
     uv = given.keypoints.ring_uv.clone()
     uv[1] += 15.0
-    agreed = agreed_keypoints(replace(given.keypoints, ring_uv=uv), given.ring)
-    assert agreed.ring_weights is not None
-    placed = triangulate(uv, agreed.ring_weights, given.ring.cameras)
+    reconciled = reconcile_views(replace(given.keypoints, ring_uv=uv), given.ring)
+    assert reconciled.ring_weights is not None
+    placed = triangulate(uv, reconciled.ring_weights, given.ring.cameras)
     assert (placed.points - given.keypoints.truth[0])[placed.valid].norm(dim=-1).max() < 0.02
-    assert agreed_keypoints(given.keypoints, None) is given.keypoints
+    assert reconcile_views(given.keypoints, None) is given.keypoints
 
 
 def test_noisy_views_of_the_ring_are_not_lost_for_their_noise() -> None:
@@ -62,11 +62,11 @@ def test_noisy_views_of_the_ring_are_not_lost_for_their_noise() -> None:
     size = max(ring.cameras.width, ring.cameras.height)
     generator = torch.Generator().manual_seed(0)
     uv = keypoints.ring_uv + 0.02 * size * torch.randn(keypoints.ring_uv.shape, generator=generator)
-    agreed = agreed_keypoints(replace(keypoints, ring_uv=uv), ring).ring_weights
-    assert agreed is not None
+    reconciled = reconcile_views(replace(keypoints, ring_uv=uv), ring).ring_weights
+    assert reconciled is not None
     strict = agreement(uv, keypoints.ring_weights, ring.cameras, tolerance_px=0.02 * size) * keypoints.ring_weights
     errors = []
-    for weights in (agreed, strict):
+    for weights in (reconciled, strict):
         placed = triangulate(uv, weights, ring.cameras)
         errors.append(float((placed.points - keypoints.truth[0])[placed.valid].norm(dim=-1).mean()))
     assert errors[0] < 0.9 * errors[1]
@@ -84,9 +84,9 @@ def test_views_that_are_hardly_believed_do_not_widen_the_tolerance() -> None:
     noise = 0.06 * size * torch.randn(keypoints.ring_uv.shape, generator=torch.Generator().manual_seed(0))
     uv = keypoints.ring_uv + poor[:, None, None] * noise
     weights = keypoints.ring_weights * torch.where(poor, 0.05, 1.0)[:, None]
-    agreed = agreed_keypoints(replace(keypoints, ring_uv=uv, ring_weights=weights), ring).ring_weights
-    assert agreed is not None
-    assert torch.equal(agreed, weights * agreement(uv, weights, ring.cameras, tolerance_px=0.02 * size))
+    reconciled = reconcile_views(replace(keypoints, ring_uv=uv, ring_weights=weights), ring).ring_weights
+    assert reconciled is not None
+    assert torch.equal(reconciled, weights * agreement(uv, weights, ring.cameras, tolerance_px=0.02 * size))
 
 
 def test_found_again_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

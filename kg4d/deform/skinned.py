@@ -250,9 +250,9 @@ class SkinnedDeformation(Deformation):
         moving = MovingGaussians(
             canonical,
             means=moved.points,
-            quats=quat_multiply(moved.turns, canonical.quats),
+            quats=quat_multiply(moved.rotations, canonical.quats),
             scales=canonical.scales.expand(len(times), -1, -1),
-            colors=None if self.shading is None else canonical.colors * self.shading(canonical, moved.turns),
+            colors=None if self.shading is None else canonical.colors * self.shading(canonical, moved.rotations),
         )
         if self.encoding is None or self.residual is None:
             return moving

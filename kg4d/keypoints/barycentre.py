@@ -1,26 +1,27 @@
 """Keypoints as weighted means of the Gaussians: 3D by construction, seen through any occlusion.
 
-The keypoint logits P (N, J) of KG4D eq. 7 become weights over the Gaussians, and a keypoint is where its weighted mean
-is. That reading needs no heatmap. P alone can satisfy any 2D loss, so it wants a seed near the truth and `compactness`.
+A softmax over the N Gaussians turns the keypoint logits P (N, J) of KG4D eq. 7 into weights; a keypoint is the weighted
+mean of their centres. Reading it needs no heatmap. P has enough freedom to satisfy any 2D loss on its own, so it needs
+seeds near the truth, and `compactness`.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-FAR = 40.0
+FAR = 40.0  # log weights stop at -FAR: exp(-40) is as good as zero
 
 
 def log_window(distances: Float[Tensor, "*shape"], sigma: float) -> Float[Tensor, "*shape"]:
-    """Log of a normal window of width `sigma`, 0 in its middle; it falls to -FAR and no further.
+    """Log of a Gaussian window, -distance² / (2 sigma²), floored at -FAR.
 
-    So what is far keeps a gradient under a softmax.
+    The floor keeps a softmax over windows that are all far away from saturating, so that it still has a gradient.
     """
     return -(distances.square() / (2 * sigma**2)).clamp(max=FAR)
 
 
 def assignment(logits: Float[Tensor, "N J"], temperature: float) -> Float[Tensor, "N J"]:
-    """Weights of the Gaussians in each keypoint: softmax over N, so every column sums to 1.
+    """Weight of each Gaussian in each keypoint: a softmax over N, so every column sums to 1.
 
     Raises:
         ValueError: The temperature is not positive.
@@ -36,9 +37,9 @@ def barycentre(assignment: Float[Tensor, "N J"], means: Float[Tensor, "*batch N 
 
 
 def compactness(assignment: Float[Tensor, "N J"], means: Float[Tensor, "N 3"]) -> Float[Tensor, ""]:
-    """Mean over keypoints of the variance of their Gaussians, sum_i q_ij |mu_i - X_j|²; squared world units.
+    """Spread of the Gaussians of a keypoint: sum_i q_ij |mu_i - X_j|², mean over keypoints; squared world units.
 
-    Means are detached: the term selects Gaussians, it never pulls them together.
+    The means are detached: the loss chooses among Gaussians, and never pulls them together.
     """
     means = means.detach()
     spread = (means[:, None] - barycentre(assignment, means)).square().sum(-1)
@@ -52,13 +53,14 @@ def seed_logits(
     temperature: float,
     sigma: float = 0.05,
 ) -> Float[Tensor, "N J"]:
-    """Logits whose `assignment` is a normal window of width `sigma` around known 3D positions.
+    """Logits whose `assignment` is a Gaussian window around known 3D positions.
 
     Args:
         means: Centres of the Gaussians, world units.
-        keypoints: Known positions, for example triangulated. A row with NaN is unknown: its column is 0 (uniform).
-        temperature: That of `assignment`.
-        sigma: Width of the window, world units.
+        keypoints: Known positions, for example triangulated, world units. A row with NaN is unknown: its column is 0,
+            so every Gaussian has the same weight.
+        temperature: Temperature of `assignment`.
+        sigma: Standard deviation of the window, world units.
     """
     window = log_window(torch.cdist(means.detach(), keypoints.to(means)), sigma)
     return torch.where(keypoints.isfinite().all(-1), window * temperature, 0.0)
@@ -73,14 +75,15 @@ def seed_logits_from_view(
     sigma: float = 0.05,
     limit: float = 4.0,
 ) -> Float[Tensor, "N J"]:
-    """Logits from the keypoints of one image, for the Gaussians that this image shows.
+    """Logits from the keypoints of a single image: Gaussian windows around them, for Gaussians that it shows.
 
     Args:
-        pixels: Projected centres, px.
-        frontmost: Whether a Gaussian is seen in that image, for example by `depth_visible`; the others get `-limit`.
-        keypoints_px: Keypoints of that image, px. A row with NaN is unknown: its column is `-limit` (uniform).
+        pixels: Projected centres of the Gaussians, px.
+        frontmost: Whether the image shows a Gaussian, for example by `depth_visible`; the others get `-limit`.
+        keypoints_px: Keypoints in that image, px. A row with NaN is unknown: its column is `-limit`, so every Gaussian
+            has the same weight.
         image_size: Longer side of the image, px.
-        sigma: Width of the window, as a share of `image_size`.
+        sigma: Standard deviation of the window, as a fraction of `image_size`.
         limit: Logits lie in [-limit, 0].
     """
     distance = torch.cdist(pixels.detach(), keypoints_px.to(pixels)) / image_size

@@ -1,4 +1,4 @@
-"""How noisy positions in an image are."""
+"""Robust estimates of how noisy positions in an image are."""
 
 import math
 
@@ -6,18 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_MEDIAN = math.sqrt(2 * math.log(2))  # of the length of two normal errors of deviation 1
+_MEDIAN = math.sqrt(2 * math.log(2))  # median length of a 2D normal vector of unit standard deviation
 
 
-def deviation(distances: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> float:
-    """Deviation of one coordinate of normal errors in the plane, from the median of their lengths; 0 without any.
+def robust_deviation(distances: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> float:
+    """Standard deviation of a coordinate of 2D normal errors, from the weighted median of their lengths.
 
-    A median, so that a share of wrong positions adds little, however far off they are; weighted, so that positions
-    which are hardly believed say little about the others.
+    The median keeps outliers from adding much, however far off they are; the weights keep unreliable positions from
+    saying much about the others.
 
     Args:
-        distances: Lengths of the errors.
-        weights: Confidence >= 0; what has none is not counted.
+        distances: Lengths of the errors, in any unit.
+        weights: Confidence in each position, >= 0; those of zero are left out.
+
+    Returns:
+        In the unit of `distances`; 0 if no position has weight.
     """
     distances, order = distances[weights > 0].sort()
     if len(distances) == 0:
@@ -27,17 +30,21 @@ def deviation(distances: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> f
 
 
 def jitter(offsets: Float[Tensor, "T N 2"], weights: Float[Tensor, "T N"]) -> float:
-    """Deviation of one coordinate of what errors do from one frame to the next, from their second differences in time.
+    """Standard deviation of the part of 2D errors that is independent between frames, from second differences in time.
 
-    A fit that misses positions misses them alike in frames that follow each other, and that is no noise of theirs;
-    noise is another one in each frame. Where no position is known in three frames on end, the same as `deviation`.
+    A fit that is too smooth misses positions by similar amounts in consecutive frames, and that is not their noise;
+    noise differs in every frame.
 
     Args:
-        offsets: Errors of N positions over time.
-        weights: Confidence >= 0; what has none is not counted, and may be anything.
+        offsets: Errors of N positions in T frames, in any unit. May be NaN where the weight is zero.
+        weights: Confidence in each position, >= 0; those of zero are left out.
+
+    Returns:
+        In the unit of `offsets`. If no position is known in three consecutive frames, this is `robust_deviation`.
     """
     offsets = torch.where(weights[..., None] > 0, offsets, 0.0)
     triples = torch.minimum(torch.minimum(weights[:-2], weights[2:]), weights[1:-1])
     if not bool((triples > 0).any()):
-        return deviation(offsets.norm(dim=-1).flatten(), weights.flatten())
-    return deviation(offsets.diff(n=2, dim=0).norm(dim=-1).flatten(), triples.flatten()) / math.sqrt(6)
+        return robust_deviation(offsets.norm(dim=-1).flatten(), weights.flatten())
+    # a second difference of independent errors has 1 + 4 + 1 times their variance
+    return robust_deviation(offsets.diff(n=2, dim=0).norm(dim=-1).flatten(), triples.flatten()) / math.sqrt(6)

@@ -1,4 +1,4 @@
-"""Left and right: which keypoint is the same one on the other side of the body, by its name."""
+"""Left and right: which keypoint is the counterpart of another on the other side of the body, by their names."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def other_sides(names: Sequence[str]) -> list[int]:
-    """Index of each keypoint's counterpart; -1 where there is none.
+    """Index of each keypoint's counterpart on the other side of the body; -1 where there is none.
 
-    A side is a word of the name: `left`, `right`, `l` or `r`. Words begin with a capital or behind a separator.
+    The side must be a word of the name: `left`, `right`, `l` or `r`. Words are separated by anything that is not a
+    letter, or begin with a capital.
 
     >>> other_sides(["neck", "left_knee", "right_knee", "hand.L", "hand.R", "r_ear", "tail"])
     [-1, 2, 1, 4, 3, -1, -1]

@@ -1,4 +1,4 @@
-"""Rotations of a skeleton whose joints have been found in 3D, and how far points are from its bones."""
+"""Skeletons whose joints are known in 3D: rotations of the joints, and distances from points to bones."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,7 +8,7 @@ from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation
 
 
 def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
-    """The joints in an order in which parents come before their children.
+    """Indices of the joints, ordered so that parents come before their children.
 
     Raises:
         ValueError: The parents form a cycle.
@@ -34,18 +34,19 @@ def bone_rotations(
     *,
     inertia: float = 0.01,
 ) -> Float[Tensor, "T J 4"]:
-    """How each joint's frame has turned since rest: the rotation that best carries the bones to its children.
+    """Rotation of each joint's frame since rest: the one that best carries the bones to its children.
 
-    What the bones leave open (all of it at a leaf, the twist where there is one child) follows the parent's frame.
+    What those bones leave undetermined follows the parent's frame: the whole rotation at a leaf, the twist about the
+    bone where there is a single child.
 
     Args:
-        rest: Joints at rest.
-        tracks: Joints at T times.
-        parents: Parent of each joint, -1 for roots.
+        rest: Joints at rest, world units.
+        tracks: Joints at T times, world units.
+        parents: Parent of each joint; -1 for roots.
         inertia: Weight of the parent's rotation relative to that of the bones.
 
     Returns:
-        Unit quaternions; no gradient flows.
+        Unit quaternions (wxyz) in world axes, without gradient.
     """
     rest, tracks = rest.double(), tracks.double()
     identity = torch.eye(3, dtype=rest.dtype, device=rest.device).expand(len(tracks), 3, 3)
@@ -63,7 +64,7 @@ def bone_rotations(
 def segment_distances(
     points: Float[Tensor, "N 3"], starts: Float[Tensor, "K 3"], ends: Float[Tensor, "K 3"]
 ) -> Float[Tensor, "N K"]:
-    """Distance of points to segments; of one without length, to its place."""
+    """Distances from points to segments; a segment of length zero counts as a point."""
     bones, offsets = ends - starts, points[:, None] - starts
     along = ((offsets * bones).sum(-1) / bones.square().sum(-1).clamp_min(1e-12)).clamp(0, 1)
     distances: Tensor = (offsets - along[..., None] * bones).norm(dim=-1)
@@ -73,7 +74,7 @@ def segment_distances(
 def bone_distances(
     points: Float[Tensor, "N 3"], joints: Float[Tensor, "J 3"], parents: Int[Tensor, " J"]
 ) -> Float[Tensor, "N J"]:
-    """Distance of points to what each joint's frame carries: the joint itself and the bones to its children."""
+    """Distance from each point to what each joint's frame carries: the joint itself and the bones to its children."""
     distances = torch.cdist(points, joints)
     children = torch.nonzero(parents >= 0)[:, 0]
     above = parents[children]

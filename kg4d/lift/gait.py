@@ -1,13 +1,14 @@
-"""A gait shows every limb twice: what the body hides now, the other side has shown or will show, one lag away.
+"""Gait: the two sides of a body that walks or swims move alike, some frames apart, so one shows what the other hides.
 
-Who walks or swims does with the left side what the right one did half a period ago. So limbs that are not seen need not
-be guessed, where those that are seen do move so. Bones are compared as the trunk sees them, mirrored; that the two
-sides agree is checked on bones that were seen on both, and bodies of which that is not true are left alone.
+The left side does what the right one did half a period ago. If that holds for the limbs that are seen, the hidden ones
+need not be guessed. Bones of the two sides are compared in the axes of the trunk, one side mirrored. Whether they agree
+is checked on bones that were seen on both sides; if they do not, the body has no gait.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,20 +18,20 @@ from torch.nn.functional import normalize
 from kg4d.geometry.rotations import nearest_rotation
 
 # docs/lift.md: walkers have .1 to .4 at their lag, .9 and 1.15 where a lift is bad; others 1.5 or more, or are in step
-_ALIKE = 0.5  # sides may differ by this share of how far they move, in squares
-_IN_STEP = 2  # frames; sides that are less apart move together, which is no gait
+_ALIKE = 0.5  # largest squared difference of the two sides, relative to their squared motion
+_IN_STEP = 2  # frames; sides with a smaller lag move together, which is no gait
 
 
 @dataclass(frozen=True)
 class Gait:
-    """What the other side says of K bones.
+    """What the other side of the body shows of K bones.
 
     Attributes:
         lag: Frames by which one side follows the other.
-        error: Distance of the two sides where both were seen, root of the mean square over bones, world units.
-        children: Lower ends of the bones.
-        bones: From the upper end to the lower one, world units.
-        hidden: Where the other side was seen and the bone itself was not.
+        error: Root mean square distance between the bones of the two sides where both were seen, world units.
+        children: Keypoints at the lower ends of the bones.
+        bones: Vectors from the upper to the lower ends as the other side shows them, world units and axes.
+        hidden: Where the bone itself was not seen, but its counterpart was.
     """
 
     lag: int
@@ -38,6 +39,13 @@ class Gait:
     children: Int[Tensor, " K"]
     bones: Float[Tensor, "T K 3"]
     hidden: Bool[Tensor, "T K"]
+
+
+class _Bones(NamedTuple):
+    """K bones of one side."""
+
+    vectors: Float[Tensor, "T K 3"]  # from the upper to the lower end
+    seen: Bool[Tensor, "T K"]  # both ends were detected
 
 
 @torch.no_grad()
@@ -49,17 +57,18 @@ def find_gait(
 ) -> Gait | None:
     """The gait of a body, if it has one.
 
-    The trunk is the root and what hangs on it; the bones are those below it that have a counterpart. A whole period
-    must be in the video.
+    The trunk consists of the root and its children; the limbs are the bones below it that have a counterpart. Lags up
+    to half the video are tried, so it must show a whole period.
 
     Args:
-        tracks: Keypoints at T even times, about right where they are seen.
-        parents: Parent of each keypoint, -1 where the bone is cut.
-        counterparts: The one on the other side, -1 where there is none (`kg4d.keypoints.sides`).
-        weights: Positive where it was detected.
+        tracks: Keypoints at T evenly spaced times, world units; must be roughly right where they were seen.
+        parents: Parent of each keypoint; -1 where there is no bone.
+        counterparts: Index of each keypoint on the other side of the body; -1 where there is none
+            (`kg4d.keypoints.sides`).
+        weights: Positive where the keypoint was detected.
 
     Returns:
-        None where no lag makes the sides alike, where they are so in step, or where too little was seen on both.
+        None where the sides are not alike at any lag, where they move in step, or where too little was seen of both.
     """
     links: list[int] = parents.tolist()
     trunk = _trunk(links)
@@ -70,27 +79,23 @@ def find_gait(
     across = normalize(torch.stack([tracks[0, j] - tracks[0, k] for j, k in pairs if j < k]).sum(0), dim=0)
     mirror = torch.eye(3).to(tracks) - 2 * across[:, None] * across
     shape = tracks[:, trunk] - tracks[:, trunk].mean(1, keepdim=True)
-    turns = nearest_rotation(shape.mT @ shape[0])
-
-    def bones_of(ends: list[int]) -> tuple[Float[Tensor, "T K 3"], Bool[Tensor, "T K"]]:
-        """As the trunk sees them, and where both of their ends were."""
-        starts = [links[j] for j in ends]
-        return (tracks[:, ends] - tracks[:, starts]) @ turns, (weights[:, ends] > 0) & (weights[:, starts] > 0)
-
-    own, seen = bones_of(limbs)
-    other, shown = bones_of([counterparts[j] for j in limbs])
-    other = normalize(other @ mirror, dim=-1) * own[0].norm(dim=-1, keepdim=True)
-    share, error, lag = min(
-        (*_difference(own, *_told(other, shown, lag), seen), lag) for lag in range(len(tracks) // 2 + 1)
-    )
-    if share > _ALIKE or lag < _IN_STEP:
+    rotations = nearest_rotation(shape.mT @ shape[0])  # of the trunk since the first frame
+    own = _bones(tracks, weights, links, limbs, rotations)
+    other = _bones(tracks, weights, links, [counterparts[j] for j in limbs], rotations)
+    lengths = own.vectors[0].norm(dim=-1, keepdim=True)
+    other = _Bones(normalize(other.vectors @ mirror, dim=-1) * lengths, other.seen)
+    differences = [_difference(own, _at_lag(other, lag)) for lag in range(len(tracks) // 2 + 1)]
+    lag = min(range(len(differences)), key=differences.__getitem__)
+    relative, error = differences[lag]
+    if relative > _ALIKE or lag < _IN_STEP:
         return None
-    told, known = _told(other, shown, lag)
-    return Gait(lag, error, torch.tensor(limbs, device=tracks.device), told @ turns.mT, known & ~seen)
+    shown = _at_lag(other, lag)
+    children = torch.tensor(limbs, device=tracks.device)
+    return Gait(lag, error, children, shown.vectors @ rotations.mT, shown.seen & ~own.seen)
 
 
 def _trunk(links: list[int]) -> list[int]:
-    """The root that most hangs on, and its children."""
+    """The root that most keypoints hang on, and its children."""
 
     def root(joint: int) -> int:
         return joint if links[joint] < 0 else root(links[joint])
@@ -100,30 +105,40 @@ def _trunk(links: list[int]) -> list[int]:
     return [joint for joint, parent in enumerate(links) if joint == most or parent == most]
 
 
-def _told(
-    other: Float[Tensor, "T K 3"], shown: Bool[Tensor, "T K"], lag: int
-) -> tuple[Float[Tensor, "T K 3"], Bool[Tensor, "T K"]]:
-    """What the other side did `lag` frames before and after, the mean of what was shown, and where anything was."""
-    frames = len(other)
-    total, count = torch.zeros_like(other), torch.zeros_like(other[..., :1])
-    for here, there in ((slice(0, frames - lag), slice(lag, frames)), (slice(lag, frames), slice(0, frames - lag))):
-        total[here] += other[there] * shown[there][..., None]
-        count[here] += shown[there][..., None]
-    return total / count.clamp_min(1), count[..., 0] > 0
+def _bones(
+    tracks: Float[Tensor, "T J 3"],
+    weights: Float[Tensor, "T J"],
+    links: list[int],
+    lower_ends: list[int],
+    rotations: Float[Tensor, "T 3 3"],
+) -> _Bones:
+    """The bones above `lower_ends`, in the axes of a trunk with these rotations."""
+    upper_ends = [links[j] for j in lower_ends]
+    seen = (weights[:, lower_ends] > 0) & (weights[:, upper_ends] > 0)
+    return _Bones((tracks[:, lower_ends] - tracks[:, upper_ends]) @ rotations, seen)
 
 
-def _difference(
-    own: Float[Tensor, "T K 3"], told: Float[Tensor, "T K 3"], known: Bool[Tensor, "T K"], seen: Bool[Tensor, "T K"]
-) -> tuple[float, float]:
-    """Squared distance of the two as a share of their squared motion, and its root in world units.
+def _at_lag(bones: _Bones, lag: int) -> _Bones:
+    """Mean of the bones `lag` frames earlier and later, as far as they were seen, and where either was."""
+    frames = len(bones.seen)
+    early, late = slice(0, frames - lag), slice(lag, frames)
+    total, count = torch.zeros_like(bones.vectors), torch.zeros_like(bones.vectors[..., :1])
+    for target, source in ((early, late), (late, early)):
+        total[target] += bones.vectors[source] * bones.seen[source][..., None]
+        count[target] += bones.seen[source][..., None]
+    return _Bones(total / count.clamp_min(1), count[..., 0] > 0)
 
-    Infinite where less than one bone's video is known of both.
+
+def _difference(own: _Bones, other: _Bones) -> tuple[float, float]:
+    """Squared distance of the two sides relative to their squared motion, and the distance itself in world units.
+
+    Infinite where the bones seen on both sides, counted over all frames, are fewer than the frames.
     """
-    both = seen & known
-    if int(both.sum()) < len(own):
+    both = own.seen & other.seen
+    if int(both.sum()) < len(both):
         return math.inf, math.inf
-    share = both[..., None] / both.sum(0).clamp_min(1)[:, None]
-    middle = (share * (own + told)).sum(0) / 2
-    motion = ((own - middle).square() + (told - middle).square()).sum(-1)[both].mean() / 2
-    distance = (own - told).square().sum(-1)[both].mean()
+    weight = both[..., None] / both.sum(0).clamp_min(1)[:, None]
+    middle = (weight * (own.vectors + other.vectors)).sum(0) / 2
+    motion = ((own.vectors - middle).square() + (other.vectors - middle).square()).sum(-1)[both].mean() / 2
+    distance = (own.vectors - other.vectors).square().sum(-1)[both].mean()
     return float(distance / motion.clamp_min(1e-12)), float(distance.sqrt())

@@ -1,8 +1,9 @@
-"""What 3D tracks of keypoints are judged by: pixels of keypoints and of the surface around bones, bones, smoothness.
+"""The loss of 3D tracks: reprojection of keypoints and of the surface around the bones, bone lengths, smoothness.
 
-Keypoints of a bone that leans away from the image look like those of one that leans towards it. The surface around the
-bone does not: it is turned with the bone, and where its points go in the image tells which way. So points of the
-surface, known in 3D in frame 0 and followed along the flow, hang on the bones by shares that are found with the motion.
+The keypoints of a bone that leans away from the camera look like those of one that leans towards it. The surface around
+the bone does not: it rotates with the bone, and the motion of its points in the image tells which way. Points of the
+surface, known in 3D in frame 0 and followed along the flow, are therefore skinned to the bones, by weights that are
+optimised together with the motion.
 """
 
 import math
@@ -22,49 +23,55 @@ from kg4d.lift.gait import Gait
 from kg4d.lift.surface import SurfaceTracks
 from kg4d.losses.motion_priors import bone_lengths, geman_mcclure, hinge_loss
 
-_SHARE_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates
+_WEIGHT_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates of the surface's skinning
+_ANNEALED = 0.75  # share of the steps after which the robust scales have reached their last values
 
 
 @dataclass
 class LiftConfig:
     """Lifting of the reference video's keypoints to 3D.
 
+    Lengths are in world units, and pixel errors in units of the longer image side. A robust loss (Geman-McClure) of
+    scale s is about e² for errors e well below s, and hardly pulls where they are well above it.
+
     Attributes:
-        steps: Optimiser steps; 0 leaves the lift out.
-        hypotheses: Networks fitted side by side from different starts; the tracks are their median, in which the few
-            that put a limb on the wrong side of the depth ambiguity have no say, unless images decide for one of them.
-        weight: Weight of the squared distance of the model's keypoints to the tracks in the dynamic stage, where the
-            hypotheses agree and the detections are clean; up to `exact` times as much where these are exact.
-        doubt: Spread of the hypotheses, world units, at which they have half the weight of inexact detections; the
-            tracks pull less where they differ more.
-        learning_rate: Adam rate.
-        pixels: Weight of the squared pixel error, in units of the longer image side.
-        first_bones: Weight of the squared change of the bone lengths at the first step, squared world units.
-        last_bones: The same at the last step; it grows by the same ratio at each.
-        stretch: Change of a bone's length, world units, above which it counts as one that does bend or stretch, from
-            three quarters of the steps on; `first_scale` at the first step.
-        hinges: Weight of the variance of bones that bend, and of those above them, across the plane they move in,
-            squared world units.
-        bend: Change of a bone's length, world units, at which it counts for half as one that bends.
-        acceleration: Weight of the squared second difference in time, squared world units.
-        first_scale: Pixel error above which a keypoint counts as wrong, at the first step, in longer image sides.
-        last_scale: The same from three quarters of the steps on.
-        reject: The second fit leaves out what the first one misses by more than this many deviations of the noise.
-        body_depth: Prior deviation of the body's way along the view since rest, world units. It counts as much as the
-            noise that the first fit found: next to nothing on perfect detections.
-        surface: Points of the surface that are followed along the dense flow, where there is one; 0 leaves them out.
-        surface_pixels: Weight of their squared pixel error, as `pixels`.
-        surface_scale: Pixel error above which one counts as wrong at the end, as `last_scale`.
-        sigma: Width of the shares around a bone at the start, world units.
-        twist: Weight of the squared tangent of half the angle by which a bone has turned about itself.
-        gait: Weight of the squared distance of hidden bones from what the other side of the body says of them, where it
-            does the same some frames before and after, squared world units; 0 leaves it out. Needs a surface,
-            and keypoints whose names tell left from right.
-        mirrors: Limbs that are turned to the other side of the depth ambiguity at most, where the surface fits better.
-        exact: Factor by which keypoints that hardly jitter count more at the end, at most; 1 leaves it out. Needs a
-            surface, which counts by the root of the factor less.
-        trial_steps: Steps of the dynamic stage from each of the hypotheses that differ, after which the images decide
-            between them, and from where unreliable keypoints are lifted again; 0 leaves both out.
+        steps: Optimiser steps; 0 switches the lift off.
+        hypotheses: Number of networks fitted side by side from different random weights. The tracks are their median,
+            which outvotes the few that put a limb on the wrong side of the depth ambiguity; with `trial_steps` the
+            images may still choose a single one.
+        weight: Weight, in the dynamic stage, of the squared distance of the model's keypoints from the tracks. It is
+            multiplied by `Lift.track_confidence`.
+        doubt: Spread of the hypotheses at which the track confidence of inexact detections is halved.
+        learning_rate: Adam rate of the networks.
+        pixels: Weight of the robust reprojection error of the keypoints.
+        first_bones: Weight of the robust change of the bone lengths at the first step.
+        last_bones: The same at the last step; in between it grows by a constant factor per step.
+        stretch: Scale of the robust loss on bone lengths from three quarters of the steps on; it shrinks to this from
+            `first_scale`. A bone whose length changes by more counts as one that bends or stretches.
+        hinges: Weight of `hinge_loss`, which keeps bones whose length changes in a plane with the bones above them.
+        bend: Change of length at which a bone has half its full weight in that loss.
+        acceleration: Weight of the squared second difference of the tracks in time.
+        first_scale: Scale of the robust losses at the first step.
+        last_scale: Scale of the robust reprojection error of the keypoints from three quarters of the steps on, or
+            three times the noise where that is larger.
+        reject: The second fit leaves out detections that the first one misses by more than this many standard
+            deviations of the noise.
+        body_depth: Prior standard deviation of how far the body as a whole moves along the viewing direction after
+            frame 0. Its weight grows with the noise that the first fit finds, from none for perfect detections.
+        surface: Number of surface points to follow along the dense flow, where there is one; 0 leaves them out.
+        surface_pixels: Weight of their robust reprojection error.
+        surface_scale: Its scale from three quarters of the steps on.
+        sigma: Standard deviation of the window around each bone from which their skinning weights start.
+        twist: Weight of the squared tangent of half the angle by which a bone twists about its own axis.
+        gait: Weight of the squared distance of hidden bones from their mirrored counterparts on the other side of the
+            body, where the two sides move alike some frames apart (`kg4d.lift.gait`); 0 leaves it out. Needs a surface,
+            and keypoints whose names distinguish left from right.
+        mirrors: Number of limbs that may be mirrored to the other side of the depth ambiguity, each only if that fits
+            clearly better. Needs a surface.
+        exact: Largest factor by which detections with hardly any jitter count more in a last fit; 1 leaves that fit
+            out. Needs a surface, whose weight is divided by the square root of the factor.
+        trial_steps: Steps of the short fits of the dynamic stage by which the images decide between the lift and its
+            rivals, and of those after which unreliable detections are lifted again; 0 leaves both out.
     """
 
     steps: int = 0
@@ -94,10 +101,10 @@ class LiftConfig:
     trial_steps: int = 80
 
     def __post_init__(self) -> None:
-        """Refuse what would divide by zero, and counts below 0.
+        """Check the values that would divide by zero, and the counts.
 
         Raises:
-            ValueError: A length or a weight of bones is not positive, a count is negative, or `exact` is below 1.
+            ValueError: A scale or a weight of bones is not positive, a count is negative, or `exact` is below 1.
         """
         scales = ("first_bones", "last_bones", "first_scale", "last_scale", "surface_scale", "sigma", "stretch", "bend")
         for name in ("doubt", "body_depth", *scales):
@@ -107,103 +114,102 @@ class LiftConfig:
             raise ValueError(f"lift.hypotheses: must be at least 1, not {self.hypotheses}")
         for name in ("steps", "surface", "mirrors", "trial_steps"):
             if getattr(self, name) < 0:
-                raise ValueError(f"lift.{name}: must not be below 0, as {getattr(self, name)} is")
+                raise ValueError(f"lift.{name}: must be at least 0, not {getattr(self, name)}")
         if not self.exact >= 1:
-            raise ValueError(f"lift.exact: must not be below 1, as {self.exact} is")
+            raise ValueError(f"lift.exact: must be at least 1, not {self.exact}")
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the video shows of N points.
+class Observations:
+    """Where the video shows N points.
 
     Attributes:
-        pixels: Read where the weight is positive.
-        weights: In [0, 1].
-        cameras: T cameras.
+        pixels: Positions in the T images, px; anything where the weight is 0.
+        weights: In [0, 1]; 0 where a point was not observed.
+        cameras: One for each of the T images.
     """
 
     pixels: Float[Tensor, "T N 2"]
     weights: Float[Tensor, "T N"]
     cameras: Cameras
 
-    def places(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
-        """In the images, in units of their longer side."""
-        read = project_each(points.transpose(0, 1).flatten(1, 2), self.cameras)
-        read = read.reshape(len(read), len(points), -1, 2).transpose(0, 1)
-        return read / max(self.cameras.width, self.cameras.height)
-
-    def offsets(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
-        """From the detections, in units of the longer image side; finite where there is none."""
-        target = torch.where(self.weights[..., None] > 0, self.pixels, 0.0)
-        return self.places(points) - target / max(self.cameras.width, self.cameras.height)
+    def residuals(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
+        """Projections of world points minus the observations, in longer image sides; finite without an observation."""
+        projected = project_each(points.transpose(0, 1).flatten(1, 2), self.cameras)
+        projected = projected.reshape(len(projected), len(points), -1, 2).transpose(0, 1)
+        observed = torch.where(self.weights[..., None] > 0, self.pixels, 0.0)
+        side = max(self.cameras.width, self.cameras.height)
+        return projected / side - observed / side
 
     def squared_errors(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N"]:
-        """Squared lengths of the offsets."""
-        return self.offsets(points).square().sum(-1)
+        """Squared lengths of the residuals."""
+        return self.residuals(points).square().sum(-1)
 
     def robust_error(self, points: Float[Tensor, "S T N 3"], scale: float) -> Float[Tensor, " S"]:
-        """Weighted mean of the squared errors, of which those beyond `scale` hardly grow."""
+        """Weighted mean of the Geman-McClure loss of the residuals; `scale` in longer image sides."""
         robust = self.weights * geman_mcclure(self.squared_errors(points), scale)
         return robust.sum((1, 2)) / self.weights.sum().clamp_min(1)
 
 
-class Body:
-    """The keypoints at rest, their bones, and the surface around these.
+class RestBody:
+    """The body in the first frame: keypoints, K bones between them, and M points of the surface around these.
 
     Attributes:
-        start: Keypoints in the first frame.
-        parents: Parent of each; -1 where there is no bone.
-        children: Lower end of each of the K bones.
-        above: Upper end of each.
-        lengths: Of the bones.
-        surface: Points of the surface; None without bones.
+        rest: Keypoints, world units.
+        parents: Parent of each keypoint; -1 where there is no bone.
+        children: Keypoint at the lower end of each bone.
+        above: Keypoint at the upper end of each bone.
+        lengths: Lengths of the bones, world units.
+        surface: Followed points of the surface; None without points or without bones.
     """
 
     def __init__(
-        self, start: Float[Tensor, "J 3"], parents: Int[Tensor, " J"], surface: SurfaceTracks | None = None
+        self, rest: Float[Tensor, "J 3"], parents: Int[Tensor, " J"], surface: SurfaceTracks | None = None
     ) -> None:
-        self.start, self.parents = start, parents
+        self.rest, self.parents = rest, parents
         self.children = torch.nonzero(parents >= 0)[:, 0]
         self.above = parents[self.children]
-        self.lengths = bone_lengths(start, parents)
+        self.lengths = bone_lengths(rest, parents)
         has_surface = surface is not None and len(surface.points) > 0 and len(self.children) > 0
         self.surface = surface if has_surface else None
 
 
-class Skin(nn.Module):
-    """S ways in which the surface hangs on the bones: shares of the bones in each point, and twists of the bones.
+class SurfaceSkinning(nn.Module):
+    """How the surface follows the bones in S tracks: skinning weights of its points, and twists of the bones.
+
+    The tracks determine the swing of a bone, but not its twist about its own axis, which is therefore a parameter.
 
     Args:
-        count: S.
-        body: The keypoints and bones.
-        surface: Its M points.
-        sigma: Width of the shares around a bone at the start, world units.
+        count: Number S of tracks.
+        body: Keypoints and bones at rest.
+        surface: The M points.
+        sigma: Standard deviation of the window around each bone from which the weights start, world units.
     """
 
-    def __init__(self, count: int, body: Body, surface: SurfaceTracks, sigma: float) -> None:
+    def __init__(self, count: int, body: RestBody, surface: SurfaceTracks, sigma: float) -> None:
         super().__init__()
-        self._start, self._points = body.start, surface.points
+        self._rest, self._points = body.rest, surface.points
         self._children, self._above = body.children, body.above
-        distances = segment_distances(surface.points, body.start[body.above], body.start[body.children])
+        distances = segment_distances(surface.points, body.rest[body.above], body.rest[body.children])
         self.logits = nn.Parameter(log_window(distances, sigma).repeat(count, 1, 1))
         shape = (count, len(surface.pixels), len(body.children), 1)
-        self.twists = nn.Parameter(torch.zeros(shape).to(body.start))  # tangents of half angles
+        self.twists = nn.Parameter(torch.zeros(shape).to(body.rest))  # tangents of half angles
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Shares and twists, each with its rate."""
-        return [{"params": [self.logits], "rate": _SHARE_RATE}, {"params": [self.twists], "rate": _TWIST_RATE}]
+        """Logits of the weights and twists, each with its Adam rate."""
+        return [{"params": [self.logits], "rate": _WEIGHT_RATE}, {"params": [self.twists], "rate": _TWIST_RATE}]
 
     def forward(self, tracks: Float[Tensor, "S T J 3"]) -> Float[Tensor, "S T M 3"]:
-        """The surface points, each a mean of where its bones carry it."""
-        rest = self._start[self._children] - self._start[self._above]
-        starts = tracks[:, :, self._above]
-        turns = swing(rest, tracks[:, :, self._children] - starts)
+        """World positions of the surface points, by linear blend skinning."""
+        rest = self._rest[self._children] - self._rest[self._above]
+        upper_ends = tracks[:, :, self._above]
+        swings = swing(rest, tracks[:, :, self._children] - upper_ends)
         twists = torch.cat([torch.ones_like(self.twists), normalize(rest, dim=-1) * self.twists], dim=-1)
-        rotations = quat_to_matrix(quat_multiply(turns, twists))
-        offsets = starts - (rotations @ self._start[self._above][..., None])[..., 0]
+        rotations = quat_to_matrix(quat_multiply(swings, twists))
+        offsets = upper_ends - (rotations @ self._rest[self._above][..., None])[..., 0]
         blended = self.logits.softmax(-1)[:, None] @ torch.cat([rotations.flatten(3), offsets], dim=-1)
-        turned = (blended[..., :9].reshape(*blended.shape[:-1], 3, 3) @ self._points[..., None])[..., 0]
-        moved: Tensor = turned + blended[..., 9:]
+        rotated = (blended[..., :9].reshape(*blended.shape[:-1], 3, 3) @ self._points[..., None])[..., 0]
+        moved: Tensor = rotated + blended[..., 9:]
         return moved
 
 
@@ -211,73 +217,82 @@ class LiftObjective:
     """The loss of S tracks.
 
     Args:
-        config: Weights.
+        config: Weights and scales.
         body: What moves.
-        sight: What the video shows of the keypoints.
-        noise: Deviation of the detections, longer image sides. The noisier they are, the more a prior keeps the
-            body as far away as it was.
-        reliability: How far the detections can be believed as a whole, in [0, 1]; beside a surface they count by it.
+        keypoints: Where the video shows its J keypoints.
+        noise: Standard deviation of the detections, longer image sides. The noisier they are, the more a prior keeps
+            the body at its depth in the first frame.
+        confidence: `Lift.overall_confidence`: factor on the weight of the keypoints, where there is a surface too.
     """
 
-    def __init__(self, config: LiftConfig, body: Body, sight: Sight, noise: float, reliability: float) -> None:
-        self._config, self._body, self._sight = config, body, sight
+    def __init__(
+        self, config: LiftConfig, body: RestBody, keypoints: Observations, noise: float, confidence: float
+    ) -> None:
+        self.config, self.body, self.keypoints = config, body, keypoints
         self._surface = None
         if body.surface is not None:
-            self._surface = Sight(body.surface.pixels, body.surface.weights, sight.cameras)
-        self._pixels = config.pixels * (reliability if body.surface is not None else 1.0)
-        self._surface_pixels = config.surface_pixels
-        self._view = sight.cameras.viewmats[:, 2, :3]
-        self._depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(body.start)
+            self._surface = Observations(body.surface.pixels, body.surface.weights, keypoints.cameras)
+        self._keypoint_weight = config.pixels * (confidence if body.surface is not None else 1.0)
+        self._surface_weight = config.surface_pixels
+        self._viewing_directions = keypoints.cameras.viewmats[:, 2, :3]
+        self._depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(body.rest)
         self._last_scale = max(config.last_scale, 3 * noise)
         self._gait: Gait | None = None
 
-    def skin(self, count: int) -> Skin | None:
-        """For S tracks; None where no surface is followed."""
-        surface = self._body.surface
-        return None if surface is None else Skin(count, self._body, surface, self._config.sigma)
+    def new_skinning(self, count: int) -> SurfaceSkinning | None:
+        """A skinning to start from for `count` tracks; None without a surface."""
+        surface = self.body.surface
+        return None if surface is None else SurfaceSkinning(count, self.body, surface, self.config.sigma)
 
-    def sharper(self, factor: float) -> "LiftObjective":
-        """The same with keypoints whose pixels count `factor` times as much, beside a surface that counts less."""
+    def with_keypoint_factor(self, factor: float) -> "LiftObjective":
+        """The same with `factor` times the weight of the keypoints, and 1 / sqrt(factor) times that of the surface."""
         other = copy(self)
-        other._pixels, other._surface_pixels = self._pixels * factor, self._surface_pixels / math.sqrt(factor)
+        other._keypoint_weight = self._keypoint_weight * factor
+        other._surface_weight = self._surface_weight / math.sqrt(factor)
         return other
 
-    def beside(self, gait: Gait) -> "LiftObjective":
-        """The same with bones that the other side of the body tells of."""
+    def with_gait(self, gait: Gait) -> "LiftObjective":
+        """The same with hidden bones held to those of the other side of the body."""
         other = copy(self)
         other._gait = gait
         return other
 
     def __call__(
-        self, tracks: Float[Tensor, "S T J 3"], skin: Skin | None, progress: float = 1.0
+        self, tracks: Float[Tensor, "S T J 3"], skinning: SurfaceSkinning | None, progress: float = 1.0
     ) -> Float[Tensor, " S"]:
-        """The loss at `progress` in [0, 1], with which bones stiffen and fewer detections count as right."""
-        config, body = self._config, self._body
-        sharpened = min(1.0, progress / 0.75)
-        loss = self._pixels * self._sight.robust_error(tracks, self._between(self._last_scale, sharpened))
-        along = ((tracks - body.start) * self._view[:, None]).sum(-1)
-        loss = loss + self._depth_weight * along.mean(2).square().mean(1)
+        """The loss of each of the tracks.
+
+        Args:
+            tracks: Keypoints at T times, world units.
+            skinning: How the surface follows each of them; None leaves the surface out.
+            progress: In [0, 1]. As it grows, bones stiffen, and the scales of the robust losses shrink.
+        """
+        config, body = self.config, self.body
+        loss = self._keypoint_weight * self.keypoints.robust_error(tracks, self._scale(self._last_scale, progress))
+        depth_change = ((tracks - body.rest) * self._viewing_directions[:, None]).sum(-1)
+        loss = loss + self._depth_weight * depth_change.mean(2).square().mean(1)
         if len(body.children):
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
-            loss = loss + stiffness * geman_mcclure(stretch, self._between(config.stretch, sharpened)).mean((1, 2))
-            loss = loss + config.hinges * hinge_loss(tracks, body.start, body.parents, config.bend)
-        if skin is not None and self._surface is not None:
-            scale = self._between(config.surface_scale, sharpened)
-            loss = loss + self._surface_pixels * self._surface.robust_error(skin(tracks), scale)
-            loss = loss + config.twist * skin.twists.square().mean((1, 2, 3))
+            loss = loss + stiffness * geman_mcclure(stretch, self._scale(config.stretch, progress)).mean((1, 2))
+            loss = loss + config.hinges * hinge_loss(tracks, body.rest, body.parents, config.bend)
+        if skinning is not None and self._surface is not None:
+            scale = self._scale(config.surface_scale, progress)
+            loss = loss + self._surface_weight * self._surface.robust_error(skinning(tracks), scale)
+            loss = loss + config.twist * skinning.twists.square().mean((1, 2, 3))
         if self._gait is not None:
-            loss = loss + config.gait * self._unlike(tracks, self._gait)
+            loss = loss + config.gait * self._gait_error(tracks, self._gait)
         if tracks.shape[1] > 2:
             loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
         return loss
 
-    def _unlike(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
-        """Squared distance of hidden bones from what the other side tells, shared out over all keypoints."""
-        bones = tracks[:, :, gait.children] - tracks[:, :, self._body.parents[gait.children]]
-        missed = gait.hidden * (bones - gait.bones).square().sum(-1)
-        return missed.sum((1, 2)) / self._sight.weights.numel()
+    def _gait_error(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
+        """Squared distance of hidden bones from those of the other side; their sum over the number of all keypoints."""
+        bones = tracks[:, :, gait.children] - tracks[:, :, self.body.parents[gait.children]]
+        squared = gait.hidden * (bones - gait.bones).square().sum(-1)
+        return squared.sum((1, 2)) / self.keypoints.weights.numel()
 
-    def _between(self, last: float, sharpened: float) -> float:
-        first = self._config.first_scale
-        return float(first * (last / first) ** sharpened)
+    def _scale(self, last: float, progress: float) -> float:
+        """A robust scale on its way from `first_scale` to `last`."""
+        first = self.config.first_scale
+        return float(first * (last / first) ** min(1.0, progress / _ANNEALED))

@@ -1,4 +1,4 @@
-"""Where the keypoint features start, and which keypoints can be used."""
+"""Before the static stage: which keypoints can be used, and where their features on the Gaussians start."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from kg4d.data.records import Keypoints, PosedImages
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import seed_logits, seed_logits_from_view
-from kg4d.keypoints.noise import deviation
+from kg4d.keypoints.noise import robust_deviation
 from kg4d.keypoints.triangulation import agreement, triangulate
 from kg4d.losses.kfc import KeypointSeeding, KfcConfig
 
 _log = logging.getLogger(__name__)
 
-# A keypoint in a view of the ring counts as wrong where it is farther off than the larger of these.
-_TOLERANCE = 0.02  # of the image's side
-_DEVIATIONS = 4.0  # of the noise
+# A keypoint in a view of the ring counts as wrong if it is farther off than both of these.
+_TOLERANCE = 0.02  # longer image sides
+_DEVIATIONS = 4.0  # standard deviations of the noise
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Skeleton:
     """Which keypoints the model can carry, and the bones between them.
 
     Attributes:
-        known: Whether some view of frame 0 shows the keypoint; the others have no place on the model.
-        parents: Parent of each keypoint; -1 for roots, and where the bone is cut because an end is not known.
-        points: World positions in frame 0, triangulated; NaN where less than two directions show the keypoint.
+        known: Whether some view of frame 0 shows the keypoint. The others have no position on the model.
+        parents: Parent of each keypoint; -1 for roots, and where the bone is cut because one of its ends is unknown.
+        points: Triangulated world positions in frame 0; NaN where fewer than two directions show the keypoint.
     """
 
     known: Bool[Tensor, " J"]
@@ -38,76 +38,85 @@ class Skeleton:
     points: Float[Tensor, "J 3"]
 
 
-def agreed_keypoints(keypoints: Keypoints, ring: PosedImages | None) -> Keypoints:
-    """The same keypoints; those of the ring have less weight where the other views contradict them.
+def reconcile_views(keypoints: Keypoints, ring: PosedImages | None) -> Keypoints:
+    """The same keypoints, with less weight in views of the ring that contradict the other views.
 
-    A first look tells how noisy they are. Where that is much, more is forgiven, or many that are right would be lost.
+    A first estimate measures how noisy they are. If that is much, the tolerance grows with it, since otherwise many
+    right ones would be lost.
     """
     if ring is None or keypoints.ring_uv is None or keypoints.ring_weights is None:
         return keypoints
     uv, weights, cameras = keypoints.ring_uv, keypoints.ring_weights, ring.cameras
     tolerance = _TOLERANCE * max(cameras.width, cameras.height)
-    trust = agreement(uv, weights, cameras, tolerance_px=tolerance)
-    noise = _noise(uv, weights, weights * trust, cameras)
+    agreeing = agreement(uv, weights, cameras, tolerance_px=tolerance)
+    noise = _noise_px(uv, weights, weights * agreeing, cameras)
     if _DEVIATIONS * noise > tolerance:
-        trust = agreement(uv, weights, cameras, tolerance_px=_DEVIATIONS * noise)
-    return replace(keypoints, ring_weights=weights * trust)
+        agreeing = agreement(uv, weights, cameras, tolerance_px=_DEVIATIONS * noise)
+    return replace(keypoints, ring_weights=weights * agreeing)
 
 
-def _noise(
-    uv: Float[Tensor, "V J 2"], weights: Float[Tensor, "V J"], trusted: Float[Tensor, "V J"], cameras: Cameras
+def _noise_px(
+    uv: Float[Tensor, "V J 2"], weights: Float[Tensor, "V J"], agreed: Float[Tensor, "V J"], cameras: Cameras
 ) -> float:
-    """Deviation of the keypoints from where the trusted ones put them, px."""
-    places = triangulate(uv, trusted, cameras)
-    pixels = cameras.project(places.points[places.valid]).pixels
-    distances = (pixels - uv[:, places.valid]).norm(dim=-1)
-    return deviation(distances.flatten(), weights[:, places.valid].flatten())
+    """Standard deviation of the keypoints around the projections of points triangulated with weights `agreed`, px."""
+    found = triangulate(uv, agreed, cameras)
+    pixels = cameras.project(found.points[found.valid]).pixels
+    distances = (pixels - uv[:, found.valid]).norm(dim=-1)
+    return robust_deviation(distances.flatten(), weights[:, found.valid].flatten())
 
 
 @torch.no_grad()
 def seed_keypoints(
     model: GaussianModel, ring: PosedImages | None, keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
 ) -> Skeleton:
-    """Set the keypoint features of `model` and say which keypoints can be used.
+    """Set the keypoint features of `model`, and say which keypoints can be used.
 
-    A keypoint seen from two directions or more is triangulated and seeded there. One that only a single view shows
-    starts from uniform features (its depth is then whatever the losses make of it); one that no view shows is dropped.
-    Without a ring they are seeded where the line of sight of `camera`, which took the first frame of the video, meets
-    the plane through the origin that faces it: the middle of an object that is inflated from that frame.
-    With a ring whose views have no keypoints all are dropped: nothing would tie the features to the figure.
-    `kfc.seeding` may ask for other seeds than these; which keypoints are used is the same.
+    With a ring of views, a keypoint that two directions or more show is triangulated and seeded there. One that a
+    single view shows starts from uniform features, and its depth is left to the losses. One that no view shows is
+    dropped; so are all if the views have no keypoints, as nothing would tie the features to the figure.
+
+    Without a ring, a keypoint is seeded where its line of sight in the first frame meets the plane through the origin
+    that faces the camera: the middle of an object that is inflated from that frame.
+
+    Args:
+        model: Its keypoint features are set.
+        ring: Views of frame 0 from around; None if there are none.
+        keypoints: Of the reference video and of the ring.
+        kfc: Says how features become weights, and may ask for other seeds. Which keypoints are used does not change.
+        camera: The camera of the reference video's first frame.
     """
-    places = points = torch.full((len(keypoints.names), 3), torch.nan)
+    positions = points = torch.full((len(keypoints.names), 3), torch.nan)
     if ring is None:
         known = keypoints.weights[0] > 0
-        places = torch.where(known[:, None], _on_middle_plane(keypoints.uv[0], camera), torch.nan)
+        positions = torch.where(known[:, None], _on_middle_plane(keypoints.uv[0], camera), torch.nan)
     elif keypoints.ring_uv is None or keypoints.ring_weights is None:
         known = torch.zeros(len(keypoints.names), dtype=torch.bool)
         _log.warning("the ring of views has no keypoints (ring_uv): the keypoint losses are off")
     else:
         found = triangulate(keypoints.ring_uv, keypoints.ring_weights, ring.cameras)
-        places = points = found.points
+        positions = points = found.points
         known = (keypoints.ring_weights > 0).any(0)
         _report(keypoints.names, known, found.valid)
-    model.keypoint_logits.copy_(_seeds(model.means, places, keypoints, kfc, camera))
+    model.keypoint_logits.copy_(_seeds(model.means, positions, keypoints, kfc, camera))
     parents = torch.tensor(keypoints.parents)
     usable = known & (parents >= 0) & known[parents.clamp_min(0)]
     return Skeleton(known, torch.where(usable, parents, -1), points)
 
 
 def _seeds(
-    means: Float[Tensor, "N 3"], places: Float[Tensor, "J 3"], keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
+    means: Float[Tensor, "N 3"], positions: Float[Tensor, "J 3"], keypoints: Keypoints, kfc: KfcConfig, camera: Cameras
 ) -> Float[Tensor, "N J"]:
+    """Keypoint features around the world positions, or around the keypoints of the first frame, or uniform ones."""
     match kfc.seeding:
         case KeypointSeeding.TRIANGULATED:
-            return seed_logits(means, places, temperature=kfc.temperature, sigma=kfc.seed_sigma)
+            return seed_logits(means, positions, temperature=kfc.temperature, sigma=kfc.seed_sigma)
         case KeypointSeeding.VIEW:
             size, view = max(camera.width, camera.height), camera.project(means)
             front = _in_front(view.pixels[0], view.depths[0], kfc.seed_sigma * size, kfc.visibility_tolerance)
             uv = torch.where(keypoints.weights[0, :, None] > 0, keypoints.uv[0], torch.nan)
             return seed_logits_from_view(view.pixels[0], front, uv, image_size=size, sigma=kfc.seed_sigma)
         case KeypointSeeding.NONE:
-            return torch.zeros(len(means), len(places))
+            return torch.zeros(len(means), len(positions))
         case _:
             assert_never(kfc.seeding)
 
@@ -115,13 +124,14 @@ def _seeds(
 def _in_front(
     pixels: Float[Tensor, "N 2"], depths: Float[Tensor, " N"], cell_px: float, tolerance: float
 ) -> Bool[Tensor, " N"]:
-    """Which points lie within `tolerance` of the nearest one in their cell of a grid over the image."""
+    """Which points lie within `tolerance` (world units) of the nearest one in their cell of a grid over the image."""
     _, cells = torch.unique((pixels / cell_px).floor(), dim=0, return_inverse=True)
     nearest = depths.new_full((len(depths),), torch.inf).scatter_reduce(0, cells, depths, "amin")
     return depths <= nearest[cells] + tolerance
 
 
 def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor, "J 3"]:
+    """World positions of pixels on the plane through the origin that faces the camera."""
     K, viewmat = camera.Ks[0], camera.viewmats[0]
     rays = torch.cat([(uv - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(uv), 1)], dim=-1)
     return (rays * viewmat[2, 3] - viewmat[:3, 3]) @ viewmat[:3, :3]
@@ -129,7 +139,7 @@ def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor,
 
 def _report(names: tuple[str, ...], known: Tensor, triangulated: Tensor) -> None:
     for text, chosen in (
-        ("seen by a single view, depth not known", known & ~triangulated),
+        ("seen by a single view, depth unknown", known & ~triangulated),
         ("seen by no view of frame 0, dropped", ~known),
     ):
         if bool(chosen.any()):

@@ -1,57 +1,55 @@
 """Lifting: the 2D keypoints of the reference video become smooth 3D tracks, before anything is rendered.
 
-Where the keypoints are in frame 0 is known in 3D, so the length of every bone is. A small harmonic network per
-hypothesis moves the keypoints (its smoothness in space and time is the prior), and is fitted to the pixels under a
-robust loss while the bones grow from soft to stiff: bones that are stiff from the start freeze limbs on the wrong side
-of the depth ambiguity. A first fit says which detections are wrong and how noisy the others are; where that is much, a
-second one leaves the wrong ones out. What noise hides first is how far away the body is, so there a prior takes over.
+The keypoints are known in 3D in frame 0, and with them the length of every bone. Small harmonic networks, one for each
+hypothesis, move them; their smoothness in space and time is the prior. They are fitted to the detections under a robust
+loss while the bones grow from soft to stiff, because bones that are stiff from the start freeze limbs on the wrong side
+of the depth ambiguity. This first fit measures how noisy the detections are, and which are wrong. If they are noisy or
+often wrong, a second fit leaves the wrong ones out, and holds the body near its depth in frame 0, as depth is what
+noise hides first.
 
-Points of the surface around the bones, where the video has a dense flow, tell on which side of that ambiguity a limb
-is: limbs are turned to the other side where that fits clearly better. Limbs that the body hides follow those of its
-other side, where it has a gait (`kg4d.lift.gait`). Then the places leave the networks and move freely, to fit what
-those were too smooth for; detections that hardly jitter are fitted the more closely in the end, as a body that is too
-far or too near misses them by little.
+Where the video has a dense flow, points of the surface around the bones show on which side of the ambiguity a limb is:
+limbs are mirrored to the other side if that fits clearly better, and hidden limbs follow those of the other side of the
+body if it has a gait. Then the positions leave the networks and move freely, to fit what these are too smooth for.
+Finally, detections with hardly any jitter are fitted more closely, because a body that is too near or too far misses
+them by very little.
 
-Where single hypotheses put a keypoint elsewhere than their median does, pixels do not tell. They are handed on as
-rivals of the lift, between which the images can decide (`kg4d.stages.dynamic_start`).
+Hypotheses that put some keypoint elsewhere than the median are returned as rivals. The detections do not tell between
+them, but images can (`kg4d.stages.dynamic_start`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.noise import deviation, jitter
+from kg4d.keypoints.noise import jitter, robust_deviation
+from kg4d.lift.descent import fit_networks, polish
 from kg4d.lift.gait import find_gait
-from kg4d.lift.harmonic_shifts import HarmonicShifts
-from kg4d.lift.mirrored_limbs import mirrored_limbs
-from kg4d.lift.objective import Body, LiftConfig, LiftObjective, Sight, Skin
+from kg4d.lift.mirrored_limbs import mirror_limbs
+from kg4d.lift.objective import LiftConfig, LiftObjective, Observations, RestBody
 from kg4d.lift.record import Lift
 from kg4d.lift.surface import SurfaceTracks
-from kg4d.optim.schedules import warm_cosine
 
 _log = logging.getLogger(__name__)
 
-# in longer image sides
-_LEAST_NOISE = 0.004  # when wrong ones are told, noise counts as this at least: the networks miss perfect ones
-_GOOD_NOISE, _GOOD_WRONG = 0.003, 0.02  # up to this noise and this share of wrong detections the first fit is kept
-_NOISE_AT_HALF = 0.003  # at this noise the detections count for half
-_JITTER, _NO_JITTER = 0.001, 1e-6  # in longer image sides; detections that jitter by less than the first count more
-_DEAR = 0.1  # to fit them more closely may raise the loss by this share (docs/lift.md: exact ones and tracked ones)
-_POLISH_STEPS, _POLISH_RATE = 150, 3e-3
-_TRIAL_STEPS, _FINALISTS = 60, 6  # so many steps tell which mirrored limbs to look at for as long as the polish takes
-_APART = 0.05  # a hypothesis is a rival if the mean distance of a keypoint is more than this, world units
-_OFF = 4.0  # keypoints at which hypotheses differ by s are off by so many s (docs/lift.md)
-_GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/lift.md: right and wrong ones)
+# noise and jitter are standard deviations in longer image sides
+_LEAST_NOISE = 0.004  # lower limit when outliers are rejected, because the networks miss even exact detections
+_CLEAN_NOISE, _CLEAN_OUTLIERS = 0.003, 0.02  # up to this noise and this share of outliers the first fit is kept
+_NOISE_AT_HALF = 0.003  # noise at which the overall confidence is one half
+_JITTER, _NO_JITTER = 0.001, 1e-6  # detections with less jitter than the first count more; the second avoids 1 / 0
+_LOSS_RISE = 0.1  # fitting them more closely may raise the loss by this share (docs/lift.md: exact and tracked ones)
+_APART = 0.05  # world units; a rival has a keypoint whose mean distance is more than this
+_OFF = 4.0  # where hypotheses differ by s, keypoints are off by about so many s (docs/lift.md)
 
 
 def lift_keypoints(
     config: LiftConfig,
-    start: Float[Tensor, "J 3"],
+    rest: Float[Tensor, "J 3"],
     parents: Int[Tensor, " J"],
     pixels: Float[Tensor, "T J 2"],
     weights: Float[Tensor, "T J"],
@@ -61,69 +59,143 @@ def lift_keypoints(
     surface: SurfaceTracks | None = None,
     counterparts: Sequence[int] = (),
 ) -> Lift:
-    """Fit tracks to the keypoints of a video.
+    """Fit 3D tracks to the keypoints of a video.
 
     Args:
-        config: Steps and weights.
-        start: World positions in the first frame.
-        parents: Parent of each keypoint; -1 where there is none, or where the bone is cut.
-        pixels: Detections; read where the weight is positive.
-        weights: Their confidence in [0, 1].
-        cameras: T cameras.
-        times: Of the frames, in [0, 1]; 0 is rest.
-        generator: Source of the initial weights (CPU).
-        surface: Points of the surface; they need bones to hang on.
-        counterparts: Each keypoint's index on the other side of the body, -1 where there is none (`other_sides`).
+        config: Steps, weights and scales.
+        rest: Keypoints in the first frame, world units.
+        parents: Parent of each keypoint; -1 where there is none, and where the bone is cut.
+        pixels: Detected positions, px; anything where the weight is 0.
+        weights: Weights of the detections in [0, 1]; 0 where there is none.
+        cameras: One for each of the T frames.
+        times: Times of the frames in [0, 1], ascending; the keypoints are at rest at 0.
+        generator: Source of the networks' initial weights (CPU).
+        surface: Followed points of the surface; they are used if the body has bones.
+        counterparts: Index of each keypoint on the other side of the body, -1 where there is none (`other_sides`).
+            Empty: no gait is looked for.
 
     Returns:
-        Tracks and how far to believe them, without history.
+        The lift, without gradient.
     """
-    sight = Sight(pixels, weights, cameras)
-    body = Body(start, parents, surface)
-    objective = LiftObjective(config, body, sight, 0.0, 1.0)
-    hypotheses = _hypotheses(config, start, objective, times, generator)
-    distance = sight.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
-    noise = deviation(distance.flatten(), weights.flatten())
-    wrong = (weights > 0) & (distance > config.reject * max(noise, _LEAST_NOISE))
-    good = noise <= _GOOD_NOISE and bool(wrong.sum() <= _GOOD_WRONG * (weights > 0).sum())
-    if not good:
-        sight = replace(sight, weights=weights.masked_fill(wrong, 0.0))
-        objective = LiftObjective(config, body, sight, noise, _reliability(noise))
-        hypotheses = _hypotheses(config, start, objective, times, generator)
-    tracks = hypotheses.median(0).values
-    spread = (hypotheses - tracks).norm(dim=-1).median(0).values
-    hangs = body.surface is not None
-    if hangs:
-        tracks = turned_limbs(config, tracks, body, objective, cameras, times)
-        if config.gait > 0 and counterparts:
-            gait = find_gait(tracks, parents, counterparts, sight.weights)
-            if gait is not None:
-                _log.info(
-                    "lift: the body has a gait, its sides %d frames apart; they differ by %.3f", gait.lag, gait.error
-                )
-                objective = objective.beside(gait)
-                told = spread[:, gait.children].clamp_max(gait.error / _OFF)
-                spread[:, gait.children] = torch.where(gait.hidden, told, spread[:, gait.children])
-
-    def polished(starts: Float[Tensor, "S T J 3"]) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
-        return _polished(starts, objective, times, _POLISH_STEPS) if hangs else (starts, objective(starts, None))
-
-    def judged(tracks: Float[Tensor, "1 T J 3"], loss: Float[Tensor, " 1"]) -> Lift:
-        sharpness, left = 1.0, noise
-        if good and hangs:
-            tracks, sharpness, left = _closely_fitted(config, tracks, loss, objective, sight, times, noise)
-        ratio = sight.squared_errors(tracks)[0] / config.last_scale**2
-        trust = torch.where(sight.weights > 0, 1 / (1 + ratio).square(), 0.0)
-        reliability = _reliability(left)
-        certainty = reliability / (1 / sharpness + (spread / config.doubt).square())
-        return Lift(tracks[0], trust, certainty, reliability)
-
-    lift = judged(*polished(tracks[None]))
+    body, detections = RestBody(rest, parents, surface), Observations(pixels, weights, cameras)
+    fit = _fit_hypotheses(config, body, detections, times, generator)
+    tracks = fit.hypotheses.median(0).values
+    spread = (fit.hypotheses - tracks).norm(dim=-1).median(0).values
+    if body.surface is not None:
+        tracks = mirror_limbs(fit.objective, tracks, times)
+        fit, spread = _with_gait(fit, tracks, spread, counterparts)
+    refined, losses = _refine(fit.objective, tracks[None], times)
+    lift = _finish(fit, refined, losses, spread, times)
     if config.trial_steps == 0:
         return lift
-    others, losses = polished(hypotheses)
-    chosen = _rivals(lift.tracks, others, losses, (sight.weights > 0).any(0))
-    return replace(lift, rivals=tuple(judged(others[c : c + 1], losses[c : c + 1]) for c in chosen))
+    others, losses = _refine(fit.objective, fit.hypotheses, times)
+    seen = (fit.objective.keypoints.weights > 0).any(0)
+    rivals = (
+        _finish(fit, others[index : index + 1], losses[index : index + 1], spread, times)
+        for index in _rivals(lift.tracks, others, losses, seen)
+    )
+    return replace(lift, rivals=tuple(rivals))
+
+
+class _NetworkFit(NamedTuple):
+    """What the networks have found."""
+
+    objective: LiftObjective  # without the detections that were rejected
+    hypotheses: Float[Tensor, "S T J 3"]
+    noise: float  # of the detections, as measured by the first fit
+    clean: bool  # the detections were so good that the first fit was kept
+
+
+def _fit_hypotheses(
+    config: LiftConfig,
+    body: RestBody,
+    detections: Observations,
+    times: Float[Tensor, " T"],
+    generator: torch.Generator,
+) -> _NetworkFit:
+    """Fit the networks; where the detections are noisy or often wrong, once more without the wrong ones."""
+    objective = LiftObjective(config, body, detections, noise=0.0, confidence=1.0)
+    hypotheses = fit_networks(objective, times, generator)
+    missed = detections.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
+    noise = robust_deviation(missed.flatten(), detections.weights.flatten())
+    detected = detections.weights > 0
+    wrong = detected & (missed > config.reject * max(noise, _LEAST_NOISE))
+    if noise <= _CLEAN_NOISE and bool(wrong.sum() <= _CLEAN_OUTLIERS * detected.sum()):
+        return _NetworkFit(objective, hypotheses, noise, clean=True)
+    kept = replace(detections, weights=detections.weights.masked_fill(wrong, 0.0))
+    objective = LiftObjective(config, body, kept, noise, _overall_confidence(noise))
+    return _NetworkFit(objective, fit_networks(objective, times, generator), noise, clean=False)
+
+
+def _with_gait(
+    fit: _NetworkFit, tracks: Float[Tensor, "T J 3"], spread: Float[Tensor, "T J"], counterparts: Sequence[int]
+) -> tuple[_NetworkFit, Float[Tensor, "T J"]]:
+    """Hold hidden bones to the other side of the body, where it has a gait, and limit their spread accordingly."""
+    objective = fit.objective
+    if objective.config.gait <= 0 or not counterparts:
+        return fit, spread
+    gait = find_gait(tracks, objective.body.parents, counterparts, objective.keypoints.weights)
+    if gait is None:
+        return fit, spread
+    _log.info("lift: the body has a gait, its sides %d frames apart; they differ by %.3f", gait.lag, gait.error)
+    spread = spread.clone()
+    hypotheses_differ = spread[:, gait.children]
+    sides_differ = hypotheses_differ.clamp_max(gait.error / _OFF)
+    spread[:, gait.children] = torch.where(gait.hidden, sides_differ, hypotheses_differ)
+    return fit._replace(objective=objective.with_gait(gait)), spread
+
+
+def _refine(
+    objective: LiftObjective, tracks: Float[Tensor, "S T J 3"], times: Float[Tensor, " T"]
+) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
+    """Polished tracks and their losses; without a surface the tracks stay as the networks left them."""
+    if objective.body.surface is None:
+        return tracks, objective(tracks, None)
+    return polish(objective, tracks, times)
+
+
+def _finish(
+    fit: _NetworkFit,
+    tracks: Float[Tensor, "1 T J 3"],
+    loss: Float[Tensor, " 1"],
+    spread: Float[Tensor, "T J"],
+    times: Float[Tensor, " T"],
+) -> Lift:
+    """Follow exact detections more closely, and compute the confidences (their formulas: `Lift`)."""
+    factor, noise = 1.0, fit.noise
+    if fit.clean and fit.objective.body.surface is not None:
+        tracks, factor, noise = _fit_closely(fit, tracks, loss, times)
+    config, detections = fit.objective.config, fit.objective.keypoints
+    ratio = detections.squared_errors(tracks)[0] / config.last_scale**2
+    detection_confidence = torch.where(detections.weights > 0, 1 / (1 + ratio).square(), 0.0)
+    overall_confidence = _overall_confidence(noise)
+    track_confidence = overall_confidence / (1 / factor + (spread / config.doubt).square())
+    return Lift(tracks[0], detection_confidence, track_confidence, overall_confidence)
+
+
+def _fit_closely(
+    fit: _NetworkFit, tracks: Float[Tensor, "1 T J 3"], loss: Float[Tensor, " 1"], times: Float[Tensor, " T"]
+) -> tuple[Float[Tensor, "1 T J 3"], float, float]:
+    """Let tracks follow detections more closely that have hardly any jitter.
+
+    What the networks miss such detections by is not noise, so the jitter takes its place. Detections that slowly drift
+    off a joint have no jitter either; but only bones that bend could follow them, so a loss that rises gives them away.
+
+    Returns:
+        Tracks, factor on the weight of the keypoints, noise; those given, 1 and that of the first fit if they stay.
+    """
+    jittering = jitter(fit.objective.keypoints.residuals(tracks)[0], fit.objective.keypoints.weights)
+    factor = min(fit.objective.config.exact, (_JITTER / max(jittering, _NO_JITTER)) ** 2)
+    if factor <= 1:
+        return tracks, 1.0, fit.noise
+    closer, closer_loss = polish(fit.objective.with_keypoint_factor(factor), tracks, times)
+    if not bool(closer_loss <= (1 + _LOSS_RISE) * loss):
+        return tracks, 1.0, fit.noise
+    return closer, factor, jittering
+
+
+def _overall_confidence(noise: float) -> float:
+    return 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
 
 
 def _rivals(
@@ -132,7 +204,7 @@ def _rivals(
     losses: Float[Tensor, " S"],
     seen: Bool[Tensor, " J"],
 ) -> list[int]:
-    """Which of the others put some keypoint elsewhere than `tracks`, and than those of less loss that do."""
+    """Indices of the others, by ascending loss, that put a seen keypoint elsewhere than `tracks` and rivals before."""
     found: list[int] = []
     for index in losses.argsort().tolist():
         known = torch.stack([tracks, *(others[other] for other in found)])
@@ -140,121 +212,3 @@ def _rivals(
         if bool((apart > _APART).any(1).all()):
             found.append(index)
     return found
-
-
-def _reliability(noise: float) -> float:
-    """How far detections of that noise can be believed as a whole."""
-    return 1 / (1 + (noise / _NOISE_AT_HALF) ** 2)
-
-
-def _hypotheses(
-    config: LiftConfig,
-    start: Float[Tensor, "J 3"],
-    objective: LiftObjective,
-    times: Float[Tensor, " T"],
-    generator: torch.Generator,
-) -> Float[Tensor, "S T J 3"]:
-    """Tracks from S starts, as smooth in space and time as the networks are."""
-    network = HarmonicShifts(config.hypotheses, start, generator)
-    skin = objective.skin(config.hypotheses)
-    moving = (times > 0).to(start)[:, None, None]
-
-    def tracks() -> Tensor:
-        moved: Tensor = start + moving * network(times)
-        return moved
-
-    _descend(tracks, list(network.parameters()), config.learning_rate, objective, skin, config.steps)
-    with torch.no_grad():
-        return tracks()
-
-
-def _polished(
-    tracks: Float[Tensor, "S T J 3"], objective: LiftObjective, times: Float[Tensor, " T"], steps: int
-) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
-    """The tracks after steps in which each place moves by itself, and their losses."""
-    places, moving = nn.Parameter(tracks.clone()), (times > 0).to(tracks)[:, None, None]
-    skin = objective.skin(len(tracks))
-
-    def free() -> Tensor:
-        return torch.where(moving > 0, places, tracks)
-
-    _descend(free, [places], _POLISH_RATE, objective, skin, steps, finished=True)
-    with torch.no_grad():
-        return free(), objective(free(), skin)
-
-
-def _closely_fitted(
-    config: LiftConfig,
-    tracks: Float[Tensor, "1 T J 3"],
-    loss: Float[Tensor, " 1"],
-    objective: LiftObjective,
-    sight: Sight,
-    times: Float[Tensor, " T"],
-    noise: float,
-) -> tuple[Float[Tensor, "1 T J 3"], float, float]:
-    """Tracks that keep closer to detections that hardly jitter, the factor by which these count more, their noise.
-
-    What the networks miss is no noise of such detections. Others keep the `noise` that the first fit found. Detections
-    that drift off a joint do not jitter either, but only bones that bend could follow them everywhere.
-    """
-    left = jitter(sight.offsets(tracks)[0], sight.weights)
-    sharpness = min(config.exact, (_JITTER / max(left, _NO_JITTER)) ** 2)
-    if sharpness <= 1:
-        return tracks, 1.0, noise
-    closer, cost = _polished(tracks, objective.sharper(sharpness), times, _POLISH_STEPS)
-    return (closer, sharpness, left) if bool(cost <= (1 + _DEAR) * loss) else (tracks, 1.0, noise)
-
-
-def turned_limbs(
-    config: LiftConfig,
-    tracks: Float[Tensor, "T J 3"],
-    body: Body,
-    objective: LiftObjective,
-    cameras: Cameras,
-    times: Float[Tensor, " T"],
-) -> Float[Tensor, "T J 3"]:
-    """Turn one limb after the other to the other side of the depth ambiguity, as long as that fits clearly better.
-
-    Args:
-        config: How many at most.
-        tracks: Where the keypoints are so far.
-        body: With a surface.
-        objective: Judges them.
-        cameras: T cameras.
-        times: Of the frames.
-    """
-    for _ in range(config.mirrors):
-        mirrored = tracks + mirrored_limbs(tracks, body.parents, cameras)
-        if len(mirrored) > _FINALISTS:
-            losses = _polished(mirrored, objective, times, _TRIAL_STEPS)[1]
-            mirrored = mirrored[losses.argsort()[:_FINALISTS]]
-        if not len(mirrored):
-            break
-        tried, losses = _polished(torch.cat([tracks[None], mirrored]), objective, times, _POLISH_STEPS)
-        best = int(losses.argmin())
-        if not losses[best] < (1 - _GAIN) * losses[0]:
-            break
-        tracks = tried[best]
-    return tracks
-
-
-def _descend(
-    tracks: Callable[[], Tensor],
-    parameters: list[nn.Parameter],
-    rate: float,
-    objective: LiftObjective,
-    skin: Skin | None,
-    steps: int,
-    *,
-    finished: bool = False,
-) -> None:
-    """Let Adam lower the losses of S tracks; where they are `finished`, bones and errors are judged as at the end."""
-    groups: list[dict[str, object]] = [{"params": parameters, "rate": rate}]
-    optimizer = torch.optim.Adam(groups + ([] if skin is None else skin.parameter_groups()))
-    for step in range(steps):
-        progress = step / steps
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * warm_cosine(progress, step, 0, 0.05)
-        optimizer.zero_grad()
-        torch.autograd.backward(objective(tracks(), skin, 1.0 if finished else progress).sum())
-        optimizer.step()

@@ -1,4 +1,4 @@
-"""Points of the surface that frame 0 shows, followed through the video along its flow."""
+"""Points of the surface that are visible in frame 0, followed through the video along its flow."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,18 @@ from kg4d.data.records import Flow
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.flow import follow_flows
 
-_SOLID = 0.95  # coverage from which a pixel shows one surface
+_SOLID = 0.95  # pixels with less coverage may mix surfaces of different depth
 
 
 @dataclass(frozen=True)
 class SurfaceTracks:
-    """M points of the surface, as the video shows them.
+    """M points of the surface and where the video shows them.
 
     Attributes:
-        points: In frame 0, world units.
-        pixels: In the T frames; finite everywhere.
-        weights: In [0, 1]: 1 in frame 0, then falling with the confidence of the flow; 0 from where it is not known.
+        points: World positions in frame 0.
+        pixels: Positions in the T images, px; finite everywhere.
+        weights: In [0, 1]: 1 in frame 0, then multiplied by the weight of the flow from frame to frame, and 0 once that
+            is unknown.
     """
 
     points: Float[Tensor, "M 3"]
@@ -37,14 +38,14 @@ def follow_surface(
     count: int,
     generator: torch.Generator,
 ) -> SurfaceTracks:
-    """Choose pixels of frame 0 at random, and follow what they show until it is hidden.
+    """Choose pixels of frame 0 at random, and follow the points that they show for as long as the flow is known.
 
     Args:
-        depth: Rendered depth of frame 0.
-        alpha: Its coverage.
-        camera: The one it was rendered for.
-        flow: From each frame to the next, at the same resolution.
-        count: Points at most; fewer where fewer pixels are covered and have a flow.
+        depth: Rendered depth of frame 0 along the camera's z axis, world units.
+        alpha: Its coverage, in [0, 1].
+        camera: The camera that it was rendered for.
+        flow: From each frame to the next, px, at the same resolution.
+        count: Largest number of points; there are fewer if fewer pixels are covered and have a flow.
         generator: Draws the pixels (CPU).
     """
     rows, columns = torch.nonzero((alpha[..., 0] > _SOLID) & (flow.weights[0] > 0)).unbind(1)

@@ -1,4 +1,4 @@
-"""Priors on the motion that no image gives: local rigidity, bones that keep their length or bend in a plane."""
+"""Priors on motion, independent of any image: local rigidity, bones of constant length, limbs that bend in a plane."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from kg4d.geometry.rotations import nearest_rotation, quat_conjugate, quat_multi
 
 @dataclass
 class RigidityConfig:
-    """Local rigidity of the deformed Gaussians (Dynamic 3D Gaussians, Luiten et al. 2024, eq. 5, canonical to t).
+    """Local rigidity of the deformed Gaussians: `rigidity_loss`.
 
     Attributes:
-        weight: Factor of the loss; 0 switches it off.
-        neighbours: Canonical neighbours of each Gaussian.
-        samples: Gaussians drawn at each step.
+        weight: Weight of the loss; 0 switches it off.
+        neighbours: Number of canonical neighbours that each Gaussian is compared with.
+        samples: Number of Gaussians drawn at each step.
     """
 
     weight: float = 1.0
@@ -27,10 +27,10 @@ class RigidityConfig:
 
 @dataclass
 class BonesConfig:
-    """Bones between a keypoint and its parent keep their canonical length.
+    """Bones, each between a keypoint and its parent, keep their canonical length: `bone_loss`.
 
     Attributes:
-        weight: Factor of the loss; 0 switches it off.
+        weight: Weight of the loss; 0 switches it off.
     """
 
     weight: float = 100.0
@@ -38,19 +38,50 @@ class BonesConfig:
 
 @dataclass
 class ArapConfig:
-    """Control points move as rigidly as possible (`deformation.kind: control_points`).
+    """Control points move as rigidly as possible (`deformation.kind: control_points`): `arap_loss`.
 
     Attributes:
-        weight: Factor of the loss; 0 switches it off.
-        neighbours: Other control points that each one is compared with.
+        weight: Weight of the loss; 0 switches it off.
+        neighbours: Number of other control points that each one is compared with.
     """
 
     weight: float = 0.0
     neighbours: int = 8
 
 
+@dataclass
+class HandlesConfig:
+    """Priors on the keypoint frames of a skinned motion, over all key times (`deformation.kind: skinned`).
+
+    Attributes:
+        bones: Weight of `carried_bones_loss`: frames carry their children rigidly. 0 switches it off.
+        loose: Scale of its robust loss on positions, world units. A child farther than this from where its parent's
+            frame would carry it counts as not rigidly attached, and is hardly pulled.
+        stretch: Scale of its robust loss on bone lengths, world units. A bone whose length changes by more than this
+            counts as one that bends or stretches.
+        smoothness: Weight of the squared second difference in time of the frames' positions; 0 switches it off.
+        coherence: Weight of `coherence_loss` between the rotations of a frame and its parent; 0 switches it off.
+    """
+
+    bones: float = 3.0
+    loose: float = 0.1
+    stretch: float = 0.03
+    smoothness: float = 1.0
+    coherence: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check that both scales are positive.
+
+        Raises:
+            ValueError: One is not.
+        """
+        for name in ("loose", "stretch"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"handles.{name}: must be above 0, not {getattr(self, name)}")
+
+
 def neighbour_weights(distances: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-    """exp(-d² / mean d²): near neighbours count more, in any scene unit."""
+    """exp(-d² / mean d²): nearer neighbours weigh more, whatever the unit of the scene."""
     squared = distances.square()
     return torch.exp(-squared / squared.mean().clamp_min(1e-12))
 
@@ -64,55 +95,56 @@ def rigidity_loss(
     weights: Float[Tensor, "N K"],
     samples: Int[Tensor, " S"],
 ) -> Float[Tensor, ""]:
-    """Mean distance between where a Gaussian's turned frame puts its neighbours and where they are.
+    """Mean weighted distance of neighbours from where the rotation of a Gaussian would carry them, world units.
 
-    Zero iff every neighbourhood moves as a rigid body whose rotation is that of its centre Gaussian.
+    Zero iff every neighbourhood moves as a rigid body with the rotation of its central Gaussian. Source: Luiten et al.
+    2024, "Dynamic 3D Gaussians", eq. 5, from the canonical state to each of B times.
 
     Args:
-        means: Deformed centres.
-        quats: Deformed rotations; need not be normalised.
-        canonical_means: Centres before the deformation.
-        canonical_quats: Rotations before the deformation.
-        neighbours: Indices of the canonical neighbours.
+        means: Deformed centres at B times, world units.
+        quats: Deformed rotations, wxyz; need not be normalised.
+        canonical_means: Centres before the deformation, world units.
+        canonical_quats: Rotations before the deformation, wxyz; need not be normalised.
+        neighbours: Indices of the K canonical neighbours of each Gaussian.
         weights: Their weights, see `neighbour_weights`.
-        samples: The Gaussians to look at in this step.
+        samples: Indices of the Gaussians that count in this step.
     """
     near = neighbours[samples]
     rest = canonical_means[near] - canonical_means[samples][:, None]
     moved = means[:, near] - means[:, samples][:, :, None]
     start = torch.nn.functional.normalize(canonical_quats[samples], dim=-1)
-    turn = quat_multiply(torch.nn.functional.normalize(quats[:, samples], dim=-1), quat_conjugate(start))
-    carried = rest @ quat_to_matrix(turn).mT
+    rotation = quat_multiply(torch.nn.functional.normalize(quats[:, samples], dim=-1), quat_conjugate(start))
+    carried = rest @ quat_to_matrix(rotation).mT
     distance = (carried - moved).square().sum(-1).add(1e-10).sqrt()  # the offset keeps the gradient finite at rest
     return (weights[samples] * distance).mean()
 
 
 def arap_loss(
-    places: Float[Tensor, "B M 3"],
+    positions: Float[Tensor, "B M 3"],
     rest: Float[Tensor, "M 3"],
     neighbours: Int[Tensor, "M K"],
     weights: Float[Tensor, "M K"],
 ) -> Float[Tensor, ""]:
-    """Weighted mean of |(p_j - p_i) - R_i (p_j - p_i at rest)|², R_i the rotation that fits best; squared world units.
+    """Weighted mean of |(p_j - p_i) - R_i (p_j - p_i at rest)|², R_i the best-fitting rotations; squared world units.
 
-    Zero iff every neighbourhood has moved rigidly. The rotations are detached: at the best ones the gradient is the
-    same. Source: Sorkine and Alexa 2007, "As-rigid-as-possible surface modeling", eq. 3 and 5.
+    Zero iff every neighbourhood has moved rigidly. The rotations are detached: they minimise the loss, so its gradient
+    is the same. Source: Sorkine and Alexa 2007, "As-rigid-as-possible surface modeling", eq. 3 and 5.
 
     Args:
-        places: Control points at B times.
-        rest: Control points at rest.
-        neighbours: Indices of the neighbours at rest.
+        positions: Control points at B times, world units.
+        rest: Control points at rest, world units.
+        neighbours: Indices of the K neighbours of each control point at rest.
         weights: Their weights, see `neighbour_weights`.
     """
     edges = rest[neighbours] - rest[:, None]
-    moved = places[:, neighbours] - places[:, :, None]
-    turns = nearest_rotation(moved.mT @ (weights[..., None] * edges))
-    gap = (moved - edges @ turns.mT).square().sum(-1)
+    moved = positions[:, neighbours] - positions[:, :, None]
+    rotations = nearest_rotation(moved.mT @ (weights[..., None] * edges))
+    gap = (moved - edges @ rotations.mT).square().sum(-1)
     return (weights * gap).mean() / weights.mean().clamp_min(1e-12)
 
 
 def bone_lengths(points: Float[Tensor, "*B J 3"], parents: Int[Tensor, " J"]) -> Float[Tensor, "*B bones"]:
-    """Distances of the keypoints that have a parent to that parent, world units."""
+    """Distance of each keypoint that has a parent to that parent, in the unit of `points`."""
     children = torch.nonzero(parents >= 0)[:, 0]
     offsets = points[..., children, :] - points[..., parents[children], :]
     return offsets.square().sum(-1).add(1e-12).sqrt()
@@ -121,7 +153,7 @@ def bone_lengths(points: Float[Tensor, "*B J 3"], parents: Int[Tensor, " J"]) ->
 def bone_loss(
     points: Float[Tensor, "B J 3"], rest_points: Float[Tensor, "J 3"], parents: Int[Tensor, " J"]
 ) -> Float[Tensor, ""]:
-    """Mean squared change of the bone lengths against rest; 0 where the skeleton has no bone."""
+    """Mean squared change of the bone lengths since rest, squared world units; 0 for a skeleton without bones."""
     if not bool((parents >= 0).any()):
         return points.new_zeros(())
     return (bone_lengths(points, parents) - bone_lengths(rest_points, parents)).square().mean()
@@ -130,21 +162,22 @@ def bone_loss(
 def hinge_loss(
     tracks: Float[Tensor, "*B T J 3"], rest_points: Float[Tensor, "J 3"], parents: Int[Tensor, " J"], bend: float
 ) -> Float[Tensor, "*B"]:
-    """How far bones that change their length leave the plane in which they and the bones above them move.
+    """Variance of limbs across the plane they move in, where a bone changes its length.
 
-    A bone between two keypoints that grows and shrinks has a joint inside that is no keypoint, as a hock is. Its length
-    then says nothing about its depth; but limbs bend like hinges, and where they stay in a plane with the bone above,
-    whose length is kept, the image does. So this is the variance of both bones across the plane that fits them best,
-    times a share that grows from 0 to 1 with the change of the lower one's length; the mean over bones.
+    A bone whose length changes hides a joint that is not a keypoint, such as a hock, so its length says nothing about
+    its depth. But limbs bend like hinges: while such a bone stays in one plane with the bone above it, whose length is
+    kept, the image determines its depth. The variance of the two bones across their best-fitting plane is therefore
+    weighted by the mean over time of c² / (c² + bend²), c the change of the lower bone's length, and averaged over all
+    bones.
 
     Args:
         tracks: Keypoints at T times, world units.
-        rest_points: Keypoints that give the lengths.
+        rest_points: Keypoints at rest, which define the bone lengths, world units.
         parents: Parent of each keypoint; -1 where there is no bone.
-        bend: Change of its length at which a bone counts for half, world units.
+        bend: Change of length, world units, at which a bone has half its full weight.
 
     Returns:
-        Squared world units; 0 where the skeleton has no bone.
+        Squared world units; 0 for a skeleton without bones.
     """
     children = torch.nonzero(parents >= 0)[:, 0]
     if not len(children):
@@ -156,80 +189,64 @@ def hinge_loss(
     limbs = ((above[:, None] == children) | (children[:, None] == children)).to(tracks)
     thickness = torch.linalg.eigvalsh(torch.einsum("kl,...lij->...kij", limbs, scatter))[..., 0]
     stretch = (bone_lengths(tracks, parents) - bone_lengths(rest_points, parents)).square().detach()
-    bent = (stretch / (stretch + bend**2)).mean(-2)  # without history: lengths are not for this loss to change
+    bent = (stretch / (stretch + bend**2)).mean(-2)  # `stretch` is detached: this loss must not change the lengths
     mean: Tensor = (bent * thickness).mean(-1)
     return mean
 
 
 def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
-    """s² e² / (s² + e²) of squared errors: e² where small, s² at most, so that an outlier soon stops pulling."""
-    return squared / (1 + squared / scale**2)
+    """Geman-McClure loss s² e² / (s² + e²) of squared errors e², s the scale in the unit of e.
 
-
-@dataclass
-class HandlesConfig:
-    """Priors on the keypoint frames, over all key times (`deformation.kind: skinned`).
-
-    Attributes:
-        bones: Weight of frames that carry their children as at rest; 0 switches it off.
-        loose: Distance from where the parent's frame puts a child, world units, above which the child counts as one
-            that hangs on no rigid part, and is soon pulled no more.
-        stretch: Change of a bone's length, world units, above which it counts as one that does bend or stretch.
-        smoothness: Weight of the squared second difference of places in time; 0 switches it off.
-        coherence: Weight of the squared difference between a frame's rotation and its parent's; 0 switches it off.
+    About e² for small errors and s² at most, so that outliers hardly pull.
     """
-
-    bones: float = 3.0
-    loose: float = 0.1
-    stretch: float = 0.03
-    smoothness: float = 1.0
-    coherence: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Refuse lengths that would divide by zero.
-
-        Raises:
-            ValueError: One of them is not positive.
-        """
-        for name in ("loose", "stretch"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"handles.{name}: must be above 0, not {getattr(self, name)}")
+    return squared / (1 + squared / scale**2)
 
 
 def carried_bones_loss(
     rest: Float[Tensor, "J 3"],
-    shifts: Float[Tensor, "T J 3"],
+    translations: Float[Tensor, "T J 3"],
     quats: Float[Tensor, "T J 4"],
     parents: Int[Tensor, " J"],
     *,
     loose: float,
     stretch: float,
 ) -> Float[Tensor, ""]:
-    """How far bones are from where the parent's frame puts them, and from their length; squared world units.
+    """How far bones are from where their parents' frames carry them, and from their length at rest.
 
-    Means over the bones of |(X_c - X_p) - R_p (X_c - X_p at rest)|² and of the squared change of length, each of which
-    hardly grows beyond its scale, `loose` and `stretch`: real skeletons have joints that are no keypoints. Zero iff
-    every frame carries its children rigidly; 0 where there is no bone.
+    The sum of two robust means over bones and times (`geman_mcclure`): of |(X_c - X_p) - R_p (X_c - X_p at rest)|² for
+    a child c of p, and of the squared change of length. They are robust because real skeletons have joints that are
+    not keypoints. Zero iff every frame carries its children rigidly.
+
+    Args:
+        rest: Positions of the frames at rest, world units.
+        translations: Translation of each frame since rest at T key times, world units.
+        quats: Rotation of each frame since rest, wxyz; any norm but zero.
+        parents: Parent of each frame; -1 where there is no bone.
+        loose: Scale of the robust loss on positions, world units.
+        stretch: Scale of the robust loss on lengths, world units.
+
+    Returns:
+        Squared world units; 0 for a skeleton without bones.
     """
     children = torch.nonzero(parents >= 0)[:, 0]
     if not len(children):
-        return shifts.new_zeros(())
-    above, places = parents[children], rest + shifts
-    carried = quat_rotate(quats[:, above], (rest[children] - rest[above]).expand(len(shifts), -1, -1))
-    gaps = (places[:, children] - places[:, above] - carried).square().sum(-1)
-    changes = (bone_lengths(places, parents) - bone_lengths(rest, parents)).square()
+        return translations.new_zeros(())
+    above, positions = parents[children], rest + translations
+    carried = quat_rotate(quats[:, above], (rest[children] - rest[above]).expand(len(translations), -1, -1))
+    gaps = (positions[:, children] - positions[:, above] - carried).square().sum(-1)
+    changes = (bone_lengths(positions, parents) - bone_lengths(rest, parents)).square()
     return geman_mcclure(gaps, loose).mean() + geman_mcclure(changes, stretch).mean()
 
 
 def acceleration_loss(values: Float[Tensor, "T J D"]) -> Float[Tensor, ""]:
-    """Mean squared second difference in time; 0 for fewer than three times."""
+    """Mean squared second difference along T; 0 for fewer than three times."""
     if len(values) < 3:
         return values.new_zeros(())
     return values.diff(n=2, dim=0).square().sum(-1).mean()
 
 
 def coherence_loss(quats: Float[Tensor, "T J 4"], parents: Int[Tensor, " J"]) -> Float[Tensor, ""]:
-    """Mean over the bones of 1 - <q_c, q_p>², the squared sine of half the angle between child and parent."""
+    """Mean over bones and times of 1 - <q_c, q_p>²: squared sine of half the angle between child and parent."""
     children = torch.nonzero(parents >= 0)[:, 0]
     if not len(children):
         return quats.new_zeros(())

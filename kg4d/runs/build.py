@@ -25,7 +25,7 @@ from kg4d.data.videos import IMAGE_SUFFIXES
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
-from kg4d.lift.seeding import Skeleton, agreed_keypoints, seed_keypoints
+from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
@@ -265,7 +265,7 @@ def seed_run_keypoints(config: ExperimentConfig, scene: Scene, gaussians: Gaussi
     if scene.keypoints is None:
         nothing = torch.zeros(0, dtype=torch.int64)
         return scene, Skeleton(nothing.bool(), nothing, torch.zeros(0, 3))
-    keypoints = agreed_keypoints(scene.keypoints, scene.ring)
+    keypoints = reconcile_views(scene.keypoints, scene.ring)
     skeleton = seed_keypoints(gaussians, scene.ring, keypoints, config.kfc, scene.reference.cameras[0])
     # a keypoint that no view of frame 0 shows has no place on the model: no loss may ask for it later
     used = replace(keypoints, weights=keypoints.weights * skeleton.known)

@@ -131,7 +131,7 @@ class DynamicStage(Stage[DynamicBatch]):
         """Go on with the lift that this fit began with."""
         super().on_load_checkpoint(checkpoint)
         if "lift" in checkpoint:
-            self.lift = Lift(**checkpoint["lift"]).to(self.renderer.device)
+            self.lift = Lift.from_state(checkpoint["lift"]).to(self.renderer.device)
 
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
         """Image loss of the drawn frames; KFC in them; WGF between the pairs; regularisers; guidance."""
@@ -157,7 +157,7 @@ class DynamicStage(Stage[DynamicBatch]):
             self._add_wgf(moving, outputs, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
-            pull = self.lift.certainty[batch.frames] * offset.square().sum(-1)
+            pull = self.lift.track_confidence[batch.frames] * offset.square().sum(-1)
             objective.add("lift", pull.mean(), self.losses.lift_weight)
         self._add_regularizers(moving, points, batch, objective)
         if self.guidance is not None:
@@ -186,7 +186,8 @@ class DynamicStage(Stage[DynamicBatch]):
         kfc = self.losses.kfc
         weights, weight = batch.keypoint_weights, kfc.weight
         if self.lift is not None:
-            weights, weight = weights * self.lift.trust[batch.frames], weight * self.lift.reliability
+            weights = weights * self.lift.detection_confidence[batch.frames]
+            weight = weight * self.lift.overall_confidence
         self.renders += add_calibration(
             objective,
             kfc,

@@ -127,7 +127,7 @@ def lift_video(
     def lifted(uv: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"]) -> Lift:
         return lift_keypoints(
             config,
-            start=rest.cpu(),
+            rest=rest.cpu(),
             parents=problem.skeleton.parents,
             pixels=uv,
             weights=weights,
@@ -192,13 +192,13 @@ def preferred(
         lifted_from: Lifts the keypoints of a video again, by where a trial has put them. What is known of the
             detections, and how far to pull to the tracks, stays as it was.
     """
-    if not lift.rivals and lift.reliability >= _RELIABLE:
+    if not lift.rivals and lift.overall_confidence >= _RELIABLE:
         return lift
     best = _least([trial_of(start) for start in (lift, *lift.rivals)], _BETTER)
-    if best.lift.reliability >= _RELIABLE:
+    if best.lift.overall_confidence >= _RELIABLE:
         return best.lift
     again = lifted_from(best.positions)
-    if again.reliability < _RELIABLE:
+    if again.overall_confidence < _RELIABLE:
         return best.lift
     # a lift from there has what the first trial gained; so has a fit that just goes on, which it is compared to
     starts = [best.positions, *(other.tracks for other in (again, *again.rivals))]

@@ -17,11 +17,11 @@ def random_logits(seed: int, count: int = 40, keypoints: int = 3) -> torch.Tenso
 
 @given(st.integers(0, 2**31))
 def test_assignment_columns_are_distributions_and_the_point_follows_any_affine_map(seed: int) -> None:
-    share, means = assignment(random_logits(seed), 0.1), cloud(seed)
-    torch.testing.assert_close(share.sum(0), torch.ones(3).double())
+    weights, means = assignment(random_logits(seed), 0.1), cloud(seed)
+    torch.testing.assert_close(weights.sum(0), torch.ones(3).double())
     linear = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    moved = barycentre(share, means @ linear.mT + 0.7)
-    torch.testing.assert_close(moved, barycentre(share, means) @ linear.mT + 0.7)
+    moved = barycentre(weights, means @ linear.mT + 0.7)
+    torch.testing.assert_close(moved, barycentre(weights, means) @ linear.mT + 0.7)
 
 
 def test_one_hot_assignment_reads_one_gaussian_at_every_time() -> None:
@@ -34,8 +34,8 @@ def test_one_hot_assignment_reads_one_gaussian_at_every_time() -> None:
 def test_compactness_is_the_mean_variance() -> None:
     """Two Gaussians with equal weight at distance 2 have variance 1; a single one has none."""
     means = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])
-    share = torch.tensor([[0.5, 1.0], [0.5, 0.0]])
-    assert compactness(share, means).item() == pytest.approx(0.5)
+    weights = torch.tensor([[0.5, 1.0], [0.5, 0.0]])
+    assert compactness(weights, means).item() == pytest.approx(0.5)
 
 
 def test_compactness_moves_logits_only() -> None:
@@ -49,9 +49,9 @@ def test_seed_puts_the_keypoint_where_it_was_asked_for() -> None:
     axis = torch.linspace(-0.5, 0.5, 21, dtype=torch.float64)
     means = torch.cartesian_prod(axis, axis, axis)
     wanted = torch.tensor([[0.11, 0.2, -0.12], [-0.2, 0.03, 0.19]], dtype=torch.float64)
-    share = assignment(seed_logits(means, wanted, temperature=0.1), 0.1)
-    torch.testing.assert_close(barycentre(share, means), wanted, atol=1e-6, rtol=0)
-    spread = compactness(share, means).item()  # a normal window over a uniform cloud has variance sigma² per axis
+    weights = assignment(seed_logits(means, wanted, temperature=0.1), 0.1)
+    torch.testing.assert_close(barycentre(weights, means), wanted, atol=1e-6, rtol=0)
+    spread = compactness(weights, means).item()  # a Gaussian window over a uniform cloud has variance sigma² per axis
     assert spread == pytest.approx(3 * 0.05**2, rel=1e-4)
 
 

@@ -18,9 +18,9 @@ def test_parents_come_first_and_cycles_are_refused() -> None:
         ancestors_first(torch.tensor([1, 0, -1]))
 
 
-@given(turn=st.lists(st.floats(-2, 2), min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.1))
-def test_a_skeleton_that_turns_as_one_is_found_turned(turn: list[float]) -> None:
-    q = torch.tensor(turn)
+@given(quat=st.lists(st.floats(-2, 2), min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.1))
+def test_a_skeleton_that_rotates_as_one_body_has_that_rotation(quat: list[float]) -> None:
+    q = torch.tensor(quat)
     tracks = torch.stack([REST, quat_rotate(q.expand(5, 4), REST) + 0.3])
     rotations = quat_to_matrix(bone_rotations(REST, tracks, PARENTS, inertia=1e-3))
     torch.testing.assert_close(rotations[0], torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
@@ -30,7 +30,7 @@ def test_a_skeleton_that_turns_as_one_is_found_turned(turn: list[float]) -> None
     torch.testing.assert_close(rotations[1, 4], torch.eye(3))
 
 
-def test_a_bent_limb_turns_its_own_frame_without_twist() -> None:
+def test_a_bent_limb_rotates_its_own_frame_without_twist() -> None:
     tracks = REST[None].clone()
     tracks[0, 3] = REST[2] + torch.tensor([0.5, 0.0, 0.0]) * 0.5**0.5 / 0.5  # the bone of joint 2 now points along x
     rotations = quat_to_matrix(bone_rotations(REST, tracks, PARENTS, inertia=1e-4))
@@ -41,7 +41,7 @@ def test_a_bent_limb_turns_its_own_frame_without_twist() -> None:
     assert torch.linalg.det(rotations).allclose(torch.ones(1, 5))
 
 
-def test_points_are_as_far_as_the_nearest_bone_that_the_frame_carries() -> None:
+def test_the_distance_is_that_of_the_nearest_bone_that_the_frame_carries() -> None:
     points = torch.tensor([[0.0, 0.25, 0.1], [0.0, 2.0, 0.0], [0.4, -0.25, 0.05]])
     distances = bone_distances(points, REST, PARENTS)
     assert distances[0, 1] == pytest.approx(0.1)  # beside the middle of the bone from 1 to 0
@@ -49,5 +49,5 @@ def test_points_are_as_far_as_the_nearest_bone_that_the_frame_carries() -> None:
     assert distances[2, 2] == pytest.approx(0.0, abs=1e-6)  # on the bone from 2 to 3
     torch.testing.assert_close(distances[:, 3], (points - REST[3]).norm(dim=-1))  # a leaf has no bone
     rigid = quat_rotate(torch.tensor([0.3, 0.5, -0.2, 0.7]).expand(3, 4), points)
-    turned = bone_distances(rigid, quat_rotate(torch.tensor([0.3, 0.5, -0.2, 0.7]).expand(5, 4), REST), PARENTS)
-    torch.testing.assert_close(turned, distances, atol=1e-5, rtol=1e-5)
+    rotated = bone_distances(rigid, quat_rotate(torch.tensor([0.3, 0.5, -0.2, 0.7]).expand(5, 4), REST), PARENTS)
+    torch.testing.assert_close(rotated, distances, atol=1e-5, rtol=1e-5)

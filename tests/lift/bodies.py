@@ -16,14 +16,14 @@ from kg4d.lift.surface import SurfaceTracks
 FRAMES, SIZE = 9, 256
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
 CONFIG = LiftConfig(steps=150, hypotheses=3)
-# a trunk of three joints, and a limb of two bones that hangs on it; every bone leans towards the camera or away from
-# it, so that pixels and lengths tell on which side it moves
+# A trunk of three joints and a limb of two bones. Every bone leans towards the camera or away from it, so that pixels
+# and lengths determine on which side it moves.
 BODY = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.0, 0.25], [0.0, 0.4, -0.2], [-0.3, 0.1, 0.2], [-0.3, -0.15, 0.35]])
 PARENTS = torch.tensor([-1, 0, 0, 0, 3])
 
 
 def cameras(radius: float = 2.0) -> Cameras:
-    """One that stands still at +Z; from far away with a narrow field of view it is as good as orthographic."""
+    """One that stands still on +Z; far away, with a narrow field of view, it is as good as orthographic."""
     fov = 2 * math.degrees(math.atan(math.tan(math.radians(24.5)) * 2 / radius))
     return orbit([0.0], [0.0], radius, fov, SIZE, SIZE)[torch.zeros(FRAMES, dtype=torch.int64)]
 
@@ -32,23 +32,23 @@ def seen(tracks: Tensor, view: Cameras) -> Tensor:
     return torch.stack([view[t].project(tracks[t]).pixels[0] for t in range(len(tracks))])
 
 
-def turn(axis: tuple[float, float, float], degrees: float) -> Tensor:
-    """Quaternions that turn ever further about an axis."""
+def rotation_about(axis: tuple[float, float, float], degrees: float) -> Tensor:
+    """T quaternions, from none to all of a rotation about an axis."""
     half = torch.deg2rad(degrees * TIMES) / 2
     return torch.cat([half.cos()[:, None], half.sin()[:, None] * torch.tensor(axis)], dim=-1)
 
 
-def turning_body() -> Tensor:
-    """The body turns about the vertical, and goes to the side meanwhile."""
-    quats = turn((0.0, 1.0, 0.0), 50.0)[:, None].expand(-1, 5, -1)
+def rotating_body() -> Tensor:
+    """The body rotates about the vertical and moves sideways."""
+    quats = rotation_about((0.0, 1.0, 0.0), 50.0)[:, None].expand(-1, 5, -1)
     return quat_rotate(quats, BODY.expand(FRAMES, -1, -1)) + TIMES[:, None, None] * torch.tensor([0.2, 0.1, 0.0])
 
 
 def bending_limb() -> Tensor:
-    """The trunk stands; the limb's second bone swings towards the camera."""
+    """The trunk stands still; the second bone of the limb swings towards the camera."""
     tracks = BODY.repeat(FRAMES, 1, 1)
     bone = (BODY[4] - BODY[3]).expand(FRAMES, 3)
-    tracks[:, 4] = BODY[3] + quat_rotate(turn((-1.0, 0.0, 0.0), 60.0), bone)
+    tracks[:, 4] = BODY[3] + quat_rotate(rotation_about((-1.0, 0.0, 0.0), 60.0), bone)
     return tracks
 
 
@@ -62,14 +62,14 @@ def lift(
 ) -> Lift:
     return lift_keypoints(
         config,
-        BODY,
-        PARENTS,
-        pixels,
-        torch.ones(FRAMES, 5) if weights is None else weights,
-        cameras() if view is None else view,
-        TIMES,
-        torch.Generator().manual_seed(seed),
-        surface,
+        rest=BODY,
+        parents=PARENTS,
+        pixels=pixels,
+        weights=torch.ones(FRAMES, 5) if weights is None else weights,
+        cameras=cameras() if view is None else view,
+        times=TIMES,
+        generator=torch.Generator().manual_seed(seed),
+        surface=surface,
     )
 
 

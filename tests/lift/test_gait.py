@@ -38,7 +38,7 @@ def walker(lag: int = 8, period: float = 16.0) -> Tensor:
 
 
 def tumbling(tracks: Tensor) -> Tensor:
-    """The same body while it turns and goes elsewhere."""
+    """The same body while it rotates and moves elsewhere."""
     half = 0.4 * TIMES
     quats = torch.stack([half.cos(), 0.6 * half.sin(), 0.8 * half.sin(), 0 * half], dim=-1)
     return quat_rotate(quats[:, None].expand(-1, tracks.shape[1], -1), tracks) + TIMES[:, None, None]
@@ -51,7 +51,7 @@ def hidden_arm() -> Tensor:
 
 
 @pytest.mark.parametrize(("lag", "period"), [(8, 16.0), (5, 10.0)])
-def test_the_other_side_tells_of_bones_that_are_hidden(lag: int, period: float) -> None:
+def test_the_other_side_shows_bones_that_are_hidden(lag: int, period: float) -> None:
     truth, weights = tumbling(walker(lag, period)), hidden_arm()
     wrong = truth.clone()
     wrong[3:10, [3, 5]] += torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0))
@@ -59,14 +59,14 @@ def test_the_other_side_tells_of_bones_that_are_hidden(lag: int, period: float) 
     assert gait is not None
     assert gait.lag == lag
     assert gait.error < 1e-5
-    assert not gait.hidden[[*range(3), *range(10, FRAMES)]].any()  # what is seen needs no telling
+    assert not gait.hidden[[*range(3), *range(10, FRAMES)]].any()  # these were seen themselves
     bones = truth[:, gait.children] - truth[:, PARENTS[gait.children]]
     torch.testing.assert_close(gait.bones[gait.hidden], bones[gait.hidden], atol=1e-5, rtol=0)
-    told = gait.hidden[3:10][:, [gait.children.tolist().index(3), gait.children.tolist().index(5)]]
-    assert bool(told[: FRAMES - lag - 3].all())
+    hidden = gait.hidden[3:10][:, [gait.children.tolist().index(3), gait.children.tolist().index(5)]]
+    assert bool(hidden[: FRAMES - lag - 3].all())
 
 
-def test_sides_that_do_not_do_the_same_tell_nothing() -> None:
+def test_sides_that_move_differently_have_no_gait() -> None:
     truth = walker()
     truth[:, [3, 5]] = walker(period=6.0)[:, [3, 5]]
     assert find_gait(truth, PARENTS, other_sides(NAMES), hidden_arm()) is None
@@ -98,14 +98,24 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
         points[0], torch.stack([view[t].project(points[t]).pixels[0] for t in range(FRAMES)]), torch.ones(FRAMES, 3)
     )
 
-    def missed(gait: float, names: list[str]) -> tuple[float, float]:
+    def error_and_confidence(gait: float, names: list[str]) -> tuple[float, float]:
         config = LiftConfig(steps=150, hypotheses=3, trial_steps=0)
-        where = (truth[0], PARENTS, pixels, weights, view, TIMES, torch.Generator().manual_seed(0), surface)
-        found = lift_keypoints(replace(config, gait=gait), *where, counterparts=other_sides(names))
+        found = lift_keypoints(
+            replace(config, gait=gait),
+            rest=truth[0],
+            parents=PARENTS,
+            pixels=pixels,
+            weights=weights,
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(0),
+            surface=surface,
+            counterparts=other_sides(names),
+        )
         error = (found.tracks - truth).norm(dim=-1)
-        return float(error[3:10, [3, 5]].mean()), float(found.certainty[3:10, [3, 5]].mean())
+        return float(error[3:10, [3, 5]].mean()), float(found.track_confidence[3:10, [3, 5]].mean())
 
-    told, plain = missed(1.0, NAMES), missed(0.0, NAMES)
-    assert told[0] < 0.5 * plain[0]
-    assert told[1] > plain[1]
-    assert missed(1.0, [str(j) for j in range(7)]) == plain
+    with_gait, plain = error_and_confidence(1.0, NAMES), error_and_confidence(0.0, NAMES)
+    assert with_gait[0] < 0.5 * plain[0]
+    assert with_gait[1] > plain[1]
+    assert error_and_confidence(1.0, [str(j) for j in range(7)]) == plain

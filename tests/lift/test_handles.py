@@ -3,7 +3,7 @@ import torch
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
-from kg4d.lift.handles import rest_keypoints, settled_keypoints
+from kg4d.lift.handles import refitted_keypoints, rest_keypoints
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
 
@@ -45,7 +45,7 @@ def test_fitted_keypoints_go_to_their_line_of_sight_as_far_as_they_are_believed_
     noise[0] = 0
     tracks, places = REST + 0.1 * noise, REST + 0.1 * noise.flip(1)
     trust = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
-    found = settled_keypoints(places, Lift(tracks, trust, torch.ones(3, 3), 0.8), cameras)
+    found = refitted_keypoints(places, Lift(tracks, trust, torch.ones(3, 3), 0.8), cameras)
     along = tracks - cameras.centers[:, None]
     moved, missed = found - places, torch.linalg.cross(places - cameras.centers[:, None], along)
     torch.testing.assert_close((moved * along).sum(-1), torch.zeros(3, 3), atol=1e-6, rtol=0)  # nearer nor farther

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.geometry.orbits import orbit
-from kg4d.lift.mirrored_limbs import mirrored_limbs
+from kg4d.lift.mirrored_limbs import mirror_translations
 from kg4d.losses.motion_priors import bone_lengths
 
 FRAMES = 9
@@ -28,38 +28,40 @@ def swinging_arm(degrees: list[float]) -> Tensor:
 TWICE = swinging_arm([40, 20, 0, -20, -40, -20, 0, 20, 40])
 
 
-def test_a_bone_that_is_flat_twice_may_have_gone_the_other_way_between_or_since() -> None:
-    shifts = mirrored_limbs(TWICE, PARENTS, cameras())
-    moved = (shifts.norm(dim=-1) > 0.01).any(-1)  # candidates by frames
-    between, since = (3, 4, 5), (7, 8)
+def test_a_bone_that_is_flat_twice_may_lean_the_other_way_in_between_or_afterwards() -> None:
+    translations = mirror_translations(TWICE, PARENTS, cameras())
+    moved = (translations.norm(dim=-1) > 0.01).any(-1)  # candidates by frames
+    between, after = (3, 4, 5), (7, 8)
     assert moved.tolist() == [
         [t in between for t in range(FRAMES)],
-        [t in between + since for t in range(FRAMES)],
-        [t in since for t in range(FRAMES)],
+        [t in between + after for t in range(FRAMES)],
+        [t in after for t in range(FRAMES)],
     ]
 
 
-def test_what_is_mirrored_looks_the_same_and_keeps_its_bones() -> None:
-    shifts = mirrored_limbs(TWICE, PARENTS, cameras())
-    other = TWICE + shifts[0]
+def test_a_mirrored_limb_looks_the_same_and_keeps_its_bone_lengths() -> None:
+    translations = mirror_translations(TWICE, PARENTS, cameras())
+    other = TWICE + translations[0]
     torch.testing.assert_close(project_each(other, cameras()), project_each(TWICE, cameras()), atol=0.2, rtol=0)
     torch.testing.assert_close(bone_lengths(other, PARENTS), bone_lengths(TWICE, PARENTS), atol=1e-5, rtol=0)
     lean, was = (other[:, 1] - other[:, 0])[:, 2], (TWICE[:, 1] - TWICE[:, 0])[:, 2]
     torch.testing.assert_close(lean[3:6], -was[3:6], atol=1e-3, rtol=0)
-    torch.testing.assert_close(other[:, 2:] - other[:, 1:2], TWICE[:, 2:] - TWICE[:, 1:2])  # the fingers go along
+    torch.testing.assert_close(
+        other[:, 2:] - other[:, 1:2], TWICE[:, 2:] - TWICE[:, 1:2]
+    )  # the fingers are carried along
     assert torch.equal(other[:, 0], TWICE[:, 0])
 
 
-def test_the_first_frame_is_known() -> None:
+def test_nothing_moves_in_the_first_frame() -> None:
     from_flat = swinging_arm([0, 10, 20, 30, 40, 40, 40, 40, 40])
-    shifts = mirrored_limbs(from_flat, PARENTS, cameras())
-    assert len(shifts) == 1
-    assert torch.equal(shifts[0, 0], torch.zeros(4, 3))
-    assert float(shifts[0, 1:, 1:].norm(dim=-1).min()) > 0.1
+    translations = mirror_translations(from_flat, PARENTS, cameras())
+    assert len(translations) == 1
+    assert torch.equal(translations[0, 0], torch.zeros(4, 3))
+    assert float(translations[0, 1:, 1:].norm(dim=-1).min()) > 0.1
 
 
-def test_bones_that_are_never_flat_have_one_side_only() -> None:
+def test_bones_that_are_never_flat_are_not_mirrored() -> None:
     leaning = swinging_arm([40] * FRAMES)
-    assert mirrored_limbs(leaning, PARENTS, cameras()).shape == (0, FRAMES, 4, 3)
+    assert mirror_translations(leaning, PARENTS, cameras()).shape == (0, FRAMES, 4, 3)
     nothing = torch.full((4,), -1)
-    assert len(mirrored_limbs(TWICE, nothing, cameras())) == 0
+    assert len(mirror_translations(TWICE, nothing, cameras())) == 0

@@ -1,5 +1,3 @@
-"""Where the keypoint features start."""
-
 import pytest
 import torch
 
@@ -30,30 +28,30 @@ def model() -> GaussianModel:
 
 
 def seeded(seeding: KeypointSeeding) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shares of the Gaussians in the keypoints, their centres, and which keypoints are known."""
+    """Weights of the Gaussians in the keypoints, their centres, and which keypoints are known."""
     gaussians, kfc = model(), KfcConfig(seeding=seeding, seed_sigma=0.05)
     skeleton = seed_keypoints(gaussians, SCENE.ring, SCENE.keypoints, kfc, SCENE.reference.cameras[0])
     return assignment(gaussians.keypoint_logits, kfc.temperature), gaussians.means.detach(), skeleton.known
 
 
 def test_triangulated_seeds_lie_where_the_keypoints_are() -> None:
-    share, means, known = seeded(KeypointSeeding.TRIANGULATED)
+    weights, means, known = seeded(KeypointSeeding.TRIANGULATED)
     assert known.all()
-    assert (barycentre(share, means) - SCENE.keypoints.truth[0]).norm(dim=-1).max() < 0.12  # the sheets are off
+    assert (barycentre(weights, means) - SCENE.keypoints.truth[0]).norm(dim=-1).max() < 0.12  # the sheets are off
 
 
 def test_seeds_of_a_view_lie_on_its_keypoints_and_in_front() -> None:
-    share, means, known = seeded(KeypointSeeding.VIEW)
+    weights, means, known = seeded(KeypointSeeding.VIEW)
     assert known.all()
-    points = barycentre(share, means)
+    points = barycentre(weights, means)
     pixels = SCENE.reference.cameras[0].project(points).pixels[0]
     assert (pixels - SCENE.keypoints.uv[0]).norm(dim=-1).max() < 0.5
     assert (points[:, 2] > 0.19).all()  # the camera stands on +Z; the sheet behind gets nothing
 
 
 def test_no_seeds_are_uniform() -> None:
-    share, means, _ = seeded(KeypointSeeding.NONE)
-    assert torch.allclose(share, torch.full_like(share, 1 / len(means)))
+    weights, means, _ = seeded(KeypointSeeding.NONE)
+    assert torch.allclose(weights, torch.full_like(weights, 1 / len(means)))
 
 
 @pytest.mark.parametrize("seeding", KeypointSeeding)

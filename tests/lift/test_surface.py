@@ -37,7 +37,7 @@ def test_points_lie_behind_their_pixels_at_the_rendered_depth() -> None:
     assert torch.equal(found.weights, torch.ones(4, COUNT))
 
 
-def test_points_are_lost_where_the_flow_is_not_known() -> None:
+def test_points_are_lost_where_the_flow_is_unknown() -> None:
     weights = torch.ones(3, SIZE, SIZE)
     weights[0, :, 16:] = 0.0  # nothing starts here
     weights[1, :, 15:] = 0.0  # what has come here is lost
@@ -49,6 +49,6 @@ def test_points_are_lost_where_the_flow_is_not_known() -> None:
     assert torch.equal(found.weights[3], found.weights[2])
 
 
-def test_fewer_pixels_than_points_are_taken_as_they_are() -> None:
+def test_there_are_no_more_points_than_pixels() -> None:
     assert len(followed(torch.ones(3, SIZE, SIZE), count=10_000).points) == 15 * 16
     assert len(followed(torch.zeros(3, SIZE, SIZE)).points) == 0

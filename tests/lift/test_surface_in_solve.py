@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.lift.mirrored_limbs import mirrored_limbs
-from kg4d.lift.objective import Body, LiftObjective, Sight
+from kg4d.lift.mirrored_limbs import mirror_limbs, mirror_translations
+from kg4d.lift.objective import LiftObjective, Observations, RestBody
 from kg4d.lift.record import Lift
-from kg4d.lift.solve import lift_keypoints, turned_limbs
+from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
 from tests.lift.bodies import (
     BODY,
@@ -21,20 +21,20 @@ from tests.lift.bodies import (
     error,
     lift,
     noisy,
+    rotating_body,
+    rotation_about,
     seen,
-    turn,
-    turning_body,
 )
 
 
-def hidden_turn() -> tuple[Tensor, SurfaceTracks]:
-    """The limb's second bone, in the image plane at rest, turns away from the camera, and what it carries with it.
+def hidden_rotation() -> tuple[Tensor, SurfaceTracks]:
+    """The second bone of the limb rotates out of the image plane, away from the camera, and carries points with it.
 
-    Bone lengths and far pixels leave open whether it turns away or towards the camera.
+    Bone lengths and the pixels of a distant camera leave open whether it rotates away from the camera or towards it.
     """
     body = BODY.clone()
     body[4] = body[3] + torch.tensor([0.0, -0.3, 0.0])
-    quats = turn((1.0, 0.0, 0.0), 60.0)
+    quats = rotation_about((1.0, 0.0, 0.0), 60.0)
     tracks = body.repeat(FRAMES, 1, 1)
     tracks[:, 4] = body[3] + quat_rotate(quats, (body[4] - body[3]).expand(FRAMES, 3))
     around = torch.tensor([[0.04, -0.05, 0.06], [-0.04, -0.12, 0.07], [0.02, -0.2, 0.06], [0.0, -0.27, 0.07]])
@@ -44,21 +44,21 @@ def hidden_turn() -> tuple[Tensor, SurfaceTracks]:
     return tracks, SurfaceTracks(points[0], seen(points, cameras(40.0)), torch.ones(FRAMES, 7))
 
 
-def test_the_surface_tells_which_way_a_bone_turns() -> None:
-    truth, surface = hidden_turn()
+def test_the_surface_shows_which_way_a_bone_rotates() -> None:
+    truth, surface = hidden_rotation()
     view, config = cameras(40.0), replace(CONFIG, sigma=0.15)
 
     def depth_of_the_end(surface: SurfaceTracks | None) -> float:
         found = lift_keypoints(
             config,
-            truth[0],
-            PARENTS,
-            seen(truth, view),
-            torch.ones(FRAMES, 5),
-            view,
-            TIMES,
-            torch.Generator().manual_seed(0),
-            surface,
+            rest=truth[0],
+            parents=PARENTS,
+            pixels=seen(truth, view),
+            weights=torch.ones(FRAMES, 5),
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(0),
+            surface=surface,
         )
         return float(found.tracks[-1, 4, 2] - found.tracks[-1, 3, 2])
 
@@ -69,21 +69,21 @@ def test_the_surface_tells_which_way_a_bone_turns() -> None:
     assert depth_of_the_end(towards) == pytest.approx(-want, abs=0.06)
 
 
-def test_exact_detections_are_fitted_and_believed_the_more_and_noisy_ones_are_not() -> None:
-    truth, surface = hidden_turn()
+def test_exact_detections_are_fitted_more_closely_with_more_confidence_and_noisy_ones_are_not() -> None:
+    truth, surface = hidden_rotation()
     view, config = cameras(40.0), replace(CONFIG, sigma=0.15)
 
     def lifted(pixels: Tensor, exact: float) -> Lift:
         return lift_keypoints(
             replace(config, exact=exact),
-            truth[0],
-            PARENTS,
-            pixels,
-            torch.ones(FRAMES, 5),
-            view,
-            TIMES,
-            torch.Generator().manual_seed(0),
-            surface,
+            rest=truth[0],
+            parents=PARENTS,
+            pixels=pixels,
+            weights=torch.ones(FRAMES, 5),
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(0),
+            surface=surface,
         )
 
     pixels = seen(truth, view)
@@ -91,11 +91,11 @@ def test_exact_detections_are_fitted_and_believed_the_more_and_noisy_ones_are_no
     missed = [float((seen(found.tracks, view) - pixels).norm(dim=-1).mean()) for found in (plain, exact)]
     assert missed[1] < 0.6 * missed[0]
     assert error(exact, truth) < error(plain, truth)
-    assert float(plain.certainty.max()) <= 1 < float(exact.certainty.max()) <= 10
-    assert plain.reliability < exact.reliability  # what the networks miss is no noise of theirs
+    assert float(plain.track_confidence.max()) <= 1 < float(exact.track_confidence.max()) <= 10
+    assert plain.overall_confidence < exact.overall_confidence  # what the networks miss is not their noise
     rough = noisy(pixels, 3.0)
     assert torch.equal(lifted(rough, 1.0).tracks, lifted(rough, 10.0).tracks)
-    assert float(lifted(rough, 10.0).certainty.max()) <= 1
+    assert float(lifted(rough, 10.0).track_confidence.max()) <= 1
 
 
 def waving_arms() -> tuple[Tensor, Tensor]:
@@ -110,25 +110,28 @@ def waving_arms() -> tuple[Tensor, Tensor]:
     return keypoints, torch.cat(points, dim=1)
 
 
-def test_the_limb_that_is_on_the_wrong_side_is_turned_and_no_other() -> None:
+def test_the_limb_on_the_wrong_side_is_mirrored_and_no_other() -> None:
     truth, points = waving_arms()
     parents, view = torch.tensor([-1, 0, 1, -1, 3, 4]), cameras(40.0)
     surface = SurfaceTracks(points[0], seen(points, view), torch.ones(FRAMES, points.shape[1]))
-    body = Body(truth[0], parents, surface)
-    sight = Sight(seen(truth, view), torch.ones(FRAMES, 6), view)
-    config = replace(CONFIG, acceleration=1e-3)  # the arms are fast
-    objective = LiftObjective(config, body, sight, 0.0, 1.0)
-    candidates = mirrored_limbs(truth, parents, view)
-    assert len(candidates) > 6  # more than are looked at for long
+    body = RestBody(truth[0], parents, surface)
+    keypoints = Observations(seen(truth, view), torch.ones(FRAMES, 6), view)
+
+    def objective(mirrors: int) -> LiftObjective:
+        config = replace(CONFIG, acceleration=1e-3, mirrors=mirrors)  # the arms are fast
+        return LiftObjective(config, body, keypoints, noise=0.0, confidence=1.0)
+
+    candidates = mirror_translations(truth, parents, view)
+    assert len(candidates) > 6  # more than are polished for all steps
     wrong = truth + candidates[0]
-    found = turned_limbs(config, wrong, body, objective, view, TIMES)
+    found = mirror_limbs(objective(CONFIG.mirrors), wrong, TIMES)
     assert float((found - truth).norm(dim=-1).max()) < 0.25 * float((wrong - truth).norm(dim=-1).max())
-    assert torch.equal(turned_limbs(config, truth, body, objective, view, TIMES), truth)
-    assert torch.equal(turned_limbs(replace(config, mirrors=0), wrong, body, objective, view, TIMES), wrong)
+    assert torch.equal(mirror_limbs(objective(CONFIG.mirrors), truth, TIMES), truth)
+    assert torch.equal(mirror_limbs(objective(0), wrong, TIMES), wrong)
 
 
 def test_a_surface_without_bones_or_points_changes_nothing() -> None:
-    pixels = seen(turning_body(), cameras())
+    pixels = seen(rotating_body(), cameras())
     nothing = SurfaceTracks(torch.zeros(0, 3), torch.zeros(FRAMES, 0, 2), torch.zeros(FRAMES, 0))
     config = replace(CONFIG, steps=20)
     assert torch.equal(lift(pixels, config=config, surface=nothing).tracks, lift(pixels, config=config).tracks)
@@ -140,8 +143,16 @@ def test_hypotheses_that_put_a_keypoint_elsewhere_are_rivals() -> None:
 
     def lifted(trial_steps: int) -> Lift:
         config = replace(CONFIG, hypotheses=5, acceleration=1e-3, trial_steps=trial_steps)
-        parents, g = torch.tensor([-1, 0, 1, -1, 3, 4]), torch.Generator().manual_seed(1)
-        return lift_keypoints(config, truth[0], parents, pixels, torch.ones(FRAMES, 6), view, TIMES, g)
+        return lift_keypoints(
+            config,
+            rest=truth[0],
+            parents=torch.tensor([-1, 0, 1, -1, 3, 4]),
+            pixels=pixels,
+            weights=torch.ones(FRAMES, 6),
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(1),
+        )
 
     found = lifted(80)
     assert found.rivals
@@ -154,4 +165,4 @@ def test_hypotheses_that_put_a_keypoint_elsewhere_are_rivals() -> None:
 
 
 def test_hypotheses_that_agree_have_no_rivals() -> None:
-    assert not lift(seen(turning_body(), cameras())).rivals
+    assert not lift(seen(rotating_body(), cameras())).rivals

@@ -151,31 +151,31 @@ def test_a_reliable_lift_without_rivals_is_not_tried() -> None:
 
 
 def test_unreliable_detections_are_lifted_again_and_keep_what_is_known_of_them() -> None:
-    rough = replace(swing(-110.0), trust=torch.full((FRAMES, 3), 0.3), reliability=0.2)
+    rough = replace(swing(-110.0), detection_confidence=torch.full((FRAMES, 3), 0.3), overall_confidence=0.2)
     kept = Trials().preferred(rough, again=swing(110.0))
     assert torch.equal(kept.tracks, swing(110.0).tracks)
-    assert torch.equal(kept.trust, rough.trust)
-    assert kept.reliability == rough.reliability
+    assert torch.equal(kept.detection_confidence, rough.detection_confidence)
+    assert kept.overall_confidence == rough.overall_confidence
 
 
 def test_a_rival_of_what_is_lifted_again_may_win() -> None:
-    rough = replace(swing(-110.0), rivals=(swing(-100.0),), reliability=0.2)
+    rough = replace(swing(-110.0), rivals=(swing(-100.0),), overall_confidence=0.2)
     again = replace(swing(-105.0), rivals=(swing(110.0),))
     assert torch.equal(Trials().preferred(rough, again=again).tracks, swing(110.0).tracks)
 
 
 def test_what_is_lifted_again_and_no_better_or_no_body_is_left() -> None:
-    right = replace(swing(110.0), reliability=0.2)
+    right = replace(swing(110.0), overall_confidence=0.2)
     assert Trials().preferred(right, again=swing(-110.0)) is right
-    wrong = replace(swing(-110.0), reliability=0.2)
-    assert Trials().preferred(wrong, again=replace(swing(110.0), reliability=0.4)) is wrong
+    wrong = replace(swing(-110.0), overall_confidence=0.2)
+    assert Trials().preferred(wrong, again=replace(swing(110.0), overall_confidence=0.4)) is wrong
 
 
 def test_what_a_fit_finds_that_just_goes_on_is_no_merit_of_another_lift() -> None:
-    rough = replace(swing(90.0), reliability=0.2)
+    rough = replace(swing(90.0), overall_confidence=0.2)
 
     def lifted_from(positions: Tensor) -> Lift:
-        return replace(rough, tracks=positions, reliability=1.0)
+        return replace(rough, tracks=positions, overall_confidence=1.0)
 
     assert preferred(rough, Trials().trial_of, lifted_from) is rough
 
@@ -205,4 +205,4 @@ def test_a_fit_that_goes_on_keeps_the_lift_it_began_with(tmp_path: Path) -> None
     again.on_load_checkpoint(torch.load(tmp_path / "part.ckpt", weights_only=True))
     assert again.lift is not None
     assert torch.equal(again.lift.tracks, swing(110.0).tracks)
-    assert again.lift.reliability == 1.0
+    assert again.lift.overall_confidence == 1.0
