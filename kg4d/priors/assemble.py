@@ -21,7 +21,7 @@ from kg4d.priors.build import PriorsConfig, matting_of_made
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.views import cameras_of
 from kg4d.priors.files import GivenFiles, read_masks
-from kg4d.priors.framing import Frame, frame_of, posed
+from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.given import Given, read_given
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
 from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
@@ -107,9 +107,9 @@ class Assembly:
                 return self._matte(provider, rgb, "the input")
 
     @cached_property
-    def frame(self) -> Frame:
+    def frame(self) -> Crop:
         """The square around the object."""
-        return frame_of(self.matted[..., 3:], self.config.framing)
+        return crop_of(self.matted[..., 3:], self.config.framing)
 
     @cached_property
     def video(self) -> Float[Tensor, "T H W 4"]:
@@ -155,7 +155,7 @@ class Assembly:
         fov_y: float | None = None,
     ) -> PosedImages:
         height, width = images.shape[1:3]
-        cameras = posed(azimuths, elevations, width, height, fov_y)
+        cameras = cameras_at(azimuths, elevations, width, height, fov_y)
         return PosedImages(cameras, images, frames / max(1, int(frames.max())), frames, views)
 
     def _views(self) -> Views | None:

@@ -47,7 +47,7 @@ class FramingConfig:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Crop:
     """A square of the input, and the pixel grid that it is resampled to.
 
     Attributes:
@@ -69,7 +69,7 @@ class Frame:
 
     def images(self, images: Float[Tensor, "T H W 4"]) -> Float[Tensor, "T size size 4"]:
         """Crop and resample; what lies outside of the input is transparent."""
-        return resize_rgba(self._crop(images), self.size, self.size)
+        return resize_rgba(self._cut(images), self.size, self.size)
 
     def points(self, uv: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape 2"]:
         """Pixel positions of the input as those of the result."""
@@ -77,15 +77,15 @@ class Frame:
 
     def flow(self, flow: Flow) -> Flow:
         """Flow of the input as that of the result; not known outside of the input."""
-        return Flow(self._crop(flow.flow), self._crop(flow.weights[..., None])[..., 0]).resized(self.size)
+        return Flow(self._cut(flow.flow), self._cut(flow.weights[..., None])[..., 0]).resized(self.size)
 
-    def _crop(self, channels: Float[Tensor, "T H W C"]) -> Float[Tensor, "T side side C"]:
+    def _cut(self, channels: Float[Tensor, "T H W C"]) -> Float[Tensor, "T side side C"]:
         height, width = channels.shape[1:3]
         right, bottom = self.left + self.side - width, self.top + self.side - height
         return F.pad(channels, (0, 0, -self.left, right, -self.top, bottom))  # negative padding crops
 
 
-def frame_of(alphas: Float[Tensor, "T H W 1"], config: FramingConfig) -> Frame:
+def crop_of(alphas: Float[Tensor, "T H W 1"], config: FramingConfig) -> Crop:
     """The square around what the mattes of a clip cover, over all frames.
 
     Raises:
@@ -96,13 +96,13 @@ def frame_of(alphas: Float[Tensor, "T H W 1"], config: FramingConfig) -> Frame:
         if height != width:
             remedy = "crop it to a square, or set framing.share=0.8"
             raise InputError("framing.share", f"the input is {width} x {height}, not square", remedy)
-        return Frame(0, 0, width, config.size)
+        return Crop(0, 0, width, config.size)
     covered = (alphas[..., 0] > 0.5).any(0)
     if not covered.any():
         raise InputError("matting", "nothing is opaque", "give another matte")
     (left, right), (top, bottom) = _span(covered.any(0)), _span(covered.any(1))
     side = round(max(right - left, bottom - top) / config.share)
-    return Frame(round((left + right - side) / 2), round((top + bottom - side) / 2), side, config.size)
+    return Crop(round((left + right - side) / 2), round((top + bottom - side) / 2), side, config.size)
 
 
 def _span(covered: Bool[Tensor, " n"]) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def _span(covered: Bool[Tensor, " n"]) -> tuple[int, int]:
     return int(places[0]), int(places[-1]) + 1
 
 
-def posed(
+def cameras_at(
     azimuths: Sequence[float], elevations: Sequence[float], width: int, height: int, fov_y: float | None = None
 ) -> Cameras:
     """The camera of the input, and those of its other images.

@@ -37,7 +37,7 @@ def preview(scene: Scene) -> Float[Tensor, "height width 3"]:
 def _marked(
     posed: PosedImages, keypoints: Keypoints | None, which: list[int], ring: bool = False
 ) -> list[UInt8[np.ndarray, "H W 3"]]:
-    colors = posed.on(torch.ones(3))
+    colors = posed.composited(torch.ones(3))
     pictures = [np.ascontiguousarray(quantize(colors[index]).numpy()) for index in which]
     if keypoints is None:
         return pictures

@@ -28,7 +28,7 @@ from kg4d.utils.logs import progress_bar
 _log = logging.getLogger(__name__)
 
 
-def found_again(scene: Scene, config: PriorsConfig) -> Scene:
+def redetected(scene: Scene, config: PriorsConfig) -> Scene:
     """The scene with keypoints that were tracked and transferred from its first frame, and with estimated flow.
 
     A keypoint that the first frame hides is found nowhere: nobody could have marked it. What only metrics may look at

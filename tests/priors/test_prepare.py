@@ -109,7 +109,9 @@ def test_frames_masks_and_animations_are_videos_too(video: Path, tmp_path: Path)
         assert prepared(source, out, *words) == 0
         scene = load_scene(out)
         assert (scene.reference.alphas - frames.reference.alphas).abs().mean() < 0.02
-        assert (scene.reference.on(torch.ones(3)) - frames.reference.on(torch.ones(3))).abs().mean() < 0.03
+        assert (
+            scene.reference.composited(torch.ones(3)) - frames.reference.composited(torch.ones(3))
+        ).abs().mean() < 0.03
     assert record(tmp_path / "scene")["priors"]["matting"]["kind"] == "alpha"
 
 
@@ -121,7 +123,9 @@ def test_what_a_camera_noted_is_applied(tmp_path: Path, svd_folder: Path) -> Non
     write_png(tmp_path / "upright.png", tall)
     for name in ("photo.jpg", "upright.png"):
         assert prepared(tmp_path / name, tmp_path / Path(name).stem, *tiny_video(svd_folder), "views.kind=none") == 0
-    photo, upright = (load_scene(tmp_path / name).reference.on(torch.ones(3))[0] for name in ("photo", "upright"))
+    photo, upright = (
+        load_scene(tmp_path / name).reference.composited(torch.ones(3))[0] for name in ("photo", "upright")
+    )
     assert (photo - upright).abs().mean() < 0.03
 
 
