@@ -19,7 +19,7 @@ from kg4d.priors.base import (
 from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig, VideoKind
 from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
 from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
-from kg4d.priors.files import GivenFiles, require_path
+from kg4d.priors.files import SuppliedFiles, require_path
 from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
 from kg4d.priors.framing import FramingConfig
 from kg4d.priors.keypoints.features import FeaturesConfig, build_features
@@ -97,7 +97,7 @@ def check_files(config: PriorsConfig) -> None:
 
 
 def decide(
-    config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | GivenFiles | None], device: torch.device
+    config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | SuppliedFiles | None], device: torch.device
 ) -> Plan:
     """Decide who makes what; models are looked for, nothing is computed.
 
@@ -117,7 +117,7 @@ def decide(
     return Plan(matting, video, views, keypoints, tracking, transfer, flow)
 
 
-def matting_of_made(config: MattingConfig) -> Matting:
+def matting_for_generated(config: MattingConfig) -> Matting:
     """Who mattes views and videos that a network makes: none of them has an alpha channel."""
     match config.kind:
         case MattingKind.GRABCUT:
@@ -132,7 +132,7 @@ def _why(kind: StrEnum, key: str) -> str:
     return f"asked for: {key}={kind.value}"
 
 
-def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles | None]:
+def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "matting.kind")
     if kind is MattingKind.AUTO and config.path is not None:
         kind, why = MattingKind.FILES, "matting.path names masks"
@@ -145,12 +145,14 @@ def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles |
                 raise InputError("matting.kind", "the input has no alpha channel", "set matting.kind=auto")
             return Choice(kind.value, why, None)
         case MattingKind.FILES:
-            return Choice(kind.value, why, GivenFiles("matting-files", require_path("matting.path", config.path)))
+            return Choice(kind.value, why, SuppliedFiles("matting-files", require_path("matting.path", config.path)))
         case _:
-            return Choice(kind.value, why, matting_of_made(config))
+            return Choice(kind.value, why, matting_for_generated(config))
 
 
-def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choice[VideoSynthesizer | GivenFiles | None]:
+def decide_video(
+    config: VideoConfig, clip: Clip, device: torch.device
+) -> Choice[VideoSynthesizer | SuppliedFiles | None]:
     """Decide where the video comes from.
 
     Raises:
@@ -163,12 +165,12 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
         kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
         why = "the input is a single image" if config.path is None else "video.path names a video"
     if kind is VideoKind.FILES:
-        return Choice(kind.value, why, GivenFiles("video-files", require_path("video.path", config.path)))
+        return Choice(kind.value, why, SuppliedFiles("video-files", require_path("video.path", config.path)))
     return Choice(kind.value, why, DiffusionVideo(config, device))
 
 
-def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | GivenFiles | None]:
-    views, matting = config.views, matting_of_made(config.matting)
+def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | SuppliedFiles | None]:
+    views, matting = config.views, matting_for_generated(config.matting)
     kind, why = views.kind, _why(views.kind, "views.kind")
     if kind is ViewsKind.AUTO and views.path is not None:
         kind, why = ViewsKind.FILES, "views.path names images"
@@ -187,7 +189,7 @@ def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer
         case ViewsKind.NONE:
             return Choice(kind.value, why, None)
         case ViewsKind.FILES:
-            return Choice(kind.value, why, GivenFiles("views-files", require_path("views.path", views.path)))
+            return Choice(kind.value, why, SuppliedFiles("views-files", require_path("views.path", views.path)))
         case _:
             return Choice(kind.value, why, build_views(replace(views, kind=kind), device, matting))
 
@@ -206,7 +208,7 @@ def _kind_of(model: str) -> ViewsKind:
     return kinds[model]
 
 
-def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFiles | None]:
+def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "keypoints.kind")
     if kind is KeypointsKind.AUTO:
         kind = KeypointsKind.SPREAD if config.path is None else KeypointsKind.FILE
@@ -214,7 +216,7 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFi
     match kind:
         case KeypointsKind.FILE:
             path = require_path("keypoints.path", config.path)
-            return Choice(kind.value, why, GivenFiles("keypoints-file", path))
+            return Choice(kind.value, why, SuppliedFiles("keypoints-file", path))
         case KeypointsKind.CLICK:
             if config.path is None:
                 raise InputError("keypoints.path", "names no file", "name the .json that the page shall write")
@@ -231,9 +233,9 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFi
 
 def _followed(
     config: PriorsConfig,
-    keypoints: Choice[PersonKeypoints | GivenFiles | None],
-    views: Choice[ViewSynthesizer | GivenFiles | None],
-    flow: Choice[FlowEstimator | GivenFiles | None],
+    keypoints: Choice[PersonKeypoints | SuppliedFiles | None],
+    views: Choice[ViewSynthesizer | SuppliedFiles | None],
+    flow: Choice[FlowEstimator | SuppliedFiles | None],
 ) -> tuple[Choice[KeypointTracker | None], Choice[KeypointTransfer | None]]:
     """Who finds the keypoints of the first frame in the other frames, and in the views."""
     if keypoints.kind == KeypointsKind.NONE.value:
@@ -244,7 +246,7 @@ def _followed(
     if keypoints.provider is not None and keypoints.provider.path.suffix == ".npz":
         return Choice("given", "the file has all frames", None), Choice("given", "the file has them, or not", None)
     estimator = (
-        DisFlow(config.flow) if flow.provider is None or isinstance(flow.provider, GivenFiles) else flow.provider
+        DisFlow(config.flow) if flow.provider is None or isinstance(flow.provider, SuppliedFiles) else flow.provider
     )
     try:
         features, missing = build_features(config.features), None
@@ -271,7 +273,7 @@ def _tracker(
     return Choice(kind.value, why, build_tracker(replace(config, kind=kind), described_by, flow))
 
 
-def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
+def _flow(config: FlowConfig) -> Choice[FlowEstimator | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "flow.kind")
     if kind is FlowKind.AUTO:
         kind = FlowKind.DIS if config.path is None else FlowKind.FILES
@@ -282,7 +284,7 @@ def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
         case FlowKind.RAFT:
             return Choice(kind.value, why, RaftFlow(config))
         case FlowKind.FILES:
-            return Choice(kind.value, why, GivenFiles("flow-files", require_path("flow.path", config.path)))
+            return Choice(kind.value, why, SuppliedFiles("flow-files", require_path("flow.path", config.path)))
         case FlowKind.NONE:
             return Choice(kind.value, why, None)
         case FlowKind.AUTO:

@@ -17,7 +17,7 @@ from kg4d.priors.base import Identity
 
 
 @dataclass(frozen=True)
-class GivenFiles:
+class SuppliedFiles:
     """`Provider` of what lies on disk already; nothing is kept of it but its hash.
 
     Attributes:

@@ -75,7 +75,7 @@ class KeyMatting:
         shares = {"border_share": config.border_share, "agreement": config.agreement, "specks": _SPECK}
         return {"opencv": cv2.__version__, "finest": _FINEST, "tolerance": config.tolerance, **shares}
 
-    def sees_even(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
+    def has_even_background(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
         """Whether all backgrounds are of one colour each; else GrabCut guesses the object."""
         return all(_border_color(picture, self.config) is not None for picture in quantize(rgb).numpy())
 
@@ -85,7 +85,7 @@ class KeyMatting:
         Raises:
             InputError: There is no clear foreground.
         """
-        pictures, even, mattes = quantize(rgb).numpy(), self.sees_even(rgb), []
+        pictures, even, mattes = quantize(rgb).numpy(), self.has_even_background(rgb), []
         for picture in counted(pictures, len(pictures), "frames"):
             color = _border_color(picture, self.config) if even else None
             matte = _grabcut_from_frame(picture) if color is None else _keyed(picture, color, self.config)

@@ -12,7 +12,7 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.files import GivenFiles
+from kg4d.priors.files import SuppliedFiles
 from kg4d.priors.keypoints.people import PersonKeypoints
 
 P = TypeVar("P", bound=Provider | None)
@@ -44,13 +44,13 @@ class Choice(Generic[P]):
 class Plan:
     """Who makes what of one input."""
 
-    matting: Choice[Matting | GivenFiles | None]
-    video: Choice[VideoSynthesizer | GivenFiles | None]
-    views: Choice[ViewSynthesizer | GivenFiles | None]
-    keypoints: Choice[PersonKeypoints | GivenFiles | None]
+    matting: Choice[Matting | SuppliedFiles | None]
+    video: Choice[VideoSynthesizer | SuppliedFiles | None]
+    views: Choice[ViewSynthesizer | SuppliedFiles | None]
+    keypoints: Choice[PersonKeypoints | SuppliedFiles | None]
     tracking: Choice[KeypointTracker | None]
     transfer: Choice[KeypointTransfer | None]
-    flow: Choice[FlowEstimator | GivenFiles | None]
+    flow: Choice[FlowEstimator | SuppliedFiles | None]
 
     def record(self) -> dict[str, dict[str, Any]]:
         """For `scene.json`, and what a prepared scene is known by."""

@@ -31,7 +31,7 @@ from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.diffusion.noise_predictor import GuidanceKind, build_noise_model, find_noise_model
-from kg4d.priors.prepare import prepared
+from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
@@ -80,7 +80,7 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
         scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
     elif path.is_file() or _holds_frames(path):
         with _keys_below_priors():
-            folder = prepared(priors, path)
+            folder = prepared_scene(priors, path)
         scene = replace(load_scene(folder, size=config.image_size), name=path.resolve().stem)
     else:
         scene = load_scene(path, size=config.image_size)

@@ -8,7 +8,7 @@ import time
 from kg4d.errors import InputError
 from kg4d.priors.cache.entries import (
     BrokenEntryError,
-    created_and_words,
+    created_and_description,
 )
 from kg4d.priors.cache.store import PriorCache, size_of
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _list(cache: PriorCache) -> None:
     for folder in cache.entries():
         try:
-            created, words = created_and_words(folder)
+            created, words = created_and_description(folder)
             made = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
             _say(f"{made}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({words})")
         except BrokenEntryError as error:

@@ -169,7 +169,7 @@ def read_scene_record(folder: Path) -> dict[str, Any]:
     return table
 
 
-def created_and_words(folder: Path) -> tuple[float, str]:
+def created_and_description(folder: Path) -> tuple[float, str]:
     """When a result or a scene was made, in seconds since 1970, and what of.
 
     Raises:

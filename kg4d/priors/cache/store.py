@@ -23,7 +23,7 @@ from kg4d.priors.cache.entries import (
     BrokenEntryError,
     Request,
     check,
-    created_and_words,
+    created_and_description,
     read_entry,
     write_entry,
 )
@@ -168,7 +168,7 @@ def _born(folder: Path) -> float:
     """When an entry was made; before all times where it is broken, or was removed meanwhile."""
     try:
         check(folder)
-        return created_and_words(folder)[0]
+        return created_and_description(folder)[0]
     except BrokenEntryError:
         return float("-inf")
 

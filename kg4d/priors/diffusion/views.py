@@ -262,7 +262,7 @@ def on_white(image: Float[Tensor, "*batch H W 4"]) -> Float[Tensor, "*batch H W 
     return image[..., :3] * alpha + (1 - alpha)
 
 
-def cameras_of(config: ViewsConfig) -> tuple[list[float], list[float]]:
+def view_angles(config: ViewsConfig) -> tuple[list[float], list[float]]:
     """Azimuths and elevations to ask for, degrees relative to the input view.
 
     Raises:

@@ -60,7 +60,7 @@ class ChainConfig:
             raise ValueError("chain: wander, near and places must be positive")
 
 
-class Places(NamedTuple):
+class Candidates(NamedTuple):
     """Where a point can be in one image."""
 
     points: Float[Tensor, "n 2"]  # in the unit of length of the chain
@@ -101,7 +101,7 @@ class _Belief(NamedTuple):
 
 @torch.no_grad()
 def follow(
-    chain: Sequence[Places],
+    chain: Sequence[Candidates],
     moves: Sequence[Move],
     start: Float[Tensor, "J 2"],
     descriptors: Float[Tensor, "J C"],
@@ -122,7 +122,7 @@ def follow(
     Returns:
         The estimates; a point that starts farther than `wander` from every place has weight 0 throughout.
     """
-    chain = [Places(points.double(), found) for points, found in chain]
+    chain = [Candidates(points.double(), found) for points, found in chain]
     start = start.double()
     first, known = _start(chain[0], start, config)
     steps = [_step(here, there, move, config) for here, there, move in zip(chain, chain[1:], moves, strict=False)]
@@ -142,7 +142,7 @@ def follow(
     return Estimates(points.float(), (weights * known).clamp(0, 1).float())
 
 
-def _start(places: Places, start: Float[Tensor, "J 2"], config: ChainConfig) -> tuple[_Belief, Bool[Tensor, " J"]]:
+def _start(places: Candidates, start: Float[Tensor, "J 2"], config: ChainConfig) -> tuple[_Belief, Bool[Tensor, " J"]]:
     """All at the places next to the start, and which points have such places."""
     squared = _squared_distances(start, places.points)
     nearest = squared.amin(1, keepdim=True)
@@ -150,7 +150,7 @@ def _start(places: Places, start: Float[Tensor, "J 2"], config: ChainConfig) -> 
     return _Belief(seen, torch.zeros_like(seen)), nearest[:, 0] <= config.wander**2
 
 
-def _step(here: Places, there: Places, move: Move, config: ChainConfig) -> _Step:
+def _step(here: Candidates, there: Candidates, move: Move, config: ChainConfig) -> _Step:
     """A place leads to those that look alike and lie where it moves; a hidden point wanders about."""
     distances = _squared_distances(move.targets.double(), there.points) / (2 * move.spread.double()[:, None] ** 2)
     logits = config.affinity * _similarities(here.descriptors, there.descriptors) - distances
@@ -164,7 +164,7 @@ def _odds(similarity: Float[Tensor, "J n"], config: ChainConfig) -> Float[Tensor
     return (config.evidence * (similarity - config.threshold)).exp()
 
 
-def _flat(belief: _Belief, places: Places) -> _Belief:
+def _flat(belief: _Belief, places: Candidates) -> _Belief:
     flat = belief.seen.new_ones(len(belief.seen), len(places.points))
     return _Belief(flat, flat)
 

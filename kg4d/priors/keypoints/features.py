@@ -225,7 +225,7 @@ def object_window(image: Float[Tensor, "H W 4"], side: int, stride: int) -> Wind
     return Window(left, top, width, height, cells[0] * stride, cells[1] * stride)
 
 
-def object_places(image: Float[Tensor, "H W 4"], window: Window, count: int) -> Float[Tensor, "n 2"]:
+def object_grid(image: Float[Tensor, "H W 4"], window: Window, count: int) -> Float[Tensor, "n 2"]:
     """A square grid of about `count` pixel positions on the matte, or fewer; at least one.
 
     The grid is not finer than half a pixel, and so a small object has fewer of them.
@@ -241,7 +241,7 @@ def object_places(image: Float[Tensor, "H W 4"], window: Window, count: int) -> 
     return window.origin + (torch.stack([column, row], dim=-1) + 0.5) * size
 
 
-def shows_something(images: Float[Tensor, "M H W 4"]) -> Float[Tensor, " M"]:
+def has_foreground(images: Float[Tensor, "M H W 4"]) -> Float[Tensor, " M"]:
     """1 where the matte of an image is not empty."""
     return (images[..., 3] > 0.5).flatten(1).any(1).float()
 

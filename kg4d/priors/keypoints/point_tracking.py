@@ -22,14 +22,14 @@ from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.priors.base import FlowEstimator, Identity, KeypointTracker, KeypointTracks
-from kg4d.priors.keypoints.chain import ChainConfig, Move, Places, follow
+from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Move, follow
 from kg4d.priors.keypoints.features import (
     VGG_TRACKING_SIDE,
     FeatureExtractor,
     FeaturesConfig,
     build_features,
-    object_places,
-    shows_something,
+    has_foreground,
+    object_grid,
 )
 from kg4d.priors.progress import counted
 from kg4d.utils.files import content_hash
@@ -106,11 +106,11 @@ class ChainTracker:
         """Where the keypoints that are at `start` in frame 0 are in each of the M = T frames."""
         maps = [self.features(frame) for frame in counted(video, len(video), "frames")]
         unit, count = maps[0].window.unit, self.config.chain.places
-        pixels = [object_places(frame, found.window, count) for frame, found in zip(video, maps, strict=True)]
-        chain = [Places(places / unit, found.at(places)) for places, found in zip(pixels, maps, strict=True)]
+        pixels = [object_grid(frame, found.window, count) for frame, found in zip(video, maps, strict=True)]
+        chain = [Candidates(places / unit, found.at(places)) for places, found in zip(pixels, maps, strict=True)]
         moves = self._moves(self.flow(video), pixels, unit) if len(video) > 1 else []
         points, weights = follow(chain, moves, start / unit, maps[0].at(start), self.config.chain)
-        return _from_start(points * unit, weights * shows_something(video)[:, None], start)
+        return _from_start(points * unit, weights * has_foreground(video)[:, None], start)
 
     def _moves(self, flow: Flow, pixels: Sequence[Float[Tensor, "_ 2"]], unit: float) -> list[Move]:
         moves = []

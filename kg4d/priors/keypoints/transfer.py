@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.priors.base import Identity, KeypointTracks
-from kg4d.priors.keypoints.chain import ChainConfig, Estimates, Move, Places, follow
-from kg4d.priors.keypoints.features import FeatureExtractor, FeatureMap, object_places, shows_something
+from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Estimates, Move, follow
+from kg4d.priors.keypoints.features import FeatureExtractor, FeatureMap, has_foreground, object_grid
 from kg4d.priors.progress import counted
 
 FOUND_WEIGHT = 0.1  # of a found keypoint beside one that was marked, whose line of sight is exact
@@ -68,14 +68,16 @@ class ChainTransfer:
         images = [support, *views]
         maps = [self.features(image) for image in counted(images, len(images), "views")]
         count = self.config.chain.places
-        pixels = [object_places(*each, count) for each in zip(images, (found.window for found in maps), strict=True)]
-        chain = [Places(_within(found, places), found.at(places)) for found, places in zip(maps, pixels, strict=True)]
+        pixels = [object_grid(*each, count) for each in zip(images, (found.window for found in maps), strict=True)]
+        chain = [
+            Candidates(_within(found, places), found.at(places)) for found, places in zip(maps, pixels, strict=True)
+        ]
         moves = [Move(points, torch.full((len(points),), self.config.spread)) for points, _ in chain]
         estimates = follow(
             [*chain, chain[0]], moves, _within(maps[0], uv), maps[0].at(uv), self.config.chain, closed=True
         )
         tracks = _in_pixels(estimates, maps)
-        return KeypointTracks(tracks.uv, tracks.weights * shows_something(views)[:, None])
+        return KeypointTracks(tracks.uv, tracks.weights * has_foreground(views)[:, None])
 
 
 def _within(found: FeatureMap, uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
