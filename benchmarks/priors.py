@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks._harness import Row, arguments, report
 from kg4d.data.records import Keypoints, Scene
 from kg4d.data.scene import load_scene
-from kg4d.data.studies.noisy_detections import DetectionsConfig, disturbed
+from kg4d.data.studies.noisy_detections import DetectionsConfig, add_noise
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import triangulate
 from kg4d.lift.seeding import reconcile_views
@@ -30,7 +30,7 @@ from kg4d.priors.keypoints.features import VGG_TRACKING_SIDE, FeaturesConfig, bu
 from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker, TrackingConfig
 from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import KeyMatting, MattingConfig
-from kg4d.priors.redetect import found_again
+from kg4d.priors.redetect import redetected
 
 SCENES = ("cesium_man", "fox", "drone")
 ANGLE = 22.5  # between the views of the ring
@@ -159,14 +159,14 @@ def transfer_rows(scenes: list[Scene]) -> list[Row]:
 
 
 def place_rows(scenes: list[Scene]) -> list[Row]:
-    """Keypoints of frame 0 in 3D: from perfect views, disturbed ones, and those that transfer finds."""
+    """Keypoints of frame 0 in 3D: from perfect views, noisy ones, and those that transfer finds."""
     rows = []
     noise = DetectionsConfig(noise_px=3.0, outliers=0.15, missing=0.2)
     for scene in scenes:
         points = scene.keypoints
         assert points is not None
         assert points.truth is not None
-        found = {"noisy": disturbed(points, noise, seed=0), "found": found_again(scene, QUIET).keypoints}
+        found = {"noisy": add_noise(points, noise, seed=0), "found": redetected(scene, QUIET).keypoints}
         for name, keypoints in found.items():
             assert keypoints is not None
             for how, used in (("as they are", keypoints), ("agreed", reconcile_views(keypoints, scene.ring))):
@@ -187,7 +187,7 @@ def matting_rows(scenes: list[Scene]) -> list[Row]:
     """Mattes of the reference video on white."""
     rows = []
     for scene in scenes:
-        found = KeyMatting(MattingConfig())(scene.reference.on(torch.ones(3))) > 0.5
+        found = KeyMatting(MattingConfig())(scene.reference.composited(torch.ones(3))) > 0.5
         true = scene.reference.alphas > 0.5
         share = (found & true).flatten(1).sum(1) / (found | true).flatten(1).sum(1)
         rows.append(row(f"matting key, {scene.name}: IoU on white", share, "", "higher"))

@@ -47,7 +47,7 @@ def picture(scene: str, seed: int) -> Float[Tensor, "H W 3"] | None:
     assert test is not None
     rows = view_grid(test)
     chosen = torch.tensor([rows[view][len(rows[view]) // 2] for view in VIEWS])
-    frames = [test[chosen].on(background)]
+    frames = [test[chosen].composited(background)]
     frames += [run.fitted.render(test[chosen].cameras, test[chosen].times).clamp(0, 1) for run in runs]
     return contact_sheet(torch.stack(frames, dim=1).flatten(0, 1), columns=len(frames))
 

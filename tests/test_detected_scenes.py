@@ -1,4 +1,4 @@
-"""Scenes of a run whose keypoints are disturbed or found again, by `detections`."""
+"""Scenes of a run whose keypoints are made noisy or detected again, by `detections`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_views_that_are_hardly_believed_do_not_widen_the_tolerance() -> None:
     assert torch.equal(reconciled, weights * agreement(uv, weights, ring.cameras, tolerance_px=0.02 * size))
 
 
-def test_found_again_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redetected_through_the_command_line_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KG4D_CACHE", str(tmp_path))  # no weights there: KLT, and a ring without keypoints
     found = keypoints_of("detections.source=found", "priors.tracking.kind=klt")
     perfect = keypoints_of()

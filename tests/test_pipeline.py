@@ -213,7 +213,7 @@ def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
     loaded = load_run(folder)
     video = loaded.scene.reference
     shown = loaded.fitted.render(video.cameras, video.times)
-    errors = (shown.clamp(0, 1) - video.on(torch.ones(3))).square().mean((1, 2, 3))
+    errors = (shown.clamp(0, 1) - video.composited(torch.ones(3))).square().mean((1, 2, 3))
     decibel = -10 * errors.log10()
     seen = torch.arange(16) % 5 == 0
     assert metrics["train/psnr"] == pytest.approx(float(decibel[seen].mean()), abs=0.02)

@@ -44,7 +44,7 @@ class PosedImages:
             views=self.views[index],
         )
 
-    def on(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "M H W 3"]:
+    def composited(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "M H W 3"]:
         """The colours composited on a constant background."""
         alpha = self.images[..., 3:]
         return self.images[..., :3] * alpha + background.to(alpha) * (1 - alpha)

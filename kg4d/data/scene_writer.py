@@ -40,7 +40,7 @@ def write_scene(
     Raises:
         InputError: The folder exists and holds something, or cannot be one.
     """
-    refuse_taken(Path(folder))
+    check_writable(Path(folder))
     folder = Path(folder).resolve()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
@@ -65,7 +65,7 @@ def write_scene(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_taken(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raise an `InputError` where a scene cannot be written, because of what is there."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(folder, "exists already", "choose another folder or remove it")

@@ -1,1 +1,1 @@
-"""Where what the method is given comes from: mattes, views, video, keypoints and flow, each by a swappable provider."""
+"""Priors: mattes, views, video, keypoints and flow made from the input, each by an exchangeable provider."""

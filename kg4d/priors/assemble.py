@@ -1,14 +1,15 @@
-"""All priors of one input together: the scene in memory. Whatever is costly goes through the cache."""
+"""From an input and the choices made for it to the scene: `begin`, which costs little, then `assemble`.
+
+Each step takes what it needs and returns what it made. Whatever is costly goes through the cache of the workbench.
+"""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.images import resize_rgba
@@ -16,278 +17,377 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
-from kg4d.priors.base import KeypointTracks, Matting, Provider
-from kg4d.priors.build import PriorsConfig, matting_of_made
-from kg4d.priors.cache.store import PriorCache
-from kg4d.priors.diffusion.views import cameras_of
-from kg4d.priors.files import GivenFiles, read_masks
-from kg4d.priors.framing import Frame, frame_of, posed
-from kg4d.priors.given import Given, read_given
+from kg4d.priors.base import FlowEstimator, KeypointTracks, KeypointTransfer, Matting, VideoSynthesizer, ViewSynthesizer
+from kg4d.priors.build import PriorsConfig, matting_for_generated
+from kg4d.priors.diffusion.views import view_angles
+from kg4d.priors.files import SuppliedFiles, read_masks
+from kg4d.priors.framing import Crop, cameras_at, crop_of
+from kg4d.priors.keypoints.clicked import click_keypoints
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
 from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
-from kg4d.priors.matting import KeyMatting, MattingKind
+from kg4d.priors.matting import KeyMatting, MattingConfig, MattingKind
 from kg4d.priors.plan import Plan
-from kg4d.priors.progress import listening
-from kg4d.utils.logs import progress_bar
+from kg4d.priors.supplied import Supplied, read_supplied
+from kg4d.priors.workbench import Workbench
 
 _log = logging.getLogger(__name__)
 
 
-class Views(NamedTuple):
-    """Views of the first frame, the frame itself first, then by azimuth."""
-
-    images: Float[Tensor, "R H W 4"]
-    azimuths: list[float]
-    elevations: list[float]
-    files: list[int]  # which of the files each but the first is, where files give them
-    file_scale: float  # px of the scene per px of the files
-    fov_y: float | None  # of all but the first, degrees; that of the first when None
-
-
 @dataclass(frozen=True)
-class Assembly:
-    """One input on its way to a scene.
+class MattedInput:
+    """An input after the first steps.
 
     Attributes:
-        config: Who makes what, as asked for.
-        clip: The input.
-        plan: Who makes what, as decided.
-        cache: What was made before.
-        notes: What a person should look at, filled while the scene is made; also in the log.
+        supplied: What the person supplied, the keypoints that they clicked included.
+        frames: The frames of the input with their mattes: straight RGBA in [0, 1].
     """
 
-    config: PriorsConfig
-    clip: Clip
-    plan: Plan
-    cache: PriorCache
-    notes: list[str] = field(default_factory=list)
+    supplied: Supplied
+    frames: Float[Tensor, "T H W 4"]
 
-    def scene(self, name: str) -> Scene:
-        """Make everything.
 
-        Raises:
-            InputError: The input has no clear foreground, or files do not fit it.
-        """
-        _ = self.given  # a mistake in a file shows before hours of work
-        if self.frame.scale > 2:
-            self._note(f"the object is small in the input: it is enlarged {self.frame.scale:.1f} times")
-        level, count = self.config.views.reference_elevation, len(self.video)
-        views = self._views()
-        ring = None
-        if views is not None:
-            elevations = [level + elevation for elevation in views.elevations]
-            still = torch.zeros(len(views.images), dtype=torch.int64)
-            where = (views.azimuths, elevations, still, torch.arange(len(still)))
-            ring = self._posed(views.images, *where, views.fov_y)
-        frames = torch.arange(count)
-        reference = self._posed(self.video, [0.0] * count, [level] * count, frames, torch.zeros_like(frames))
-        return Scene(name, reference, ring, self._keypoints(views), self._flow())
+class Views(NamedTuple):
+    """R views of the first frame: the frame itself, then the others by azimuth."""
 
-    @cached_property
-    def given(self) -> Given:
-        """What a person supplied."""
-        return read_given(self.config, self.plan, self.clip, lambda: self.matted[0])
+    images: Float[Tensor, "R H W 4"]
+    azimuths: list[float]  # degrees, relative to the input view
+    elevations: list[float]  # degrees, relative to the input view
+    files: list[int]  # for all views but the first: which of the supplied files it is, where there are such files
+    file_scale: float  # px of the scene per px of the supplied files
+    fov_y: float | None  # vertical field of view of all but the first, degrees; that of the first when None
 
-    @cached_property
-    def matted(self) -> Float[Tensor, "T H W 4"]:
-        """The input with its matte."""
-        rgb = self.clip.frames[..., :3]
-        match self.plan.matting.provider:
-            case None:
-                if self.config.matting.kind is MattingKind.AUTO and self.clip.opaque:
-                    what = f"{self.clip.opaque[0]} has no transparent pixel, other frames have some"
-                    remedy = "give all frames an alpha channel, or set matting.kind=key, or alpha to take it as it is"
-                    raise InputError("matting.kind", what, remedy)
-                return self.clip.frames
-            case GivenFiles(path=folder):
-                return torch.cat([rgb, read_masks(folder, self.clip)], dim=-1)
-            case provider:
-                return self._matte(provider, rgb, "the input")
 
-    @cached_property
-    def frame(self) -> Frame:
-        """The square around the object."""
-        return frame_of(self.matted[..., 3:], self.config.framing)
+def begin(bench: Workbench, config: PriorsConfig, plan: Plan, clip: Clip) -> MattedInput:
+    """The first steps: read what was supplied, matte the input, and let the person click keypoints if they want to.
 
-    @cached_property
-    def video(self) -> Float[Tensor, "T H W 4"]:
-        """The input in its frame where it is a video, else a video that begins with it."""
-        framed, provider = self.frame.images(self.matted), self.plan.video.provider
-        if provider is None or isinstance(provider, GivenFiles):  # then the files are the clip
-            return framed
-        first, count = framed[0], self.config.video.frames
-        inputs = {"image": first, "frames": torch.tensor(count)}
-        made = self._make(provider, inputs, lambda: {"rgb": provider(first, count)})
-        rgb = made["rgb"][1:]
+    Mistakes in files and in the input show here, before hours of work.
+
+    Args:
+        bench: Cache and notes.
+        config: The settings, as asked for.
+        plan: Which provider makes what, as decided.
+        clip: The input.
+
+    Raises:
+        InputError: The input has no clear foreground, or files do not fit it.
+    """
+    supplied = read_supplied(config, plan, clip)
+    frames = matte_input(bench, config.matting, plan.matting.provider, clip)
+    if plan.keypoints.kind == KeypointsKind.CLICK.value:
+        assert config.keypoints.path is not None  # checked when it was planned
+        support = click_keypoints(frames[0], config.keypoints.path, config.keypoints.port)
+        supplied = supplied._replace(support=support)
+    return MattedInput(supplied, frames)
+
+
+def assemble(bench: Workbench, config: PriorsConfig, plan: Plan, matted: MattedInput, name: str) -> tuple[Scene, Crop]:
+    """The other steps: crop, video, views, keypoints, flow.
+
+    Args:
+        bench: Cache and notes.
+        config: The settings, as asked for.
+        plan: Which provider makes what, as decided.
+        matted: What `begin` made of the input.
+        name: Name of the scene.
+
+    Returns:
+        The scene, and the crop of the input that its images show.
+
+    Raises:
+        InputError: Nothing of the input is opaque, a supplied keypoint is far from the object, or a provider failed.
+    """
+    supplied = matted.supplied
+    crop = crop_of(matted.frames[..., 3:], config.framing)
+    if crop.scale > 2:
+        bench.note(f"the object is small in the input: it is enlarged {crop.scale:.1f} times")
+    video = make_video(bench, config, plan.video.provider, crop.images(matted.frames))
+    views = make_views(bench, config, plan.views.provider, video[0], supplied.views)
+    keypoints = make_keypoints(bench, config, plan, video, views, supplied, crop)
+    flow = make_flow(bench, plan.flow.provider, video, supplied.flow, crop)
+    level = config.views.reference_elevation
+    reference, ring = pose_video(video, level), None if views is None else pose_views(views, level)
+    return Scene(name, reference, ring, keypoints, flow), crop
+
+
+def matte_input(
+    bench: Workbench, config: MattingConfig, provider: Matting | SuppliedFiles | None, clip: Clip
+) -> Float[Tensor, "T H W 4"]:
+    """The frames of the input with their mattes.
+
+    Args:
+        bench: Cache and notes.
+        config: The settings of matting.
+        provider: Makes the mattes; None keeps the alpha channel of the input.
+        clip: The input.
+
+    Raises:
+        InputError: There is no clear foreground, masks do not fit, or only some frames have an alpha channel.
+    """
+    rgb = clip.frames[..., :3]
+    match provider:
+        case None:
+            if config.kind is MattingKind.AUTO and clip.opaque:
+                what = f"{clip.opaque[0]} has no transparent pixel, other frames have some"
+                remedy = "give all frames an alpha channel, or set matting.kind=key, or alpha to take it as it is"
+                raise InputError("matting.kind", what, remedy)
+            return clip.frames
+        case SuppliedFiles(path=folder):
+            return torch.cat([rgb, read_masks(folder, clip)], dim=-1)
+        case _:
+            return _matte(bench, provider, rgb, "the input")
+
+
+def make_video(
+    bench: Workbench,
+    config: PriorsConfig,
+    provider: VideoSynthesizer | SuppliedFiles | None,
+    cropped: Float[Tensor, "T H W 4"],
+) -> Float[Tensor, "frames H W 4"]:
+    """The input itself if it is a video, else a video that begins with it.
+
+    Args:
+        bench: Cache and notes.
+        config: The settings; `video.frames` is the length of a generated video.
+        provider: Makes the video; None, or files, where the input is one already.
+        cropped: The matted input in its crop; one frame where it is an image.
+
+    Returns:
+        Straight RGBA in [0, 1].
+    """
+    if provider is None or isinstance(provider, SuppliedFiles):  # supplied files have become the clip
+        return cropped
+    first, count = cropped[0], config.video.frames
+    inputs = {"image": first, "frames": torch.tensor(count)}
+    made = bench.run(provider, inputs, lambda: {"rgb": provider(first, count)})
+    rgb = made["rgb"][1:]
+    try:
+        later = _matte(bench, matting_for_generated(config.matting), rgb, "the video that was made")
+    except InputError as error:
+        what = f"the video that {provider.name} made cannot be matted ({error.what})"
+        bench.note(f"{what}: all frames take the matte of the first; look at it")
+        later = torch.cat([rgb, first[..., 3:].expand(len(rgb), -1, -1, -1)], dim=-1)
+    return torch.cat([first[None], later])
+
+
+def make_views(
+    bench: Workbench,
+    config: PriorsConfig,
+    provider: ViewSynthesizer | SuppliedFiles | None,
+    first: Float[Tensor, "H W 4"],
+    supplied: Float[Tensor, "R side side 4"] | None,
+) -> Views | None:
+    """Views of the first frame from around; None where there shall be none.
+
+    A view that cannot be matted is left out; so is one from the camera of the input.
+
+    Args:
+        bench: Cache and notes.
+        config: The settings; `views` says from where.
+        provider: Makes the views.
+        first: The first frame of the video: straight RGBA in [0, 1].
+        supplied: The views that a person supplied, in place of the provider's.
+    """
+    if provider is None:
+        return None
+    azimuths, elevations = view_angles(config.views)
+    unmatted = _unmatted_views(bench, provider, first, (azimuths, elevations), supplied)
+    kept, matting = [first], matting_for_generated(config.matting)
+    angles, files = [(0.0, 0.0)], []
+    for index in sorted(range(len(azimuths)), key=lambda view: azimuths[view] % 360):
+        angle = (azimuths[index] % 360, elevations[index])
+        if angle == (0.0, 0.0):
+            continue
+        what, image = f"the view at azimuth {azimuths[index]:g}", unmatted.images[index]
         try:
-            later = self._matte(matting_of_made(self.config.matting), rgb, "the video that was made")
+            kept.append(image if unmatted.has_alpha[index] else _matte(bench, matting, image[None, ..., :3], what)[0])
         except InputError as error:
-            what = f"the video that {provider.name} made cannot be matted ({error.what})"
-            self._note(f"{what}: all frames take the matte of the first; look at it")
-            later = torch.cat([rgb, first[..., 3:].expand(len(rgb), -1, -1, -1)], dim=-1)
-        return torch.cat([first[None], later])
+            bench.note(f"{what} is left out: {error.what}")
+            continue
+        angles.append(angle)
+        files.append(index)
+    _warn_of_another_scale(kept)
+    kept_azimuths, kept_elevations = [angle[0] for angle in angles], [angle[1] for angle in angles]
+    return Views(torch.stack(kept), kept_azimuths, kept_elevations, files, unmatted.file_scale, unmatted.fov_y)
 
-    def _make(
-        self, provider: Provider, inputs: Mapping[str, Tensor], make: Callable[[], Mapping[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        with progress_bar(provider.name, self.config.progress_bar) as report, listening(report):
-            return self.cache.get_or_make(provider, inputs, make)
 
-    def _note(self, words: str) -> None:
-        _log.warning(words)
-        self.notes.append(words)
+def make_keypoints(
+    bench: Workbench,
+    config: PriorsConfig,
+    plan: Plan,
+    video: Float[Tensor, "T H W 4"],
+    views: Views | None,
+    supplied: Supplied,
+    crop: Crop,
+) -> Keypoints | None:
+    """The keypoints of the video and of the views; None where there shall be none.
 
-    def _matte(self, provider: Matting, rgb: Float[Tensor, "T H W 3"], what: str) -> Float[Tensor, "T H W 4"]:
-        if isinstance(provider, KeyMatting) and not provider.sees_even(rgb):
-            self._note(f"the background of {what} is not even: the object is guessed by GrabCut; look at the preview")
-        alpha = self._make(provider, {"rgb": rgb}, lambda: {"alpha": provider(rgb)})["alpha"]
-        return torch.cat([rgb, alpha], dim=-1)
+    Args:
+        bench: Cache and notes.
+        config: The settings, as asked for.
+        plan: Which provider makes what, as decided.
+        video: The frames of the scene: straight RGBA in [0, 1].
+        views: Views of its first frame.
+        supplied: Keypoints of the first frame or of all frames, if a person supplied them, in pixels of the input.
+        crop: The crop of the input that the scene shows.
+    """
+    detector = plan.keypoints.provider
+    if plan.keypoints.kind == KeypointsKind.NONE.value:
+        return None
+    if isinstance(detector, PersonKeypoints):
+        return _person(bench, detector, video, views)
+    if supplied.tracks is not None:
+        return _supplied_tracks(supplied.tracks, views, crop)
+    if supplied.support is not None:
+        support = _support_in_crop(bench, supplied.support, video[0], crop)
+    else:
+        support = spread_keypoints(video[0], config.keypoints.count)
+    tracker, start = plan.tracking.provider, support.uv
+    assert tracker is not None  # whoever plans keypoints plans their tracking
+    tracks = bench.tracks(tracker, {"video": video, "start": start}, lambda: tracker(video, start))
+    parents = support.parents
+    if plan.keypoints.kind == KeypointsKind.SPREAD.value:  # the motion shows which bones were wrong
+        parents = span_bones(tracks, video[..., 3:])
+    ring_uv, ring_weights = _transferred(bench, plan.transfer.provider, support, views)
+    return Keypoints(support.names, parents, tracks.uv, tracks.weights, ring_uv, ring_weights)
 
-    def _posed(
-        self,
-        images: Float[Tensor, "M H W 4"],
-        azimuths: list[float],
-        elevations: list[float],
-        frames: Tensor,
-        views: Tensor,
-        fov_y: float | None = None,
-    ) -> PosedImages:
-        height, width = images.shape[1:3]
-        cameras = posed(azimuths, elevations, width, height, fov_y)
-        return PosedImages(cameras, images, frames / max(1, int(frames.max())), frames, views)
 
-    def _views(self) -> Views | None:
-        """Views that cannot be matted are left out; so is one from where the input was taken."""
-        provider = self.plan.views.provider
-        if provider is None:
-            return None
-        first, size = self.video[0], self.config.framing.size
-        azimuths, elevations = cameras_of(self.config.views)
-        fov_y = None
-        if (given := self.given.views) is not None:
-            scale = size / given.shape[1]
-            images, has_alpha = resize_rgba(given, size, size), (given[..., 3] < 1).flatten(1).any(1)
-        else:
-            assert not isinstance(provider, GivenFiles)
-            fov_y = provider.fov_y
-            inputs = {"image": first, "cameras": torch.tensor([azimuths, elevations])}
-            rgb = self._make(provider, inputs, lambda: {"rgb": provider(first, azimuths, elevations)})["rgb"]
-            images, scale = torch.cat([rgb, torch.ones_like(rgb[..., :1])], dim=-1), 1.0
-            has_alpha = torch.zeros(len(rgb), dtype=torch.bool)
-        kept, matting = [first], matting_of_made(self.config.matting)
-        cameras, order = [(0.0, 0.0)], []
-        for index in sorted(range(len(azimuths)), key=lambda view: azimuths[view] % 360):
-            camera = (azimuths[index] % 360, elevations[index])
-            if camera == (0.0, 0.0):
-                continue
-            what, rgb = f"the view at azimuth {azimuths[index]:g}", images[index : index + 1, ..., :3]
-            try:
-                kept.append(images[index] if has_alpha[index] else self._matte(matting, rgb, what)[0])
-            except InputError as error:
-                self._note(f"{what} is left out: {error.what}")
-                continue
-            cameras.append(camera)
-            order.append(index)
-        _warn_of_another_scale(kept)
-        return Views(torch.stack(kept), [c[0] for c in cameras], [c[1] for c in cameras], order, scale, fov_y)
+def make_flow(
+    bench: Workbench,
+    provider: FlowEstimator | SuppliedFiles | None,
+    video: Float[Tensor, "T H W 4"],
+    supplied: Flow | None,
+    crop: Crop,
+) -> Flow | None:
+    """Optical flow of the video; None where there shall be none.
 
-    def _keypoints(self, views: Views | None) -> Keypoints | None:
-        detector = self.plan.keypoints.provider
-        if self.plan.keypoints.kind == KeypointsKind.NONE.value:
-            return None
-        if isinstance(detector, PersonKeypoints):
-            return self._person(detector, views)
-        if self.given.tracks is not None:
-            return self._given_tracks(self.given.tracks, views)
-        support = self._support()
-        tracker = self.plan.tracking.provider
-        assert tracker is not None  # whoever plans keypoints plans their tracking
-        start = support.uv
-        tracks = self._tracks(tracker, {"video": self.video, "start": start}, lambda: tracker(self.video, start))
-        parents = support.parents
-        if self.plan.keypoints.kind == KeypointsKind.SPREAD.value:  # the motion tells which bones are none
-            parents = span_bones(tracks, self.video[..., 3:])
-        return Keypoints(support.names, parents, tracks.uv, tracks.weights, *self._transferred(support, views))
+    Args:
+        bench: Cache and notes.
+        provider: Estimates the flow.
+        video: The frames of the scene: straight RGBA in [0, 1].
+        supplied: The flow that a person supplied, in pixels of the input, in place of the provider's.
+        crop: The crop of the input that the scene shows.
+    """
+    if supplied is not None:
+        return crop.flow(supplied)
+    if provider is None or isinstance(provider, SuppliedFiles):
+        return None
+    return bench.flow(provider, video)
 
-    def _support(self) -> SupportKeypoints:
-        """Keypoints of the first frame, in pixels of the scene.
 
-        Raises:
-            InputError: One is so far from the object that the scene does not show its place.
-        """
-        found, first = self.given.support, self.video[0]
-        if found is None:
-            return spread_keypoints(first, self.config.keypoints.count)
-        uv, size = self.frame.points(found.uv), self.config.framing.size
-        for name, place, outside in zip(found.names, found.uv.tolist(), ((uv < 0) | (uv > size)).any(-1), strict=True):
-            if outside:
-                what = f"{name!r} at ({place[0]:g}, {place[1]:g}) is far off the object"
-                raise InputError("keypoints", what, "give pixels of the input's first frame")
-        near = F.max_pool2d(first[None, ..., 3], 2 * (size // 32) + 1, 1, size // 32)
-        for name, alpha in zip(found.names, sample_image(near[0, ..., None], uv)[..., 0].tolist(), strict=True):
-            if alpha < 0.5:
-                self._note(f"keypoint {name!r} lies beside the object; look at the preview")
-        return SupportKeypoints(found.names, found.parents, uv)
+def pose_video(video: Float[Tensor, "T H W 4"], elevation: float) -> PosedImages:
+    """The frames with the camera of the input, `elevation` degrees above the horizon."""
+    count, (height, width) = len(video), video.shape[1:3]
+    frames = torch.arange(count)
+    cameras = cameras_at([0.0] * count, [elevation] * count, width, height)
+    return PosedImages(cameras, video, frames / max(1, count - 1), frames, torch.zeros_like(frames))
 
-    def _tracks(
-        self, provider: Provider, inputs: Mapping[str, Tensor], find: Callable[[], KeypointTracks]
-    ) -> KeypointTracks:
-        def make() -> dict[str, Tensor]:
-            found = find()
-            return {"uv": found.uv, "weights": found.weights}
 
-        made = self._make(provider, inputs, make)
-        return KeypointTracks(made["uv"], made["weights"])
+def pose_views(views: Views, elevation: float) -> PosedImages:
+    """The views with their cameras; that of the input is `elevation` degrees above the horizon."""
+    count, (height, width) = len(views.images), views.images.shape[1:3]
+    elevations = [elevation + relative for relative in views.elevations]
+    cameras = cameras_at(views.azimuths, elevations, width, height, views.fov_y)
+    first_frame = torch.zeros(count, dtype=torch.int64)
+    return PosedImages(cameras, views.images, torch.zeros(count), first_frame, torch.arange(count))
 
-    def _transferred(
-        self, support: SupportKeypoints, views: Views | None
-    ) -> tuple[Float[Tensor, "R J 2"], Float[Tensor, "R J"]] | tuple[None, None]:
-        """Keypoints of the views; in the first they are known."""
-        provider = self.plan.transfer.provider
-        if views is None or provider is None:
-            return None, None
-        first, others = views.images[0], views.images[1:]
-        known = KeypointTracks(support.uv[None], torch.ones(1, len(support.names)))
-        if not len(others):
-            return known.uv, known.weights
-        inputs = {"support": first, "uv": support.uv, "views": others}
-        found = self._tracks(provider, inputs, lambda: provider(first, support.uv, others))
-        return torch.cat([known.uv, found.uv]), torch.cat([known.weights, FOUND_WEIGHT * found.weights])
 
-    def _person(self, detector: PersonKeypoints, views: Views | None) -> Keypoints:
-        found = self._tracks(detector, {"images": self.video}, lambda: detector(self.video))
-        if views is None:
-            return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights)
-        around = self._tracks(detector, {"images": views.images}, lambda: detector(views.images))
-        return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights, around.uv, around.weights)
+def _matte(bench: Workbench, provider: Matting, rgb: Float[Tensor, "T H W 3"], what: str) -> Float[Tensor, "T H W 4"]:
+    """Images with their mattes; `what` names the images in notes."""
+    if isinstance(provider, KeyMatting) and not provider.has_even_background(rgb):
+        bench.note(f"the background of {what} is not even: the object is guessed by GrabCut; look at the preview")
+    alpha = bench.run(provider, {"rgb": rgb}, lambda: {"alpha": provider(rgb)})["alpha"]
+    return torch.cat([rgb, alpha], dim=-1)
 
-    def _given_tracks(self, found: Keypoints, views: Views | None) -> Keypoints:
-        uv, ring_uv, ring_weights = self.frame.points(found.uv), None, None
-        if views is not None and found.ring_uv is not None and found.ring_weights is not None:
-            ring_uv = torch.cat([uv[:1], found.ring_uv[views.files] * views.file_scale])
-            ring_weights = torch.cat([found.weights[:1], found.ring_weights[views.files]])
-        return Keypoints(found.names, found.parents, uv, found.weights, ring_uv, ring_weights)
 
-    def _flow(self) -> Flow | None:
-        if self.given.flow is not None:
-            return self.frame.flow(self.given.flow)
-        match self.plan.flow.provider:
-            case None | GivenFiles():
-                return None
-            case provider:
+class _UnmattedViews(NamedTuple):
+    images: Float[Tensor, "R H W 4"]
+    has_alpha: Bool[Tensor, " R"]
+    file_scale: float
+    fov_y: float | None
 
-                def make() -> dict[str, Tensor]:
-                    found = provider(self.video)
-                    return {"flow": found.flow, "weights": found.weights}
 
-                made = self._make(provider, {"video": self.video}, make)
-                return Flow(made["flow"], made["weights"])
+def _unmatted_views(
+    bench: Workbench,
+    provider: ViewSynthesizer | SuppliedFiles,
+    first: Float[Tensor, "H W 4"],
+    angles: tuple[list[float], list[float]],
+    supplied: Float[Tensor, "R side side 4"] | None,
+) -> _UnmattedViews:
+    """The supplied views at the size of the scene, or those that the provider makes."""
+    if supplied is not None:
+        size = first.shape[0]
+        has_alpha = (supplied[..., 3] < 1).flatten(1).any(1)
+        return _UnmattedViews(resize_rgba(supplied, size, size), has_alpha, size / supplied.shape[1], None)
+    assert not isinstance(provider, SuppliedFiles)
+    inputs = {"image": first, "cameras": torch.tensor(angles)}
+    rgb = bench.run(provider, inputs, lambda: {"rgb": provider(first, *angles)})["rgb"]
+    images = torch.cat([rgb, torch.ones_like(rgb[..., :1])], dim=-1)
+    return _UnmattedViews(images, torch.zeros(len(rgb), dtype=torch.bool), 1.0, provider.fov_y)
+
+
+def _support_in_crop(
+    bench: Workbench, support: SupportKeypoints, first: Float[Tensor, "H W 4"], crop: Crop
+) -> SupportKeypoints:
+    """Keypoints that a person marked, in pixels of the scene.
+
+    Raises:
+        InputError: One is so far from the object that it lies outside the crop.
+    """
+    uv, size = crop.points(support.uv), crop.size
+    outside_crop = ((uv < 0) | (uv > size)).any(-1)
+    for name, position, outside in zip(support.names, support.uv.tolist(), outside_crop, strict=True):
+        if outside:
+            what = f"{name!r} at ({position[0]:g}, {position[1]:g}) is far off the object"
+            raise InputError("keypoints", what, "give pixels of the input's first frame")
+    near = F.max_pool2d(first[None, ..., 3], 2 * (size // 32) + 1, 1, size // 32)
+    for name, alpha in zip(support.names, sample_image(near[0, ..., None], uv)[..., 0].tolist(), strict=True):
+        if alpha < 0.5:
+            bench.note(f"keypoint {name!r} lies beside the object; look at the preview")
+    return SupportKeypoints(support.names, support.parents, uv)
+
+
+def _transferred(
+    bench: Workbench, provider: KeypointTransfer | None, support: SupportKeypoints, views: Views | None
+) -> tuple[Float[Tensor, "R J 2"], Float[Tensor, "R J"]] | tuple[None, None]:
+    """Positions and weights of the keypoints in the views; in the first view they are known."""
+    if views is None or provider is None:
+        return None, None
+    first, others = views.images[0], views.images[1:]
+    known = KeypointTracks(support.uv[None], torch.ones(1, len(support.names)))
+    if not len(others):
+        return known.uv, known.weights
+    inputs = {"support": first, "uv": support.uv, "views": others}
+    found = bench.tracks(provider, inputs, lambda: provider(first, support.uv, others))
+    return torch.cat([known.uv, found.uv]), torch.cat([known.weights, FOUND_WEIGHT * found.weights])
+
+
+def _person(
+    bench: Workbench, detector: PersonKeypoints, video: Float[Tensor, "T H W 4"], views: Views | None
+) -> Keypoints:
+    """The keypoints of a person, detected in every image."""
+    found = bench.tracks(detector, {"images": video}, lambda: detector(video))
+    if views is None:
+        return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights)
+    ring = bench.tracks(detector, {"images": views.images}, lambda: detector(views.images))
+    return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights, ring.uv, ring.weights)
+
+
+def _supplied_tracks(supplied: Keypoints, views: Views | None, crop: Crop) -> Keypoints:
+    """Keypoints that a person supplied for all frames, in pixels of the scene."""
+    uv, ring_uv, ring_weights = crop.points(supplied.uv), None, None
+    if views is not None and supplied.ring_uv is not None and supplied.ring_weights is not None:
+        ring_uv = torch.cat([uv[:1], supplied.ring_uv[views.files] * views.file_scale])
+        ring_weights = torch.cat([supplied.weights[:1], supplied.ring_weights[views.files]])
+    return Keypoints(supplied.names, supplied.parents, uv, supplied.weights, ring_uv, ring_weights)
 
 
 def _warn_of_another_scale(views: list[Float[Tensor, "H W 4"]]) -> None:
-    """A ring around an upright object keeps its height, roughly; other tools frame as they like."""
+    """Warn if the object is much taller or shorter in the other views than in the first.
+
+    A ring of views around an upright object shows it at about the same height; some tools frame each view anew.
+    """
     heights = [float((view[..., 3] > 0.5).any(1).float().sum()) for view in views]
     median = sorted(heights[1:])[len(heights[1:]) // 2] if len(heights) > 1 else heights[0]
     if not 0.75 < median / max(heights[0], 1) < 1.33:

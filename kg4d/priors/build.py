@@ -1,4 +1,4 @@
-"""From the config to providers. What is `auto` is decided here, once, and each choice says why."""
+"""From the settings to providers. Whatever is `auto` is decided here, once, and each choice states its reason."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,7 +19,7 @@ from kg4d.priors.base import (
 from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig, VideoKind
 from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
 from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
-from kg4d.priors.files import GivenFiles, require_path
+from kg4d.priors.files import SuppliedFiles, require_path
 from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
 from kg4d.priors.framing import FramingConfig
 from kg4d.priors.keypoints.features import FeaturesConfig, build_features
@@ -33,21 +33,21 @@ from kg4d.priors.plan import Choice, Plan
 
 @dataclass
 class PriorsConfig:
-    """From one image or one video to a scene.
+    """How a scene is made from one image or one video.
 
     Attributes:
         frames: A longer video is thinned evenly to this many frames.
-        framing: The square frame around the object.
-        matting: Telling the object from the background.
-        video: The video, where the input is a single image.
-        views: Views of the first frame from around.
-        keypoints: Keypoints of the first frame.
-        features: Descriptors of places, for tracking and transfer.
-        tracking: The keypoints in the other frames.
-        transfer: The keypoints in the views.
-        flow: Flow between the frames.
-        cache: Folder that keeps what providers made; `priors` in the cache folder when null.
-        progress_bar: Show bars.
+        framing: The square crop around the object.
+        matting: How the object is separated from the background.
+        video: How the video is made if the input is a single image.
+        views: How views of the first frame from other cameras are made.
+        keypoints: Where the keypoints of the first frame come from.
+        features: Descriptors of image positions, for tracking and transfer.
+        tracking: How the keypoints are found in the other frames.
+        transfer: How the keypoints are found in the views.
+        flow: How the flow between the frames is estimated.
+        cache: Folder that keeps the results of providers; `priors` in the cache folder when null.
+        progress_bar: Show progress bars.
     """
 
     frames: int = 16
@@ -64,10 +64,10 @@ class PriorsConfig:
     progress_bar: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no scene.
+        """Check the ranges of the settings.
 
         Raises:
-            ValueError: One of them is out of range.
+            ValueError: `frames` is below 2, or `keypoints.count` below 1.
         """
         if self.frames < 2:
             raise ValueError(f"frames: must be at least 2, not {self.frames}")
@@ -76,10 +76,10 @@ class PriorsConfig:
 
 
 def check_files(config: PriorsConfig) -> None:
-    """Look for the files that are named, which takes no time: models are looked for on the network.
+    """Check that the files named in the settings exist and will be used; takes no time, as no model is looked for.
 
     Raises:
-        InputError: One is not there, or would be passed over in silence.
+        InputError: A file does not exist, or would silently be ignored.
     """
     named: list[tuple[str, StrEnum, str | None]] = [
         ("matting", config.matting.kind, config.matting.path),
@@ -97,28 +97,28 @@ def check_files(config: PriorsConfig) -> None:
 
 
 def decide(
-    config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | GivenFiles | None], device: torch.device
+    config: PriorsConfig, clip: Clip, video: Choice[VideoSynthesizer | SuppliedFiles | None], device: torch.device
 ) -> Plan:
-    """Decide who makes what; models are looked for, nothing is computed.
+    """Choose the provider of every prior. Models are located, but nothing is computed.
 
     Args:
-        config: What is asked for.
-        clip: The input; the given video where the input is an image with one.
-        video: As `decide_video` found.
-        device: Where networks compute.
+        config: The settings, as asked for.
+        clip: The input; where it is an image and a video was supplied with it, that video.
+        video: The choice that `decide_video` made.
+        device: Where diffusion models run.
 
     Raises:
-        InputError: What is asked for, or needed, is not there.
+        InputError: A file, model or library that was asked for or is needed is not available.
     """
     check_files(config)
     matting, keypoints, flow = _matting(config.matting, clip), _keypoints(config.keypoints), _flow(config.flow)
-    views = _views(config, device)  # the last to be looked for on the network
-    tracking, transfer = _followed(config, keypoints, views, flow)
+    views = _views(config, device)  # after the others, since it may ask the network for a model
+    tracking, transfer = _tracking_and_transfer(config, keypoints, views, flow)
     return Plan(matting, video, views, keypoints, tracking, transfer, flow)
 
 
-def matting_of_made(config: MattingConfig) -> Matting:
-    """Who mattes views and videos that a network makes: none of them has an alpha channel."""
+def matting_for_generated(config: MattingConfig) -> Matting:
+    """The provider of mattes for generated views and videos, which have no alpha channel."""
     match config.kind:
         case MattingKind.GRABCUT:
             return GrabCutMatting()
@@ -132,7 +132,7 @@ def _why(kind: StrEnum, key: str) -> str:
     return f"asked for: {key}={kind.value}"
 
 
-def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles | None]:
+def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "matting.kind")
     if kind is MattingKind.AUTO and config.path is not None:
         kind, why = MattingKind.FILES, "matting.path names masks"
@@ -145,16 +145,23 @@ def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | GivenFiles |
                 raise InputError("matting.kind", "the input has no alpha channel", "set matting.kind=auto")
             return Choice(kind.value, why, None)
         case MattingKind.FILES:
-            return Choice(kind.value, why, GivenFiles("matting-files", require_path("matting.path", config.path)))
+            return Choice(kind.value, why, SuppliedFiles("matting-files", require_path("matting.path", config.path)))
         case _:
-            return Choice(kind.value, why, matting_of_made(config))
+            return Choice(kind.value, why, matting_for_generated(config))
 
 
-def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choice[VideoSynthesizer | GivenFiles | None]:
-    """Decide where the video comes from.
+def decide_video(
+    config: VideoConfig, clip: Clip, device: torch.device
+) -> Choice[VideoSynthesizer | SuppliedFiles | None]:
+    """Choose the provider of the video.
+
+    Args:
+        config: The settings of the video.
+        clip: The input.
+        device: Where diffusion models run.
 
     Raises:
-        InputError: There is no such file or model.
+        InputError: The file or the model does not exist.
     """
     if len(clip.frames) > 1:
         return Choice("given", "the input is a video", None)
@@ -163,17 +170,17 @@ def decide_video(config: VideoConfig, clip: Clip, device: torch.device) -> Choic
         kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
         why = "the input is a single image" if config.path is None else "video.path names a video"
     if kind is VideoKind.FILES:
-        return Choice(kind.value, why, GivenFiles("video-files", require_path("video.path", config.path)))
+        return Choice(kind.value, why, SuppliedFiles("video-files", require_path("video.path", config.path)))
     return Choice(kind.value, why, DiffusionVideo(config, device))
 
 
-def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | GivenFiles | None]:
-    views, matting = config.views, matting_of_made(config.matting)
+def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | SuppliedFiles | None]:
+    views, matting = config.views, matting_for_generated(config.matting)
     kind, why = views.kind, _why(views.kind, "views.kind")
     if kind is ViewsKind.AUTO and views.path is not None:
         kind, why = ViewsKind.FILES, "views.path names images"
     elif kind is ViewsKind.AUTO and views.model is not None:
-        kind, why = _kind_of(views.model), "views.model names a model of that kind"
+        kind, why = _kind_of_model(views.model), "views.model names a model of that kind"
     match kind:
         case ViewsKind.AUTO:
             if device.type == "cpu":
@@ -187,16 +194,16 @@ def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer
         case ViewsKind.NONE:
             return Choice(kind.value, why, None)
         case ViewsKind.FILES:
-            return Choice(kind.value, why, GivenFiles("views-files", require_path("views.path", views.path)))
+            return Choice(kind.value, why, SuppliedFiles("views-files", require_path("views.path", views.path)))
         case _:
             return Choice(kind.value, why, build_views(replace(views, kind=kind), device, matting))
 
 
-def _kind_of(model: str) -> ViewsKind:
-    """Who makes views with a model, by its name: each kind has its own notion of a camera.
+def _kind_of_model(model: str) -> ViewsKind:
+    """The kind of a model by its name; each kind describes the camera in its own way.
 
     Raises:
-        InputError: The name does not tell.
+        InputError: The name is not known.
     """
     kinds = {known: ViewsKind(kind.value) for kind, known in DEFAULT_MODELS.items()}
     kinds[Zero123PlusViews.MODEL] = ViewsKind.ZERO123PLUS
@@ -206,7 +213,7 @@ def _kind_of(model: str) -> ViewsKind:
     return kinds[model]
 
 
-def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFiles | None]:
+def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "keypoints.kind")
     if kind is KeypointsKind.AUTO:
         kind = KeypointsKind.SPREAD if config.path is None else KeypointsKind.FILE
@@ -214,7 +221,7 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFi
     match kind:
         case KeypointsKind.FILE:
             path = require_path("keypoints.path", config.path)
-            return Choice(kind.value, why, GivenFiles("keypoints-file", path))
+            return Choice(kind.value, why, SuppliedFiles("keypoints-file", path))
         case KeypointsKind.CLICK:
             if config.path is None:
                 raise InputError("keypoints.path", "names no file", "name the .json that the page shall write")
@@ -229,13 +236,13 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | GivenFi
             assert_never(kind)
 
 
-def _followed(
+def _tracking_and_transfer(
     config: PriorsConfig,
-    keypoints: Choice[PersonKeypoints | GivenFiles | None],
-    views: Choice[ViewSynthesizer | GivenFiles | None],
-    flow: Choice[FlowEstimator | GivenFiles | None],
+    keypoints: Choice[PersonKeypoints | SuppliedFiles | None],
+    views: Choice[ViewSynthesizer | SuppliedFiles | None],
+    flow: Choice[FlowEstimator | SuppliedFiles | None],
 ) -> tuple[Choice[KeypointTracker | None], Choice[KeypointTransfer | None]]:
-    """Who finds the keypoints of the first frame in the other frames, and in the views."""
+    """Choose the providers that find the keypoints of the first frame in the other frames and in the views."""
     if keypoints.kind == KeypointsKind.NONE.value:
         return Choice("none", "there are no keypoints", None), Choice("none", "there are no keypoints", None)
     if isinstance(keypoints.provider, PersonKeypoints):
@@ -244,7 +251,7 @@ def _followed(
     if keypoints.provider is not None and keypoints.provider.path.suffix == ".npz":
         return Choice("given", "the file has all frames", None), Choice("given", "the file has them, or not", None)
     estimator = (
-        DisFlow(config.flow) if flow.provider is None or isinstance(flow.provider, GivenFiles) else flow.provider
+        DisFlow(config.flow) if flow.provider is None or isinstance(flow.provider, SuppliedFiles) else flow.provider
     )
     try:
         features, missing = build_features(config.features), None
@@ -260,18 +267,19 @@ def _followed(
 
 
 def _tracker(
-    config: TrackingConfig, described_by: FeaturesConfig, missing: InputError | None, flow: FlowEstimator
+    config: TrackingConfig, features: FeaturesConfig, missing: InputError | None, flow: FlowEstimator
 ) -> Choice[KeypointTracker | None]:
+    """Choose the tracker; `missing` is the error of building the features, if there was one."""
     kind, why = config.kind, _why(config.kind, "tracking.kind")
     if kind is TrackerKind.AUTO:
         kind = TrackerKind.CHAIN if missing is None else TrackerKind.KLT
         why = f"less reliable than chain, whose features are missing: {missing}" if missing else "the default"
     if kind is TrackerKind.CHAIN and missing is not None:
         raise missing
-    return Choice(kind.value, why, build_tracker(replace(config, kind=kind), described_by, flow))
+    return Choice(kind.value, why, build_tracker(replace(config, kind=kind), features, flow))
 
 
-def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
+def _flow(config: FlowConfig) -> Choice[FlowEstimator | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "flow.kind")
     if kind is FlowKind.AUTO:
         kind = FlowKind.DIS if config.path is None else FlowKind.FILES
@@ -282,7 +290,7 @@ def _flow(config: FlowConfig) -> Choice[FlowEstimator | GivenFiles | None]:
         case FlowKind.RAFT:
             return Choice(kind.value, why, RaftFlow(config))
         case FlowKind.FILES:
-            return Choice(kind.value, why, GivenFiles("flow-files", require_path("flow.path", config.path)))
+            return Choice(kind.value, why, SuppliedFiles("flow-files", require_path("flow.path", config.path)))
         case FlowKind.NONE:
             return Choice(kind.value, why, None)
         case FlowKind.AUTO:

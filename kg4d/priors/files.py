@@ -1,4 +1,4 @@
-"""Priors that a person has already: masks, views, flow and keypoints from files, all about the input as given."""
+"""Priors that a person supplies as files: masks, views, flow and keypoints, in pixels of the input."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from kg4d.priors.base import Identity
 
 
 @dataclass(frozen=True)
-class GivenFiles:
-    """`Provider` of what lies on disk already; nothing is kept of it but its hash.
+class SuppliedFiles:
+    """A `Provider` that stands for files of a person; only their hash is recorded.
 
     Attributes:
-        name: Of the provider.
+        name: Name of the provider.
         path: File or folder.
     """
 
@@ -29,15 +29,19 @@ class GivenFiles:
     path: Path
 
     def identity(self) -> Identity:
-        """The content."""
+        """The hash of the files' content."""
         return {"sha256": hash_of(self.path)}
 
 
 def require_path(key: str, path: str | None) -> Path:
     """The file or folder that a setting names.
 
+    Args:
+        key: The dotted key of the setting, for errors.
+        path: Its value.
+
     Raises:
-        InputError: It names none, or there is none.
+        InputError: The setting is empty, or there is no such file or folder.
     """
     if path is None:
         raise InputError(key, "names no file", f"give {key}=<path>")
@@ -47,7 +51,7 @@ def require_path(key: str, path: str | None) -> Path:
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of the files right in a folder."""
+    """SHA-256 of the name and content of a file, or of all files directly inside a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
@@ -57,10 +61,10 @@ def hash_of(path: Path) -> str:
 
 
 def read_masks(folder: Path, clip: Clip) -> Float[Tensor, "T H W 1"]:
-    """The masks of the frames of a clip, by the order of their names: one for each frame of its source, or of the clip.
+    """Read the masks of a clip, in the order of their names: one per frame of its source, or one per frame of the clip.
 
     Raises:
-        InputError: Their number or a size does not match, or one is unreadable.
+        InputError: The number of masks or the size of one does not match, or one is unreadable.
     """
     files = image_files(folder)
     count = len(clip.frames)
@@ -78,10 +82,10 @@ def read_masks(folder: Path, clip: Clip) -> Float[Tensor, "T H W 1"]:
 
 
 def read_views(folder: Path, count: int) -> Float[Tensor, "R H W 4"]:
-    """The views in a folder, by the order of their names.
+    """Read the views in a folder, in the order of their names.
 
     Raises:
-        InputError: Their number is not `count`, they differ in size or are not square, or one is unreadable.
+        InputError: There are not exactly `count` views, they differ in size, are not square, or one is unreadable.
     """
     files = image_files(folder)
     if len(files) != count:
@@ -97,7 +101,7 @@ def read_views(folder: Path, count: int) -> Float[Tensor, "R H W 4"]:
 
 
 def read_flow_of(path: Path, clip: Clip) -> Flow:
-    """Flow between the frames of a clip, in pixels of the input.
+    """Read the flow between the frames of a clip, in pixels of the input.
 
     Raises:
         InputError: The arrays do not match the clip, or are unreadable.
@@ -107,21 +111,21 @@ def read_flow_of(path: Path, clip: Clip) -> Flow:
 
 
 def read_tracks_of(path: Path, clip: Clip, views: int | None) -> Keypoints:
-    """Keypoints in the frames of a clip and, where there are views, in these; in pixels of the files.
+    """Read keypoints in the frames of a clip and, if there are supplied views, in the views; in pixels of the files.
 
-    A keypoint outside its image counts as not seen.
+    A keypoint outside its image gets weight 0.
 
     Args:
         path: An archive with the arrays of a scene's `keypoints.npz`.
         clip: The input.
-        views: Number of views that files give, or None.
+        views: Number of supplied views; None if there are none.
 
     Raises:
-        InputError: The arrays do not match the clip, are unreadable, or show nothing in the first frame.
+        InputError: The arrays do not match the clip, are unreadable, or no keypoint is visible in the first frame.
     """
     frames, height, width = clip.frames.shape[:3]
     found = read_keypoints(path, max(height, width), frames, views, None)
-    weights = found.weights * (found.uv <= torch.tensor([width, height])).all(-1)  # the shorter side, too
+    weights = found.weights * (found.uv <= torch.tensor([width, height])).all(-1)  # check the shorter side too
     if not (weights[0] > 0).any():
         what = f"shows no keypoint inside the first frame of {width} x {height} px"
         raise InputError(f"{path}: uv", what, "give pixels of the input")

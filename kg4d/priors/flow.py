@@ -1,6 +1,7 @@
 """Optical flow of a video with confidence: OpenCV's DIS, which needs no weights, or RAFT.
 
-Confidence is agreement: a pixel that flow carries forward and back should come home. It is 0 off the object.
+Confidence is forward-backward consistency: a pixel followed forward and back again should return to where it started.
+It is 0 off the object.
 Sources: Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search"; Teed and Deng 2020, "RAFT".
 """
 
@@ -23,7 +24,7 @@ from kg4d.priors.progress import counted
 
 
 class FlowKind(StrEnum):
-    """Who estimates the flow."""
+    """Which estimator computes the flow."""
 
     AUTO = "auto"  # DIS
     DIS = "dis"
@@ -37,10 +38,10 @@ class FlowConfig:
     """Optical flow from each frame to the next.
 
     Attributes:
-        kind: Who estimates it; `none` leaves it out.
-        path: Of `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input.
-        tolerance_px: Forward and backward flow may differ by this much.
-        tolerance_share: Or by this share of the flow's length, whichever is more.
+        kind: Which estimator; `none` leaves the flow out.
+        path: For `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input.
+        tolerance_px: Error of the return trip at which the confidence falls to 0, px.
+        tolerance_share: The same as a fraction of the flow's length; the larger tolerance of the two applies.
     """
 
     kind: FlowKind = FlowKind.AUTO
@@ -61,7 +62,7 @@ class DisFlow:
     name = "flow-dis"
 
     def identity(self) -> Identity:
-        """OpenCV and the tolerances."""
+        """The version of OpenCV, and the tolerances."""
         return {"opencv": cv2.__version__, "preset": "medium", "finest_scale": 0, **_tolerances(self.config)}
 
     def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
@@ -69,15 +70,15 @@ class DisFlow:
         grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
         forward, backward = [], []
         for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
-            here, there = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
-            forward.append(_dis(here, there))
-            backward.append(_dis(there, here))
+            earlier, later = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
+            forward.append(_dis(earlier, later))
+            backward.append(_dis(later, earlier))
         return confident(torch.stack(forward), torch.stack(backward), video[..., 3], self.config)
 
 
 @dataclass(frozen=True)
 class RaftFlow:
-    """`FlowEstimator` by torchvision's RAFT (large); its weights come from torchvision's own cache or download.
+    """`FlowEstimator` by torchvision's RAFT (large); torchvision caches and downloads the weights itself.
 
     Attributes:
         config: Tolerances of the confidence.
@@ -90,13 +91,13 @@ class RaftFlow:
     name = "flow-raft"
 
     def __post_init__(self) -> None:
-        """Look for the library, so that a fit does not end here after hours."""
+        """Check that the library is installed, so that a fit does not fail here after hours."""
         if importlib.util.find_spec("torchvision") is None:
             remedy = 'pip install "kg4d[raft]", or set flow.kind=dis'
             raise InputError("flow.kind", "RAFT needs torchvision, which is not installed", remedy)
 
     def identity(self) -> Identity:
-        """The weights by their name in torchvision, and the tolerances."""
+        """The name of the weights in torchvision, and the tolerances."""
         return {"weights": "Raft_Large_Weights.C_T_SKHT_V2", **_tolerances(self.config)}
 
     @torch.no_grad()
@@ -104,7 +105,7 @@ class RaftFlow:
         """Flow from each frame to the next, with confidence.
 
         Raises:
-            InputError: The weights cannot be had, or the images are too small.
+            InputError: The weights are not available, or the images are too small.
         """
         side = min(video.shape[1:3])
         if side < 128:
@@ -133,14 +134,15 @@ def confident(
     alphas: Float[Tensor, "T H W"],
     config: FlowConfig,
 ) -> Flow:
-    """Weigh flow by how well the way back agrees, by the matte where it starts and by the matte where it ends.
+    """Flow with its confidence: forward-backward consistency, times the mattes where the flow starts and ends.
 
-    The weight falls from 1 where both agree as 1 - (error / tolerance)^2 to 0 at the tolerance.
+    The consistency is 1 - (error / tolerance)^2, at least 0, where the error is the distance between a pixel and the
+    point that it returns to.
 
     Args:
-        forward: From frame t to t + 1, px.
-        backward: From frame t + 1 to t, px.
-        alphas: Mattes of the T = pairs + 1 frames.
+        forward: Flow from frame t to t + 1, px.
+        backward: Flow from frame t + 1 to t, px.
+        alphas: Mattes of the T = pairs + 1 frames, in [0, 1].
         config: The tolerances.
     """
     height, width = forward.shape[1:3]
@@ -148,22 +150,22 @@ def confident(
     for pair, (flow, back) in enumerate(zip(forward, backward, strict=True)):
         target = pixel_centers(height, width) + flow
         inside = ((target >= 0) & (target <= torch.tensor([width, height]))).all(-1)
-        there = sample_image(torch.cat([back, alphas[pair + 1][..., None]], dim=-1), target)
-        error = (flow + there[..., :2]).norm(dim=-1)
+        at_target = sample_image(torch.cat([back, alphas[pair + 1][..., None]], dim=-1), target)
+        error = (flow + at_target[..., :2]).norm(dim=-1)
         tolerance = (config.tolerance_share * flow.norm(dim=-1)).clamp_min(config.tolerance_px)
-        agreement = (1 - (error / tolerance) ** 2).clamp_min(0)
-        weights.append(agreement * inside * alphas[pair] * there[..., 2])
+        consistency = (1 - (error / tolerance) ** 2).clamp_min(0)
+        weights.append(consistency * inside * alphas[pair] * at_target[..., 2])
     return Flow(forward, torch.stack(weights).clamp(0, 1))
 
 
-def _dis(here: UInt8[np.ndarray, "H W"], there: UInt8[np.ndarray, "H W"]) -> Float[Tensor, "H W 2"]:
+def _dis(source: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"]) -> Float[Tensor, "H W 2"]:
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # it keeps state: a new one for each pair
     estimator.setFinestScale(0)
-    return torch.from_numpy(estimator.calc(here, there, np.zeros((*here.shape, 2), np.float32)))
+    return torch.from_numpy(estimator.calc(source, target, np.zeros((*source.shape, 2), np.float32)))
 
 
 def _on_white(video: Float[Tensor, "T H W 4"]) -> UInt8[Tensor, "T H W 3"]:
-    """A constant background: a patterned one has edges that do not move, which hold the object's edges back."""
+    """Frames on a constant background: a patterned one has static edges, which hold back the flow of the object's."""
     alpha = video[..., 3:]
     return quantize(video[..., :3] * alpha + 1 - alpha)
 

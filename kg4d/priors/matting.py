@@ -1,4 +1,4 @@
-"""Mattes of pictures that have none: keying of an even background, GrabCut elsewhere, or rembg's network.
+"""Mattes for images without an alpha channel: keying of an even background, GrabCut elsewhere, or rembg's network.
 
 Source: Rother et al. 2004, "GrabCut: interactive foreground extraction using iterated graph cuts".
 """
@@ -21,8 +21,8 @@ from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
 from kg4d.priors.weights import hash_of_weights
 
-_FINEST = 512  # px: GrabCut takes minutes for a picture of a camera, and its outline is no better
-_SPECK = 0.002  # share of the object's largest part below which another part is none
+_FINEST = 512  # px: at full camera resolution GrabCut takes minutes, and its outline is no better
+_SPECK = 0.002  # parts smaller than this fraction of the object's largest part are dropped
 _REMEDY = "give an image with an alpha channel, masks (matting.kind=files matting.path=FOLDER) or an even background"
 
 
@@ -39,15 +39,15 @@ class MattingKind(StrEnum):
 
 @dataclass
 class MattingConfig:
-    """Telling the object from its background.
+    """How the object is separated from its background.
 
     Attributes:
         kind: Where the matte comes from.
-        path: Of `kind: files`: a folder of masks, one a frame of the input in the order of names.
-        tolerance: How far a pixel of an even background may be from its colour, in [0, 255].
-        border_share: Share of the border's pixels that must be within the tolerance for the background to be even.
-        agreement: GrabCut's refinement of a key is kept where their intersection over union is above this.
-        model: Of `kind: rembg`: name of its network.
+        path: For `kind: files`: a folder of masks, one per frame of the input, in the order of their names.
+        tolerance: Largest difference between a pixel of an even background and its colour, in [0, 255].
+        border_share: The background counts as even if this fraction of the border's pixels is within the tolerance.
+        agreement: GrabCut's refinement of a key is kept if their intersection over union is above this.
+        model: For `kind: rembg`: name of its network.
     """
 
     kind: MattingKind = MattingKind.AUTO
@@ -70,13 +70,13 @@ class KeyMatting:
     name = "matting-key"
 
     def identity(self) -> Identity:
-        """OpenCV and the tolerances."""
+        """The version of OpenCV, and the tolerances."""
         config = self.config
         shares = {"border_share": config.border_share, "agreement": config.agreement, "specks": _SPECK}
         return {"opencv": cv2.__version__, "finest": _FINEST, "tolerance": config.tolerance, **shares}
 
-    def sees_even(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
-        """Whether all backgrounds are of one colour each; else GrabCut guesses the object."""
+    def has_even_background(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
+        """Whether the border of every image has a single colour; otherwise GrabCut guesses the object."""
         return all(_border_color(picture, self.config) is not None for picture in quantize(rgb).numpy())
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
@@ -85,22 +85,22 @@ class KeyMatting:
         Raises:
             InputError: There is no clear foreground.
         """
-        pictures, even, mattes = quantize(rgb).numpy(), self.sees_even(rgb), []
+        pictures, even, mattes = quantize(rgb).numpy(), self.has_even_background(rgb), []
         for picture in counted(pictures, len(pictures), "frames"):
             color = _border_color(picture, self.config) if even else None
-            matte = _grabcut_from_frame(picture) if color is None else _keyed(picture, color, self.config)
+            matte = _grabcut_from_border(picture) if color is None else _keyed(picture, color, self.config)
             mattes.append(torch.from_numpy(matte).float()[..., None])
         return checked(torch.stack(mattes))
 
 
 @dataclass(frozen=True)
 class GrabCutMatting:
-    """`Matting` by GrabCut from a frame along the border, at no more than 512 px."""
+    """`Matting` by GrabCut, which takes a strip along the border for background, at no more than 512 px."""
 
     name = "matting-grabcut"
 
     def identity(self) -> Identity:
-        """OpenCV, and how large its pictures are at most."""
+        """The version of OpenCV, and the largest image size."""
         return {"opencv": cv2.__version__, "finest": _FINEST}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
@@ -109,7 +109,7 @@ class GrabCutMatting:
         Raises:
             InputError: There is no clear foreground.
         """
-        mattes = [_grabcut_from_frame(picture) for picture in counted(quantize(rgb).numpy(), len(rgb), "frames")]
+        mattes = [_grabcut_from_border(picture) for picture in counted(quantize(rgb).numpy(), len(rgb), "frames")]
         return checked(torch.stack([torch.from_numpy(matte).float()[..., None] for matte in mattes]))
 
 
@@ -121,19 +121,19 @@ class RembgMatting:
         model: Name of the network.
 
     Raises:
-        InputError: rembg is not installed, or the network cannot be had.
+        InputError: rembg is not installed, or the network is not available.
     """
 
     model: str
     name = "matting-rembg"
 
     def __post_init__(self) -> None:
-        """Read the network, so that a fit does not end here after hours."""
+        """Load the network, so that a fit does not fail here after hours."""
         _rembg_session(self.model)
 
     def identity(self) -> Identity:
-        """The network by its name and, where it is one file, by its content."""
-        file = Path(str(_rembg_session(self.model).download_models()))  # it is there: this only says where
+        """The name of the network and, if it is a single file, the hash of its content."""
+        file = Path(str(_rembg_session(self.model).download_models()))  # already downloaded: this returns the path
         return {"model": self.model, "weights": hash_of_weights(file) if file.is_file() else "unknown"}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
@@ -166,16 +166,16 @@ def _rembg_session(model: str) -> Any:
 
 
 def checked(mattes: Float[Tensor, "T H W 1"]) -> Float[Tensor, "T H W 1"]:
-    """Pass mattes on that show something that is not everything.
+    """Return the mattes if every one of them has a plausible amount of foreground.
 
     Raises:
-        InputError: In some frame less than 0.2 % or more than 95 % of the picture is foreground.
+        InputError: In some frame less than 0.2 % or more than 95 % of the image is foreground.
     """
-    shares = (mattes > 0.5).float().mean(dim=(1, 2, 3))
-    for frame, share in enumerate(shares.tolist()):
-        if not 0.002 < share < 0.95:
+    fractions = (mattes > 0.5).float().mean(dim=(1, 2, 3))
+    for frame, fraction in enumerate(fractions.tolist()):
+        if not 0.002 < fraction < 0.95:
             which = f" in frame {frame}" if len(mattes) > 1 else ""
-            raise InputError("matting", f"no clear foreground{which}: {share:.1%} of the picture", _REMEDY)
+            raise InputError("matting", f"no clear foreground{which}: {fraction:.1%} of the picture", _REMEDY)
     return mattes
 
 
@@ -184,7 +184,7 @@ def _border(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "n 3"]:
 
 
 def _border_color(picture: UInt8[np.ndarray, "H W 3"], config: MattingConfig) -> Float[np.ndarray, " 3"] | None:
-    """The colour of the border; None where too little of it is near one colour."""
+    """The colour of the border; None if too little of it is near a single colour."""
     border = _border(picture).astype(np.float64)
     color: Any = np.median(border, axis=0)
     near = np.abs(border - color).max(-1) <= config.tolerance
@@ -194,7 +194,10 @@ def _border_color(picture: UInt8[np.ndarray, "H W 3"], config: MattingConfig) ->
 def _keyed(
     picture: UInt8[np.ndarray, "H W 3"], color: Float[np.ndarray, " 3"], config: MattingConfig
 ) -> Bool[np.ndarray, "H W"]:
-    """What the background's colour does not reach from the border, refined by GrabCut where that agrees."""
+    """All pixels that are not connected to the border through the background's colour, refined by GrabCut if it agrees.
+
+    Where the two disagree, the key is kept as it is.
+    """
     like_border = (np.abs(picture - color).max(-1) <= config.tolerance).astype(np.uint8)
     _, labels = cv2.connectedComponents(like_border, connectivity=4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -208,7 +211,7 @@ def _keyed(
 
 
 def _without_specks(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """What a codec leaves beside a fast limb is no part of the object."""
+    """The matte without tiny parts, such as video codecs leave beside fast limbs."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(matte.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     large = areas > _SPECK * areas[1:].max(initial=0)
@@ -216,8 +219,8 @@ def _without_specks(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     return np.asarray(large[labels])
 
 
-def _grabcut_from_frame(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
-    """The largest part of what is unlike a frame of 3 % along the border."""
+def _grabcut_from_border(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """The largest connected part of what differs from a strip of 3 % along the border."""
     height, width = picture.shape[:2]
     margin = max(1, round(0.03 * min(height, width)))
     mask = np.full((height, width), cv2.GC_BGD, np.uint8)
@@ -233,15 +236,15 @@ def _grabcut_from_frame(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray,
 
 
 def _grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], mode: int) -> Bool[np.ndarray, "H W"]:
-    """At no more than `_FINEST` px."""
+    """Run GrabCut at no more than `_FINEST` px."""
     height, width = mask.shape
     shrink = min(1.0, _FINEST / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     labels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     object_kinds = (cv2.GC_FGD, cv2.GC_PR_FGD)
-    if len(set(np.isin(labels, object_kinds).flat)) == 2:  # it needs samples of both
-        cv2.setRNGSeed(0)  # its clustering draws from the library's global generator
+    if len(set(np.isin(labels, object_kinds).flat)) == 2:  # GrabCut needs samples of both
+        cv2.setRNGSeed(0)  # GrabCut's clustering draws from OpenCV's global generator
         models = np.zeros((1, 65)), np.zeros((1, 65))
         labels, _, _ = cv2.grabCut(small, labels, (0, 0, 0, 0), *models, 5, mode)
     found = np.isin(labels, object_kinds).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What was decided about the priors of one input, and why."""
+"""The choice of a provider for each prior of one input, with its reason."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,7 +12,7 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.files import GivenFiles
+from kg4d.priors.files import SuppliedFiles
 from kg4d.priors.keypoints.people import PersonKeypoints
 
 P = TypeVar("P", bound=Provider | None)
@@ -20,12 +20,12 @@ P = TypeVar("P", bound=Provider | None)
 
 @dataclass(frozen=True)
 class Choice(Generic[P]):
-    """What was decided for one prior.
+    """The provider chosen for one prior.
 
     Attributes:
-        kind: As in the config, never `auto`.
-        why: In words.
-        provider: Makes it; None where nothing has to be made.
+        kind: As in the settings, but never `auto`.
+        why: The reason, in words.
+        provider: Makes the prior; None where nothing has to be made.
     """
 
     kind: str
@@ -33,25 +33,25 @@ class Choice(Generic[P]):
     provider: P
 
     def record(self) -> dict[str, Any]:
-        """For `scene.json`."""
-        about = {"kind": self.kind, "why": self.why}
+        """The choice as plain values, for `scene.json`."""
+        choice = {"kind": self.kind, "why": self.why}
         if self.provider is None:
-            return about
-        return {**about, "provider": self.provider.name, "identity": dict(self.provider.identity())}
+            return choice
+        return {**choice, "provider": self.provider.name, "identity": dict(self.provider.identity())}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Who makes what of one input."""
+    """The choices for all priors of one input."""
 
-    matting: Choice[Matting | GivenFiles | None]
-    video: Choice[VideoSynthesizer | GivenFiles | None]
-    views: Choice[ViewSynthesizer | GivenFiles | None]
-    keypoints: Choice[PersonKeypoints | GivenFiles | None]
+    matting: Choice[Matting | SuppliedFiles | None]
+    video: Choice[VideoSynthesizer | SuppliedFiles | None]
+    views: Choice[ViewSynthesizer | SuppliedFiles | None]
+    keypoints: Choice[PersonKeypoints | SuppliedFiles | None]
     tracking: Choice[KeypointTracker | None]
     transfer: Choice[KeypointTransfer | None]
-    flow: Choice[FlowEstimator | GivenFiles | None]
+    flow: Choice[FlowEstimator | SuppliedFiles | None]
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """For `scene.json`, and what a prepared scene is known by."""
+        """All choices as plain values, for `scene.json` and for the hash that identifies a prepared scene."""
         return {name: getattr(self, name).record() for name in self.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""One picture of a prepared scene, to see at a glance what the priors got wrong."""
+"""A contact sheet of a prepared scene, to see at a glance what the priors got wrong."""
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ _COLUMNS = 8
 
 
 def preview(scene: Scene) -> Float[Tensor, "height width 3"]:
-    """Rows: frames with keypoints (green: sure, red: not, hollow: not used) and bones; mattes; flow; views.
+    """Draw a scene: a row of frames with keypoints and bones, a row of mattes, a row of flow, and rows of views.
 
-    Flow is coloured by direction, the stronger the longer, and fades to white where its confidence is low.
+    Keypoints are green where their confidence is high, red where it is low, and hollow where it is 0. The hue of the
+    flow is its direction and the saturation its length; it fades to white where its confidence is low.
     """
     frames = evenly(len(scene.reference), _COLUMNS)
     rows = [
@@ -37,7 +38,7 @@ def preview(scene: Scene) -> Float[Tensor, "height width 3"]:
 def _marked(
     posed: PosedImages, keypoints: Keypoints | None, which: list[int], ring: bool = False
 ) -> list[UInt8[np.ndarray, "H W 3"]]:
-    colors = posed.on(torch.ones(3))
+    colors = posed.composited(torch.ones(3))
     pictures = [np.ascontiguousarray(quantize(colors[index]).numpy()) for index in which]
     if keypoints is None:
         return pictures
@@ -55,14 +56,14 @@ def _draw(
     weights: Float[Tensor, " J"],
     parents: tuple[int, ...],
 ) -> None:
-    places = [(round(x - 0.5), round(y - 0.5)) for x, y in uv.tolist()]  # OpenCV counts from the centre of a pixel
+    pixels = [(round(x - 0.5), round(y - 0.5)) for x, y in uv.tolist()]  # in OpenCV pixel centres are whole numbers
     size = max(2, picture.shape[0] // 96)
-    for place, parent, weight in zip(places, parents, weights.tolist(), strict=True):
+    for pixel, parent, weight in zip(pixels, parents, weights.tolist(), strict=True):
         if parent >= 0 and weight > 0 and weights[parent] > 0:
-            cv2.line(picture, place, places[parent], (90, 90, 90), 1, cv2.LINE_AA)
-    for place, weight in zip(places, weights.tolist(), strict=True):
+            cv2.line(picture, pixel, pixels[parent], (90, 90, 90), 1, cv2.LINE_AA)
+    for pixel, weight in zip(pixels, weights.tolist(), strict=True):
         color = (round(255 * (1 - weight)), round(200 * weight), 0)
-        cv2.circle(picture, place, size, color, -1 if weight > 0 else 1, cv2.LINE_AA)
+        cv2.circle(picture, pixel, size, color, -1 if weight > 0 else 1, cv2.LINE_AA)
 
 
 def _flow_pictures(flow: Flow, which: list[int]) -> list[UInt8[np.ndarray, "H W 3"]]:

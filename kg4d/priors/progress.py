@@ -1,4 +1,4 @@
-"""How far a provider is. Providers count their steps; whoever listens (a bar on the terminal) hears of them."""
+"""Progress of providers: they count their steps, and a listener, such as a bar on the terminal, is told."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextvars import ContextVar
 from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
-Report: TypeAlias = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+Report: TypeAlias = Callable[[str, int, int], None]  # what is being counted, how many are done, of how many
 
 _listener: ContextVar[Report | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(report: Report) -> Iterator[None]:
-    """Hear of the steps that are taken inside the block."""
+    """Call `report` for the steps that are taken inside the block."""
     token = _listener.set(report)
     try:
         yield
@@ -22,7 +22,12 @@ def listening(report: Report) -> Iterator[None]:
 
 
 def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Pass the items on; each counts as done when the next one is asked for.
+    """Yield the items; each counts as done when the next one is requested.
+
+    Args:
+        items: What to iterate over.
+        total: How many items there are.
+        what: What they are called, in the plural.
 
     >>> with listening(print):
     ...     frames = list(counted("ab", 2, "frames"))

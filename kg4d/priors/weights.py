@@ -1,4 +1,4 @@
-"""The content of files of weights, by which the identities of providers name them."""
+"""Hashes of weight files, by which the identities of providers name their weights."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def hash_of_weights(path: Path) -> str:
-    """SHA-256 of a file, which is read once in a process; the hub's cache names its large files by it already."""
+    """SHA-256 of a file, read once per process; large files in the hub's cache are named by it and not read at all."""
     file = path.resolve()
     if file.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", file.name):
         return file.name
@@ -17,6 +17,6 @@ def hash_of_weights(path: Path) -> str:
 
 @cache
 def _read(file: Path, size: int, changed: int) -> str:
-    """Size and time of change are only there to be looked up by."""
+    """SHA-256 of a file; size and time of change are arguments so that a changed file is read again."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

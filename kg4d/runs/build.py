@@ -19,7 +19,7 @@ from kg4d.data.records import Scene, view_grid
 from kg4d.data.scene import load_scene
 from kg4d.data.studies.frame_subset import choose_frames, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
-from kg4d.data.studies.noisy_detections import DetectionsSource, disturbed
+from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import IMAGE_SUFFIXES
 from kg4d.errors import InputError
@@ -31,8 +31,8 @@ from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.diffusion.noise_predictor import GuidanceKind, build_noise_model, find_noise_model
-from kg4d.priors.prepare import prepared
-from kg4d.priors.redetect import found_again
+from kg4d.priors.prepare import prepared_scene
+from kg4d.priors.redetect import redetected
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
@@ -80,16 +80,16 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
         scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
     elif path.is_file() or _holds_frames(path):
         with _keys_below_priors():
-            folder = prepared(priors, path)
+            folder = prepared_scene(priors, path)
         scene = replace(load_scene(folder, size=config.image_size), name=path.resolve().stem)
     else:
         scene = load_scene(path, size=config.image_size)
     if config.detections.source is DetectionsSource.FOUND:
         with _keys_below_priors():
-            scene = found_again(scene, priors)
+            scene = redetected(scene, priors)
     if config.frames.textureless:
         scene = without_texture(scene)
-    keypoints = disturbed(scene.keypoints, config.detections, config.seed)
+    keypoints = add_noise(scene.keypoints, config.detections, config.seed)
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 
 
@@ -141,7 +141,7 @@ def build_run_guidance(
     if elevation is None:
         rising = float(reference.cameras.viewmats[0, 2, 1])  # how much of its line of sight goes along +Y, which is up
         elevation = -math.degrees(math.asin(max(-1.0, min(1.0, rising))))
-    model = build_noise_model(guidance, told.on(torch.ones(3)), elevation, networks_device(), cache)
+    model = build_noise_model(guidance, told.composited(torch.ones(3)), elevation, networks_device(), cache)
     around = [reference.cameras] if scene.ring is None else [reference.cameras, scene.ring.cameras]
     center, cameras = looked_at(around).to(device), reference.cameras.to(device)
     return {

@@ -44,7 +44,7 @@ def evaluate_model(
     evaluation = _test_metrics(fitted, scene, protocol, networks, progress)
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times)
-    target, trained = reference.on(fitted.background), torch.ones(len(reference), dtype=torch.bool)
+    target, trained = reference.composited(fitted.background), torch.ones(len(reference), dtype=torch.bool)
     if seen is not None:
         trained = torch.isin(torch.arange(len(reference)), seen)
     for key, value in training_metrics(rendered[trained], target[trained]).items():
@@ -67,7 +67,7 @@ def _test_metrics(
     test, table = scene.test, torch.tensor(view_grid(scene.test))
     fitted = replace(fitted, background=fitted.background.new_tensor(protocol.background))
     rendered = fitted.render(test.cameras, test.times)
-    target = test.on(fitted.background)
+    target = test.composited(fitted.background)
     grids = rendered[table], target[table], test.alphas[table]
     evaluation = evaluate_grid(*grids, protocol=protocol, networks=networks, progress=progress)
     # what the motion is worth: the same Gaussians, never moved; and how good they are where they need not move

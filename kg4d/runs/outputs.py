@@ -25,7 +25,7 @@ _ORBIT_FRAMES = 48
 def write_preview(path: Path, fitted: FittedModel, images: PosedImages) -> Float[Tensor, "H W 3"]:
     """A few images above what the model makes of them; the picture is also returned."""
     chosen = torch.linspace(0, len(images) - 1, min(_PREVIEW_COLUMNS, len(images))).round().long()
-    truth = images.on(fitted.background)[chosen]
+    truth = images.composited(fitted.background)[chosen]
     rendered = fitted.render(images.cameras[chosen], images.times[chosen]).clamp(0, 1)
     sheet = contact_sheet(torch.cat([truth, rendered]), columns=len(chosen))
     write_png(path, sheet)
@@ -70,10 +70,10 @@ def _write_videos(folder: Path, fitted: FittedModel, scene: Scene, fps: int) -> 
     paths = [folder / "reference.mp4"]
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times).clamp(0, 1)
-    write_mp4(paths[0], side_by_side(rendered, reference.on(fitted.background)), fps)
+    write_mp4(paths[0], side_by_side(rendered, reference.composited(fitted.background)), fps)
     if scene.test is not None:
         rendered = fitted.render(scene.test.cameras, scene.test.times).clamp(0, 1)
-        truth = scene.test.on(fitted.background)
+        truth = scene.test.composited(fitted.background)
         for view, row in enumerate(view_grid(scene.test)):
             paths.append(folder / f"test_{view}.mp4")
             write_mp4(paths[-1], side_by_side(rendered[row], truth[row]), fps)

@@ -54,7 +54,7 @@ def test_reference_is_the_first_view_of_the_ring(real: Scene):
 
 def test_the_flow_warps_the_video_as_its_makers_measured(real: Scene):
     _, published = EXPECTED[real.name]
-    images = real.reference.on(torch.ones(3))
+    images = real.reference.composited(torch.ones(3))
     target = pixel_centers(256, 256) + real.flow.flow
     seen = real.flow.weights > 0
     differences = [(sample_image(images[t + 1], target[t]) - images[t])[seen[t]].abs().mean(-1) for t in range(15)]

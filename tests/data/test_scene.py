@@ -94,7 +94,7 @@ def test_resizing_scales_flow_and_ignores_what_has_no_weight():
 
 def test_compositing(tiny_scene: Scene):
     background = torch.tensor([0.2, 0.4, 0.6])
-    on = tiny_scene.reference.on(background)
+    on = tiny_scene.reference.composited(background)
     clear, solid = tiny_scene.reference.alphas[..., 0] == 0, tiny_scene.reference.alphas[..., 0] == 1
     assert torch.equal(on[clear], background.expand_as(on[clear]))
     assert torch.equal(on[solid], tiny_scene.reference.images[solid][:, :3])

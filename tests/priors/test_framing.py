@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kg4d.data.records import Flow
 from kg4d.errors import InputError
-from kg4d.priors.framing import Frame, FramingConfig, frame_of
+from kg4d.priors.framing import Crop, FramingConfig, crop_of
 from kg4d.priors.preview import preview
 from tests.data.tiny import make_tiny_scene
 
@@ -22,7 +22,7 @@ def clip(height: int, width: int, *boxes: tuple[int, int, int, int]) -> torch.Te
 @given(left=st.integers(0, 60), top=st.integers(0, 40), width=st.integers(8, 60), height=st.integers(8, 60))
 def test_the_object_is_centred_at_its_share(left: int, top: int, width: int, height: int) -> None:
     images = clip(100, 120, (left, top, left + width, top + height))
-    frame = frame_of(images[..., 3:], FramingConfig(64, 0.8))
+    frame = crop_of(images[..., 3:], FramingConfig(64, 0.8))
     framed = frame.images(images)
     assert framed.shape == (1, 64, 64, 4)
     rows, columns = (framed[0, ..., 3] > 0.5).nonzero().unbind(-1)
@@ -34,7 +34,7 @@ def test_the_object_is_centred_at_its_share(left: int, top: int, width: int, hei
 
 def test_one_frame_holds_the_whole_clip() -> None:
     images = clip(64, 64, (0, 10, 10, 20), (50, 10, 64, 20))
-    framed = frame_of(images[..., 3:], FramingConfig(80, 0.8)).images(images)
+    framed = crop_of(images[..., 3:], FramingConfig(80, 0.8)).images(images)
     assert framed[0, ..., 3].sum() > 0
     assert framed[1, ..., 3].sum() > framed[0, ..., 3].sum()
     union = (framed[..., 3] > 0.5).any(0).any(0).nonzero()
@@ -43,7 +43,7 @@ def test_one_frame_holds_the_whole_clip() -> None:
 
 def test_points_and_flow_go_with_the_pixels() -> None:
     images = clip(60, 90, (40, 20, 60, 30))
-    frame = frame_of(images[..., 3:], FramingConfig(100, 0.5))
+    frame = crop_of(images[..., 3:], FramingConfig(100, 0.5))
     corners = torch.tensor([[40.0, 20.0], [60.0, 30.0]])
     assert torch.allclose(frame.points(corners), torch.tensor([[25.0, 37.5], [75.0, 62.5]]))
     flow = Flow(torch.full((1, 60, 90, 2), 3.0), images[..., 3])
@@ -56,16 +56,16 @@ def test_points_and_flow_go_with_the_pixels() -> None:
 
 def test_the_own_frame_can_be_kept() -> None:
     images = clip(32, 32, (0, 0, 8, 8))
-    frame = frame_of(images[..., 3:], FramingConfig(32, None))
-    assert frame == Frame(0, 0, 32, 32)
+    frame = crop_of(images[..., 3:], FramingConfig(32, None))
+    assert frame == Crop(0, 0, 32, 32)
     assert torch.equal(frame.images(images), images)
     with pytest.raises(InputError, match=r"framing.share.*32 x 20"):
-        frame_of(images[:, :20, :, 3:], FramingConfig(32, None))
+        crop_of(images[:, :20, :, 3:], FramingConfig(32, None))
 
 
 def test_an_empty_matte_has_no_frame() -> None:
     with pytest.raises(InputError, match="nothing is opaque"):
-        frame_of(torch.zeros(1, 8, 8, 1), FramingConfig())
+        crop_of(torch.zeros(1, 8, 8, 1), FramingConfig())
 
 
 @pytest.mark.parametrize("values", [{"size": 8}, {"share": 0.0}, {"share": 1.2}])

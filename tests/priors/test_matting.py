@@ -66,8 +66,8 @@ def test_an_uneven_background_is_guessed() -> None:
     rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
     matte = KeyMatting(MattingConfig())(on(ramp(), rgba)[None])
     assert iou(matte[0], rgba[..., 3:]) > 0.85
-    assert not KeyMatting(MattingConfig()).sees_even(on(ramp(), rgba)[None])
-    assert KeyMatting(MattingConfig()).sees_even(on(torch.tensor(1.0), rgba)[None])
+    assert not KeyMatting(MattingConfig()).has_even_background(on(ramp(), rgba)[None])
+    assert KeyMatting(MattingConfig()).has_even_background(on(torch.tensor(1.0), rgba)[None])
     assert torch.equal(matte, GrabCutMatting()(on(ramp(), rgba)[None]))
 
 

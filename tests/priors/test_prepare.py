@@ -109,7 +109,9 @@ def test_frames_masks_and_animations_are_videos_too(video: Path, tmp_path: Path)
         assert prepared(source, out, *words) == 0
         scene = load_scene(out)
         assert (scene.reference.alphas - frames.reference.alphas).abs().mean() < 0.02
-        assert (scene.reference.on(torch.ones(3)) - frames.reference.on(torch.ones(3))).abs().mean() < 0.03
+        assert (
+            scene.reference.composited(torch.ones(3)) - frames.reference.composited(torch.ones(3))
+        ).abs().mean() < 0.03
     assert record(tmp_path / "scene")["priors"]["matting"]["kind"] == "alpha"
 
 
@@ -121,7 +123,9 @@ def test_what_a_camera_noted_is_applied(tmp_path: Path, svd_folder: Path) -> Non
     write_png(tmp_path / "upright.png", tall)
     for name in ("photo.jpg", "upright.png"):
         assert prepared(tmp_path / name, tmp_path / Path(name).stem, *tiny_video(svd_folder), "views.kind=none") == 0
-    photo, upright = (load_scene(tmp_path / name).reference.on(torch.ones(3))[0] for name in ("photo", "upright"))
+    photo, upright = (
+        load_scene(tmp_path / name).reference.composited(torch.ones(3))[0] for name in ("photo", "upright")
+    )
     assert (photo - upright).abs().mean() < 0.03
 
 
@@ -178,15 +182,15 @@ def test_a_video_is_fitted_and_its_priors_computed_once(
 def test_a_damaged_scene_is_said_and_made_again(
     video: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = prepare.prepared(config(), video)
+    folder = prepare.prepared_scene(config(), video)
     assert folder.parent == cache / "priors/scenes"
     picture = folder / "train/r_002.png"
     whole = picture.read_bytes()
     picture.write_bytes(whole[:-9])
-    assert prepare.prepared(config(), video) == folder
+    assert prepare.prepared_scene(config(), video) == folder
     assert picture.read_bytes() == whole
     assert PriorCache().verify()[folder] is None
-    elsewhere = prepare.prepared(config(cache=str(tmp_path / "mine")), video)
+    elsewhere = prepare.prepared_scene(config(cache=str(tmp_path / "mine")), video)
     assert elsewhere == tmp_path / "mine/scenes" / folder.name
 
 
@@ -207,7 +211,7 @@ def test_what_to_look_at_is_recorded_and_said_again(
     )
     for _ in range(2):
         caplog.clear()
-        folder = prepare.prepared(config(views=views), tmp_path / "frames")
+        folder = prepare.prepared_scene(config(views=views), tmp_path / "frames")
         for words in expected:
             assert words in caplog.text
             assert any(words in note for note in record(folder)["notes"])
@@ -226,17 +230,17 @@ def test_what_was_clicked_decides_the_scene(video: Path, tmp_path: Path, monkeyp
             file.write_text(json.dumps(KEYPOINTS))
         return read_support(file, 96, 96)
 
-    monkeypatch.setattr("kg4d.priors.given.click_keypoints", click)
+    monkeypatch.setattr("kg4d.priors.assemble.click_keypoints", click)
     asked = config(keypoints=KeypointSourceConfig(kind=KeypointsKind.CLICK, path=str(file)))
-    first = prepare.prepared(asked, video)
-    assert prepare.prepared(asked, video) == first
+    first = prepare.prepared_scene(asked, video)
+    assert prepare.prepared_scene(asked, video) == first
     assert len(pages) == 1
     file.write_text(json.dumps(KEYPOINTS | {"uv": [[50.0, 48.0], [68.0, 48.0]]}))
-    edited = prepare.prepared(asked, video)
+    edited = prepare.prepared_scene(asked, video)
     assert edited != first
     assert len(pages) == 2
     file.unlink()
-    assert prepare.prepared(asked, video) == first  # the same is clicked again
+    assert prepare.prepared_scene(asked, video) == first  # the same is clicked again
     assert len(pages) == 3
 
 

@@ -13,7 +13,7 @@ from kg4d.priors import redetect
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.flow import FlowConfig, FlowKind
 from kg4d.priors.keypoints.point_tracking import TrackerKind, TrackingConfig
-from kg4d.priors.redetect import found_again
+from kg4d.priors.redetect import redetected
 from tests.priors.clips import moving
 from tests.priors.textures import SIZE, PatchFeatures
 
@@ -56,7 +56,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PriorsConfig:
 
 
 def test_keypoints_are_followed_from_the_first_frame_and_flow_is_estimated(scene: Scene, config: PriorsConfig) -> None:
-    found = found_again(scene, config)
+    found = redetected(scene, config)
     assert found.keypoints is not None
     assert found.flow is not None
     assert torch.equal(found.keypoints.uv[0], START)
@@ -74,7 +74,7 @@ def test_the_ring_is_walked_by_azimuth_and_its_view_of_the_first_frame_is_exact(
     scene: Scene, config: PriorsConfig
 ) -> None:
     assert scene.ring is not None
-    keypoints = found_again(scene, config).keypoints
+    keypoints = redetected(scene, config).keypoints
     assert keypoints is not None
     assert keypoints.ring_uv is not None
     assert keypoints.ring_weights is not None
@@ -84,7 +84,7 @@ def test_the_ring_is_walked_by_azimuth_and_its_view_of_the_first_frame_is_exact(
     assert (keypoints.ring_weights[:, 2] == 0).all()
     order = torch.tensor([1, 0, 2])
     sorted_ring = replace(scene, ring=replace(scene.ring[order], views=torch.arange(3)))
-    again = found_again(sorted_ring, config).keypoints
+    again = redetected(sorted_ring, config).keypoints
     assert again is not None
     assert again.ring_uv is not None
     torch.testing.assert_close(again.ring_uv, keypoints.ring_uv[order])
@@ -98,7 +98,7 @@ def test_without_features_tracks_are_klt_and_the_ring_has_no_keypoints(
 
     monkeypatch.setattr("kg4d.priors.build.build_features", missing)
     monkeypatch.setattr(redetect, "build_features", missing)
-    found = found_again(scene, config)
+    found = redetected(scene, config)
     assert found.keypoints is not None
     assert found.keypoints.ring_uv is None
     assert "tracks-klt" in found.cache_keys
@@ -106,15 +106,15 @@ def test_without_features_tracks_are_klt_and_the_ring_has_no_keypoints(
 
 def test_a_scene_without_a_ring_and_without_flow(scene: Scene, config: PriorsConfig) -> None:
     config = replace(config, tracking=TrackingConfig(kind=TrackerKind.KLT), flow=FlowConfig(kind=FlowKind.NONE))
-    found = found_again(replace(scene, ring=None), config)
+    found = redetected(replace(scene, ring=None), config)
     assert found.flow is None
     assert set(found.cache_keys) == {"tracks-klt"}
 
 
 def test_nothing_to_start_from_and_files_are_refused(scene: Scene, config: PriorsConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"detections\.source"):
-        found_again(replace(scene, keypoints=None), config)
+        redetected(replace(scene, keypoints=None), config)
     (tmp_path / "flow.npz").write_bytes(b"")
     files = replace(config, flow=FlowConfig(kind=FlowKind.FILES, path=str(tmp_path / "flow.npz")))
     with pytest.raises(InputError, match=r"priors\.flow\.kind"):
-        found_again(scene, files)
+        redetected(scene, files)

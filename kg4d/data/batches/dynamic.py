@@ -67,7 +67,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self.seed = seed
         self.first_step = first_step
         self._video = video
-        self._colors = video.on(background)
+        self._colors = video.composited(background)
         self._alphas = video.alphas.contiguous()
         joints = 0 if keypoints is None else len(keypoints.names)
         self._keypoints, self._weights = torch.zeros(len(video), joints, 2), torch.zeros(len(video), joints)

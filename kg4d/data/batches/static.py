@@ -87,7 +87,7 @@ class StaticDataset(IterableDataset[StaticBatch]):
             which = "frame 0 of the video" if count == 1 else f"all {count} frames of the video, whose camera moves"
             _log.info("%s: no ring of views: the static stage is fitted to %s", scene.name, which)
         self._cameras = self._references.images.cameras
-        self._colors = self._references.images.on(background)
+        self._colors = self._references.images.composited(background)
         self._alphas = self._references.images.alphas.contiguous()
 
     def batch(self, step: int) -> StaticBatch:

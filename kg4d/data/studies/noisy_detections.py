@@ -56,7 +56,7 @@ class DetectionsConfig:
         return self.noise_px == self.outliers == self.missing == 0
 
 
-def disturbed(keypoints: Keypoints | None, config: DetectionsConfig, seed: int) -> Keypoints | None:
+def add_noise(keypoints: Keypoints | None, config: DetectionsConfig, seed: int) -> Keypoints | None:
     """The same keypoints with noise; the truth and the test videos stay as they are.
 
     Args:
@@ -67,15 +67,15 @@ def disturbed(keypoints: Keypoints | None, config: DetectionsConfig, seed: int) 
     if keypoints is None or config.perfect:
         return keypoints
     generator = torch.Generator().manual_seed(seed if config.seed is None else config.seed)
-    uv, weights = _disturbed(keypoints.uv, keypoints.weights, config, generator)
+    uv, weights = _noisy(keypoints.uv, keypoints.weights, config, generator)
     noisy = replace(keypoints, uv=uv, weights=weights)
     if keypoints.ring_uv is None or keypoints.ring_weights is None:
         return noisy
-    uv, weights = _disturbed(keypoints.ring_uv, keypoints.ring_weights, config, generator)
+    uv, weights = _noisy(keypoints.ring_uv, keypoints.ring_weights, config, generator)
     return replace(noisy, ring_uv=uv, ring_weights=weights)
 
 
-def _disturbed(
+def _noisy(
     uv: Float[Tensor, "M J 2"], weights: Float[Tensor, "M J"], config: DetectionsConfig, generator: torch.Generator
 ) -> tuple[Float[Tensor, "M J 2"], Float[Tensor, "M J"]]:
     seen = (weights > 0)[..., None]

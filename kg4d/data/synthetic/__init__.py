@@ -1,1 +1,1 @@
-"""Procedural articulated characters, rendered on the spot with exact cameras, keypoints and flow."""
+"""Procedural articulated characters, rendered as scenes with exact cameras, keypoints and flow."""

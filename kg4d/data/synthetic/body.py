@@ -1,4 +1,4 @@
-"""From a described character to posed Gaussians: sampling of the limbs, forward kinematics, skinning."""
+"""From a character's description to posed Gaussians: surface sampling, forward kinematics, skinning."""
 
 import math
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ _LIGHT = (0.35, 0.8, 0.5)
 _OPACITY = 0.98
 _COVER = 0.75  # standard deviation in units of the spacing: dense enough to be opaque
 _FLATNESS = 0.25  # extent across the surface by extent along it
-_BLEND = 0.05  # length of the skin on each side of a joint that follows both bones, world units
+_BLEND = 0.05  # world units: this close to a joint, on either side, the surface follows both bones
 
 
 @dataclass(frozen=True)
-class Skin:
-    """Gaussians at rest and what carries them.
+class SkinnedBody:
+    """The Gaussians of a character at rest, with their skinning weights.
 
     Attributes:
-        rest: The Gaussians at rest.
-        joints: Three joints that carry each Gaussian: its own, and those at the two ends of its limb.
-        weights: Their shares; each row sums to one.
+        rest: The Gaussians at rest, world coordinates.
+        joints: Indices of the three joints that move each Gaussian: its limb's own joint and those at the limb's ends.
+        weights: Skinning weights of these joints; each row sums to 1.
     """
 
     rest: GaussianState
@@ -37,61 +37,61 @@ class Skin:
 
 @dataclass(frozen=True)
 class Pose:
-    """Rigid motion of every joint from rest: x goes to R(quat) x + shift."""
+    """Rigid motion of each of the K joints from rest: x becomes R(quat) x + translation, in world coordinates."""
 
     quats: Float[Tensor, "K 4"]
-    shifts: Float[Tensor, "K 3"]
+    translations: Float[Tensor, "K 3"]
 
     def moved(self, points: Float[Tensor, "K 3"]) -> Float[Tensor, "K 3"]:
-        """One point of each joint, moved."""
-        return quat_rotate(self.quats, points) + self.shifts
+        """Move point k by the motion of joint k."""
+        return quat_rotate(self.quats, points) + self.translations
 
 
-def pose(character: Character, phase: float) -> Pose:
-    """Forward kinematics at a phase in [0, 1) of the loop, the yaw included."""
+def pose_at(character: Character, phase: float) -> Pose:
+    """Forward kinematics, with the character's yaw, at a phase in [0, 1) of the motion loop."""
     yaw = math.radians(character.yaw)
     base = torch.tensor([math.cos(yaw / 2), 0.0, math.sin(yaw / 2), 0.0])
     quats: dict[str | None, Tensor] = {None: base}
-    shifts: dict[str | None, Tensor] = {None: torch.zeros(3)}
+    translations: dict[str | None, Tensor] = {None: torch.zeros(3)}
     for joint in character.joints:
-        turn = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        rotation = torch.tensor([1.0, 0.0, 0.0, 0.0])
         for swing in joint.swings:
             degrees = swing.offset + swing.amplitude * math.sin(2 * math.pi * (swing.cycles * phase + swing.lag))
             half = math.radians(degrees) / 2
-            about = torch.zeros(4)
-            about[0], about[1 + swing.axis] = math.cos(half), math.sin(half)
-            turn = quat_multiply(turn, about)
+            about_axis = torch.zeros(4)
+            about_axis[0], about_axis[1 + swing.axis] = math.cos(half), math.sin(half)
+            rotation = quat_multiply(rotation, about_axis)
         parent, rest = quats[joint.parent], torch.tensor(joint.rest)
         bob = torch.tensor([0.0, joint.bob * math.sin(4 * math.pi * phase), 0.0])
-        quats[joint.name] = quat_multiply(parent, turn)
-        # The joint itself goes where its parent carries it; what hangs on it turns about it.
-        place = quat_rotate(parent, rest) + shifts[joint.parent] + bob
-        shifts[joint.name] = place - quat_rotate(quats[joint.name], rest)
+        quats[joint.name] = quat_multiply(parent, rotation)
+        # The parent moves the joint itself; whatever hangs on the joint rotates about its position.
+        position = quat_rotate(parent, rest) + translations[joint.parent] + bob
+        translations[joint.name] = position - quat_rotate(quats[joint.name], rest)
     names = [joint.name for joint in character.joints]
-    return Pose(torch.stack([quats[name] for name in names]), torch.stack([shifts[name] for name in names]))
+    return Pose(torch.stack([quats[name] for name in names]), torch.stack([translations[name] for name in names]))
 
 
-def posed(skin: Skin, pose: Pose) -> GaussianState:
-    """The Gaussians in a pose: linear blend skinning of the centres, blended quaternions for the rotations."""
-    quats, shifts = pose.quats[skin.joints], pose.shifts[skin.joints]
-    carried = quat_rotate(quats, skin.rest.means[:, None].expand(-1, 3, -1)) + shifts
-    means = (skin.weights[..., None] * carried).sum(1)
+def pose_body(body: SkinnedBody, pose: Pose) -> GaussianState:
+    """Put the Gaussians into a pose: linear blend skinning of the means, blended quaternions for the rotations."""
+    quats, translations = pose.quats[body.joints], pose.translations[body.joints]
+    moved = quat_rotate(quats, body.rest.means[:, None].expand(-1, 3, -1)) + translations
+    means = (body.weights[..., None] * moved).sum(1)
     aligned = torch.where((quats * quats[:, :1]).sum(-1, keepdim=True) < 0, -quats, quats)
-    turn = normalize((skin.weights[..., None] * aligned).sum(1), dim=-1)
-    rest = skin.rest
-    moved = quat_multiply(turn, rest.quats)
-    return GaussianState(means, moved, rest.scales, rest.opacities, rest.colors, rest.keypoint_logits)
+    rotation = normalize((body.weights[..., None] * aligned).sum(1), dim=-1)
+    rest = body.rest
+    rotated = quat_multiply(rotation, rest.quats)
+    return GaussianState(means, rotated, rest.scales, rest.opacities, rest.colors, rest.keypoint_logits)
 
 
-def build_skin(character: Character, count: int, generator: torch.Generator) -> Skin:
+def build_body(character: Character, count: int, generator: torch.Generator) -> SkinnedBody:
     """Cover the limbs with about `count` flat, nearly opaque Gaussians of equal area.
 
     Args:
-        character: What to cover.
-        count: Number of Gaussians, rounded limb by limb.
+        character: Whose limbs to cover.
+        count: Number of Gaussians; rounding limb by limb may change it slightly.
         generator: For the noise on the colours.
     """
-    index = {joint.name: place for place, joint in enumerate(character.joints)}
+    index = {joint.name: number for number, joint in enumerate(character.joints)}
     areas = [_area(limb) for limb in character.limbs]
     spacing = math.sqrt(sum(areas) / count)
     parts = [_cover(limb, max(8, round(area / spacing**2))) for limb, area in zip(character.limbs, areas, strict=True)]
@@ -110,29 +110,29 @@ def build_skin(character: Character, count: int, generator: torch.Generator) -> 
         colors=(colors * shade[:, None] + noise).clamp(0, 1),
         keypoint_logits=torch.zeros(len(means), 0),
     )
-    carriers = [
+    joints_of_limbs = [
         [index[limb.joint], index[limb.start_blend or limb.joint], index[limb.end_blend or limb.joint]]
         for limb in character.limbs
     ]
-    lengths = torch.tensor([len(part.points) for part in parts])
-    joints = torch.tensor(carriers).repeat_interleave(lengths, dim=0)
-    return Skin(rest, joints, torch.cat([part.weights for part in parts]))
+    counts = torch.tensor([len(part.points) for part in parts])
+    joints = torch.tensor(joints_of_limbs).repeat_interleave(counts, dim=0)
+    return SkinnedBody(rest, joints, torch.cat([part.weights for part in parts]))
 
 
-def burial(character: Character, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """How deep points at rest lie inside the limb that buries them deepest, world units; 0 outside of all."""
+def depth_inside(character: Character, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Depth of points at rest below the surface of the limb that covers them most, world units; 0 outside all limbs."""
     depths = torch.zeros(len(points))
     for limb in character.limbs:
         start, end = torch.tensor(limb.start), torch.tensor(limb.end)
         along = end - start
-        share = ((points - start) @ along / along.dot(along).clamp_min(1e-9)).clamp(0, 1)
-        radius = limb.radii[0] + (limb.radii[1] - limb.radii[0]) * share
-        depths = torch.maximum(depths, radius - (points - start - share[:, None] * along).norm(dim=-1))
+        fraction = ((points - start) @ along / along.dot(along).clamp_min(1e-9)).clamp(0, 1)
+        radius = limb.radii[0] + (limb.radii[1] - limb.radii[0]) * fraction
+        depths = torch.maximum(depths, radius - (points - start - fraction[:, None] * along).norm(dim=-1))
     return depths
 
 
 @dataclass(frozen=True)
-class _Covered:
+class _SurfacePoints:
     points: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
     colors: Float[Tensor, "n 3"]
@@ -140,19 +140,19 @@ class _Covered:
 
 
 def _area(limb: Limb) -> float:
-    """Surface of the capsule: its side and two half balls."""
+    """Surface area of the capsule: its side and two hemispheres."""
     (first, last), length = limb.radii, math.dist(limb.start, limb.end)
     return math.pi * (first + last) * length + 2 * math.pi * (first**2 + last**2)
 
 
-def _cover(limb: Limb, count: int) -> _Covered:
-    """`count` points on a spiral from one tip of the capsule to the other, evenly by area."""
+def _cover(limb: Limb, count: int) -> _SurfacePoints:
+    """`count` points on a spiral from one tip of the capsule to the other, evenly spaced by area."""
     start, end = torch.tensor(limb.start), torch.tensor(limb.end)
     (first, last), length = limb.radii, math.dist(limb.start, limb.end)
     axis = normalize(end - start, dim=-1) if length > 0 else torch.tensor([0.0, 1.0, 0.0])
     cap, side = 2 * math.pi * first**2, math.pi * (first + last) * length
     area = (torch.arange(count) + 0.5) / count * _area(limb)
-    # Along the axis: a half ball (equal heights have equal areas), the side, the other half ball.
+    # Along the axis: a hemisphere (equal heights have equal areas), the side, the other hemisphere.
     height = torch.where(
         area < cap,
         area / cap * first - first,
@@ -162,30 +162,30 @@ def _cover(limb: Limb, count: int) -> _Covered:
             length + (area - cap - side) / (2 * math.pi * last),
         ),
     )
-    share = (height / max(length, 1e-9)).clamp(0, 1)
-    radius = first + (last - first) * share
-    beyond = (height - height.clamp(0, length)) / radius  # sine of the latitude on the half balls, 0 on the side
+    fraction = (height / max(length, 1e-9)).clamp(0, 1)
+    radius = first + (last - first) * fraction
+    sine = (height - height.clamp(0, length)) / radius  # of the latitude on the hemispheres, 0 on the side
     frame = _frames(axis[None])[0]
     angle = _GOLDEN * torch.arange(count)
     around = angle.cos()[:, None] * frame[:, 0] + angle.sin()[:, None] * frame[:, 1]
-    normals = (1 - beyond**2).clamp_min(0).sqrt()[:, None] * around + beyond[:, None] * axis
+    normals = (1 - sine**2).clamp_min(0).sqrt()[:, None] * around + sine[:, None] * axis
     points = start + height.clamp(0, length)[:, None] * axis + radius[:, None] * normals
     rings = (
-        torch.sin(math.pi * (2 * limb.rings * share - 0.5)) > 0.3
+        torch.sin(math.pi * (2 * limb.rings * fraction - 0.5)) > 0.3
         if limb.rings
         else torch.zeros(count, dtype=torch.bool)
     )
     colors = torch.where(rings[:, None], torch.tensor(limb.accent), torch.tensor(limb.color))
-    ends = torch.stack([height, length - height], dim=-1)
-    shared = 0.5 * (1 - ends / _BLEND).clamp(0, 1)
-    shared = shared / shared.sum(-1, keepdim=True).clamp_min(1)
-    return _Covered(points, normals, colors, torch.cat([1 - shared.sum(-1, keepdim=True), shared], dim=-1))
+    distances_to_ends = torch.stack([height, length - height], dim=-1)
+    blended = 0.5 * (1 - distances_to_ends / _BLEND).clamp(0, 1)
+    blended = blended / blended.sum(-1, keepdim=True).clamp_min(1)
+    return _SurfacePoints(points, normals, colors, torch.cat([1 - blended.sum(-1, keepdim=True), blended], dim=-1))
 
 
 def _frames(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """Rotations whose third column is the normal (unit length)."""
-    up, aside = torch.eye(3)[1], torch.eye(3)[0]
-    helper = torch.where(normals[:, 1:2].abs() < 0.9, up, aside)
+    """Rotation matrices whose third column is the normal (unit length)."""
+    x_axis, y_axis = torch.eye(3)[0], torch.eye(3)[1]
+    helper = torch.where(normals[:, 1:2].abs() < 0.9, y_axis, x_axis)
     first = normalize(torch.linalg.cross(helper.expand_as(normals), normals), dim=-1)
     second: Tensor = torch.linalg.cross(normals, first)
     return torch.stack([first, second, normals], dim=-1)

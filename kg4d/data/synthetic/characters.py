@@ -1,7 +1,7 @@
-"""The procedural characters: joints that swing, and coloured limbs that hang on them.
+"""The procedural characters: joints that swing, and coloured limbs attached to them.
 
-World axes, +Y up. A character is described at rest, upright around the origin with its face towards +Z and its left
-side towards +X, and is turned about +Y by its yaw when it is posed.
+World axes, +Y up. A character is described at rest: upright around the origin, its face towards +Z and its left side
+towards +X. Posing it rotates it about +Y by its yaw.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ Color = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Swing:
-    """A rotation by offset + amplitude sin(2 pi (cycles p + lag)), p in [0, 1) being the phase of the loop.
+    """A rotation by offset + amplitude sin(2 pi (cycles p + lag)), where p in [0, 1) is the phase of the loop.
 
     Attributes:
-        axis: 0, 1 or 2 for x, y or z of the parent's frame.
+        axis: 0, 1 or 2 for the x, y or z axis of the parent's frame.
         amplitude: Degrees.
-        lag: Fraction of a turn.
+        lag: Fraction of a period.
         offset: Degrees.
-        cycles: Swings in one loop.
+        cycles: Swings per loop.
     """
 
     axis: int
@@ -31,14 +31,14 @@ class Swing:
 
 @dataclass(frozen=True)
 class Joint:
-    """A joint at `rest` that turns about itself, carried by its parent (which comes before it).
+    """A joint that rotates about its own position and moves with its parent, which comes before it.
 
     Attributes:
         name: Unique.
         parent: Name of the parent, None for the root.
         rest: Position at rest, world units.
-        swings: Rotations, the first applied last.
-        bob: Amplitude of a vertical movement, twice a loop, world units.
+        swings: Rotations; the first is applied last.
+        bob: Amplitude of a vertical oscillation, two periods per loop, world units.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Joint:
 
 @dataclass(frozen=True)
 class Limb:
-    """A tapered capsule on a joint, with rings of a second colour.
+    """A tapered capsule attached to a joint, with rings of a second colour.
 
     Attributes:
-        joint: The joint that carries it.
-        start: One end at rest.
-        end: The other end at rest.
-        radii: At the two ends.
-        color: RGB.
-        accent: RGB of the rings.
+        joint: The joint that moves it.
+        start: Position of one end at rest, world units.
+        end: Position of the other end at rest, world units.
+        radii: At the two ends, world units.
+        color: RGB in [0, 1].
+        accent: RGB of the rings, in [0, 1].
         rings: Number of rings along the limb.
-        start_blend: Joint that shares the start with `joint`, so that the skin bends there.
-        end_blend: Joint that shares the end.
+        start_blend: Joint that moves the start together with `joint`, so that the surface bends there.
+        end_blend: Likewise for the end.
     """
 
     joint: str
@@ -77,15 +77,15 @@ class Limb:
 
 @dataclass(frozen=True)
 class Character:
-    """A skeleton, its limbs, and the keypoints of a detector.
+    """A skeleton, its limbs, and the joints that serve as keypoints.
 
     Attributes:
-        name: Of the character.
-        yaw: Turn about +Y, degrees.
+        name: Name of the character.
+        yaw: Rotation about +Y, degrees.
         joints: Parents before children.
-        limbs: What is seen.
-        keypoints: Names of joints, in order.
-        keypoint_parents: For each the name of its parent keypoint, None for the root.
+        limbs: The visible parts.
+        keypoints: Names of the joints that are keypoints, in order.
+        keypoint_parents: Name of the parent of each keypoint, None for the root.
     """
 
     name: str
@@ -106,7 +106,7 @@ def _mirrored(point: Point, side: float) -> Point:
 
 
 def walker() -> Character:
-    """A biped that walks on the spot."""
+    """A biped that walks in place."""
     joints = [
         Joint("pelvis", None, (0.0, -0.02, 0.0), (Swing(1, 8.0, 0.25), Swing(2, 3.0, 0.0)), bob=0.02),
         Joint("chest", "pelvis", (0.0, 0.08, 0.0), (Swing(1, -16.0, 0.25), Swing(0, 3.0, 0.1, 6.0, 2))),
@@ -160,18 +160,18 @@ def walker() -> Character:
 def swimmer() -> Character:
     """A fish whose body carries a wave from the head to the tail."""
     count = 8
-    places = [0.5 - 0.14 * index for index in range(count)]
+    positions = [0.5 - 0.14 * index for index in range(count)]
     widths = [0.09, 0.13, 0.15, 0.145, 0.12, 0.09, 0.06, 0.04]
     names = ["snout", "head", *(f"spine_{index}" for index in range(1, count - 2)), "tail"]
-    joints = [Joint("body", None, (0.0, 0.0, places[2]), (Swing(1, 8.0, 0.1), Swing(2, 6.0, 0.3)), bob=0.03)]
+    joints = [Joint("body", None, (0.0, 0.0, positions[2]), (Swing(1, 8.0, 0.1), Swing(2, 6.0, 0.3)), bob=0.03)]
     limbs = []
-    for index, (name, place) in enumerate(zip(names, places, strict=True)):
+    for index, (name, position) in enumerate(zip(names, positions, strict=True)):
         swing = Swing(1, 4.0 + 3.0 * index, -0.11 * index)
         joints.append(
-            Joint(name, "body" if index == 0 else names[index - 1], (0.0, 0.0, place), (swing,) if index else ())
+            Joint(name, "body" if index == 0 else names[index - 1], (0.0, 0.0, position), (swing,) if index else ())
         )
     for index in range(count - 1):
-        start, end = ((0.0, 0.0, places[i]) for i in (index, index + 1))
+        start, end = ((0.0, 0.0, positions[i]) for i in (index, index + 1))
         color, accent = (ORANGE, WHITE) if index % 2 else (ORANGE, DARK)
         before = names[index - 1] if index else None
         radii = (widths[index], widths[index + 1])

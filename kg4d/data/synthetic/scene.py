@@ -1,4 +1,4 @@
-"""Scenes made on the spot: a procedural character, rendered, with exact keypoints and flow."""
+"""Synthetic scenes: a procedural character is rendered, with exact keypoints and flow."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from kg4d.data.batches.batch import step_generator
 from kg4d.data.images import quantize
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.synthetic.body import build_skin, burial, pose, posed
+from kg4d.data.synthetic.body import build_body, depth_inside, pose_at, pose_body
 from kg4d.data.synthetic.characters import CHARACTERS, Character
 from kg4d.errors import InputError
 from kg4d.gaussians.state import GaussianState
@@ -24,23 +24,24 @@ COUNT = 4000
 RADIUS, FOV_Y = 2.0, 49.1
 TEST_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
 RING_VIEWS = 16
-_SLACK = 0.06  # what a keypoint may be behind the rendered surface and still be seen, world units
-_SURFACE_DEPTH = 0.04  # what a surface point may be off the rendered depth and still be seen, world units
+_SLACK = 0.06  # how far behind the rendered surface a keypoint may lie and still count as visible, world units
+_SURFACE_DEPTH = 0.04  # how far off the rendered depth a surface point may be and still count as visible, world units
 
 
 @torch.no_grad()
 def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int = 16, seed: int = 0) -> Scene:
-    """Render a character that moves in a loop on the spot, the layout of real scenes: nothing but the data is special.
+    """Render a character that moves in a loop, in the same layout as the scenes on disk.
 
-    The reference video is at azimuth 0, the ring has 16 views of frame 0, four test videos go around; the end of the
-    loop is not sampled. Images hold 8-bit values, flow float16 values, as files would.
+    The reference video is at azimuth 0, the ring has 16 views of frame 0, and there are four test videos around the
+    character. Frame t is at phase t / T, so the last frame is not the first again. Images hold 8-bit values and flow
+    float16 values, as files would.
 
     Args:
         character: A name in `kg4d.data.synthetic.characters.CHARACTERS`.
-        renderer: Draws the images; the scene depends on it only by rounding.
+        renderer: Renders the images; another renderer changes the scene by rounding only.
         size: Side of the images, px.
-        frames: T, at least 2.
-        seed: Of the noise on the colours.
+        frames: Number of frames T, at least 2.
+        seed: Seed of the noise on the colours.
 
     Raises:
         InputError: There is no such character, or there are fewer than two frames.
@@ -50,14 +51,14 @@ def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int 
     if frames < 2:
         raise InputError(f"synthetic:{character}", f"cannot move in {frames} frames", "make at least two")
     figure = CHARACTERS[character]()
-    skin = build_skin(figure, COUNT, step_generator(seed, character, 0))
-    poses = [pose(figure, frame / frames) for frame in range(frames)]
-    states = [posed(skin, p).to(renderer.device) for p in poses]
+    body = build_body(figure, COUNT, step_generator(seed, character, 0))
+    poses = [pose_at(figure, frame / frames) for frame in range(frames)]
+    states = [pose_body(body, p).to(renderer.device) for p in poses]
     names = [joint.name for joint in figure.joints]
     chosen = [names.index(name) for name in figure.keypoints]
     rest = torch.tensor([joint.rest for joint in figure.joints])
     truth = torch.stack([p.moved(rest)[chosen] for p in poses])
-    slack = (_SLACK + 1.6 * burial(figure, rest[chosen])).tolist()
+    slack = (_SLACK + 1.6 * depth_inside(figure, rest[chosen])).tolist()
 
     views = _observe(renderer, _orbit([0.0, *TEST_AZIMUTHS], size), states, truth, slack)
     around = [360.0 * view / RING_VIEWS for view in range(RING_VIEWS)]
@@ -78,14 +79,14 @@ def _orbit(azimuths: list[float], size: int) -> Cameras:
 
 @dataclass(frozen=True)
 class _Views:
-    """What V cameras see of T frames.
+    """T frames rendered from V cameras.
 
     Attributes:
         cameras: V cameras.
-        images: Straight RGBA with 8-bit values.
+        images: Straight RGBA, rounded to 8-bit values.
         depths: Expected depth, world units.
-        alphas: Coverage, not rounded.
-        seen: Which keypoints are seen.
+        alphas: Opacity in [0, 1], not rounded.
+        seen: Which of the J keypoints are visible.
     """
 
     cameras: Cameras
@@ -95,7 +96,7 @@ class _Views:
     seen: Bool[Tensor, "V T J"]
 
     def posed_images(self, views: range, frames: int) -> PosedImages:
-        """The images of some cameras, view by view; the time of frame t is t / (frames - 1)."""
+        """The images of the chosen views, one view after the other; the time of frame t is t / (frames - 1)."""
         chosen = torch.tensor(views)
         count = self.images.shape[1]
         index = torch.arange(count).repeat(len(chosen))
@@ -115,7 +116,10 @@ def _observe(
     points: Float[Tensor, "T J 3"],
     slack: list[float],
 ) -> _Views:
-    """Render, and test each keypoint's depth; its own surface may be nearer by its `slack`: it lies inside the body."""
+    """Render all frames from all cameras, and test which keypoints are visible.
+
+    Keypoints lie inside the body, so keypoint j may be up to `slack[j]` world units behind the rendered surface.
+    """
     on_device = cameras.to(renderer.device)
     outputs = [renderer(state, on_device, depth=True) for state in states]
     alphas = [output.alpha.cpu() for output in outputs]
@@ -123,8 +127,8 @@ def _observe(
     colors = [torch.where(a > 0, o.image.cpu() / a.clamp_min(1e-6), 0) for o, a in zip(outputs, alphas, strict=True)]
     images = [quantize(torch.cat(pair, dim=-1)).float() / 255 for pair in zip(colors, alphas, strict=True)]
     seen = [
-        [depth_visible(point, cameras, depth, alpha, tolerance=t) for point, t in zip(places, slack, strict=True)]
-        for places, depth, alpha in zip(points, depths, alphas, strict=True)
+        [depth_visible(point, cameras, depth, alpha, tolerance=t) for point, t in zip(positions, slack, strict=True)]
+        for positions, depth, alpha in zip(points, depths, alphas, strict=True)
     ]
     rows = [torch.stack(row, dim=-1) for row in seen]
     return _Views(cameras, *(torch.stack(parts, dim=1) for parts in (images, depths, alphas, rows)))
@@ -147,12 +151,15 @@ def _keypoints(figure: Character, truth: Float[Tensor, "T J 3"], views: _Views, 
 
 
 def _flow(renderer: Renderer, views: _Views, states: list[GaussianState]) -> Flow:
-    """Blend each Gaussian's displacement and next depth as channels; where the next depth agrees the point is seen."""
+    """Flow from rendering each Gaussian's displacement as channels, with the depth it will have in the next frame.
+
+    A pixel has weight 1 where that depth agrees with the depth rendered in the next frame: the point stays visible.
+    """
     camera = views.cameras[0].to(renderer.device)
     flows, weights = [], []
-    for frame, (state, following) in enumerate(itertools.pairwise(states)):
-        here, there = camera.project(state.means), camera.project(following.means)
-        channels = torch.cat([there.pixels - here.pixels, there.depths[..., None]], dim=-1)[0]
+    for frame, (state, next_state) in enumerate(itertools.pairwise(states)):
+        now, later = camera.project(state.means), camera.project(next_state.means)
+        channels = torch.cat([later.pixels - now.pixels, later.depths[..., None]], dim=-1)[0]
         output = renderer(state, camera, features=channels)
         alpha = output.alpha[0].cpu()
         blended = torch.where(alpha > 0, output.image[0].cpu() / alpha.clamp_min(1e-6), 0)
@@ -170,7 +177,7 @@ def _seen_next(
     next_depth: Float[Tensor, "H W"],
     next_alpha: Float[Tensor, "H W"],
 ) -> Bool[Tensor, "H W"]:
-    """Whether the moved points are inside the next image and at the depth of the surface there."""
+    """Whether the points that the flow leads to lie inside the next image, at the depth of the surface there."""
     height, width = depth.shape
     target = pixel_centers(height, width) + flow
     inside = ((target >= 0) & (target < torch.tensor([width, height]))).all(-1)

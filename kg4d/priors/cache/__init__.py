@@ -1,1 +1,1 @@
-"""Results of providers on disk, computed once; `python -m kg4d.priors.cache` lists, verifies and prunes them."""
+"""A cache of providers' results on disk; `python -m kg4d.priors.cache` lists, verifies and prunes it."""

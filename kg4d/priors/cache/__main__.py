@@ -1,4 +1,4 @@
-"""`python -m kg4d.priors.cache`: list, verify or prune the kept results of providers and prepared scenes."""
+"""`python -m kg4d.priors.cache`: list, verify or prune the cached results of providers and the prepared scenes."""
 
 import argparse
 import re
@@ -8,16 +8,16 @@ import time
 from kg4d.errors import InputError
 from kg4d.priors.cache.entries import (
     BrokenEntryError,
-    created_and_words,
+    created_and_description,
 )
 from kg4d.priors.cache.store import PriorCache, size_of
 
 
 def parse_size(text: str) -> int:
-    """Bytes that a person wrote.
+    """Convert a size that a person wrote to bytes.
 
     Raises:
-        InputError: It is no size.
+        InputError: The text is not a size.
 
     >>> parse_size("1.5 MB"), parse_size("20")
     (1500000, 20)
@@ -29,7 +29,7 @@ def parse_size(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `list`, `verify` or `prune`. Returns the exit status."""
+    """Run the command line (`list`, `verify` or `prune`) and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m kg4d.priors.cache", description=__doc__)
     parser.add_argument("action", choices=("list", "verify", "prune"))
     parser.add_argument("--root", help="folder of the cache; $KG4D_CACHE/priors by default")
@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _list(cache: PriorCache) -> None:
     for folder in cache.entries():
         try:
-            created, words = created_and_words(folder)
-            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
-            _say(f"{made}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({words})")
+            created, description = created_and_description(folder)
+            date = time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+            _say(f"{date}  {size_of(folder) / 1e6:8.1f} MB  {folder.name}  ({description})")
         except BrokenEntryError as error:
             _say(f"broken: {folder.name}: {error}")
 

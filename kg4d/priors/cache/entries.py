@@ -1,6 +1,7 @@
-"""What is kept: results and prepared scenes, each a folder, whole or absent, and checked at every reading.
+"""Cache entries: results of providers and prepared scenes.
 
-A result is `data.safetensors` with `manifest.json`; a scene is a scene folder whose `scene.json` lists the hashes.
+Each is a folder that is complete or absent, and is checked whenever it is read. A result consists of
+`data.safetensors` and `manifest.json`; a scene is a scene folder whose `scene.json` lists the hashes of its files.
 """
 
 import hashlib
@@ -22,17 +23,17 @@ from kg4d.priors.base import Identity
 
 FORMAT = 1
 DATA, MANIFEST = "data.safetensors", "manifest.json"
-SCENES = "scenes"  # the folder of the prepared scenes, among the results
+SCENES = "scenes"  # the folder of the prepared scenes, beside the results
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a result belongs to.
+    """What identifies a result.
 
     Attributes:
         provider: Name of the provider.
-        identity: What decides the result beside the input.
-        input_sha256: Of the input tensors.
+        identity: Everything that decides the result besides the input.
+        input_sha256: Hash of the input tensors.
     """
 
     provider: str
@@ -41,28 +42,28 @@ class Request:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all of it."""
+        """SHA-256 of provider, identity and input."""
         text = json.dumps([self.provider, dict(self.identity), self.input_sha256], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def folder_name(self) -> str:
-        """Where the result lies below the root of a cache."""
+        """Name of the result's folder below the root of a cache."""
         return f"{self.provider}-{self.key}"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an entry says of itself.
+    """The description that is stored with a result.
 
     Attributes:
-        format: Of the entry.
+        format: Version of the format of the entry.
         provider: Name of the provider.
-        identity: What decided the result beside the input.
-        input_sha256: Of the input tensors.
-        content_sha256: Of the data file.
+        identity: Everything that decided the result besides the input.
+        input_sha256: Hash of the input tensors.
+        content_sha256: Hash of the data file.
         created: Seconds since 1970.
-        package: Version of this package that wrote it; for people.
+        package: Version of this package that wrote the entry; for information only.
     """
 
     format: int
@@ -79,10 +80,10 @@ class BrokenEntryError(ValueError):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what an entry says of itself.
+    """Read the manifest of an entry.
 
     Raises:
-        BrokenEntryError: It is missing, cut short, of another format, or belongs to another entry.
+        BrokenEntryError: The manifest is missing, cut short, of another format, or belongs to another entry.
     """
     try:
         table = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -105,7 +106,7 @@ def read_entry(folder: Path) -> dict[str, Tensor]:
     """Read the tensors of an entry after checking every byte.
 
     Raises:
-        BrokenEntryError: It cannot be used.
+        BrokenEntryError: A file is missing, cut short or changed.
     """
     manifest = read_manifest(folder)
     try:
@@ -119,7 +120,7 @@ def read_entry(folder: Path) -> dict[str, Tensor]:
 
 
 def write_entry(root: Path, request: Request, tensors: Mapping[str, Tensor]) -> None:
-    """Write an entry in place of what may be there; the caller holds its lock."""
+    """Write an entry, replacing any that is there; the caller must hold its lock."""
     folder = root / request.folder_name
     partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
@@ -137,10 +138,10 @@ def write_entry(root: Path, request: Request, tensors: Mapping[str, Tensor]) -> 
 
 
 def check(folder: Path) -> None:
-    """Read every byte of a result or of a scene.
+    """Verify a result or a scene by reading every byte.
 
     Raises:
-        BrokenEntryError: It cannot be used.
+        BrokenEntryError: A file is missing, cut short or changed.
     """
     if folder.parent.name == SCENES:
         read_scene_record(folder)
@@ -149,10 +150,10 @@ def check(folder: Path) -> None:
 
 
 def read_scene_record(folder: Path) -> dict[str, Any]:
-    """The `scene.json` of a prepared scene, after checking every byte of what it lists.
+    """Read the `scene.json` of a prepared scene after checking every byte of the files that it lists.
 
     Raises:
-        BrokenEntryError: It or a file is missing, cut short or changed.
+        BrokenEntryError: It, or a file that it lists, is missing, cut short or changed.
     """
     try:
         table: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -169,11 +170,11 @@ def read_scene_record(folder: Path) -> dict[str, Any]:
     return table
 
 
-def created_and_words(folder: Path) -> tuple[float, str]:
-    """When a result or a scene was made, in seconds since 1970, and what of.
+def created_and_description(folder: Path) -> tuple[float, str]:
+    """When a result or a scene was made, in seconds since 1970, and a description of what it was made from.
 
     Raises:
-        BrokenEntryError: It does not say so.
+        BrokenEntryError: Its record is missing or cut short.
     """
     if folder.parent.name != SCENES:
         manifest = read_manifest(folder)
@@ -186,5 +187,5 @@ def created_and_words(folder: Path) -> tuple[float, str]:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where an entry is while it is written; a killed process leaves it there."""
+    """The folder of an entry while it is being written; a killed process leaves it behind."""
     return folder.with_name(f".{folder.name}.partial")

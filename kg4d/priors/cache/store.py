@@ -1,8 +1,7 @@
-"""Results of providers on disk: computed once for each provider, identity and input, shared by runs side by side.
+"""The cache: results are computed once per provider, identity and input, and shared by concurrent runs.
 
-The scenes that were prepared of them lie there too, and are listed, verified and pruned with them.
-
-An entry that was damaged, or written in another format, is named in the log and computed again, never read.
+The scenes prepared from them are kept in the same place, and are listed, verified and pruned together with them.
+An entry that is damaged or written in another format is named in the log and computed again, never used.
 """
 
 import logging
@@ -23,7 +22,7 @@ from kg4d.priors.cache.entries import (
     BrokenEntryError,
     Request,
     check,
-    created_and_words,
+    created_and_description,
     read_entry,
     write_entry,
 )
@@ -33,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class PriorCache:
-    """The results of providers, kept below one folder.
+    """The cached results of providers, below one folder.
 
     Args:
-        root: That folder; `priors` in the cache folder when None.
+        root: The folder; `priors` in the cache folder when None.
 
     Attributes:
-        root: That folder.
-        used: Keys of the results that this object gave, by provider, for the record of a run.
+        root: The folder.
+        used: Keys of the results that this object returned, by provider, for the record of a run.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
@@ -50,15 +49,15 @@ class PriorCache:
     def get_or_make(
         self, provider: Provider, inputs: Mapping[str, Tensor], make: Callable[[], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The kept result for these inputs; made and kept where there is none.
+        """Return the cached result for these inputs; compute and store it if there is none.
 
         Args:
-            provider: Whose result; only its name and identity are read.
-            inputs: What it is given.
-            make: Computes the result. For one key it runs in one process at a time; the others wait and read.
+            provider: Whose result it is; only its name and identity are used.
+            inputs: The tensors that the provider is given, by name.
+            make: Computes the result. Only one process at a time does so for a key; the others wait, and read it then.
 
         Returns:
-            CPU tensors, the same bits whether made or read.
+            CPU tensors by name, bit for bit the same whether computed or read.
         """
         request = Request(provider.name, dict(provider.identity()), content_hash(inputs))
         folder = self.root / request.folder_name
@@ -74,7 +73,7 @@ class PriorCache:
 
     @property
     def scenes(self) -> Path:
-        """The folder of the scenes that were prepared."""
+        """The folder of the prepared scenes."""
         return self.root / SCENES
 
     def entries(self) -> list[Path]:
@@ -87,7 +86,7 @@ class PriorCache:
         ]
 
     def verify(self) -> dict[Path, str | None]:
-        """Read every entry; what is wrong with each, None where it is intact."""
+        """Read every entry, and report what is wrong with each; None where it is intact."""
         report: dict[Path, str | None] = {}
         for folder in self.entries():
             try:
@@ -98,29 +97,31 @@ class PriorCache:
         return report
 
     def prune(self, older_than: float | None = None, max_bytes: int | None = None) -> list[Path]:
-        """Remove what is broken or left half-written, then what is old, then the oldest until the rest is small enough.
+        """Remove broken and half-written entries, then old ones, then the oldest until the rest is small enough.
 
-        What another process is making or reading stays, but a scene only while it is checked, before a fit reads it.
+        Entries that another process is writing or reading stay. A scene is protected only while it is being checked,
+        not while a fit reads it afterwards.
 
         Args:
-            older_than: Age in seconds; None keeps all ages.
-            max_bytes: What may stay in all; None keeps all.
+            older_than: Remove entries older than this, seconds; None keeps all ages.
+            max_bytes: Total size that may stay; None keeps everything.
 
         Returns:
             The entries that were removed.
         """
-        born = {folder: _born(folder) for folder in self.entries()}
+        created = {folder: _created(folder) for folder in self.entries()}
         for partial in [*self.root.glob(".*.partial"), *self.scenes.glob(".*.partial")]:
-            # a scene's has the number of its process before the suffix
+            # the name of a partial scene has the number of its process before the suffix
             self._remove(partial, partial.with_name(re.sub(r"^\.|(\.\d+)?\.partial$", "", partial.name)))
         limit = float("-inf") if older_than is None else time.time() - older_than
-        left = sum(size_of(folder) for folder in born)
+        remaining = sum(size_of(folder) for folder in created)
         removed = []
-        for folder in sorted(born, key=lambda path: born[path]):
+        for folder in sorted(created, key=lambda path: created[path]):
             size = size_of(folder)
-            too_much = max_bytes is not None and left > max_bytes
-            if (born[folder] == float("-inf") or born[folder] < limit or too_much) and self._remove(folder, folder):
-                left -= size
+            too_large = max_bytes is not None and remaining > max_bytes
+            unwanted = created[folder] == float("-inf") or created[folder] < limit or too_large
+            if unwanted and self._remove(folder, folder):
+                remaining -= size
                 removed.append(folder)
         return removed
 
@@ -141,7 +142,7 @@ class PriorCache:
 
     @contextmanager
     def locked(self, entry: Path) -> Iterator[None]:
-        """Let no other process make, read or remove a result or a scene meanwhile."""
+        """Hold the lock of a result or a scene: no other process writes, reads or removes it meanwhile."""
         lock = FileLock(self._lock_path(entry))
         try:
             lock.acquire(timeout=0)
@@ -164,17 +165,17 @@ def _intact(folder: Path) -> dict[str, Tensor] | None:
         return None
 
 
-def _born(folder: Path) -> float:
-    """When an entry was made; before all times where it is broken, or was removed meanwhile."""
+def _created(folder: Path) -> float:
+    """When an entry was made, seconds since 1970; minus infinity if it is broken, or was removed meanwhile."""
     try:
         check(folder)
-        return created_and_words(folder)[0]
+        return created_and_description(folder)[0]
     except BrokenEntryError:
         return float("-inf")
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder, which another process may be removing."""
+    """Total size of the files in a folder, bytes; files that another process removes meanwhile do not count."""
     size = 0
     for above, _, names in os.walk(folder):
         for name in names:

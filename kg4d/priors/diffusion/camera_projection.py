@@ -1,4 +1,4 @@
-"""The layer that Zero-1-to-3 puts between the image and the camera, and its UNet; loaded where it is used only."""
+"""The layer of Zero-1-to-3 that combines image and camera for the UNet; imported only where it is used."""
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class CLIPCameraProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so are the classes of diffusers itself
-    """Mixes the camera into the embedding of the image, by one linear layer that begins by leaving it as it is.
+    """One linear layer that combines the image embedding with the camera; initialised to return the image embedding.
 
     Class, arguments and parameters are named as in the checkpoints.
 
     Args:
-        embedding_dim: Length of the embedding.
-        additional_embeddings: Numbers that describe the camera.
+        embedding_dim: Length D of the image embedding.
+        additional_embeddings: How many numbers describe the camera.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -26,6 +26,6 @@ class CLIPCameraProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]  # so
             self.proj.bias.zero_()
 
     def forward(self, embedding: Float[Tensor, "B 1 D_and_camera"]) -> Float[Tensor, "B 1 D"]:
-        """The embedding as the camera sees it."""
+        """Project image embedding and camera, side by side, to an embedding."""
         projected: Tensor = self.proj(embedding)
         return projected

@@ -1,4 +1,4 @@
-"""Networks of diffusion models: where their files lie, and how they are read. Code of a repository is never run."""
+"""Checkpoints of diffusion models: finding their files and loading them. Code from a repository is never run."""
 
 import hashlib
 import importlib.util
@@ -38,9 +38,9 @@ class Checkpoint:
     """The files of a model on this disk.
 
     Attributes:
-        key: The setting that names it, for errors.
-        model: Its hub id, or its folder.
-        folder: Holds one folder for each of its components.
+        key: Dotted key of the setting that names the model, for errors.
+        model: Hub id or folder, as the setting names it.
+        folder: Has one subfolder per component.
     """
 
     key: str
@@ -48,7 +48,12 @@ class Checkpoint:
     folder: Path
 
     def load(self, component: str, network: type[Any], device: torch.device) -> Any:
-        """Read a component with `from_pretrained` of its class, in half precision on CUDA; no gradients, on `device`.
+        """Load a component with `from_pretrained` of its class: frozen, on `device`, in half precision on CUDA.
+
+        Args:
+            component: Name of its subfolder.
+            network: Its class, of diffusers or transformers.
+            device: Where it runs.
 
         Raises:
             InputError: It is missing, damaged, or its weights do not fit the class.
@@ -70,10 +75,15 @@ class Checkpoint:
         return loaded.eval().requires_grad_(False).to(device)
 
     def load_pipeline(self, pipeline: type[Any], device: torch.device, attention_slicing: bool) -> Any:
-        """Read a whole pipeline with `from_pretrained` of its class; on CUDA its parts wait in main memory.
+        """Load a whole pipeline with `from_pretrained` of its class; on CUDA, idle parts stay in main memory.
+
+        Args:
+            pipeline: Its class, of diffusers.
+            device: Where it runs.
+            attention_slicing: Compute attention in slices: less memory, more time.
 
         Raises:
-            InputError: A part is missing, damaged, or is made by code that lies in the folder.
+            InputError: A part is missing, damaged, or needs code from the folder.
         """
         variant = "fp16" if any(self.folder.glob("*/*.fp16*.safetensors")) else None
         with self.reading("the pipeline"), _quiet():
@@ -95,7 +105,7 @@ class Checkpoint:
 
     @contextmanager
     def reading(self, component: str) -> Iterator[None]:
-        """Turn what libraries raise for files that they cannot use into an `InputError`."""
+        """Turn the exceptions that libraries raise for unusable files into an `InputError`."""
         try:
             yield
         except (AttributeError, OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -104,7 +114,7 @@ class Checkpoint:
             raise InputError(self.key, what, remedy) from error
 
     def fingerprint(self, components: Sequence[str] = ()) -> str:
-        """A name of what is read of these components, of all when empty: settings and weights, by their content."""
+        """Hash of the settings and weights of these components, or of all components if none is named."""
         names = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
         digest = hashlib.sha256()
         for name in wanted_files(names, components):
@@ -113,16 +123,16 @@ class Checkpoint:
 
 
 def find_checkpoint(key: str, model: str, components: Sequence[str], *, local_files_only: bool = False) -> Checkpoint:
-    """The model in a folder, in the local cache of the hub, or fetched from the hub, in this order.
+    """Find a model: in a folder, in the local cache of the hub, or on the hub, in this order.
 
     Args:
-        key: The setting that names the model, for errors.
+        key: Dotted key of the setting that names the model, for errors.
         model: A folder, or the id of a model on the Hugging Face hub.
-        components: Folders that must be there; those that `model_index.json` names when empty.
-        local_files_only: Do not ask the hub.
+        components: Subfolders that must exist; if empty, those that `model_index.json` names.
+        local_files_only: Do not contact the hub.
 
     Raises:
-        InputError: The model or one of its components is not there, or the libraries are not installed.
+        InputError: The model or one of its components is missing, or the libraries are not installed.
     """
     require_libraries(key, model)
     folder = Path(model).expanduser()
@@ -139,7 +149,11 @@ def find_checkpoint(key: str, model: str, components: Sequence[str], *, local_fi
 
 
 def require_libraries(key: str, model: str) -> None:
-    """Raise an `InputError` where the libraries for diffusion models are not installed."""
+    """Check that the libraries for diffusion models are installed.
+
+    Raises:
+        InputError: One of them is not.
+    """
     absent = [name for name in ("diffusers", "transformers", "accelerate") if importlib.util.find_spec(name) is None]
     if absent:
         raise InputError(key, f"{model} needs {' and '.join(absent)}", EXTRA)
@@ -147,23 +161,27 @@ def require_libraries(key: str, model: str) -> None:
 
 @cache
 def announce_licence(model: str) -> None:
-    """Write once into the log what the weights may be used for, where that is known."""
+    """Log the licence of the weights, once per process."""
     terms = LICENCES.get(model, f"not known here, see https://huggingface.co/{model}")
     _log.info("%s: licence of the weights: %s", model, terms)
 
 
 def networks_device() -> torch.device:
-    """Where diffusion models compute: the GPU where there is one, whatever draws the Gaussians."""
+    """Where diffusion models run: on the GPU if there is one, whichever renderer is used."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """What networks compute in: half precision on CUDA."""
+    """The precision of networks: half on CUDA, else single."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def wanted_files(names: Iterable[str], components: Sequence[str]) -> list[str]:
-    """The files of a repository that are read: settings, and one set of weights a component, in half precision if any.
+    """The files of a repository that are used: settings, and one set of weights per component, in half if available.
+
+    Args:
+        names: All files of the repository, relative to its root.
+        components: Subfolders to keep; all if empty.
 
     >>> wanted_files(["README.md", "unet/config.json", "unet/w.safetensors", "unet/w.fp16.safetensors"], ["unet"])
     ['unet/config.json', 'unet/w.fp16.safetensors']
@@ -195,13 +213,13 @@ def _from_hub(key: str, model: str, components: Sequence[str], local_files_only:
     why = "it may not be fetched (local_files_only)"
     if not local_files_only:
         try:
-            # one short question first: the download itself would try for half a minute before it gives up
+            # a short request first: the download itself would retry for half a minute before giving up
             found = HfApi().model_info(model, timeout=10).siblings or []
             files = wanted_files([file.rfilename for file in found], components)
             announce_licence(model)
             _log.info("%s: fetching %d files from the Hugging Face hub", model, len(files))
             return Path(snapshot_download(model, allow_patterns=files))
-        except Exception as error:  # whatever the library of the day raises for networks, names and rights
+        except Exception as error:  # the library raises many kinds for networks, names and rights
             why = f"the Hugging Face hub did not give it: {_first_line(error)}"
     raise InputError(
         key,
@@ -212,7 +230,7 @@ def _from_hub(key: str, model: str, components: Sequence[str], local_files_only:
 
 
 def _missing(folder: Path, components: Sequence[str]) -> list[str]:
-    """Which components are not there, or have settings but not all of their weights."""
+    """The components that are missing, or have settings but not all of their weights."""
     if not components:
         index = folder / "model_index.json"
         if not index.is_file():
@@ -226,7 +244,10 @@ def _missing(folder: Path, components: Sequence[str]) -> list[str]:
 
 
 def _names_class(entry: object) -> bool:
-    """Other entries are settings of the pipeline, lists of numbers among them, or components that are left out."""
+    """Whether an entry of `model_index.json` names the class of a component.
+
+    Other entries are settings of the pipeline, lists of numbers among them, or components that are left out.
+    """
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
 
 
@@ -244,7 +265,7 @@ def _complete(folder: Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and notes of the libraries; their errors are raised, not logged."""
+    """Silence the progress bars and notes of the libraries; their errors are raised, not logged."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

@@ -1,4 +1,4 @@
-"""The live noise predictor of score distillation: Zero-1-to-3 on renders, conditioned on the frames of the input."""
+"""The noise predictor of score distillation: Zero-1-to-3 on renders, conditioned on frames of the input."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind, find_
 
 
 class GuidanceKind(StrEnum):
-    """Which model guides a fit."""
+    """Which model guides the fit."""
 
     NONE = "none"
     ZERO123 = Zero123Kind.ZERO123.value
@@ -27,11 +27,12 @@ class NoiseModelConfig:
     """The diffusion model that judges renders.
 
     Attributes:
-        kind: Which model; none leaves guidance out.
-        model: Its hub id or folder; the usual one of its kind when null.
-        local_files_only: Do not ask the hub.
-        scale: Of classifier-free guidance.
-        reference_elevation: Of the camera of the input, degrees above the horizon; as its pose says when null (+Y up).
+        kind: Which model; `none` leaves guidance out.
+        model: Its hub id or folder; the default model of its kind when null.
+        local_files_only: Do not contact the hub.
+        scale: Scale of classifier-free guidance.
+        reference_elevation: Elevation of the camera of the input, degrees above the horizon; when null it is computed
+            from the camera's pose (+Y up).
         attention_slicing: Compute attention in slices: less memory, more time.
     """
 
@@ -43,10 +44,10 @@ class NoiseModelConfig:
     attention_slicing: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse an elevation from which no camera goes around.
+        """Check the range of the elevation.
 
         Raises:
-            ValueError: It is too near to a pole.
+            ValueError: It is within 5 degrees of a pole, where azimuths mean nothing.
         """
         if self.reference_elevation is not None and not -85 <= self.reference_elevation <= 85:
             what = f"must lie between -85 and 85 degrees, not {self.reference_elevation}"
@@ -55,12 +56,12 @@ class NoiseModelConfig:
 
 @dataclass(frozen=True)
 class ConditionProvider:
-    """What the model makes of the input images, once and for all, as a provider whose results can be kept.
+    """The conditioning on the input images as a provider, so that it can be cached.
 
     Attributes:
-        checkpoint: Its files.
-        half: Whether it computes in half precision.
-        size: Side of the images that it was trained on, px; the input is brought to it.
+        checkpoint: The files of the model.
+        half: Whether the model runs in half precision.
+        size: Side of the images that the model was trained on, px; the input is resampled to it.
     """
 
     checkpoint: Checkpoint
@@ -69,25 +70,25 @@ class ConditionProvider:
 
     @property
     def name(self) -> str:
-        """Of the provider."""
+        """Name of the provider."""
         return "guidance-zero123"
 
     def identity(self) -> Identity:
-        """The networks that read the images, at which size, and their precision."""
+        """Weights of the networks that encode the images, their precision, and the image size."""
         weights = self.checkpoint.fingerprint(("vae", "image_encoder"))
         return {"model": self.checkpoint.model, "weights": weights, "half": self.half, "size": self.size}
 
 
 class Zero123Noise:
-    """The noise that Zero-1-to-3 sees in a view of an object, knowing one frame of the input.
+    """Predicts the noise in a view of an object, with Zero-1-to-3 conditioned on one frame of the input.
 
-    The networks may compute on another device than the renderer: what they are given goes there and comes back.
+    The networks may run on another device than the renderer: tensors are moved there and back.
 
     Args:
-        network: Its networks.
-        images: The M frames that it may be told, on white.
-        scale: Of classifier-free guidance.
-        cache: Keeps what it makes of the frames.
+        network: The networks.
+        images: The M frames that can be conditioned on, RGB on white in [0, 1].
+        scale: Scale of classifier-free guidance.
+        cache: Keeps the encoded frames; None encodes them anew.
     """
 
     def __init__(
@@ -100,23 +101,31 @@ class Zero123Noise:
 
     @property
     def size(self) -> int:
-        """Side of the images that it was trained on, px."""
+        """Side of the images that the model was trained on, px."""
         return self.network.size
 
     @cached_property
     def alphas(self) -> Float[Tensor, " S"]:
-        """Share of the signal in the variance at each timestep (the cumulative product), on the CPU."""
+        """Fraction of the variance that is signal at each of the S timesteps (`alphas_cumprod`), on the CPU."""
         alphas: Tensor = self.network.scheduler.alphas_cumprod.float()
         return alphas
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of renders; differentiable."""
+        """Encode renders in [0, 1] to latents; differentiable."""
         return self.network.encode(images).to(images.device)
 
     def predict(
         self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
     ) -> Float[Tensor, "1 C h w"]:
-        """The noise in the latents of a view, `azimuth` and `elevation` degrees away from the camera of a frame."""
+        """Predict the noise in the latents of a view.
+
+        Args:
+            noisy: Latents with noise.
+            timestep: Index of the timestep in the noise schedule.
+            frame: Index of the frame to condition on.
+            azimuth: Of the view, relative to the camera of that frame, degrees.
+            elevation: Of the view, relative to the camera of that frame, degrees.
+        """
         reference = self._condition[frame]
         return self.network.predict(noisy, timestep, reference, [azimuth], [elevation], self._scale).to(noisy.device)
 
@@ -136,13 +145,13 @@ class Zero123Noise:
 
 
 def find_noise_model(config: NoiseModelConfig) -> Checkpoint:
-    """The files of the model that the config names.
+    """Find the files of the model that the settings name.
 
     Args:
-        config: Its `kind` is not none.
+        config: The settings; their `kind` is not `none`.
 
     Raises:
-        InputError: They are not there.
+        InputError: The files are not available.
     """
     kind = Zero123Kind(config.kind.value)
     return find_zero123("guidance.model", kind, config.model, local_files_only=config.local_files_only)
@@ -155,17 +164,17 @@ def build_noise_model(
     device: torch.device,
     cache: PriorCache | None = None,
 ) -> Zero123Noise:
-    """The model that the config names, found now and read at its first use.
+    """The noise predictor that the settings name; its files are found now and loaded at the first use.
 
     Args:
-        config: Its `kind` is not none.
-        images: The M frames of the input, on white.
-        reference_elevation: Of their camera, degrees above the horizon.
-        device: Where to compute.
-        cache: Keeps what the model makes of the frames.
+        config: The settings; their `kind` is not `none`.
+        images: The M frames of the input, RGB on white in [0, 1].
+        reference_elevation: Elevation of their camera, degrees above the horizon.
+        device: Where the networks run.
+        cache: Keeps the encoded frames; None encodes them anew.
 
     Raises:
-        InputError: The model is not there.
+        InputError: The model is not available.
     """
     kind = Zero123Kind(config.kind.value)
     network = Zero123(kind, find_noise_model(config), device, reference_elevation, config.attention_slicing)

@@ -27,7 +27,7 @@ _KEY = "video.model"
 
 
 class VideoKind(StrEnum):
-    """Who makes the video of a single image."""
+    """Where the video of a single image comes from."""
 
     AUTO = "auto"  # diffusion
     DIFFUSION = "diffusion"
@@ -36,23 +36,24 @@ class VideoKind(StrEnum):
 
 @dataclass
 class VideoConfig:
-    """The video of a single image. What a pipeline has no argument for is not passed to it.
+    """The video of a single image. Settings for which a pipeline has no argument are not passed to it.
 
     Attributes:
-        kind: Who makes it.
-        path: Of `kind: files`: the video, or the folder of its frames.
+        kind: Where it comes from.
+        path: For `kind: files`: the video, or the folder of its frames.
         model: Hub id or folder of an image-to-video pipeline.
-        local_files_only: Do not ask the hub.
-        frames: Its length; networks make those lengths best that they were trained on.
-        size: Side of the frames that the network makes, px, a multiple of 8.
-        prompt: What a pipeline is told that also wants words.
-        steps: Of the sampler.
-        fps: Speed that the network is told, frames a second.
-        motion: How much shall move (Stable Video Diffusion's motion bucket), from 1 to 255.
-        noise: Noise on the input (Stable Video Diffusion); more gives more motion, and less likeness.
-        decode_chunk_size: Frames that are decoded at once: fewer take less memory, more flicker less.
-        seed: Of the noise.
-        attention_slicing: Compute attention in slices: less memory, more time. Stable Video Diffusion cannot.
+        local_files_only: Do not contact the hub.
+        frames: Number of frames; networks do best at the lengths that they were trained on.
+        size: Side of the frames that the network generates, px, a multiple of 8.
+        prompt: Text prompt, for pipelines that take one.
+        steps: Number of sampling steps.
+        fps: Frame rate that the network is conditioned on, frames per second.
+        motion: Amount of motion, from 1 to 255 (Stable Video Diffusion's motion bucket).
+        noise: Noise added to the input (Stable Video Diffusion); more gives more motion, and less likeness.
+        decode_chunk_size: Number of frames decoded at once: fewer take less memory, more flicker less.
+        seed: Seed of the noise.
+        attention_slicing: Compute attention in slices: less memory, more time. Stable Video Diffusion does not support
+            it.
     """
 
     kind: VideoKind = VideoKind.AUTO
@@ -71,10 +72,10 @@ class VideoConfig:
     attention_slicing: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no latent grid has, and numbers that make no video.
+        """Check the ranges of the settings.
 
         Raises:
-            ValueError: One of them is out of range.
+            ValueError: The size is not a positive multiple of 8, or another number is too small.
         """
         if self.size < 8 or self.size % 8:
             raise ValueError(f"video.size: must be a positive multiple of 8, not {self.size}")
@@ -88,14 +89,14 @@ class VideoConfig:
 class DiffusionVideo:
     """`VideoSynthesizer` by a pipeline of diffusers.
 
-    Frame 0 is the input itself: the network's own frame 0 is the input once encoded and decoded.
+    Frame 0 is the input itself, since the network's own frame 0 is only the input encoded and decoded.
 
     Args:
-        config: Its model and how to call it.
-        device: Where to compute.
+        config: The model and how to call it.
+        device: Where it runs.
 
     Raises:
-        InputError: The model is not there.
+        InputError: The model is not available.
     """
 
     name = "video-diffusion"
@@ -106,7 +107,7 @@ class DiffusionVideo:
         self.checkpoint = find_checkpoint(_KEY, config.model, (), local_files_only=config.local_files_only)
 
     def identity(self) -> Identity:
-        """Weights, sampler and precision."""
+        """Weights, settings of the sampler, and precision."""
         unused = {"kind", "path", "model", "local_files_only", "frames", "attention_slicing"}
         settings = {key: value for key, value in asdict(self.config).items() if key not in unused}
         return {
@@ -118,10 +119,10 @@ class DiffusionVideo:
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "H W 4"], frames: int) -> Float[Tensor, "T H W 3"]:
-        """A video of `frames` frames on white; frame 0 is the input.
+        """Generate a video of `frames` frames on white; frame 0 is the input.
 
         Raises:
-            InputError: The model is no image-to-video model, makes fewer frames, or made no picture.
+            InputError: The model is not an image-to-video model, makes fewer frames, or made NaN or infinity.
         """
         height, width = image.shape[:2]
         first = on_white(image)
@@ -133,12 +134,12 @@ class DiffusionVideo:
             what = f"{self.checkpoint.model} made frames that are no numbers"
             raise InputError(_KEY, what, "its half precision does not work here: use another model")
         video = resample(made[:frames], width, height).clamp(0, 1)
-        off = float((video[0] - first).abs().mean())
+        difference = float((video[0] - first).abs().mean())
         _log.log(
-            logging.WARNING if off > 0.1 else logging.INFO,
+            logging.WARNING if difference > 0.1 else logging.INFO,
             "%s: its frame 0 is %.3f off the input (mean absolute difference); the input takes its place",
             self.checkpoint.model,
-            off,
+            difference,
         )
         video[0] = first
         return video

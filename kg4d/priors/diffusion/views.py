@@ -1,4 +1,4 @@
-"""Views of an object from one image, by diffusion: Zero-1-to-3 for any camera, Zero123++ for six fixed ones.
+"""Views of an object from one image, by diffusion: Zero-1-to-3 for arbitrary cameras, Zero123++ for six fixed ones.
 
 Sources: Liu et al. 2023, "Zero-1-to-3"; Shi et al. 2023, "Zero123++".
 """
@@ -28,9 +28,9 @@ _KEY = "views.model"
 
 
 class ViewsKind(StrEnum):
-    """Who makes the views of the first frame."""
+    """Where the views of the first frame come from."""
 
-    AUTO = "auto"  # zero123 where its weights are within reach, else none
+    AUTO = "auto"  # zero123 if its weights are available, else none
     ZERO123 = Zero123Kind.ZERO123.value
     STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
     ZERO123PLUS = "zero123plus"
@@ -40,20 +40,21 @@ class ViewsKind(StrEnum):
 
 @dataclass
 class ViewsConfig:
-    """Views of the first frame from around.
+    """Views of the first frame from other cameras.
 
     Attributes:
-        kind: Who makes them; `none` leaves them out.
-        path: Of `kind: files`: the folder of the images.
-        model: Hub id or folder of the weights; the usual ones of the kind when null.
-        local_files_only: Do not ask the hub.
-        pipeline: Of `kind: zero123plus`: your copy of its authors' `pipeline.py`, which is run; read it first.
+        kind: Where they come from; `none` leaves them out.
+        path: For `kind: files`: the folder of the images.
+        model: Hub id or folder of the weights; the default ones of the kind when null.
+        local_files_only: Do not contact the hub.
+        pipeline: For `kind: zero123plus`: your copy of its authors' `pipeline.py`. It is executed, so read it first.
         azimuths: Degrees from the input view, positive to the right; zero123plus has its own.
-        elevations: Degrees above the input view, one a view, or one for all; zero123plus has its own.
-        reference_elevation: Of the camera of the input, degrees above the horizon; stable_zero123 is told.
-        steps: Of the sampler.
-        scale: Of classifier-free guidance.
-        seed: Of the noise.
+        elevations: Degrees above the input view, one per view, or one for all; zero123plus has its own.
+        reference_elevation: Elevation of the camera of the input, degrees above the horizon; stable_zero123 is
+            conditioned on it.
+        steps: Number of sampling steps.
+        scale: Scale of classifier-free guidance.
+        seed: Seed of the noise.
         attention_slicing: Compute attention in slices: less memory, more time.
     """
 
@@ -71,10 +72,10 @@ class ViewsConfig:
     attention_slicing: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse cameras that look along the vertical, and numbers that make no picture.
+        """Check the ranges of the settings.
 
         Raises:
-            ValueError: One of them is out of range.
+            ValueError: A camera is within one degree of the vertical, or there are no sampling steps.
         """
         for elevation in [0.0, *self.elevations]:
             if not -89 <= self.reference_elevation + elevation <= 89:
@@ -85,14 +86,14 @@ class ViewsConfig:
 
 
 class Zero123Views:
-    """`ViewSynthesizer` by Zero-1-to-3: each view is sampled for itself, from the same noise.
+    """`ViewSynthesizer` by Zero-1-to-3: each view is sampled independently, from the same noise.
 
     Args:
-        config: Of one of its kinds.
-        device: Where to compute.
+        config: The settings; their `kind` is one of the kinds of Zero-1-to-3.
+        device: Where the networks run.
 
     Raises:
-        InputError: The model is not there.
+        InputError: The model is not available.
     """
 
     fov_y = None
@@ -105,7 +106,7 @@ class Zero123Views:
         self.network = Zero123(kind, self.checkpoint, device, config.reference_elevation, config.attention_slicing)
 
     def identity(self) -> Identity:
-        """Weights, sampler and precision."""
+        """Weights, settings of the sampler, and precision."""
         return {
             "model": self.checkpoint.model,
             "weights": self.checkpoint.fingerprint(COMPONENTS),
@@ -120,7 +121,7 @@ class Zero123Views:
     def __call__(
         self, image: Float[Tensor, "H W 4"], azimuths: Sequence[float], elevations: Sequence[float]
     ) -> Float[Tensor, "R H W 3"]:
-        """Views on white."""
+        """Generate views on white; see `ViewSynthesizer`."""
         height, width = image.shape[:2]
         condition = self.network.condition(on_white(image)[None])
         cameras = list(zip(azimuths, elevations, strict=True))
@@ -140,18 +141,18 @@ class Zero123Views:
 
 
 class Zero123PlusViews:
-    """`ViewSynthesizer` by Zero123++, which makes six views at once, from cameras of its own, on grey.
+    """`ViewSynthesizer` by Zero123++, which generates six views at once, from fixed cameras, on grey.
 
-    Its pipeline is its authors' code; it is run from the copy that `views.pipeline` names, and nothing is run that was
-    downloaded. Version 1.2 draws with a field of view of 30 degrees, whatever the input was taken with.
+    Its pipeline is its authors' code. It is run from the copy that `views.pipeline` names; downloaded code is never
+    run. Version 1.2 has a field of view of 30 degrees, whatever the field of view of the input.
 
     Args:
-        config: Of its kind.
-        device: Where to compute.
-        matting: Tells the object from the grey.
+        config: The settings; their `kind` is `zero123plus`.
+        device: Where the networks run.
+        matting: Separates the object from the grey background.
 
     Raises:
-        InputError: The model or the pipeline is not there.
+        InputError: The model or the pipeline is not available.
     """
 
     AZIMUTHS = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
@@ -177,7 +178,7 @@ class Zero123PlusViews:
         self.checkpoint = find_checkpoint(_KEY, model, (), local_files_only=config.local_files_only)
 
     def identity(self) -> Identity:
-        """Weights, code, sampler, precision and matting."""
+        """Weights, code, settings of the sampler, precision and matting."""
         matting = {f"matting_{key}": value for key, value in self.matting.identity().items()}
         return {
             "model": self.checkpoint.model,
@@ -195,10 +196,10 @@ class Zero123PlusViews:
     def __call__(
         self, image: Float[Tensor, "H W 4"], azimuths: Sequence[float], elevations: Sequence[float]
     ) -> Float[Tensor, "R H W 3"]:
-        """Those of its six views that are asked for, on white.
+        """Generate the six views, and return the requested ones, on white; see `ViewSynthesizer`.
 
         Raises:
-            InputError: It has no such view.
+            InputError: A requested view is not one of the six.
         """
         own = list(zip(self.AZIMUTHS, self.ELEVATIONS, strict=True))
         horizon = self.config.reference_elevation
@@ -219,7 +220,7 @@ class Zero123PlusViews:
     @torch.no_grad()
     def _sample(self, image: Float[Tensor, "H W 4"]) -> Float[Tensor, "rows columns 3"]:
         picture = Image.fromarray(quantize(image).numpy())
-        with torch.random.fork_rng():  # its pipeline draws from the global generator too
+        with torch.random.fork_rng():  # the pipeline draws from the global generator too
             torch.manual_seed(self.config.seed)
             result = self._pipeline(
                 picture,
@@ -257,16 +258,16 @@ class Zero123PlusViews:
 
 
 def on_white(image: Float[Tensor, "*batch H W 4"]) -> Float[Tensor, "*batch H W 3"]:
-    """Straight RGBA on white."""
+    """Composite straight RGBA in [0, 1] on white."""
     alpha = image[..., 3:]
     return image[..., :3] * alpha + (1 - alpha)
 
 
-def cameras_of(config: ViewsConfig) -> tuple[list[float], list[float]]:
-    """Azimuths and elevations to ask for, degrees relative to the input view.
+def view_angles(config: ViewsConfig) -> tuple[list[float], list[float]]:
+    """The azimuths and elevations to request, degrees relative to the input view.
 
     Raises:
-        InputError: The numbers of the two differ.
+        InputError: The numbers of azimuths and elevations differ.
     """
     if config.kind is ViewsKind.ZERO123PLUS:
         own = Zero123PlusViews.ELEVATIONS
@@ -279,11 +280,16 @@ def cameras_of(config: ViewsConfig) -> tuple[list[float], list[float]]:
 
 
 def build_views(config: ViewsConfig, device: torch.device, matting: Matting) -> ViewSynthesizer:
-    """The provider of a kind that diffusion makes.
+    """The diffusion model that the settings name.
+
+    Args:
+        config: The settings; their `kind` is that of a diffusion model.
+        device: Where the networks run.
+        matting: Mattes the views of models that generate a background.
 
     Raises:
-        InputError: The model is not there.
-        ValueError: Diffusion makes no such kind.
+        InputError: The model is not available.
+        ValueError: The kind is not that of a diffusion model.
     """
     match config.kind:
         case ViewsKind.ZERO123 | ViewsKind.STABLE_ZERO123:

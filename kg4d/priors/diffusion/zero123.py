@@ -1,7 +1,7 @@
-"""Zero-1-to-3: a diffusion model of one view of an object, given another and where the camera has gone.
+"""Zero-1-to-3: a diffusion model of a view of an object, given another view and the relative camera.
 
-Sources: Liu et al. 2023, "Zero-1-to-3"; Stability AI, "Stable Zero123" (which also is told the reference's elevation).
-The checkpoints are made of parts of diffusers and transformers, so the networks are put together here from these.
+Sources: Liu et al. 2023, "Zero-1-to-3"; Stability AI, "Stable Zero123" (also conditioned on the reference's elevation).
+The checkpoints consist of components of diffusers and transformers, which are put together here.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 
 class Zero123Kind(StrEnum):
-    """Which of the models, which differ in how they are told the camera."""
+    """The two models; they differ in how the camera is encoded."""
 
     ZERO123 = "zero123"
     STABLE_ZERO123 = "stable_zero123"
@@ -38,10 +38,10 @@ DEFAULT_MODELS = {
 
 @dataclass(frozen=True)
 class Condition:
-    """M reference images as the networks take them in.
+    """M reference images, encoded for conditioning.
 
     Attributes:
-        embeddings: Of CLIP, one token an image.
+        embeddings: CLIP embeddings, one token per image.
         latents: Means of the autoencoder's posterior, not scaled.
     """
 
@@ -49,22 +49,22 @@ class Condition:
     latents: Float[Tensor, "M C h w"]
 
     def __getitem__(self, index: int) -> "Condition":
-        """One of the images, as a set."""
+        """The condition on one of the images, as a set of one."""
         return Condition(self.embeddings[index : index + 1], self.latents[index : index + 1])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Condition":
-        """On another device, in another precision."""
+        """The same condition on another device, in another precision."""
         return Condition(self.embeddings.to(device, dtype), self.latents.to(device, dtype))
 
 
 class Zero123:
-    """The networks. They are read when they are first used.
+    """The networks of the model, each loaded at its first use.
 
     Args:
-        kind: Which model.
+        kind: Which of the two models.
         checkpoint: Its files.
-        device: Where to compute.
-        reference_elevation: Of the camera of the reference images, degrees above the horizon.
+        device: Where the networks run.
+        reference_elevation: Elevation of the camera of the reference images, degrees above the horizon.
         attention_slicing: Compute attention in slices: less memory, more time.
     """
 
@@ -85,7 +85,7 @@ class Zero123:
 
     @property
     def size(self) -> int:
-        """Side of the images that it was trained on, px."""
+        """Side of the images that the model was trained on, px."""
         return int(self._unet.config.sample_size * 2 ** (len(self._vae.config.block_out_channels) - 1))
 
     @cached_property
@@ -102,7 +102,7 @@ class Zero123:
 
     @torch.no_grad()
     def condition(self, images: Float[Tensor, "M H W 3"]) -> Condition:
-        """Take in reference images on white. The image encoder is read for this and let go again."""
+        """Encode reference images, RGB on white in [0, 1]. The image encoder is loaded for this and released again."""
         from transformers import CLIPVisionModelWithProjection
 
         encoder = self.checkpoint.load("image_encoder", CLIPVisionModelWithProjection, self.device)
@@ -116,7 +116,7 @@ class Zero123:
         return Condition(embeddings[:, None].float(), latents / self._vae.config.scaling_factor)
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
-        """Latents of images in [0, 1] at the size of the model: scaled means of the posterior; differentiable."""
+        """Encode images in [0, 1], resampled to the model's size, to scaled means of the posterior; differentiable."""
         images = images.to(self.device)
         if images.shape[1:3] != (self.size, self.size):
             images = resample(images, self.size, self.size)
@@ -125,16 +125,20 @@ class Zero123:
         return latents
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B H W 3"]:
-        """Images in [0, 1]."""
+        """Decode scaled latents to images in [0, 1]."""
         decoded = self._vae.decode((latents / self._vae.config.scaling_factor).to(self.dtype)).sample
         images: Tensor = (decoded.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
         return images
 
     def camera_embedding(self, azimuths: Sequence[float], elevations: Sequence[float]) -> Float[Tensor, "B 1 4"]:
-        """How the model is told where the camera has gone, from angles in degrees as `ViewSynthesizer` has them.
+        """Encode relative cameras: (polar angle, sin azimuth, cos azimuth, last), angles in radians.
 
-        (polar angle, sin azimuth, cos azimuth, what the kind wants): the distance, which here stays, or the polar angle
-        of the reference camera.
+        The last number is the change of distance for `zero123`, always 0 here, and the polar angle of the reference
+        camera for `stable_zero123`.
+
+        Args:
+            azimuths: B azimuths relative to the reference, degrees, as in `ViewSynthesizer`.
+            elevations: B elevations relative to the reference, degrees, as in `ViewSynthesizer`.
         """
         azimuth, elevation = (torch.tensor(a, dtype=torch.float64).deg2rad() for a in (azimuths, elevations))
         reference = torch.tensor(90.0 - self.reference_elevation, dtype=torch.float64).deg2rad()
@@ -152,26 +156,26 @@ class Zero123:
         elevations: Sequence[float],
         scale: float,
     ) -> Float[Tensor, "B C h w"]:
-        """The noise in latents of views from B cameras: unconditional + `scale` (conditional - unconditional).
+        """Predict the noise in latents of B views: unconditional + `scale` (conditional - unconditional).
 
         Args:
             noisy: Scaled latents with noise.
-            timestep: Of the noise schedule.
-            condition: A single reference image.
-            azimuths: Of the cameras, degrees, relative to the reference.
-            elevations: The same.
-            scale: Of classifier-free guidance.
+            timestep: Index of the timestep in the noise schedule.
+            condition: The condition on a single reference image.
+            azimuths: B azimuths of the views relative to the reference, degrees.
+            elevations: B elevations of the views relative to the reference, degrees.
+            scale: Scale of classifier-free guidance.
         """
         count = len(noisy)
         reference = condition.to(self.device, self.dtype)
         camera = self.camera_embedding(azimuths, elevations).to(reference.embeddings)
         context = self._projection(torch.cat([reference.embeddings.expand(count, -1, -1), camera], dim=-1))
         image = reference.latents.expand(count, -1, -1, -1)
-        # both predictions in one pass; what is not told is zero
-        latents = torch.cat([noisy.to(self.device, self.dtype), image], dim=1)
-        untold = torch.cat([noisy.to(self.device, self.dtype), torch.zeros_like(image)], dim=1)
+        # both predictions in one pass; the unconditional one gets zeros for the condition
+        conditioned = torch.cat([noisy.to(self.device, self.dtype), image], dim=1)
+        unconditioned = torch.cat([noisy.to(self.device, self.dtype), torch.zeros_like(image)], dim=1)
         predicted = self._unet(
-            torch.cat([untold, latents]),
+            torch.cat([unconditioned, conditioned]),
             torch.full((2 * count,), timestep, device=self.device),
             encoder_hidden_states=torch.cat([torch.zeros_like(context), context]),
         ).sample.float()
@@ -205,13 +209,19 @@ class Zero123:
 
 
 def find_zero123(key: str, kind: Zero123Kind, model: str | None, *, local_files_only: bool = False) -> Checkpoint:
-    """The files of a model of this kind; of the usual one where no model is named.
+    """Find the files of a model of this kind.
+
+    Args:
+        key: Dotted key of the setting that names the model, for errors.
+        kind: Which of the two models.
+        model: Hub id or folder; the default model of the kind when None.
+        local_files_only: Do not contact the hub.
 
     Raises:
-        InputError: They are not there, or the model is known to be of the other kind.
+        InputError: The files are not available, or the model is known to be of the other kind.
     """
     for other, known in DEFAULT_MODELS.items():
-        if model == known and other is not kind:  # its pictures would be of other cameras
+        if model == known and other is not kind:  # its views would be from wrong cameras
             what = f"{model} is of kind {other.value}, not {kind.value}"
             raise InputError(key, what, f"set {key.split('.')[0]}.kind={other.value}")
     return find_checkpoint(key, model or DEFAULT_MODELS[kind], COMPONENTS, local_files_only=local_files_only)

@@ -1,1 +1,1 @@
-"""Where keypoints come from: marked by a person, found in people, followed through the video and round the views."""
+"""Keypoints: marked by a person, detected in people or spread automatically; tracked in the video and the views."""

@@ -1,11 +1,11 @@
-r"""Following points of an object through a chain of images: a hidden Markov model over places on the object.
+r"""Following points of an object through a chain of images: a hidden Markov model over candidate positions.
 
-In every image a point is at one of a few hundred places on the matte, and there it is either seen or hidden behind
-something. Three things are known: where it is in the first image; how well the descriptor of each place agrees with the
-point's own (evidence); and how well each place agrees with each place of the next image, in look and in position
-(transitions, normalised over both images at once, so that two places do not lead to one: the dual softmax of LoFTR).
-The posterior of every place given all images, forwards and backwards, gives the position, and its mass near there the
-confidence: what could be elsewhere, or may be hidden, gets a low one.
+In every image a point is at one of a few hundred candidate positions on the matte, and there it is either visible or
+hidden behind something. Three things are known: where the point is in the first image; how similar the descriptor of
+each candidate is to the point's own (evidence); and how well each candidate matches each candidate of the next image,
+in appearance and in position (transitions, normalised over both images at once, so that two candidates do not lead to
+one: the dual softmax of LoFTR). The posterior over candidates given all images (forward-backward) gives the position,
+and its mass near that position the confidence, which is low if the point could be elsewhere or may be hidden.
 
 Sources: Rabiner 1989, "A tutorial on hidden Markov models", III.A (forward-backward); Sun et al. 2021, "LoFTR", 3.3.
 """
@@ -18,25 +18,27 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-READ_RADIUS = 0.03  # of the unit length: the bump with which the most likely place is looked for
-REFINE_RADIUS = 0.06  # places as near as this to it are averaged
-FLOOR = 1e-9  # of all moves: the chain cannot break
+READ_RADIUS = 0.03  # in units of length: width of the kernel that smooths the posterior before its maximum is taken
+REFINE_RADIUS = 0.06  # in units of length: candidates within this distance of the maximum are averaged
+FLOOR = 1e-9  # added to the weight of every move of a hidden point, so that the chain cannot break
 
 
 @dataclass
 class ChainConfig:
-    """How points are followed. Lengths are in units of 1.3 times the object's box.
+    """The parameters of the model. The unit of length is 1.3 times the longer side of the object's bounding box.
 
     Attributes:
-        evidence: What one unit of similarity to the point's descriptor adds to the log odds of "seen here". Low, since
-            what misleads one image misleads its neighbours too.
-        threshold: Similarity at which seen and hidden are equally likely; 0 is that of any place, 1 the point itself.
-        affinity: What one unit of similarity between places of neighbouring images adds to the log odds of a move.
-        hide: Chance that a seen point is hidden in the next image.
-        reappear: Chance that a hidden point is seen in the next image.
-        wander: Standard deviation of a hidden point's move.
-        places: At most about this many places an image.
-        near: Confidence is the chance of being seen this near to the given position.
+        evidence: What one unit of similarity to the point's descriptor adds to the log odds of "visible here". Low,
+            because errors in neighbouring images are correlated.
+        threshold: Similarity at which visible and hidden are equally likely; 0 is that of an average candidate, 1 that
+            of the point itself.
+        affinity: What one unit of similarity between candidates of neighbouring images adds to the log odds of a move.
+        hide: Probability that a visible point is hidden in the next image.
+        reappear: Probability that a hidden point is visible in the next image.
+        wander: Standard deviation of the move of a hidden point, in units of length.
+        places: Approximate maximum number of candidates per image.
+        near: The confidence is the probability of being visible within this distance of the reported position, in
+            units of length.
     """
 
     evidence: float = 4.0
@@ -49,10 +51,10 @@ class ChainConfig:
     near: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse what is no model.
+        """Check the ranges of the parameters.
 
         Raises:
-            ValueError: A chance is not inside (0, 1), or a length or the number of places is not positive.
+            ValueError: A probability is not inside (0, 1), or a length or the number of candidates is not positive.
         """
         if not (0 < self.hide < 1 and 0 < self.reappear < 1):
             raise ValueError(f"chain: hide and reappear must lie inside (0, 1), not {self.hide} and {self.reappear}")
@@ -60,25 +62,25 @@ class ChainConfig:
             raise ValueError("chain: wander, near and places must be positive")
 
 
-class Places(NamedTuple):
-    """Where a point can be in one image."""
+class Candidates(NamedTuple):
+    """The n positions at which a point can be in one image."""
 
-    points: Float[Tensor, "n 2"]  # in the unit of length of the chain
-    descriptors: Float[Tensor, "n C"]  # of length 1
+    points: Float[Tensor, "n 2"]  # in units of length
+    descriptors: Float[Tensor, "n C"]  # of norm 1
 
 
 class Move(NamedTuple):
-    """What is known about the motion of each place to the next image."""
+    """The expected motion of each candidate to the next image."""
 
-    targets: Float[Tensor, "n 2"]  # where it goes
-    spread: Float[Tensor, " n"]  # standard deviation of that
+    targets: Float[Tensor, "n 2"]  # expected position there, in units of length
+    spread: Float[Tensor, " n"]  # its standard deviation, in units of length
 
 
 class Estimates(NamedTuple):
-    """Where each point is in each image."""
+    """The positions of J points in T images."""
 
-    points: Float[Tensor, "T J 2"]
-    weights: Float[Tensor, "T J"]  # chance in [0, 1] that it is seen near there
+    points: Float[Tensor, "T J 2"]  # in units of length
+    weights: Float[Tensor, "T J"]  # probability in [0, 1] that the point is visible near that position
 
 
 class _Step(NamedTuple):
@@ -89,19 +91,19 @@ class _Step(NamedTuple):
 
 
 class _Belief(NamedTuple):
-    """Weight of each place in one image, up to a factor a point."""
+    """Probability of each candidate of one image for each of J points, up to a factor per point."""
 
     seen: Float[Tensor, "J n"]
     hidden: Float[Tensor, "J n"]
 
-    def scaled(self) -> "_Belief":
+    def normalised(self) -> "_Belief":
         total = (self.seen.sum(1) + self.hidden.sum(1))[:, None]
         return _Belief(self.seen / total, self.hidden / total)
 
 
 @torch.no_grad()
 def follow(
-    chain: Sequence[Places],
+    chain: Sequence[Candidates],
     moves: Sequence[Move],
     start: Float[Tensor, "J 2"],
     descriptors: Float[Tensor, "J C"],
@@ -112,60 +114,60 @@ def follow(
     """Follow points from the first image through all others.
 
     Args:
-        chain: The T images, each with at least one place.
-        moves: What is known about the motion between neighbours, T - 1.
-        start: Where the points are in the first image.
-        descriptors: How they look there.
-        config: The model.
-        closed: The last image is the first again, and so the points are there again if they are seen.
+        chain: The candidates of the T images, at least one per image.
+        moves: The expected motion between neighbouring images, T - 1.
+        start: Positions of the points in the first image, in units of length.
+        descriptors: Descriptors of the points there, of norm 1.
+        config: The parameters of the model.
+        closed: The last image is the first one again, so visible points must be at their start positions there.
 
     Returns:
-        The estimates; a point that starts farther than `wander` from every place has weight 0 throughout.
+        The estimates; a point that starts farther than `wander` from every candidate has weight 0 throughout.
     """
-    chain = [Places(points.double(), found) for points, found in chain]
+    chain = [Candidates(points.double(), found) for points, found in chain]
     start = start.double()
     first, known = _start(chain[0], start, config)
-    steps = [_step(here, there, move, config) for here, there, move in zip(chain, chain[1:], moves, strict=False)]
+    steps = [_step(now, after, move, config) for now, after, move in zip(chain, chain[1:], moves, strict=False)]
     level = _similarities(descriptors, chain[0].descriptors).mean(1, keepdim=True).clamp_max(0.99)
-    odds = [_odds((_similarities(descriptors, places.descriptors) - level) / (1 - level), config) for places in chain]
+    odds = [_odds((_similarities(descriptors, image.descriptors) - level) / (1 - level), config) for image in chain]
     last = _Belief(first.seen + 1e-4, first.hidden) if closed else _flat(first, chain[-1])
     forward, backward = [first], [last]
     for step, likely in zip(steps, odds[1:], strict=True):
         forward.append(_forward(forward[-1], step, likely, config))
     for step, likely in zip(reversed(steps), reversed(odds[1:]), strict=True):
         backward.insert(0, _backward(backward[0], step, likely, config))
-    read = [
-        _read(places.points, _Belief(ahead.seen * back.seen, ahead.hidden * back.hidden).scaled(), config)
-        for places, ahead, back in zip(chain, forward, backward, strict=True)
+    estimates = [
+        _estimate(image.points, _Belief(ahead.seen * back.seen, ahead.hidden * back.hidden).normalised(), config)
+        for image, ahead, back in zip(chain, forward, backward, strict=True)
     ]
-    points, weights = (torch.stack(parts) for parts in zip(*read, strict=True))
+    points, weights = (torch.stack(parts) for parts in zip(*estimates, strict=True))
     return Estimates(points.float(), (weights * known).clamp(0, 1).float())
 
 
-def _start(places: Places, start: Float[Tensor, "J 2"], config: ChainConfig) -> tuple[_Belief, Bool[Tensor, " J"]]:
-    """All at the places next to the start, and which points have such places."""
-    squared = _squared_distances(start, places.points)
+def _start(image: Candidates, start: Float[Tensor, "J 2"], config: ChainConfig) -> tuple[_Belief, Bool[Tensor, " J"]]:
+    """Belief that every point is visible at the candidates next to its start, and which points have such candidates."""
+    squared = _squared_distances(start, image.points)
     nearest = squared.amin(1, keepdim=True)
     seen = ((nearest - squared) / (2 * 0.015**2)).softmax(1)
     return _Belief(seen, torch.zeros_like(seen)), nearest[:, 0] <= config.wander**2
 
 
-def _step(here: Places, there: Places, move: Move, config: ChainConfig) -> _Step:
-    """A place leads to those that look alike and lie where it moves; a hidden point wanders about."""
-    distances = _squared_distances(move.targets.double(), there.points) / (2 * move.spread.double()[:, None] ** 2)
-    logits = config.affinity * _similarities(here.descriptors, there.descriptors) - distances
+def _step(now: Candidates, after: Candidates, move: Move, config: ChainConfig) -> _Step:
+    """A visible point goes to candidates that look alike and lie where it is expected; a hidden point diffuses."""
+    distances = _squared_distances(move.targets.double(), after.points) / (2 * move.spread.double()[:, None] ** 2)
+    logits = config.affinity * _similarities(now.descriptors, after.descriptors) - distances
     seen = (logits.log_softmax(1) + logits.log_softmax(0)).softmax(1)
-    wandering = (-_squared_distances(here.points, there.points) / (2 * config.wander**2)).exp() + FLOOR
+    wandering = (-_squared_distances(now.points, after.points) / (2 * config.wander**2)).exp() + FLOOR
     return _Step(seen, wandering / wandering.sum(1, keepdim=True))
 
 
 def _odds(similarity: Float[Tensor, "J n"], config: ChainConfig) -> Float[Tensor, "J n"]:
-    """How much likelier such a similarity is of a point that is seen there than of one that is hidden there."""
+    """Likelihood ratio of a similarity: the point is visible there, against hidden there."""
     return (config.evidence * (similarity - config.threshold)).exp()
 
 
-def _flat(belief: _Belief, places: Places) -> _Belief:
-    flat = belief.seen.new_ones(len(belief.seen), len(places.points))
+def _flat(belief: _Belief, image: Candidates) -> _Belief:
+    flat = belief.seen.new_ones(len(belief.seen), len(image.points))
     return _Belief(flat, flat)
 
 
@@ -174,7 +176,7 @@ def _forward(belief: _Belief, step: _Step, odds: Float[Tensor, "J m"], config: C
     return _Belief(
         ((1 - config.hide) * seen + config.reappear * wandering) * odds,
         config.hide * hidden + (1 - config.reappear) * wandering,
-    ).scaled()
+    ).normalised()
 
 
 def _backward(belief: _Belief, step: _Step, odds: Float[Tensor, "J m"], config: ChainConfig) -> _Belief:
@@ -183,13 +185,13 @@ def _backward(belief: _Belief, step: _Step, odds: Float[Tensor, "J m"], config: 
     return _Belief(
         (1 - config.hide) * (seen @ step.seen.T) + config.hide * back,
         config.reappear * (seen @ step.hidden.T) + (1 - config.reappear) * back,
-    ).scaled()
+    ).normalised()
 
 
-def _read(
+def _estimate(
     points: Float[Tensor, "n 2"], belief: _Belief, config: ChainConfig
 ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
-    """The mean around the most likely place, seen or hidden, and the chance of being seen near there."""
+    """The mean around the most likely position, visible or hidden, and the probability of being visible near it."""
     either, between = belief.seen + belief.hidden, _squared_distances(points, points)
     best = (either @ (-between / (2 * READ_RADIUS**2)).exp()).argmax(1)
     around = either * (between[best] <= REFINE_RADIUS**2)

@@ -1,4 +1,4 @@
-"""Keypoints that a person clicks: a page on this machine alone shows the matted image and writes the JSON file."""
+"""Keypoints that a person clicks: a page, served to this machine only, shows the matted image and saves a JSON file."""
 
 import json
 import logging
@@ -23,21 +23,21 @@ _LARGEST = 1 << 20  # bytes that the page may send
 
 
 def click_keypoints(image: Float[Tensor, "H W 4"], path: str | Path, port: int) -> SupportKeypoints:
-    """Serve the page until a person has saved their keypoints; a file that is there already is gone on with.
+    """Serve the page until a person has saved keypoints; the page starts with those of an existing file.
 
     Args:
-        image: What is shown.
+        image: The image to show: straight RGBA in [0, 1].
         path: The JSON file to write.
-        port: Where to serve on 127.0.0.1; 0 picks a free one. The log has the address.
+        port: Port on 127.0.0.1; 0 picks a free one. The log has the address.
 
     Raises:
-        InputError: The port is taken, or the file that is there is wrong.
+        InputError: The port is taken, or the existing file is malformed.
     """
     path = Path(path)
     height, width = image.shape[:2]
-    begin = read_support(path, width, height) if path.exists() else None
+    start = read_support(path, width, height) if path.exists() else None
     try:
-        server = _Server(image, path, begin, port)
+        server = _Server(image, path, start, port)
     except OSError as error:
         what = f"{port} cannot be used: {(error.strerror or str(error)).lower()}"
         raise InputError("keypoints.port", what, "choose another, or 0 for a free one") from error
@@ -52,15 +52,15 @@ def click_keypoints(image: Float[Tensor, "H W 4"], path: str | Path, port: int) 
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # browsers keep connections open that they do not use
+    daemon_threads = True  # browsers keep unused connections open
 
-    def __init__(self, image: Float[Tensor, "H W 4"], path: Path, begin: SupportKeypoints | None, port: int) -> None:
+    def __init__(self, image: Float[Tensor, "H W 4"], path: Path, start: SupportKeypoints | None, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.path, self.saved = path, threading.Event()
         self.height, self.width = image.shape[:2]
         picture = BytesIO()
         Image.fromarray(quantize(image).numpy()).save(picture, format="PNG")
-        table = {} if begin is None else {"names": begin.names, "parents": begin.parents, "uv": begin.uv.tolist()}
+        table = {} if start is None else {"names": start.names, "parents": start.parents, "uv": start.uv.tolist()}
         self.files = {
             "/": ("text/html; charset=utf-8", _PAGE.read_bytes()),
             "/image.png": ("image/png", picture.getvalue()),
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """The page, the image, and the keypoints to go on with."""
+        """Serve the page, the image, and the existing keypoints."""
         if not self._from_here():
             return
         if self.path not in self.server.files:
@@ -82,11 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, content, kind)
 
     def do_POST(self) -> None:
-        """Check the keypoints; write them where they are right, else say what is wrong."""
+        """Check the keypoints that the page sends; save them if they are valid, else answer with what is wrong."""
         if not self._from_here():
             return
         length = self.headers.get("Content-Length", "")
-        # a foreign page in the same browser may not send this type without asking, and nobody answers it
+        # a page of another site must ask before it may send this type (CORS), and its question gets no answer
         if self.path != "/keypoints.json" or self.headers.get_content_type() != "application/json":
             self._answer(HTTPStatus.NOT_FOUND, "send application/json to /keypoints.json")
             return
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             table = json.loads(self.rfile.read(int(length)))
             found = parse_support(table, "keypoints", self.server.width, self.server.height)
             write_support(self.server.path, found)
-        except ValueError as error:  # no JSON, or an InputError
+        except ValueError as error:  # malformed JSON, or an InputError
             self._answer(HTTPStatus.BAD_REQUEST, str(error))
             return
         except OSError as error:
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.saved.set()
 
     def _from_here(self) -> bool:
-        """Refuse names that somebody else made point to this machine."""
+        """Whether the request is addressed to this machine by its own name, which rules out DNS rebinding."""
         host = self.headers.get("Host", "").rpartition(":")[0]
         if host in ("127.0.0.1", "localhost"):
             return True
@@ -124,5 +124,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Leave requests to the debug log."""
+        """Write requests to the debug log only."""
         _log.debug(format, *args)

@@ -1,7 +1,7 @@
-"""Dense descriptors of an object: what a place looks like, so that it can be found again in another image.
+"""Dense descriptors of an object: what each position looks like, so that it can be found again in another image.
 
-`VggFeatures` uses the ImageNet weights inside LPIPS, which `python -m kg4d.metrics.weights pull` fetches;
-`DinoFeatures` any DINOv2 that transformers can read.
+`VggFeatures` uses the ImageNet weights inside LPIPS, which `python -m kg4d.networks.weights pull` fetches;
+`DinoFeatures` uses any DINOv2 that transformers can read.
 
 Sources: Simonyan & Zisserman 2015 (VGG16); Oquab et al. 2023, "DINOv2"; for their use in correspondence, Min et al.
 2019, "Hyperpixel flow", and Amir et al. 2021, "Deep ViT features as dense visual descriptors".
@@ -27,16 +27,16 @@ from kg4d.networks.load import load_lpips
 from kg4d.priors.base import Identity, Provider
 from kg4d.utils.files import content_hash
 
-MARGIN = 1.3  # the crop's longer side, as a multiple of the object's
+MARGIN = 1.3  # longer side of the crop, as a multiple of the longer side of the object's bounding box
 VGG_TAPS = (7, 8, 9, 10, 11, 12)  # conv4_1 .. conv5_3
 VGG_STRIDE, VGG_SIDE, DINO_SIDE = 16, 336, 448
-VGG_TRACKING_SIDE = 448  # finer maps help through a video, where limbs cross, but not from view to view
+VGG_TRACKING_SIDE = 448  # finer maps help in a video, where limbs cross, but not between views
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXTRA = 'pip install "kg4d[priors]"'
 
 
 class FeaturesKind(StrEnum):
-    """Whose features describe a place."""
+    """Which network computes the descriptors."""
 
     VGG = "vgg"
     DINOV2 = "dinov2"
@@ -44,14 +44,14 @@ class FeaturesKind(StrEnum):
 
 @dataclass
 class FeaturesConfig:
-    """Descriptors of places on the object.
+    """Descriptors of positions on the object.
 
     Attributes:
         kind: The network; `vgg` needs no hub.
-        model: Of `kind: vgg`: a safetensors file in place of the one that `kg4d.networks.weights pull` fetched. Of
+        model: For `kind: vgg`: a safetensors file in place of the one that `kg4d.networks.weights pull` fetches. For
             `kind: dinov2`: an id on the hub, or a folder; facebook/dinov2-base when null.
-        side: Longer side of the object's crop, px; the time grows with its square. When null it is 448; 336 for
-            transfer by `vgg`.
+        side: Longer side of the object's crop, px; the time grows with its square. When null it is 336 for transfer by
+            `vgg`, and 448 otherwise.
     """
 
     kind: FeaturesKind = FeaturesKind.VGG
@@ -59,7 +59,7 @@ class FeaturesConfig:
     side: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse crops that are too small to describe anything.
+        """Check the size of the crop.
 
         Raises:
             ValueError: The side is below 64 px.
@@ -73,12 +73,12 @@ class Window:
     """The part of an image that a network sees: the object with a margin.
 
     Attributes:
-        left: In px of the image; may lie outside.
-        top: Likewise.
-        width: In px of the image.
-        height: Likewise.
-        columns: Of the crop, px.
-        rows: Likewise.
+        left: Left edge, px of the image; may lie outside it.
+        top: Top edge, px of the image; may lie outside it.
+        width: Width, px of the image.
+        height: Height, px of the image.
+        columns: Width that it is resampled to, px.
+        rows: Height that it is resampled to, px.
     """
 
     left: int
@@ -90,7 +90,7 @@ class Window:
 
     @property
     def unit(self) -> float:
-        """The longer side, px of the image."""
+        """The unit of length: the longer side, px of the image."""
         return float(max(self.width, self.height))
 
     @property
@@ -99,42 +99,42 @@ class Window:
         return torch.tensor([self.left, self.top], dtype=torch.float32)
 
     def cut(self, image: Float[Tensor, "H W 4"]) -> Float[Tensor, "height width 4"]:
-        """This part of the image; what lies outside of it is transparent."""
+        """Cut this part out of the image; what lies outside the image is transparent."""
         right, bottom = self.left + self.width - image.shape[1], self.top + self.height - image.shape[0]
         return F.pad(image, (0, 0, -self.left, right, -self.top, bottom))
 
     def crop(self, image: Float[Tensor, "H W 4"]) -> Float[Tensor, "1 3 rows columns"]:
-        """This part of the image on white."""
+        """Cut this part out of the image, resampled to `columns` x `rows`, on white."""
         rgba = resize_rgba(self.cut(image)[None], self.columns, self.rows)
         return (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Descriptors of one image.
+    """The descriptors of one image.
 
     Attributes:
-        window: What the maps cover.
-        maps: Channels last, each of its own resolution.
+        window: The part of the image that the maps cover.
+        maps: Feature maps (h, w, C), each with its own resolution and number of channels.
     """
 
     window: Window
     maps: Sequence[Float[Tensor, "_ _ _"]]
 
     def at(self, uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n C"]:
-        """Descriptors of length 1 at pixel positions of the image: those of each map side by side, with equal say."""
+        """Descriptors of norm 1 at pixel positions of the image: those of all maps concatenated, with equal weight."""
         window = self.window
-        share = (uv - window.origin) / torch.tensor([window.width, window.height])
-        parts = [sample_image(grid, share * torch.tensor([grid.shape[1], grid.shape[0]])) for grid in self.maps]
+        relative = (uv - window.origin) / torch.tensor([window.width, window.height])
+        parts = [sample_image(grid, relative * torch.tensor([grid.shape[1], grid.shape[0]])) for grid in self.maps]
         return F.normalize(torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1), dim=-1)
 
 
 @runtime_checkable
 class FeatureExtractor(Provider, Protocol):
-    """Describes the places of an object."""
+    """Computes descriptors of an object."""
 
     def __call__(self, image: Float[Tensor, "H W 4"]) -> FeatureMap:
-        """Descriptors of the object that the matte shows; of the whole image where the matte is empty."""
+        """Compute descriptors of the matted object, or of the whole image if the matte is empty."""
         ...
 
 
@@ -153,20 +153,20 @@ class VggFeatures:
 
     def __init__(self, side: int = VGG_SIDE, path: str | Path | None = None) -> None:
         self.side, self.network = side, load_lpips("vgg", path)
-        self.network.taps = VGG_TAPS  # in place of the five that LPIPS compares
+        self.network.taps = VGG_TAPS  # instead of the five layers that LPIPS compares
 
     @cached_property
     def _weights(self) -> str:
         return content_hash(self.network.state_dict())
 
     def identity(self) -> Identity:
-        """The crop, the layers and the weights."""
+        """The size of the crop, the layers and the weights."""
         layers = ",".join(str(tap) for tap in VGG_TAPS)
         return {"network": "vgg16", "layers": layers, "side": self.side, "weights": self._weights}
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "H W 4"]) -> FeatureMap:
-        """Descriptors of the object that the matte shows; of the whole image where the matte is empty."""
+        """Compute descriptors of the matted object, or of the whole image if the matte is empty."""
         window = object_window(image, self.side, VGG_STRIDE)
         maps = self.network.activations(2 * window.crop(image) - 1)
         return FeatureMap(window, [_channels_last(features) for features in maps])
@@ -180,7 +180,7 @@ class DinoFeatures:
         side: Longer side of the crop, px.
 
     Raises:
-        InputError: The model cannot be had or read; the message names it, the folder option and the extra.
+        InputError: The model is not available or cannot be read.
     """
 
     name = "features-dinov2"
@@ -194,12 +194,12 @@ class DinoFeatures:
         return content_hash(self.network.state_dict())
 
     def identity(self) -> Identity:
-        """The crop, the model and its weights."""
+        """The size of the crop, the model and its weights."""
         return {"network": self.model, "side": self.side, "weights": self._weights}
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "H W 4"]) -> FeatureMap:
-        """Descriptors of the object that the matte shows; of the whole image where the matte is empty."""
+        """Compute descriptors of the matted object, or of the whole image if the matte is empty."""
         window = object_window(image, self.side, self.patch)
         mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         tokens = self.network(pixel_values=(window.crop(image) - mean) / std).last_hidden_state[0]
@@ -209,14 +209,20 @@ class DinoFeatures:
 
 
 def object_window(image: Float[Tensor, "H W 4"], side: int, stride: int) -> Window:
-    """The box of the matte with a margin; its crop has `side` px along the longer side, in multiples of `stride`."""
+    """The bounding box of the matte with a margin.
+
+    Args:
+        image: Straight RGBA in [0, 1].
+        side: Longer side that the window is resampled to, px; rounded up to a multiple of `stride`.
+        stride: Both sides of the resampled window are multiples of this, px.
+    """
     solid = image[..., 3] > 0.5
     if not solid.any():
         solid = torch.ones_like(solid)
     spans = []
     for axis in (0, 1):
-        places = solid.any(axis).nonzero()
-        spans.append((int(places[0]), int(places[-1]) + 1))
+        indices = solid.any(axis).nonzero()
+        spans.append((int(indices[0]), int(indices[-1]) + 1))
     longest = max(end - first for first, end in spans)
     scale = side / (MARGIN * longest)
     cells = [math.ceil((end - first + (MARGIN - 1) * longest) * scale / stride - 1e-6) for first, end in spans]
@@ -225,10 +231,15 @@ def object_window(image: Float[Tensor, "H W 4"], side: int, stride: int) -> Wind
     return Window(left, top, width, height, cells[0] * stride, cells[1] * stride)
 
 
-def object_places(image: Float[Tensor, "H W 4"], window: Window, count: int) -> Float[Tensor, "n 2"]:
-    """A square grid of about `count` pixel positions on the matte, or fewer; at least one.
+def object_grid(image: Float[Tensor, "H W 4"], window: Window, count: int) -> Float[Tensor, "n 2"]:
+    """A square grid of about `count` pixel positions on the matte; at least one.
 
-    The grid is not finer than half a pixel, and so a small object has fewer of them.
+    The spacing is at least half a pixel, so a small object gets fewer positions.
+
+    Args:
+        image: Straight RGBA in [0, 1].
+        window: The window of the object in it.
+        count: Desired number of positions.
     """
     alpha = window.cut(image)[..., 3]
     if not (alpha > 0.5).any():
@@ -241,20 +252,20 @@ def object_places(image: Float[Tensor, "H W 4"], window: Window, count: int) -> 
     return window.origin + (torch.stack([column, row], dim=-1) + 0.5) * size
 
 
-def shows_something(images: Float[Tensor, "M H W 4"]) -> Float[Tensor, " M"]:
-    """1 where the matte of an image is not empty."""
+def has_foreground(images: Float[Tensor, "M H W 4"]) -> Float[Tensor, " M"]:
+    """1 for images whose matte is not empty, else 0."""
     return (images[..., 3] > 0.5).flatten(1).any(1).float()
 
 
 def build_features(config: FeaturesConfig, vgg_side: int = VGG_SIDE) -> FeatureExtractor:
-    """The extractor that the config names.
+    """The extractor that the settings name.
 
     Args:
-        config: Which one.
-        vgg_side: The crop of VGG16 where the config leaves it open.
+        config: The settings.
+        vgg_side: Longer side of the crop for VGG16 if the settings leave it open, px.
 
     Raises:
-        InputError: Its weights cannot be had.
+        InputError: Its weights are not available.
     """
     match config.kind:
         case FeaturesKind.VGG:
@@ -284,10 +295,10 @@ def _load_dino(model: str) -> Any:
             try:
                 folder = Path(snapshot_download(model, local_files_only=True))
             except LocalEntryNotFoundError:
-                HfApi().model_info(model, timeout=10)  # one short question: a download would try for half a minute
+                HfApi().model_info(model, timeout=10)  # a short request: a download would retry for half a minute
                 folder = Path(snapshot_download(model, allow_patterns=["config.json", "*.safetensors"]))
         network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # whatever the library of the day raises for networks and files
+    except Exception as error:  # the libraries raise many kinds for networks and files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
         raise InputError("features.model", f"{model} cannot be had: {reason}", remedy) from error
     if not str(network.config.model_type).startswith("dinov2"):

@@ -1,4 +1,4 @@
-"""Keypoints that a person marked in the first frame, as a JSON file."""
+"""Keypoints that a person marked in the first frame: a JSON file."""
 
 import json
 import math
@@ -19,10 +19,10 @@ from kg4d.utils.files import replacing
 class KeypointsKind(StrEnum):
     """Where the keypoints of the first frame come from."""
 
-    AUTO = "auto"  # the file where one is named, else spread
+    AUTO = "auto"  # the file if one is named, else spread
     FILE = "file"
     CLICK = "click"
-    PERSON = "person"  # RTMPose, in every image on its own
+    PERSON = "person"  # RTMPose, in each image separately
     SPREAD = "spread"
     NONE = "none"
 
@@ -32,12 +32,12 @@ class KeypointSourceConfig:
     """The keypoints of the first frame.
 
     Attributes:
-        kind: Who says where they are; `none` leaves keypoints out.
-        path: Of `kind: file`: names, parents and pixels of the input's first frame (.json), or tracks in all frames
-            (.npz, as a scene's `keypoints.npz`). Of `kind: click`: the .json to write, or to go on with.
-        count: Of `kind: spread`: how many.
-        person: Of `kind: person`: its network.
-        port: Of `kind: click`: where the page is served, on this machine alone; 0 picks a free one.
+        kind: Where they come from; `none` leaves keypoints out.
+        path: For `kind: file`: names, parents and pixels of the input's first frame (.json), or tracks in all frames
+            (.npz, as a scene's `keypoints.npz`). For `kind: click`: the .json to write, or to start from.
+        count: For `kind: spread`: how many.
+        person: For `kind: person`: the network.
+        port: For `kind: click`: port of the page, which is served to this machine only; 0 picks a free one.
     """
 
     kind: KeypointsKind = KeypointsKind.AUTO
@@ -53,7 +53,7 @@ class SupportKeypoints:
 
     Attributes:
         names: J names, all different.
-        parents: Index of the parent keypoint, -1 for a root.
+        parents: Index of the parent of each keypoint, -1 for a root.
         uv: Pixel positions.
     """
 
@@ -67,11 +67,11 @@ def read_support(path: str | Path, width: int, height: int) -> SupportKeypoints:
 
     Args:
         path: The JSON file.
-        width: Of the image, px.
-        height: Of the image, px.
+        width: Width of the image, px.
+        height: Height of the image, px.
 
     Raises:
-        InputError: The file is missing or malformed, counts differ, names repeat, the bones run in a circle, or a
+        InputError: The file is missing or malformed, counts differ, names repeat, the bones form a cycle, or a
             keypoint lies outside the image.
     """
     path = Path(path)
@@ -85,7 +85,17 @@ def read_support(path: str | Path, width: int, height: int) -> SupportKeypoints:
 
 
 def parse_support(table: Any, where: str | Path, width: int, height: int) -> SupportKeypoints:
-    """Check the content of such a file; see `read_support`."""
+    """Check the content of a file of keypoints; see `read_support`.
+
+    Args:
+        table: The parsed JSON.
+        where: Name of its source, for errors.
+        width: Width of the image, px.
+        height: Height of the image, px.
+
+    Raises:
+        InputError: As `read_support`.
+    """
     if not isinstance(table, dict) or not isinstance(table.get("names"), list) or not table["names"]:
         raise InputError(
             f"{where}: names", "is missing or empty", 'write {"names": [...], "parents": [...], "uv": [...]}'

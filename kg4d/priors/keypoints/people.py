@@ -1,6 +1,6 @@
-"""Keypoints of people, found in each image on its own: RTMPose through rtmlib.
+"""Keypoints of people, detected in each image separately: RTMPose through rtmlib.
 
-Source: Jiang et al. 2023, "RTMPose". The matte says where the person is, and so no detector of persons is needed.
+Source: Jiang et al. 2023, "RTMPose". The matte shows where the person is, so no person detector is needed.
 """
 
 from dataclasses import dataclass
@@ -48,12 +48,12 @@ RTMPOSE_M = (
 
 @dataclass
 class PersonConfig:
-    """RTMPose.
+    """The network of RTMPose.
 
     Attributes:
-        model: Its ONNX file, or the address that rtmlib fetches it from once.
-        width: Of the network's input, px.
-        height: Of the network's input, px.
+        model: Its ONNX file, or the URL from which rtmlib fetches it once.
+        width: Width of the network's input, px.
+        height: Height of the network's input, px.
     """
 
     model: str = RTMPOSE_M
@@ -62,13 +62,13 @@ class PersonConfig:
 
 
 class PersonKeypoints:
-    """The 17 keypoints of COCO of the person that the matte shows, in any images.
+    """Detects the 17 COCO keypoints of the matted person.
 
     Args:
         config: The network.
 
     Raises:
-        InputError: rtmlib is not installed, or the network cannot be had or read.
+        InputError: rtmlib is not installed, or the network is not available or cannot be read.
     """
 
     name = "keypoints-rtmpose"
@@ -77,12 +77,12 @@ class PersonKeypoints:
         self.config, self.network = config, _load(config)
 
     def identity(self) -> Identity:
-        """The network by its name and the content of its file, and the size of its input."""
+        """The name of the network, the hash of its file, and the size of its input."""
         weights, config = hash_of_weights(Path(self.network.onnx_model)), self.config
         return {"model": config.model, "weights": weights, "width": config.width, "height": config.height}
 
     def __call__(self, images: Float[Tensor, "M H W 4"]) -> KeypointTracks:
-        """Where the keypoints are in each image; weights 0 where the matte is empty or a keypoint is outside."""
+        """Detect the keypoints in each image; weight 0 if the matte is empty or a keypoint is outside the image."""
         uv, weights = [], []
         for image in counted(images, len(images), "images"):
             found, scores = self._detect(image)
@@ -99,7 +99,7 @@ class PersonKeypoints:
         alpha = image[..., 3:]
         bgr = quantize(image[..., :3] * alpha + 1 - alpha).numpy()[..., ::-1]
         found, scores = self.network(np.ascontiguousarray(bgr), bboxes=[[left, top, right, bottom]])
-        # rtmlib's pixel centres are whole numbers
+        # in rtmlib pixel centres are whole numbers
         return torch.from_numpy(np.asarray(found[0])).float() + 0.5, torch.from_numpy(np.asarray(scores[0])).float()
 
 
@@ -111,7 +111,7 @@ def _load(config: PersonConfig) -> Any:
         raise InputError("keypoints.kind", "RTMPose needs rtmlib, which is not installed", remedy) from error
     try:
         return RTMPose(config.model, model_input_size=(config.width, config.height), backend="onnxruntime")
-    except Exception as error:  # whatever the library raises for networks and files
+    except Exception as error:  # the library raises many kinds for networks and files
         what = (
             f"RTMPose {config.model} cannot be had: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         )

@@ -1,4 +1,4 @@
-"""Following keypoints through a video: by descriptors and flow, by Lucas and Kanade, or by CoTracker.
+"""Tracking keypoints through a video: by descriptors and flow, by Lucas-Kanade, or by CoTracker.
 
 Sources: those of `kg4d.priors.keypoints.chain`; Bouguet 2001, "Pyramidal implementation of the Lucas Kanade feature
 tracker"; Karaev et al. 2024, "CoTracker3".
@@ -22,14 +22,14 @@ from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.priors.base import FlowEstimator, Identity, KeypointTracker, KeypointTracks
-from kg4d.priors.keypoints.chain import ChainConfig, Move, Places, follow
+from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Move, follow
 from kg4d.priors.keypoints.features import (
     VGG_TRACKING_SIDE,
     FeatureExtractor,
     FeaturesConfig,
     build_features,
-    object_places,
-    shows_something,
+    has_foreground,
+    object_grid,
 )
 from kg4d.priors.progress import counted
 from kg4d.utils.files import content_hash
@@ -38,9 +38,9 @@ KLT_WINDOW, KLT_LEVELS = 31, 5
 
 
 class TrackerKind(StrEnum):
-    """Who follows the keypoints."""
+    """Which tracker follows the keypoints."""
 
-    AUTO = "auto"  # chain where its features are at hand, else klt
+    AUTO = "auto"  # chain if the weights of its features are available, else klt
     CHAIN = "chain"  # descriptors and flow
     KLT = "klt"  # needs no weights
     COTRACKER = "cotracker"
@@ -48,16 +48,16 @@ class TrackerKind(StrEnum):
 
 @dataclass
 class TrackingConfig:
-    """Keypoints of the first frame in the other frames.
+    """How the keypoints of the first frame are found in the other frames.
 
     Attributes:
-        kind: Who follows them.
-        checkpoint: Of `kind: cotracker`: the file of its weights.
-        spread: Of `kind: chain`: standard deviation of what is left of a move after the flow, in units of 1.3 times the
-            object's box.
-        lost: Of `kind: chain`: what that becomes where the flow has no confidence.
-        tolerance_px: Of `kind: klt`: how far from home the way back may end.
-        chain: Of `kind: chain`: how keypoints are followed.
+        kind: Which tracker.
+        checkpoint: For `kind: cotracker`: the file of its weights.
+        spread: For `kind: chain`: standard deviation of a keypoint's motion around the flow, in units of 1.3 times the
+            longer side of the object's bounding box.
+        lost: For `kind: chain`: standard deviation added to it (in quadrature) where the flow has no confidence.
+        tolerance_px: For `kind: klt`: forward-backward error at which the confidence falls to 0, px.
+        chain: For `kind: chain`: the parameters of the model.
     """
 
     kind: TrackerKind = TrackerKind.AUTO
@@ -68,10 +68,10 @@ class TrackingConfig:
     chain: ChainConfig = field(default_factory=ChainConfig)
 
     def __post_init__(self) -> None:
-        """Refuse lengths that are none.
+        """Check the ranges of the settings.
 
         Raises:
-            ValueError: One of them is not positive.
+            ValueError: A length is not positive.
         """
         if min(self.spread, self.lost, self.tolerance_px) <= 0:
             raise ValueError("tracking: spread, lost and tolerance_px must be positive")
@@ -79,14 +79,14 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class ChainTracker:
-    """`KeypointTracker` by dense descriptors, with optical flow as the prior of motion.
+    """`KeypointTracker` by dense descriptors, with optical flow as the motion prior.
 
-    A keypoint is compared with its look in frame 0 throughout, so that it does not drift.
+    A keypoint is always compared with its appearance in frame 0, so that it does not drift.
 
     Attributes:
-        features: Describes the places of the object.
-        flow: Says where places move.
-        config: The model.
+        features: Computes descriptors of the object.
+        flow: Estimates the motion between frames.
+        config: The parameters of the model.
     """
 
     features: FeatureExtractor
@@ -95,7 +95,7 @@ class ChainTracker:
     name = "tracks-chain"
 
     def identity(self) -> Identity:
-        """The features, the flow and the model."""
+        """The features, the flow estimator and the parameters."""
         parts = {"features": self.features, "flow": self.flow}
         inner = {f"{part}_{key}": value for part, by in parts.items() for key, value in by.identity().items()}
         chain = {f"chain_{key}": value for key, value in asdict(self.config.chain).items()}
@@ -103,29 +103,29 @@ class ChainTracker:
         return {**names, **inner, "spread": self.config.spread, "lost": self.config.lost, **chain}
 
     def __call__(self, video: Float[Tensor, "T H W 4"], start: Float[Tensor, "J 2"]) -> KeypointTracks:
-        """Where the keypoints that are at `start` in frame 0 are in each of the M = T frames."""
+        """Track the keypoints that are at the pixels `start` in frame 0 through all M = T frames."""
         maps = [self.features(frame) for frame in counted(video, len(video), "frames")]
         unit, count = maps[0].window.unit, self.config.chain.places
-        pixels = [object_places(frame, found.window, count) for frame, found in zip(video, maps, strict=True)]
-        chain = [Places(places / unit, found.at(places)) for places, found in zip(pixels, maps, strict=True)]
+        pixels = [object_grid(frame, found.window, count) for frame, found in zip(video, maps, strict=True)]
+        chain = [Candidates(grid / unit, found.at(grid)) for grid, found in zip(pixels, maps, strict=True)]
         moves = self._moves(self.flow(video), pixels, unit) if len(video) > 1 else []
         points, weights = follow(chain, moves, start / unit, maps[0].at(start), self.config.chain)
-        return _from_start(points * unit, weights * shows_something(video)[:, None], start)
+        return _from_start(points * unit, weights * has_foreground(video)[:, None], start)
 
     def _moves(self, flow: Flow, pixels: Sequence[Float[Tensor, "_ 2"]], unit: float) -> list[Move]:
         moves = []
-        for places, vectors, weights in zip(pixels, flow.flow, flow.weights, strict=False):
-            doubt = 1 - sample_image(weights[..., None], places)[:, 0]
+        for grid, vectors, weights in zip(pixels, flow.flow, flow.weights, strict=False):
+            doubt = 1 - sample_image(weights[..., None], grid)[:, 0]
             spread = (self.config.spread**2 + doubt * self.config.lost**2).sqrt()
-            moves.append(Move((places + sample_image(vectors, places)) / unit, spread))
+            moves.append(Move((grid + sample_image(vectors, grid)) / unit, spread))
         return moves
 
 
 @dataclass(frozen=True)
 class KltTracker:
-    """`KeypointTracker` by pyramidal Lucas-Kanade: from frame to frame, checked on the way back.
+    """`KeypointTracker` by pyramidal Lucas-Kanade from frame to frame, with a forward-backward check.
 
-    What was lost once has no weight from there on, and what drifts is not noticed.
+    A keypoint that is lost keeps weight 0 from then on, and drift is not noticed.
 
     Attributes:
         config: The tolerance.
@@ -135,58 +135,61 @@ class KltTracker:
     name = "tracks-klt"
 
     def identity(self) -> Identity:
-        """OpenCV, the window and the tolerance."""
+        """The version of OpenCV, the window and the tolerance."""
         settings = {"window": KLT_WINDOW, "levels": KLT_LEVELS, "tolerance_px": self.config.tolerance_px}
         return {"opencv": cv2.__version__, **settings}
 
     def __call__(self, video: Float[Tensor, "T H W 4"], start: Float[Tensor, "J 2"]) -> KeypointTracks:
-        """Where the keypoints that are at `start` in frame 0 are in each of the M = T frames."""
+        """Track the keypoints that are at the pixels `start` in frame 0 through all M = T frames."""
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
         points, weights = [start.float()], [_inside(start, video)]
         for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
             ahead, found = _lucas_kanade(grey[pair], grey[pair + 1], points[-1])
-            home, found_back = _lucas_kanade(grey[pair + 1], grey[pair], ahead)
-            error = (home - points[-1]).norm(dim=-1) / self.config.tolerance_px
+            returned, found_back = _lucas_kanade(grey[pair + 1], grey[pair], ahead)
+            error = (returned - points[-1]).norm(dim=-1) / self.config.tolerance_px
             covered = sample_image(video[pair + 1][..., 3:], ahead)[:, 0]
-            agreement = (1 - error.square()).clamp_min(0) * found * found_back * covered * _inside(ahead, video)
+            consistency = (1 - error.square()).clamp_min(0) * found * found_back * covered * _inside(ahead, video)
             points.append(ahead)
-            weights.append(weights[-1] * agreement)
+            weights.append(weights[-1] * consistency)
         return KeypointTracks(torch.stack(points), torch.stack(weights))
 
 
 @dataclass(frozen=True)
 class CoTracker:
-    """`KeypointTracker` by CoTracker, whose package and weights are yours to get: both are CC BY-NC 4.0.
-
-    Args:
-        predictor: Its `CoTrackerPredictor`, loaded.
+    """`KeypointTracker` by CoTracker. You have to get its package and weights yourself: both are CC BY-NC 4.0.
 
     Attributes:
-        predictor: See above.
+        predictor: A loaded `CoTrackerPredictor`.
     """
 
     predictor: Any
     name = "tracks-cotracker"
 
     def identity(self) -> Identity:
-        """The weights."""
+        """The hash of the weights."""
         return {"weights": content_hash(self.predictor.state_dict())}
 
     @torch.no_grad()
     def __call__(self, video: Float[Tensor, "T H W 4"], start: Float[Tensor, "J 2"]) -> KeypointTracks:
-        """Where the keypoints that are at `start` in frame 0 are in each of the M = T frames."""
+        """Track the keypoints that are at the pixels `start` in frame 0 through all M = T frames."""
         frames = torch.from_numpy(np.stack(_on_white(video))).float().permute(0, 3, 1, 2)[None]
-        queries = torch.cat([torch.zeros(len(start), 1), start - 0.5], dim=-1)[None]  # there, pixel centres are whole
+        # in CoTracker pixel centres are whole numbers
+        queries = torch.cat([torch.zeros(len(start), 1), start - 0.5], dim=-1)[None]
         tracks, visible = self.predictor(frames, queries=queries)
         uv = tracks[0].float() + 0.5
         return _from_start(uv, visible[0].float() * _inside(uv, video) * _inside(start, video), start)
 
 
 def build_tracker(config: TrackingConfig, features: FeaturesConfig, flow: FlowEstimator) -> KeypointTracker:
-    """The tracker that the config names.
+    """The tracker that the settings name.
+
+    Args:
+        config: The settings of tracking.
+        features: The settings of the descriptors of `chain`.
+        flow: The motion prior of `chain`.
 
     Raises:
-        InputError: Its package or its weights cannot be had.
+        InputError: The package or the weights of the tracker are not available.
     """
     match config.kind:
         case TrackerKind.CHAIN:
@@ -207,13 +210,13 @@ def _load_cotracker(checkpoint: str | None) -> Any:
         remedy = "download scaled_offline.pth of facebook/cotracker3 and name it, or set tracking.kind=chain"
         raise InputError("tracking.checkpoint", what, remedy)
     try:
-        module = importlib.import_module("cotracker.predictor")  # no extra can name it: it is not on PyPI
+        module = importlib.import_module("cotracker.predictor")  # not on PyPI, so it cannot be an extra
     except ImportError as error:
         remedy = "pip install git+https://github.com/facebookresearch/co-tracker, or set tracking.kind=chain"
         raise InputError("tracking.kind", "CoTracker is not installed", remedy) from error
     try:
         return module.CoTrackerPredictor(checkpoint=checkpoint).eval()
-    except Exception as error:  # whatever the library raises for files that are not its own
+    except Exception as error:  # the library raises many kinds for files of another version
         what = f"{checkpoint} does not fit CoTracker"
         raise InputError("tracking.checkpoint", what, "give the weights of the installed version") from error
 
@@ -221,19 +224,19 @@ def _load_cotracker(checkpoint: str | None) -> Any:
 def _from_start(
     points: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"], start: Float[Tensor, "J 2"]
 ) -> KeypointTracks:
-    """In frame 0 the keypoints are where they were said to be."""
+    """The tracks, with the start positions themselves in frame 0."""
     return KeypointTracks(torch.cat([start[None].float(), points[1:]]), weights)
 
 
 def _lucas_kanade(
-    here: UInt8[np.ndarray, "H W"], there: UInt8[np.ndarray, "H W"], uv: Float[Tensor, "J 2"]
+    source: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"], uv: Float[Tensor, "J 2"]
 ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
-    """Positions in the next frame, and 1 where they were found. OpenCV's pixel centres are whole numbers."""
+    """Positions in the target frame, and 1 where they were found. In OpenCV pixel centres are whole numbers."""
     if len(uv) == 0:
         return uv, uv[:, 0]
     points = (uv - 0.5).numpy()[:, None]
     found, status, _ = cv2.calcOpticalFlowPyrLK(
-        here, there, points, np.zeros_like(points), winSize=(KLT_WINDOW, KLT_WINDOW), maxLevel=KLT_LEVELS
+        source, target, points, np.zeros_like(points), winSize=(KLT_WINDOW, KLT_WINDOW), maxLevel=KLT_LEVELS
     )
     return torch.from_numpy(found[:, 0]) + 0.5, torch.from_numpy(status[:, 0]).float()
 

@@ -1,4 +1,4 @@
-"""Keypoints where nobody marked any: spread over the object at places that can be tracked, with bones between them.
+"""Keypoints if nobody marked any: spread over the object where it can be tracked well, with bones between them.
 
 Source of the corners: Shi and Tomasi 1994, "Good features to track".
 """
@@ -18,29 +18,29 @@ from kg4d.geometry.sampling import sample_image
 from kg4d.priors.base import KeypointTracks
 from kg4d.priors.keypoints.marked import SupportKeypoints
 
-_SURE = 0.5  # confidence of both ends above which an image says something about a bone
+_SURE = 0.5  # an image counts for a bone if the confidence of both ends is above this
 
 
 def spread_keypoints(image: Float[Tensor, "H W 4"], count: int) -> SupportKeypoints:
-    """Choose keypoints where the object can be tracked, far from one another, with bones between neighbours.
+    """Choose keypoints where the object can be tracked well, far from one another, with bones between neighbours.
 
-    Candidates are the corners (Shi-Tomasi) inside the object's eroded matte. The first is the strongest; each next is
-    the one farthest from all before. Bones are those of `span_bones`.
+    Candidates are the corners (Shi-Tomasi) inside the object's eroded matte. The first keypoint is the strongest
+    corner; each next one is the candidate farthest from all before it. Bones are those of `span_bones`.
 
     Args:
-        image: Straight RGBA.
-        count: J, at least 1.
+        image: Straight RGBA in [0, 1].
+        count: Number J of keypoints, at least 1.
 
     Raises:
-        InputError: The object has too few places.
+        InputError: The object has fewer than `count` candidates.
     """
     matte = (image[..., 3] > 0.5).numpy()
     inner = _eroded(matte)
     candidates = _corners(image, inner)
-    if len(candidates) < 4 * count:  # a plain surface: any place will do
-        places = np.argwhere(inner)[:, ::-1]
-        step = max(1, len(places) // (16 * count))
-        candidates = np.concatenate([candidates, places[::step] + 0.5])
+    if len(candidates) < 4 * count:  # a surface without texture: any pixel will do
+        pixels = np.argwhere(inner)[:, ::-1]
+        step = max(1, len(pixels) // (16 * count))
+        candidates = np.concatenate([candidates, pixels[::step] + 0.5])
     if len(candidates) < count:
         what = f"the object is too small for {count} keypoints"
         raise InputError("keypoints.count", what, f"ask for at most {len(candidates)}")
@@ -52,36 +52,39 @@ def spread_keypoints(image: Float[Tensor, "H W 4"], count: int) -> SupportKeypoi
 
 
 def span_bones(tracks: KeypointTracks, mattes: Float[Tensor, "M H W 1"]) -> tuple[int, ...]:
-    """Parents of a tree of bones between keypoints that stay near one another across the object.
+    """A tree of bones between keypoints that stay close to one another along the object.
 
-    The minimum spanning tree, rooted at the first keypoint. What a bone costs is the most that it costs in any image
-    that shows both of its ends: its length, what runs outside of the matte five times. So a hand that rests on the hip
-    hangs on its arm, if it leaves the hip at any time.
+    It is the minimum spanning tree, rooted at the first keypoint. The cost of a bone is its largest cost in any image
+    that shows both ends; its cost in an image is its length, where the part outside the matte counts five times. So a
+    hand that rests on the hip is attached to its arm, provided that it leaves the hip in some image.
 
     Args:
-        tracks: The keypoints; all count as seen in the first image.
-        mattes: Of the images.
+        tracks: The keypoints; in the first image all count as visible.
+        mattes: The mattes of the images, in [0, 1].
+
+    Returns:
+        The index of the parent of each keypoint, -1 for the root.
     """
-    shares = torch.linspace(0, 1, 17)[:, None]
+    fractions = torch.linspace(0, 1, 17)[:, None]
     costs = torch.zeros(tracks.uv.shape[1], tracks.uv.shape[1])
     for frame, (uv, weights, matte) in enumerate(zip(tracks.uv, tracks.weights, mattes, strict=True)):
-        along = torch.lerp(uv[:, None, None], uv[None, :, None], shares)
+        along = torch.lerp(uv[:, None, None], uv[None, :, None], fractions)
         outside = (sample_image(matte, along)[..., 0] <= 0.5).float().mean(-1)
         both = (weights[:, None] > _SURE) & (weights > _SURE)
-        here = torch.cdist(uv, uv) * (1 + 4 * outside)
-        costs = torch.where(both | torch.tensor(frame == 0), torch.maximum(costs, here), costs)
+        costs_in_frame = torch.cdist(uv, uv) * (1 + 4 * outside)
+        costs = torch.where(both | torch.tensor(frame == 0), torch.maximum(costs, costs_in_frame), costs)
     return _spanning_tree(costs)
 
 
 def _eroded(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The matte less 1.5 % of the image along its edge; the matte itself where nothing would be left."""
+    """The matte eroded by 1.5 % of the image's longer side; the matte itself if nothing would be left."""
     width = 2 * max(1, round(0.015 * max(matte.shape))) + 1
     inner = cv2.erode(matte.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
     return np.asarray(inner if inner.any() else matte)
 
 
 def _corners(image: Float[Tensor, "H W 4"], inner: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "n 2"]:
-    """Pixel positions of local maxima of the smaller eigenvalue, strongest first."""
+    """Pixel positions of Shi-Tomasi corners (local maxima of the smaller eigenvalue), strongest first."""
     alpha = image[..., 3:]
     grey = cv2.cvtColor(quantize(image[..., :3] * alpha + 1 - alpha).numpy(), cv2.COLOR_RGB2GRAY)
     least = max(2.0, 0.01 * max(grey.shape))

@@ -1,8 +1,8 @@
-"""One-shot keypoint transfer: the keypoints of one image in views of the same object from around, whatever it is.
+"""One-shot keypoint transfer: from one image to other views of the same object, of any category.
 
-The views are a ring that begins and ends at the support image, and so `kg4d.priors.keypoints.chain` follows each
-keypoint round it in both directions. Between neighbours places move little within the object's window, and look almost
-the same.
+The views form a ring that begins and ends at the support image, so `kg4d.priors.keypoints.chain` can follow each
+keypoint around it in both directions. Between neighbouring views a point moves little within the object's window, and
+looks almost the same.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.priors.base import Identity, KeypointTracks
-from kg4d.priors.keypoints.chain import ChainConfig, Estimates, Move, Places, follow
-from kg4d.priors.keypoints.features import FeatureExtractor, FeatureMap, object_places, shows_something
+from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Estimates, Move, follow
+from kg4d.priors.keypoints.features import FeatureExtractor, FeatureMap, has_foreground, object_grid
 from kg4d.priors.progress import counted
 
-FOUND_WEIGHT = 0.1  # of a found keypoint beside one that was marked, whose line of sight is exact
+FOUND_WEIGHT = 0.1  # weight of a transferred keypoint, relative to a marked one, whose line of sight is exact
 
 
 @dataclass
 class TransferConfig:
-    """Keypoints of the first frame in the views from around.
+    """How the keypoints of the first frame are found in the other views.
 
     Attributes:
-        spread: Standard deviation of the move from view to view, in units of 1.3 times the object's box.
-        chain: How keypoints are followed.
+        spread: Standard deviation of a keypoint's motion from view to view, in units of 1.3 times the longer side of
+            the object's bounding box.
+        chain: The parameters of the model.
     """
 
     spread: float = 0.1
     chain: ChainConfig = field(default_factory=ChainConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a spread that is none.
+        """Check the range of the spread.
 
         Raises:
-            ValueError: It is not positive.
+            ValueError: The spread is not positive.
         """
         if self.spread <= 0:
             raise ValueError(f"transfer.spread: must be positive, not {self.spread}")
@@ -47,8 +48,8 @@ class ChainTransfer:
     """`KeypointTransfer` through neighbouring views, by dense descriptors.
 
     Attributes:
-        features: Describes the places of the object.
-        config: The model.
+        features: Computes descriptors of the object.
+        config: The parameters of the model.
     """
 
     features: FeatureExtractor
@@ -56,7 +57,7 @@ class ChainTransfer:
     name = "transfer-chain"
 
     def identity(self) -> Identity:
-        """The features and the model."""
+        """The features and the parameters."""
         chain = {f"chain_{key}": value for key, value in asdict(self.config.chain).items()}
         features = {f"features_{key}": value for key, value in self.features.identity().items()}
         return {"features": self.features.name, **features, "spread": self.config.spread, **chain}
@@ -64,28 +65,28 @@ class ChainTransfer:
     def __call__(
         self, support: Float[Tensor, "H W 4"], uv: Float[Tensor, "J 2"], views: Float[Tensor, "R H W 4"]
     ) -> KeypointTracks:
-        """Where the keypoints at `uv` of `support` are in each of the M = R views."""
+        """Find the keypoints of `support` in each of the M = R views; see `KeypointTransfer`."""
         images = [support, *views]
         maps = [self.features(image) for image in counted(images, len(images), "views")]
         count = self.config.chain.places
-        pixels = [object_places(*each, count) for each in zip(images, (found.window for found in maps), strict=True)]
-        chain = [Places(_within(found, places), found.at(places)) for found, places in zip(maps, pixels, strict=True)]
+        pixels = [object_grid(*each, count) for each in zip(images, (found.window for found in maps), strict=True)]
+        chain = [Candidates(_in_window(found, grid), found.at(grid)) for found, grid in zip(maps, pixels, strict=True)]
         moves = [Move(points, torch.full((len(points),), self.config.spread)) for points, _ in chain]
         estimates = follow(
-            [*chain, chain[0]], moves, _within(maps[0], uv), maps[0].at(uv), self.config.chain, closed=True
+            [*chain, chain[0]], moves, _in_window(maps[0], uv), maps[0].at(uv), self.config.chain, closed=True
         )
         tracks = _in_pixels(estimates, maps)
-        return KeypointTracks(tracks.uv, tracks.weights * shows_something(views)[:, None])
+        return KeypointTracks(tracks.uv, tracks.weights * has_foreground(views)[:, None])
 
 
-def _within(found: FeatureMap, uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-    """Positions from the middle of the window, in its longer side."""
+def _in_window(found: FeatureMap, uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+    """Pixel positions relative to the middle of the window, in units of its longer side."""
     window = found.window
     return (uv - window.origin - torch.tensor([window.width, window.height]) / 2) / window.unit
 
 
 def _in_pixels(estimates: Estimates, maps: Sequence[FeatureMap]) -> KeypointTracks:
-    """Back from `_within`, without the support image at both ends."""
+    """The estimates in pixels: the inverse of `_in_window`, without the support image at both ends."""
     points = [
         row * found.window.unit + found.window.origin + torch.tensor([found.window.width, found.window.height]) / 2
         for row, found in zip(estimates.points[1:-1], maps[1:], strict=True)

@@ -69,7 +69,7 @@ def test_the_random_numbers_of_a_step_are_fixed_for_all_time():
 
 def test_static_batches_hold_the_ring(tiny_scene: Scene):
     dataset = StaticDataset(tiny_scene, StaticDataConfig(4), torch.tensor([0.2, 0.4, 0.6]), 0)
-    ring, composited = tiny_scene.ring, tiny_scene.ring.on(torch.tensor([0.2, 0.4, 0.6]))
+    ring, composited = tiny_scene.ring, tiny_scene.ring.composited(torch.tensor([0.2, 0.4, 0.6]))
     seen = set()
     for step in range(20):
         batch = dataset.batch(step)
@@ -93,7 +93,7 @@ def test_all_views_where_there_are_fewer(tiny_scene: Scene):
 def test_without_a_ring_the_first_frame_of_a_fixed_camera(tiny_scene: Scene, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "kg4d"):
         batch = StaticDataset(replace(tiny_scene, ring=None), StaticDataConfig(), WHITE, 0).batch(0)
-    assert torch.equal(batch.images, tiny_scene.reference.on(WHITE)[:1])
+    assert torch.equal(batch.images, tiny_scene.reference.composited(WHITE)[:1])
     assert torch.equal(batch.keypoints, tiny_scene.keypoints.uv[:1])
     assert "frame 0" in caplog.text
 
@@ -127,7 +127,7 @@ def test_pairs_lie_in_the_video_and_agree_with_frames_and_strides(wanted: int, s
     assert torch.equal(batch.frames[batch.pairs[:, 1]] - batch.frames[batch.pairs[:, 0]], batch.strides)
     assert set(batch.strides.tolist()) <= set(strides)
     assert torch.equal(batch.times, scene.reference.times[batch.frames])
-    assert torch.equal(batch.images, scene.reference.on(WHITE)[batch.frames])
+    assert torch.equal(batch.images, scene.reference.composited(WHITE)[batch.frames])
     assert torch.equal(batch.keypoints, scene.keypoints.uv[batch.frames])
     for pair, (earlier, _) in enumerate(batch.pairs.tolist()):
         frame = int(batch.frames[earlier])
@@ -161,7 +161,7 @@ def test_test_videos_join_without_keypoints_when_asked(tiny_scene: Scene):
     assert tiny_scene.test is not None
     everything = FRAMES + len(tiny_scene.test)
     batch = DynamicDataset(tiny_scene, DynamicDataConfig(everything, test_views=True), WHITE, 0).batch(0)
-    assert torch.equal(batch.images[FRAMES:], tiny_scene.test.on(WHITE))
+    assert torch.equal(batch.images[FRAMES:], tiny_scene.test.composited(WHITE))
     assert torch.equal(batch.cameras.viewmats[FRAMES:], tiny_scene.test.cameras.viewmats)
     assert torch.equal(batch.frames[FRAMES:], tiny_scene.test.frames)
     assert torch.equal(batch.times[FRAMES:], tiny_scene.test.times)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kg4d.data.records import Keypoints
-from kg4d.data.studies.noisy_detections import DetectionsConfig, disturbed
+from kg4d.data.studies.noisy_detections import DetectionsConfig, add_noise
 
 FRAMES, RING, JOINTS = 60, 40, 20
 
@@ -25,15 +25,15 @@ def perfect() -> Keypoints:
 
 
 def noisy(config: DetectionsConfig, seed: int = 0) -> Keypoints:
-    found = disturbed(perfect(), config, seed)
+    found = add_noise(perfect(), config, seed)
     assert found is not None
     return found
 
 
 def test_without_noise_nothing_is_touched() -> None:
     given = perfect()
-    assert disturbed(given, DetectionsConfig(), 0) is given
-    assert disturbed(None, DetectionsConfig(noise_px=3.0), 0) is None
+    assert add_noise(given, DetectionsConfig(), 0) is given
+    assert add_noise(None, DetectionsConfig(noise_px=3.0), 0) is None
 
 
 def test_the_noise_has_the_deviation_asked_for_in_the_video_and_in_the_ring() -> None:
@@ -81,7 +81,7 @@ def test_the_truth_and_the_rest_stay() -> None:
 def test_an_image_that_shows_no_keypoint_stays_empty_and_finite() -> None:
     given = perfect()
     given.weights[3] = 0.0
-    found = disturbed(given, DetectionsConfig(noise_px=3.0, outliers=1.0, missing=0.5), 0)
+    found = add_noise(given, DetectionsConfig(noise_px=3.0, outliers=1.0, missing=0.5), 0)
     assert found is not None
     assert (found.weights[3] == 0).all()
     assert found.uv.isfinite().all()

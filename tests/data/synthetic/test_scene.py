@@ -49,7 +49,7 @@ def test_the_figure_fills_the_images_and_stays_inside(scene: Scene):
 
 
 def test_it_moves_and_has_texture(scene: Scene):
-    images = scene.reference.on(torch.ones(3))
+    images = scene.reference.composited(torch.ones(3))
     assert ((images[1:] - images[:-1]).abs().mean((1, 2, 3)) > 0.005).all()
     inside = scene.reference.images[0][scene.reference.alphas[0, ..., 0] > 0.9]
     assert inside[:, :3].std(0).min() > 0.1
@@ -86,7 +86,7 @@ def test_the_far_arm_is_hidden(renderer: Renderer):
 
 
 def test_the_flow_warps_the_next_frame_onto_this_one(scene: Scene):
-    images = scene.reference.on(torch.ones(3))
+    images = scene.reference.composited(torch.ones(3))
     still, warped = [], []
     for frame in range(FRAMES - 1):
         seen = scene.flow.weights[frame] > 0

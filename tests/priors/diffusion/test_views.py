@@ -22,8 +22,8 @@ from kg4d.priors.diffusion.views import (
     Zero123PlusViews,
     Zero123Views,
     build_views,
-    cameras_of,
     on_white,
+    view_angles,
 )
 from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind, find_zero123
 from kg4d.priors.framing import FramingConfig
@@ -193,10 +193,10 @@ def test_a_model_of_the_other_kind_is_refused() -> None:
 
 
 def test_which_views_are_asked_for() -> None:
-    assert cameras_of(ViewsConfig(azimuths=[10.0, 20.0], elevations=[5.0])) == ([10.0, 20.0], [5.0, 5.0])
+    assert view_angles(ViewsConfig(azimuths=[10.0, 20.0], elevations=[5.0])) == ([10.0, 20.0], [5.0, 5.0])
     with pytest.raises(InputError, match=r"views.elevations: 2 numbers for 3 azimuths"):
-        cameras_of(ViewsConfig(azimuths=[10.0, 20.0, 30.0], elevations=[5.0, 6.0]))
-    azimuths, elevations = cameras_of(ViewsConfig(kind=ViewsKind.ZERO123PLUS, reference_elevation=5.0))
+        view_angles(ViewsConfig(azimuths=[10.0, 20.0, 30.0], elevations=[5.0, 6.0]))
+    azimuths, elevations = view_angles(ViewsConfig(kind=ViewsKind.ZERO123PLUS, reference_elevation=5.0))
     assert (azimuths[0], elevations[:2]) == (30.0, [15.0, -15.0])
     with pytest.raises(ValueError, match="no network makes views of kind files"):
         build_views(ViewsConfig(kind=ViewsKind.FILES), CPU, NoMatting())
@@ -243,7 +243,7 @@ def plus(tmp_path: Path) -> ViewsConfig:
 def test_zero123plus_gives_its_views_on_white(plus: ViewsConfig, picture: Tensor) -> None:
     before = torch.random.get_rng_state()
     make = Zero123PlusViews(plus, CPU, NoMatting())
-    views = make(picture, *cameras_of(plus))
+    views = make(picture, *view_angles(plus))
     assert views.shape == (6, 48, 48, 3)
     assert torch.allclose(views[:, 24, 24, 0], torch.arange(6) / 5, atol=0.01)
     assert torch.equal(views[:, 0, 0], torch.ones(6, 3))
@@ -289,7 +289,7 @@ def test_zero123plus_runs_no_code_that_nobody_named(plus: ViewsConfig, tmp_path:
     for code, what in (("import no_such_thing\n", "cannot be run"), ("x = 1\n", "holds 0 pipelines")):
         Path(plus.pipeline).write_text(code)
         with pytest.raises(InputError, match=what):
-            Zero123PlusViews(plus, CPU, NoMatting())(picture, *cameras_of(plus))
+            Zero123PlusViews(plus, CPU, NoMatting())(picture, *view_angles(plus))
 
 
 def test_its_identity_names_code_and_matting(plus: ViewsConfig) -> None:

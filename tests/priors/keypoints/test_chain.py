@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from kg4d.priors.keypoints.chain import FLOOR, ChainConfig, Estimates, Move, Places, follow
+from kg4d.priors.keypoints.chain import FLOOR, Candidates, ChainConfig, Estimates, Move, follow
 
 
 def descriptors(count: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(count, 64, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def standing(places: Places, spread: float = 0.1) -> Move:
+def standing(places: Candidates, spread: float = 0.1) -> Move:
     return Move(places.points, torch.full((len(places.points),), spread))
 
 
@@ -26,7 +26,7 @@ def test_the_posterior_is_that_of_all_paths():
     """Five images of three places: 6^5 paths, summed one by one."""
     config = ChainConfig(near=0.01, wander=0.3)
     points = torch.tensor([[0.0, 0.0], [0.4, 0.0], [0.0, 0.5]])
-    chain = [Places(points, descriptors(3, seed=seed)) for seed in range(5)]
+    chain = [Candidates(points, descriptors(3, seed=seed)) for seed in range(5)]
     looks = descriptors(1, seed=9) + 2 * chain[0].descriptors[:1]
     looks = looks / looks.norm()
     found = follow(chain, [standing(places) for places in chain[:-1]], points[:1], looks, config)
@@ -64,19 +64,19 @@ def test_the_posterior_is_that_of_all_paths():
     assert torch.allclose(found.weights[:, 0], mass[torch.arange(5), best], atol=1e-4)
 
 
-def shuffled(frames: int = 6) -> tuple[list[Places], list[torch.Tensor]]:
+def shuffled(frames: int = 6) -> tuple[list[Candidates], list[torch.Tensor]]:
     """25 places that keep their looks but lie in another order in every image; and where the first ones are."""
     points, looks = grid(5, 0.1), descriptors(25)
     chain, order = [], torch.arange(25)
     truth = []
     for frame in range(frames):
         order = torch.randperm(25, generator=torch.Generator().manual_seed(frame)) if frame else order
-        chain.append(Places(points, looks[order]))
+        chain.append(Candidates(points, looks[order]))
         truth.append(points[order.argsort()])
     return chain, truth
 
 
-def follow_all(chain: list[Places], config: ChainConfig | None = None, spread: float = 10.0) -> Estimates:
+def follow_all(chain: list[Candidates], config: ChainConfig | None = None, spread: float = 10.0) -> Estimates:
     config = config or ChainConfig(wander=0.3)
     moves = [standing(places, spread) for places in chain[:-1]]
     return follow(chain, moves, chain[0].points, chain[0].descriptors, config)
@@ -92,7 +92,7 @@ def test_looks_are_found_wherever_they_go():
 def test_what_is_gone_has_low_weight_and_comes_back():
     points, looks = grid(5, 0.1), descriptors(25)
     covered = torch.where(torch.arange(25)[:, None] == 7, -looks, looks)
-    chain = [Places(points, covered if frame in (2, 3) else looks) for frame in range(6)]
+    chain = [Candidates(points, covered if frame in (2, 3) else looks) for frame in range(6)]
     found = follow_all(chain, ChainConfig(), spread=0.1)
     assert found.weights[[2, 3], 7].max() < 0.5
     assert found.weights[[1, 5], 7].min() > 0.7
@@ -104,7 +104,7 @@ def test_what_is_gone_has_low_weight_and_comes_back():
 def test_of_two_that_look_alike_neither_is_sure():
     looks = descriptors(25)
     looks[24] = looks[0]
-    chain = [Places(grid(5, 0.2), looks) for _ in range(3)]
+    chain = [Candidates(grid(5, 0.2), looks) for _ in range(3)]
     found = follow(
         chain, [standing(places, 10.0) for places in chain[:-1]], chain[0].points[:2], looks[:2], ChainConfig()
     )
@@ -115,7 +115,7 @@ def test_of_two_that_look_alike_neither_is_sure():
 def test_motion_tells_apart_what_looks_alike():
     looks = descriptors(25)
     looks[24] = looks[0]
-    chain = [Places(grid(5, 0.2), looks) for _ in range(3)]
+    chain = [Candidates(grid(5, 0.2), looks) for _ in range(3)]
     found = follow(chain, [standing(places) for places in chain[:-1]], chain[0].points[:1], looks[:1], ChainConfig())
     assert torch.allclose(found.points[:, 0], chain[0].points[0].expand(3, 2), atol=0.02)
     assert found.weights.min() > 0.9
@@ -126,7 +126,7 @@ def test_a_ring_that_closes_is_surer_at_its_end():
     noisy = [chain[0]]
     for index, (points, looks) in enumerate(chain[1:]):
         noise = descriptors(25, seed=20 + index)
-        noisy.append(Places(points, torch.nn.functional.normalize(looks + 1.2 * noise, dim=-1)))
+        noisy.append(Candidates(points, torch.nn.functional.normalize(looks + 1.2 * noise, dim=-1)))
     ring = [*noisy, noisy[0]]
     moves = [standing(places, 10.0) for places in ring[:-1]]
     config = ChainConfig(wander=0.3)
@@ -146,7 +146,7 @@ def test_a_start_off_the_object_is_followed_nowhere():
 
 
 def test_one_image_and_one_place():
-    places = Places(torch.zeros(1, 2), descriptors(1))
+    places = Candidates(torch.zeros(1, 2), descriptors(1))
     found = follow([places], [], torch.zeros(1, 2), descriptors(1), ChainConfig())
     assert torch.equal(found.points, torch.zeros(1, 1, 2))
     assert found.weights.item() == pytest.approx(1)
@@ -154,7 +154,7 @@ def test_one_image_and_one_place():
 
 def test_equal_descriptors_everywhere_stay_finite():
     looks = descriptors(1).expand(25, -1)
-    found = follow_all([Places(grid(5, 0.1), looks)] * 3, spread=1e-4)
+    found = follow_all([Candidates(grid(5, 0.1), looks)] * 3, spread=1e-4)
     assert found.points.isfinite().all()
     assert ((found.weights >= 0) & (found.weights <= 1)).all()
 

@@ -16,7 +16,7 @@ from kg4d.priors.keypoints.features import (
     FeaturesKind,
     VggFeatures,
     build_features,
-    object_places,
+    object_grid,
     object_window,
 )
 from tests.priors.textures import picture
@@ -69,7 +69,7 @@ def test_the_crop_is_on_white_and_goes_beyond_the_image():
 @pytest.mark.parametrize("count", [1, 10, 300])
 def test_places_cover_the_matte(count: int):
     image = picture()
-    places = object_places(image, object_window(image, 64, 16), count)
+    places = object_grid(image, object_window(image, 64, 16), count)
     assert 0.5 * count <= len(places) <= 1.5 * count + 1
     assert (places - 48).norm(dim=-1).max() < 32
     if count > 1:
@@ -80,7 +80,7 @@ def test_an_empty_matte_has_places_and_descriptors(extractor: FeatureExtractor):
     image = picture()
     image[..., 3] = 0
     found = extractor(image)
-    places = object_places(image, found.window, 50)
+    places = object_grid(image, found.window, 50)
     assert len(places) > 20
     assert found.at(places).isfinite().all()
 
