@@ -50,7 +50,7 @@ class CpuRenderer:
         if means2d.requires_grad:
             means2d.retain_grad()
             call.means2d = weakref.ref(means2d)
-        return RenderOutput(image, alpha, expected, means2d, radii, call.frame)
+        return RenderOutput(image, alpha, expected, means2d, radii, options, call.frame)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int

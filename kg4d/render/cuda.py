@@ -107,7 +107,8 @@ class CudaRenderer:
         fields = {name: info[name].detach() for name in ("means2d", "conics", "opacities", "depths", "radii")}
         handle = _Handle(**fields, size=(cameras.width, cameras.height))
         expected = image[..., -1:] if depth else None
-        return RenderOutput(image[..., :-1] if depth else image, alpha, expected, means2d, info["radii"], handle)
+        image = image[..., :-1] if depth else image
+        return RenderOutput(image, alpha, expected, means2d, info["radii"], options, handle)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int

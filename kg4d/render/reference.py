@@ -75,7 +75,7 @@ class ReferenceRenderer:
             image = image + (1 - alpha) * inputs.background[:, None, None]
         expected = stacked[..., -1:] / alpha.clamp_min(1e-10) if depth else None
         handle = _Handle(splats, (cameras.width, cameras.height))
-        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, handle)
+        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, options, handle)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int

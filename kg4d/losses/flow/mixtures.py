@@ -9,13 +9,11 @@ from torch import Tensor
 
 from kg4d.deform.base import DeformedGeometry
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D, projection_factor
+from kg4d.geometry.projection import EPS2D, Gaussians2D, projection_factor
 from kg4d.ot.flow_targets import true_factor_map
 from kg4d.ot.mixture import ContributorWeights, mixture_weights
 from kg4d.render.base import Contributors
 from kg4d.render.chosen import project_chosen
-
-_EPS2D = 0.3  # px², the renderers' dilation
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ def paired_mixtures(
     cameras: Cameras,
     kind: ContributorWeights,
     fresh: Contributors | None = None,
+    eps2d: float = EPS2D,
 ) -> PairedMixtures:
     """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
 
@@ -74,6 +73,7 @@ def paired_mixtures(
         cameras: Of the batch.
         kind: Weights inside a mixture.
         fresh: Contributors at the later frame; None to track the same ones.
+        eps2d: Variance that the render added to both axes, px².
     """
     count, later = len(pairs), contributors if fresh is None else fresh
     mixture = mixture_weights(contributors.weights, contributors.ids, opacities, kind)
@@ -88,6 +88,7 @@ def paired_mixtures(
         cameras,
         torch.cat([contributors.ids, later.ids]),
         pairs.T.flatten(),
+        eps2d,
     )
     return PairedMixtures(
         weights=mixture.weights,
@@ -99,7 +100,11 @@ def paired_mixtures(
 
 
 def true_factors(
-    contributors: Contributors, geometry: DeformedGeometry, pairs: Int[Tensor, "P 2"], cameras: Cameras
+    contributors: Contributors,
+    geometry: DeformedGeometry,
+    pairs: Int[Tensor, "P 2"],
+    cameras: Cameras,
+    eps2d: float = EPS2D,
 ) -> Float[Tensor, "P K 2 2"]:
     """The matrix B of each contributor between its two frames, see `true_factor_map`; arguments as above."""
     factors = torch.stack(
@@ -111,4 +116,4 @@ def true_factors(
         ]
     )
     earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
-    return true_factor_map(earlier, later, _EPS2D)
+    return true_factor_map(earlier, later, eps2d)

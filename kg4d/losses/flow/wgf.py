@@ -206,11 +206,11 @@ def wgf_losses(
     fresh = None
     if config.selection is ContributorSelection.FRESH:
         fresh = _look_up(config, renderer, outputs, pairs[:, 1], points + flow)
-    owners = pairs.repeat_interleave(points.shape[1], dim=0)
-    flat = paired_mixtures(found, opacities, geometry, owners, cameras, config.mixture, fresh)
+    owners, eps2d = pairs.repeat_interleave(points.shape[1], dim=0), outputs[0].options.eps2d
+    flat = paired_mixtures(found, opacities, geometry, owners, cameras, config.mixture, fresh, eps2d)
     extent_px = float(max(cameras.width, cameras.height))
     if config.variant is WgfVariant.B:
-        maps = None if config.isotropic else true_factors(found, geometry, owners, cameras)
+        maps = None if config.isotropic else true_factors(found, geometry, owners, cameras, eps2d)
         at_all = (points.flatten(0, 1), flow.flatten(0, 1), confidence.flatten())
         return {"pixel": WgfTerm(pixel_loss(flat, maps, *at_all, extent_px))}
     mixtures = flat.of_each(len(pairs))

@@ -23,6 +23,7 @@ from kg4d.losses.flow.wgf import (
 from kg4d.ot.flow_targets import advect, flow_field
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.render.base import RasterOptions
 from kg4d.render.build import build_renderer
 
 SIZE = 64
@@ -262,3 +263,36 @@ def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
     assert confidence.tolist() == [1.0, 0.5, 0.0]
     without, _ = keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], None)
     assert torch.equal(without[0, :2], motion[:2])
+
+
+@pytest.mark.parametrize("eps2d", [0.3, 5.0])
+def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
+    """One round Gaussian that doubles its size: W2² = 2 (sigma' - sigma)², each sigma² with the render's own eps2d."""
+    size, renderer, view = 0.08, build_renderer("reference"), camera()
+    state = GaussianState(
+        means=torch.zeros(1, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]),
+        scales=torch.full((1, 3), size),
+        opacities=torch.full((1,), 0.9),
+        colors=torch.ones(1, 3),
+        keypoint_logits=torch.zeros(1, 0),
+    )
+    geometry = DeformedGeometry(
+        state.means.expand(2, -1, -1), state.quats.expand(2, -1, -1), torch.stack([state.scales, 2 * state.scales])
+    )
+    rules = RasterOptions(eps2d=eps2d)
+    term = wgf_losses(
+        WgfConfig(variant=WgfVariant.D),
+        renderer,
+        [renderer(geometry.at(frame, state), view, options=rules) for frame in range(2)],
+        state.opacities,
+        geometry,
+        torch.tensor([[0, 1]]),
+        view[[0, 0]],
+        torch.full((2, 1, 2), SIZE / 2),
+        torch.ones(2, 1),
+        [flow_field(torch.zeros(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))],
+        torch.Generator().manual_seed(0),
+    )["paired"]
+    before, after = (math.hypot(factor * size * PX_PER_UNIT, math.sqrt(eps2d)) for factor in (1, 2))
+    torch.testing.assert_close(term.value, torch.tensor(2 * (after - before) ** 2 / SIZE**2), rtol=1e-4, atol=0)
