@@ -5,8 +5,8 @@
 // the covariance gives determinants as sums of squares, without cancellation.
 #pragma once
 
-#include "frame.h"
-#include "simd.h"
+#include "render_plan.h"
+#include "simd/lanes.h"
 
 namespace KG4D_ISA {
 

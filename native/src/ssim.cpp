@@ -7,7 +7,7 @@
 // SSIM as in Wang et al. 2004, with the conventions of torchmetrics: Gaussian window of 11 taps, sigma 1.5, borders
 // mirrored without repeating the edge, variances clamped at zero, mean over all pixels and channels.
 #include "isa.h"
-#include "simd.h"
+#include "simd/lanes.h"
 #include "thread_pool.h"
 
 namespace KG4D_ISA {

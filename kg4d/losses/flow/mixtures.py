@@ -13,7 +13,7 @@ from kg4d.geometry.projection import EPS2D, Gaussians2D, projection_factor
 from kg4d.ot.flow_targets import true_factor_map
 from kg4d.ot.mixture import ContributorWeights, mixture_weights
 from kg4d.render.base import Contributors
-from kg4d.render.chosen import project_chosen
+from kg4d.render.subset import project_subset
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def paired_mixtures(
     if fresh is not None:
         second = mixture_weights(fresh.weights, fresh.ids, opacities, kind)
         covered, fresh_weights = covered & second.covered, second.weights
-    both = project_chosen(
+    both = project_subset(
         geometry.means,
         geometry.quats,
         geometry.scales,

@@ -1,4 +1,4 @@
-"""Single Gaussians in the image plane, as the renderers draw them: what losses on 2D Gaussians ask for."""
+"""A few Gaussians projected to the image as the renderers do it: what losses on 2D Gaussians ask for."""
 
 import ctypes
 from typing import Any
@@ -13,7 +13,7 @@ from kg4d.geometry.projection import EPS2D, Gaussians2D, project_gaussians
 from kg4d.kernels import address
 
 
-def project_chosen(
+def project_subset(
     means: Float[Tensor, "B N 3"],
     quats: Float[Tensor, "B N 4"],
     scales: Float[Tensor, "B N 3"],
@@ -22,10 +22,10 @@ def project_chosen(
     frames: Int[Tensor, " M"],
     eps2d: float = EPS2D,
 ) -> Gaussians2D:
-    """Project K Gaussians in each of M rows, differentiably: row m names Gaussians of frame `frames[m]`.
+    """Project Gaussians given by index, differentiably: row m lists K Gaussians of frame `frames[m]`.
 
-    On the CPU, in float32 and with the native kernels it is one call; a few thousand Gaussians are too few for the
-    thirty small operations that plain torch needs. A Gaussian nearer than 0.01 gets no gradient there.
+    On the CPU, in float32 and with the native kernels this is a single call, which gives no gradient to a Gaussian
+    nearer than 0.01. Elsewhere it is plain torch: some thirty small operations, slow for a few thousand Gaussians.
 
     Args:
         means: Centres in B frames, world units.
@@ -50,26 +50,26 @@ def project_chosen(
     native = means.device.type == "cpu" and means.dtype == torch.float32 and kernels.missing_reason() is None
     if native:
         shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height, eps2d
-        return Gaussians2D(*_ProjectChosen.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
+        return Gaussians2D(*_ProjectSubset.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
     parts = [
         project_gaussians(
-            means[frame][chosen],
-            quats[frame][chosen],
-            scales[frame][chosen],
+            means[frame][rows],
+            quats[frame][rows],
+            scales[frame][rows],
             cameras.viewmats[frame],
             cameras.Ks[frame],
             cameras.width,
             cameras.height,
             eps2d=eps2d,
         )
-        for frame, chosen in zip(frames.tolist(), ids.clamp_min(0), strict=True)
+        for frame, rows in zip(frames.tolist(), ids.clamp_min(0), strict=True)
     ]
     if not parts:
         return Gaussians2D(means.new_zeros(*ids.shape, 2), means.new_zeros(*ids.shape, 2, 2))
     return Gaussians2D(torch.stack([part.means for part in parts]), torch.stack([part.covs for part in parts]))
 
 
-class _ProjectChosen(torch.autograd.Function):
+class _ProjectSubset(torch.autograd.Function):
     """Inputs: means, quats, scales, viewmats, Ks, ids, frames, width, height, eps2d."""
 
     @staticmethod
@@ -82,7 +82,7 @@ class _ProjectChosen(torch.autograd.Function):
         rows, columns = tensors[5].shape
         means2d, covs = torch.empty(rows, columns, 2), torch.empty(rows, columns, 2, 2)
         record = ctypes.byref(_record(tensors, ctx.numbers))
-        kernels.check(kernels.library().kg4d_project_chosen(record, address(means2d), address(covs)))
+        kernels.check_status(kernels.native_library().kg4d_project_subset(record, address(means2d), address(covs)))
         return means2d, covs
 
     @staticmethod
@@ -92,13 +92,15 @@ class _ProjectChosen(torch.autograd.Function):
         given = [None if v is None else v.contiguous() for v in received]
         wanted = [torch.zeros_like(tensor) for tensor in tensors[:3]]
         record = ctypes.byref(_record(tensors, ctx.numbers))
-        kernels.check(kernels.library().kg4d_project_chosen_backward(record, *map(address, (*given, *wanted))))
+        kernels.check_status(
+            kernels.native_library().kg4d_project_subset_backward(record, *map(address, (*given, *wanted)))
+        )
         return (*wanted, *[None] * 7)
 
 
-def _record(tensors: list[Tensor], numbers: tuple[int, int, float]) -> kernels.Chosen:
-    """The native record; the tensors must outlive it."""
+def _record(tensors: list[Tensor], numbers: tuple[int, int, float]) -> kernels.Subset:
+    """The native record; it holds addresses, so the tensors must outlive it."""
     means, _, _, _, _, ids, _ = tensors
     width, height, eps2d = numbers
     addresses = map(address, tensors)
-    return kernels.Chosen(*means.shape[:2], *ids.shape, width, height, *addresses, eps2d, kernels.thread_count())
+    return kernels.Subset(*means.shape[:2], *ids.shape, width, height, *addresses, eps2d, kernels.thread_count())

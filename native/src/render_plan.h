@@ -44,7 +44,7 @@ struct Pair {  // the same in Gaussian-major order
 
 }  // namespace kg4d
 
-struct kg4d_frame {
+struct kg4d_render_plan {
     int64_t cameras = 0, gaussians = 0, channels = 0, width = 0, height = 0;
     int64_t tiles_x = 0, tiles_y = 0, tiles = 0;  // `tiles` counts those of all cameras
     int64_t pairs = 0;
