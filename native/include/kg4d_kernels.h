@@ -26,13 +26,13 @@ typedef enum {
 // What is drawn, from where and by which rules.
 typedef struct {
     int64_t gaussians, cameras, channels, width, height;
-    const float* means;      // [gaussians, 3] world units
-    const float* quats;      // [gaussians, 4] w x y z, any length > 0
-    const float* scales;     // [gaussians, 3] world units
-    const float* opacities;  // [gaussians]
-    const float* features;   // [gaussians, channels], or [cameras, gaussians, channels]
-    const float* viewmats;   // [cameras, 4, 4] world to camera, OpenCV axes
-    const float* Ks;         // [cameras, 3, 3] px
+    const float* means;       // [gaussians, 3] world units
+    const float* quats;       // [gaussians, 4] w x y z, any length > 0
+    const float* scales;      // [gaussians, 3] world units
+    const float* opacities;   // [gaussians]
+    const float* features;    // [gaussians, channels], or [cameras, gaussians, channels]
+    const float* viewmats;    // [cameras, 4, 4] world to camera, OpenCV axes
+    const float* Ks;          // [cameras, 3, 3] px
     const float* background;  // [cameras, channels] or null
     float eps2d, near_plane, far_plane, radius_clip;
     int32_t features_per_camera, antialiased, threads;
@@ -75,7 +75,6 @@ typedef enum {
     KG4D_IMAGE_PAIR = 5
 } kg4d_struct;
 
-
 KG4D_EXPORT int kg4d_abi_version(void);
 KG4D_EXPORT int64_t kg4d_struct_size(int which);  // bytes of a kg4d_struct; -1 where there is none of that number
 KG4D_EXPORT const char* kg4d_isa(void);           // instruction set in use: "avx512", "avx2" or "generic"
@@ -87,10 +86,10 @@ KG4D_EXPORT int kg4d_render_plan_statistics(const kg4d_render_plan* plan, kg4d_s
 KG4D_EXPORT int kg4d_forward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_images* out);
 KG4D_EXPORT int kg4d_backward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_gradients* gradients);
 
-// The k heaviest Gaussians at each of n pixels of the plan's images, heaviest first: ids (-1 for none) and blending weights.
-// pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
-KG4D_EXPORT int kg4d_contributors(const kg4d_render_plan* plan, int64_t n, const int32_t* cameras, const int32_t* pixels,
-                                  int64_t k, int32_t threads, int64_t* ids, float* weights);
+// The k heaviest Gaussians at each of n pixels of the plan's images, heaviest first: ids (-1 for none) and blending
+// weights. pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
+KG4D_EXPORT int kg4d_contributors(const kg4d_render_plan* plan, int64_t n, const int32_t* cameras,
+                                  const int32_t* pixels, int64_t k, int32_t threads, int64_t* ids, float* weights);
 
 // Gaussians given by index: row r lists `columns` of the Gaussians of frame row_frames[r], seen by that frame's camera.
 typedef struct {

@@ -24,9 +24,9 @@ struct BackwardPass {
 };
 
 struct BackwardTile {
-    vf* v;                      // [16 blocks, channels] gradient of the blended channels
-    vf transmittance[16];       // behind the splats still to be visited
-    vf behind[16];              // B
+    vf* v;                 // [16 blocks, channels] gradient of the blended channels
+    vf transmittance[16];  // behind the splats still to be visited
+    vf behind[16];         // B
 };
 
 // Gradients at the pixels of block b. The part of alpha that no splat covers carries the gradients of alpha (through
@@ -180,7 +180,8 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
         SplatSums<N, keeps_channels> sums(memory_sums, channels);
         visits += __builtin_popcount(entry.touched);
         for (unsigned left = entry.touched; left != 0; left &= left - 1) {
-            accumulate_block<N, keeps_channels, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last, t, sums);
+            accumulate_block<N, keeps_channels, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last,
+                                                          t, sums);
         }
         sums.write(out);
     }

@@ -150,7 +150,7 @@ void bin(kg4d_render_plan& plan, const kg4d_scene& scene) {
             plan.first_pair[id] += static_cast<uint32_t>(first_pair[chunk]);
             for (uint32_t j = 0; j < plan.pair_count[id]; ++j, ++pair) {
                 plan.entries[position[pair->tile]++] = {id, plan.first_pair[id] + j,
-                                                         static_cast<uint16_t>(pair->blocks), 0};
+                                                        static_cast<uint16_t>(pair->blocks), 0};
             }
         }
     });

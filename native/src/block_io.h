@@ -7,9 +7,9 @@ namespace KG4D_ISA {
 
 // The part of a block that lies inside the image.
 struct BlockRegion {
-    int64_t offset;      // of its first pixel, in pixels
+    int64_t offset;  // of its first pixel, in pixels
     int64_t image_width;
-    int rows, columns;   // 1 to 4
+    int rows, columns;  // 1 to 4
     bool whole() const { return rows == 4 && columns == 4; }
 };
 

@@ -65,7 +65,8 @@ void contributors(const kg4d_render_plan& plan, int64_t n, const int32_t* camera
         for (int64_t i = task * per_task; i < end; ++i) {
             for (int64_t j = 0; j < k; ++j) ids[i * k + j] = -1, weights[i * k + j] = 0.0f;
             const int64_t camera = cameras[i], x = pixels[2 * i], y = pixels[2 * i + 1];
-            if (camera < 0 || camera >= plan.cameras || x < 0 || x >= plan.width || y < 0 || y >= plan.height) continue;
+            const bool inside = x >= 0 && x < plan.width && y >= 0 && y < plan.height;
+            if (!inside || camera < 0 || camera >= plan.cameras) continue;
             pixel_contributors(plan, camera, x, y, k, ids + i * k, weights + i * k);
         }
     });

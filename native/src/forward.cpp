@@ -29,8 +29,8 @@ struct ForwardBatch {
 };
 
 template <int N>
-void load_batch(const kg4d_render_plan& plan, const FeatureSource& source, const TileOrigin& origin, const TileEntry* entries,
-                int64_t first, int count, ForwardBatch& batch, float* features) {
+void load_batch(const kg4d_render_plan& plan, const FeatureSource& source, const TileOrigin& origin,
+                const TileEntry* entries, int64_t first, int count, ForwardBatch& batch, float* features) {
     const int64_t listed = plan.pairs - (entries - plan.entries.data());  // this tile's and the next tiles'
     const float x0 = static_cast<float>(origin.x), y0 = static_cast<float>(origin.y);
     const int64_t first_splat = origin.camera * plan.gaussians;
@@ -151,7 +151,8 @@ void write_empty_tile(const ForwardPass& pass, const TileOrigin& origin) {
         if (background == nullptr) {
             std::memset(image, 0, columns * channels * sizeof *image);
         } else {
-            for (int64_t c = 0; c < columns; ++c, image += channels) std::memcpy(image, background, channels * sizeof *image);
+            for (int64_t c = 0; c < columns; ++c, image += channels)
+                std::memcpy(image, background, channels * sizeof *image);
         }
         std::memset(pass.out.alpha + first, 0, columns * sizeof(float));
         if (plan.has_depth) std::memset(pass.out.depth + first, 0, columns * sizeof(float));

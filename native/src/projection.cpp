@@ -21,8 +21,8 @@ bool all_finite(const float* p, int64_t count) {
     return bits(sum >= splat(0.0f)) == 0xFFFF;
 }
 
-void store_splats(kg4d_render_plan& plan, const kg4d_images& out, int64_t first, int count, const vf* fields, vm visible,
-                  vf radius_x, vf radius_y) {
+void store_splats(kg4d_render_plan& plan, const kg4d_images& out, int64_t first, int count, const vf* fields,
+                  vm visible, vf radius_x, vf radius_y) {
     alignas(64) float lanes[8][kLanes], rx[kLanes], ry[kLanes];
     for (int f = 0; f < 8; ++f) store(lanes[f], fields[f]);
     store(rx, keep(visible, radius_x));
@@ -81,13 +81,15 @@ bool project(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images&
     if (scene.background && !all_finite(scene.background, scene.cameras * scene.channels)) return false;
     std::atomic<bool> finite{true};
     parallel_for(scene.threads, (n + kGaussiansPerTask - 1) / kGaussiansPerTask, [&](int64_t task) {
-        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        const int64_t begin = task * kGaussiansPerTask;
+        const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         bool good = all_finite(scene.means + 3 * begin, 3 * (end - begin)) &&
                     all_finite(scene.quats + 4 * begin, 4 * (end - begin)) &&
                     all_finite(scene.scales + 3 * begin, 3 * (end - begin)) &&
                     all_finite(scene.opacities + begin, end - begin);
         for (int64_t set = 0; set < (scene.features_per_camera ? scene.cameras : 1); ++set) {
-            good = good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
+            good =
+                good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
         }
         if (!good) finite.store(false, std::memory_order_relaxed);
         for (int64_t first = begin; good && first < end; first += kLanes) {

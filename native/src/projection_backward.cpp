@@ -30,7 +30,8 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
         const uint32_t n = plan.pair_count[id];
         const float* ahead = pairs + (id + kLanes < total_splats ? plan.first_pair[id + kLanes] : 0) * stride;
         for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
-        float* v_features = out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
+        float* v_features =
+            out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
         const bool fresh = scene.features_per_camera || camera == 0;
         if (v_features && fresh) std::memset(v_features, 0, channels * sizeof(float));
         if (n == 0) continue;
@@ -48,8 +49,7 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
 }
 
 // dL/dmean2d from the splat's U and the sums of g w, plus what flows in from outside; also writes both outputs.
-void mean2d_gradient(const kg4d_gradients& out, int64_t id, int count, const vf* U,
-                     const ScreenSums& sums, vf* v) {
+void mean2d_gradient(const kg4d_gradients& out, int64_t id, int count, const vf* U, const ScreenSums& sums, vf* v) {
     const vf scale = splat(1.0f / kHalfLog2E), gu = load(sums.geometry[1]), gv = load(sums.geometry[2]);
     v[0] = U[0] * gu * scale;
     v[1] = fma(U[1], gu, U[2] * gv) * scale;
@@ -69,8 +69,8 @@ KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compens
     s[2] = fma(factor, (p.xx - eps) - ratio * p.xx, s[2]);
 }
 
-void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
-                    int64_t first, int count, vf* poses) {
+void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out,
+                    const float* pairs, int64_t first, int count, vf* poses) {
     const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
     const float* means = scene.means + 3 * first;
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
@@ -142,7 +142,8 @@ void project_backward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4
         for (int64_t k = 0; k < tasks * pose_size; ++k) p[k] = splat(0.0f);
     }
     parallel_for(scene.threads, tasks, [&](int64_t task) {
-        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        const int64_t begin = task * kGaussiansPerTask;
+        const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         for (int64_t first = begin; first < end; first += kLanes) {
             const int count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
             backward_block(plan, scene, out, pair_gradients, first, count,

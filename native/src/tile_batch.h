@@ -9,7 +9,7 @@ namespace KG4D_ISA {
 
 using namespace kg4d;
 
-constexpr int kBatch = 128;          // so many splats with their features stay in the first-level cache
+constexpr int kBatch = 128;  // so many splats with their features stay in the first-level cache
 constexpr int kWords = kBatch / 64;
 
 // At pixel centre (X, Y), measured from the tile's corner: u = a X + b Y + p, v = c Y + q, alpha = 2^(l - u^2 - v^2).
@@ -73,7 +73,8 @@ KG4D_INLINE BlockRegion block_region(const kg4d_render_plan& plan, const TileOri
             inside(plan.width - x)};
 }
 
-// A 16x16 bit matrix (row r in bits 16 (r % 4) of word r / 4), transposed: three-level exchange of off-diagonal squares.
+// A 16x16 bit matrix (row r in bits 16 (r % 4) of word r / 4), transposed: three-level exchange of off-diagonal
+// squares.
 KG4D_INLINE void transpose_bits(uint64_t w[4]) {
     const auto exchange = [](uint64_t& high, uint64_t& low, int shift, uint64_t mask) {
         const uint64_t t = ((low >> shift) ^ high) & mask;

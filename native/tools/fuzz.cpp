@@ -52,9 +52,25 @@ struct Scene {
             Ks[9 * i + 2] = w / 2.0f + number(5.0f), Ks[9 * i + 5] = h / 2.0f + number(5.0f), Ks[9 * i + 8] = 1.0f;
         }
         if (chance(0.5)) background = numbers(c * d, 1.0f);
-        scene = {n, c, d, w, h, means.data(), quats.data(), scales.data(), opacities.data(), features.data(),
-                 viewmats.data(), Ks.data(), background.empty() ? nullptr : background.data(),
-                 std::fabs(number(0.3f)), 0.01f, 1e10f, chance(0.2) ? 2.0f : 0.0f, own, chance(0.3),
+        scene = {n,
+                 c,
+                 d,
+                 w,
+                 h,
+                 means.data(),
+                 quats.data(),
+                 scales.data(),
+                 opacities.data(),
+                 features.data(),
+                 viewmats.data(),
+                 Ks.data(),
+                 background.empty() ? nullptr : background.data(),
+                 std::fabs(number(0.3f)),
+                 0.01f,
+                 1e10f,
+                 chance(0.2) ? 2.0f : 0.0f,
+                 own,
+                 chance(0.3),
                  static_cast<int32_t>(whole(-1, 4))};
     }
 };
@@ -71,8 +87,10 @@ void render_once() {
     const int64_t n = in.gaussians, c = in.cameras, pixels = c * in.width * in.height;
     std::vector<float> image(pixels * in.channels), alpha(pixels), depth(pixels), means2d(2 * c * n);
     std::vector<int32_t> radii(2 * c * n);
-    const kg4d_images out = {image.data(), alpha.data(), chance(0.5) ? depth.data() : nullptr, means2d.data(), radii.data()};
-    const std::unique_ptr<kg4d_render_plan, void (*)(kg4d_render_plan*)> plan(kg4d_render_plan_new(), kg4d_render_plan_free);
+    const kg4d_images out = {image.data(), alpha.data(), chance(0.5) ? depth.data() : nullptr, means2d.data(),
+                             radii.data()};
+    const std::unique_ptr<kg4d_render_plan, void (*)(kg4d_render_plan*)> plan(kg4d_render_plan_new(),
+                                                                              kg4d_render_plan_free);
     const int status = kg4d_forward(plan.get(), &in, &out);
     expect(status == KG4D_OK || status == KG4D_NOT_FINITE || status == KG4D_BAD_ARGUMENT, "unexpected forward status");
     if (status == KG4D_OK) {
@@ -82,10 +100,17 @@ void render_once() {
     const std::vector<float> v_means2d = numbers(2 * c * n, 1.0f);
     std::vector<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_opacities(n), g_features(s.features.size());
     std::vector<float> g_viewmats(16 * c), g_means2d(2 * c * n), absgrad(2 * c * n);
-    const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr, chance(0.5) ? v_alpha.data() : nullptr,
-                                      chance(0.5) ? v_alpha.data() : nullptr, chance(0.3) ? v_means2d.data() : nullptr,
-                                      g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(),
-                                      chance(0.7) ? g_features.data() : nullptr, chance(0.5) ? g_viewmats.data() : nullptr, g_means2d.data(),
+    const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr,
+                                      chance(0.5) ? v_alpha.data() : nullptr,
+                                      chance(0.5) ? v_alpha.data() : nullptr,
+                                      chance(0.3) ? v_means2d.data() : nullptr,
+                                      g_means.data(),
+                                      g_quats.data(),
+                                      g_scales.data(),
+                                      g_opacities.data(),
+                                      chance(0.7) ? g_features.data() : nullptr,
+                                      chance(0.5) ? g_viewmats.data() : nullptr,
+                                      g_means2d.data(),
                                       chance(0.5) ? absgrad.data() : nullptr};
     const int back = kg4d_backward(plan.get(), &in, &gradients);
     expect(status == KG4D_OK ? back == KG4D_OK : back != KG4D_OK, "backward does not follow forward");
@@ -101,12 +126,15 @@ void render_once() {
 void compare_once() {
     const int64_t b = whole(1, 3), h = whole(1, chance(0.2) ? 150 : 20), w = whole(1, 40), c = whole(1, 20);
     const int64_t stride = c + (chance(0.5) ? whole(0, 5) : 0);
-    const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f), target = numbers(b * h * w * c, 1.0f);
+    const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f),
+                             target = numbers(b * h * w * c, 1.0f);
     std::vector<float> gradient(b * h * w * c);
-    const kg4d_image_pair pair = {b, h, w, c, stride, prediction.data(), target.data(), 1.0f, static_cast<int32_t>(whole(0, 3))};
+    const kg4d_image_pair pair = {
+        b, h, w, c, stride, prediction.data(), target.data(), 1.0f, static_cast<int32_t>(whole(0, 3))};
     double l1, ssim;
     expect(kg4d_l1_ssim(&pair, &l1, &ssim, chance(0.8) ? gradient.data() : nullptr) == KG4D_OK, "l1_ssim refuses");
-    expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK, "its backward refuses");
+    expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK,
+           "its backward refuses");
 }
 
 void project_subset_once() {
@@ -116,8 +144,9 @@ void project_subset_once() {
     std::vector<int64_t> ids(rows * columns), row_frames(rows, 0);
     for (int64_t& id : ids) id = chance(0.01) ? whole(INT64_MIN, INT64_MAX) : whole(-1, in.gaussians - 1);
     if (chance(0.1) && rows > 0) row_frames[0] = whole(-1, 1);
-    const kg4d_subset subset = {1, in.gaussians, rows, columns, in.width, in.height, in.means, in.quats, in.scales,
-                                in.viewmats, in.Ks, ids.data(), row_frames.data(), in.eps2d, in.threads};
+    const kg4d_subset subset = {1,         in.gaussians, rows,        columns, in.width,   in.height,         in.means,
+                                in.quats,  in.scales,    in.viewmats, in.Ks,   ids.data(), row_frames.data(), in.eps2d,
+                                in.threads};
     std::vector<float> means2d(2 * rows * columns), covs(4 * rows * columns);
     const int status = kg4d_project_subset(&subset, means2d.data(), covs.data());
     std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size());
