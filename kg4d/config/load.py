@@ -1,7 +1,8 @@
 """Read a typed configuration from YAML files and `key=value` overrides.
 
 A file may say `extends: <path>`; what it says itself wins over what it extends, and the command line wins over both.
-The schema is any tree of dataclasses that OmegaConf accepts; enums are written by value.
+The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in lower
+case (`wgf.variant=a` or `wgf.variant=offset`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -23,8 +23,8 @@ class PairedMixtures:
     Attributes:
         weights: Mixture weights at the earlier time, summing to 1 over K (0 is padding).
         covered: Whether enough of the pixel is covered for the mixture to mean anything, 1 or 0.
-        earlier: The K Gaussians at the earlier time.
-        later: The K Gaussians at the later time.
+        earlier: The K Gaussians at the earlier time, px.
+        later: The K Gaussians at the later time, px.
         fresh_weights: Weights at the later time where its Gaussians were looked up anew; None where they are the same.
     """
 
@@ -66,13 +66,13 @@ def paired_mixtures(
     """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
 
     Args:
-        contributors: Of each pixel.
-        opacities: Of all Gaussians.
-        geometry: At the times of the batch.
+        contributors: The K Gaussians that weigh most at each pixel.
+        opacities: Of all N Gaussians, in (0, 1).
+        geometry: Centres, rotations and scales at the B frames of the batch, world units.
         pairs: For each pixel, positions of its earlier and its later frame in the batch.
-        cameras: Of the batch.
-        kind: Weights inside a mixture.
-        fresh: Contributors at the later frame; None to track the same ones.
+        cameras: Of the B frames.
+        kind: How contributors are weighted inside a mixture.
+        fresh: Contributors at the later frame; None to track those of the earlier one.
         eps2d: Variance that the render added to both axes, px².
     """
     count, later = len(pairs), contributors if fresh is None else fresh
@@ -106,7 +106,17 @@ def true_factors(
     cameras: Cameras,
     eps2d: float = EPS2D,
 ) -> Float[Tensor, "P K 2 2"]:
-    """The matrix B of each contributor between its two frames, see `true_factor_map`; arguments as above."""
+    """The matrix B_k with which each of P x K contributors carries pixels from its earlier to its later frame.
+
+    It is that of `true_factor_map` (GaussianFlow's B, but exact for flat Gaussians).
+
+    Args:
+        contributors: The K Gaussians that weigh most at each pixel.
+        geometry: Centres, rotations and scales at the B frames of the batch, world units.
+        pairs: For each pixel, positions of its earlier and its later frame in the batch.
+        cameras: Of the B frames.
+        eps2d: Variance that the render added to both axes, px².
+    """
     factors = torch.stack(
         [
             projection_factor(means, quats, scales, viewmat, K, cameras.width, cameras.height)
