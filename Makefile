@@ -4,6 +4,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 PY := $(VENV)/bin/python
 NATIVE := $(shell find native -type f 2>/dev/null)
+CLANG_FORMAT := $(VENV)/bin/clang-format
+CXX_FILES := $(filter %.cpp %.h,$(NATIVE))
 BENCH_OUT ?= build/benchmarks
 # One thread a worker: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
@@ -43,12 +45,14 @@ lint: $(STAMP)  ## check format, lint and types
 	@echo "make lint: checks format, lint and types"
 	@$(PY) -m ruff format --check
 	@$(PY) -m ruff check
+	@$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
 	@$(PY) -m mypy
 
 format: $(STAMP)  ## format the code and mend what ruff can mend
 	@echo "make format: formats the code and mends what ruff can mend"
 	@$(PY) -m ruff format
 	@$(PY) -m ruff check --fix
+	@$(CLANG_FORMAT) -i $(CXX_FILES)
 
 bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*.json
 	@echo "make bench: runs every benchmark; rows go to $(BENCH_OUT)/"

@@ -25,7 +25,7 @@ from kg4d.data.batches.dynamic import DynamicDataset
 from kg4d.data.records import Scene
 from kg4d.gaussians.build import build_gaussians
 from kg4d.lift.seeding import seed_keypoints
-from kg4d.losses.flow.wgf import random_flow_pixels
+from kg4d.losses.flow.observations import random_flow_pixels
 from kg4d.ot.flow_targets import flow_field
 from kg4d.runs.build import build_run_deformation, build_run_renderer, build_scene
 from kg4d.stages.base import Stage

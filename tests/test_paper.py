@@ -19,7 +19,7 @@ from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.keypoints.soft_argmax import KeypointReading
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
-from kg4d.losses.flow.variants import distance_loss, offset_loss
+from kg4d.losses.flow.variants import PixelFlow, distance_loss, offset_loss
 from kg4d.losses.flow.wgf import WgfVariant
 from kg4d.ot.gaussian_w2 import gaussian_w2
 from kg4d.ot.mixture import ContributorWeights
@@ -106,9 +106,9 @@ def test_eq_11_on_a_distance_would_learn_the_opposite_motion() -> None:
         for _ in range(200):
             mixtures = PairedMixtures(weights, torch.ones(1), rest, Gaussians2D(rest.means + shift, rest.covs))
             if name == "distance":
-                loss = distance_loss(mixtures, flow, torch.ones(1), 1.0, PlanConfig(PlanSolver.EXACT))
+                loss = distance_loss(mixtures, PixelFlow(flow, torch.ones(1)), 1.0, PlanConfig(PlanSolver.EXACT))
             else:
-                loss = offset_loss(mixtures, flow, torch.ones(1), 1.0)
+                loss = offset_loss(mixtures, PixelFlow(flow, torch.ones(1)), 1.0)
             (gradient,) = torch.autograd.grad(loss, shift)
             shift = (shift - 0.05 * gradient).detach().requires_grad_()
         ends[name] = shift.detach()

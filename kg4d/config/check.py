@@ -77,7 +77,9 @@ class Checker:
         return checked
 
     def _member(self, value: Any, hint: type[Enum], key: str) -> Enum:
+        """The member written by its value, or by its name in lower case where that is another word."""
         members = {str(member.value): member for member in hint}
+        members |= {member.name.lower(): member for member in hint if member.name.lower() not in members}
         if str(value) not in members:
             self._fail(key, f"{value!r} is not one of {', '.join(members)}", suggestion(str(value), members))
         return members[str(value)]

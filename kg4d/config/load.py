@@ -1,12 +1,12 @@
 """Read a typed configuration from YAML files and `key=value` overrides.
 
 A file may say `extends: <path>`; what it says itself wins over what it extends, and the command line wins over both.
-The schema is any tree of dataclasses that OmegaConf accepts; enums are written by value.
+The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in lower
+case (`wgf.variant=a` or `wgf.variant=offset`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,6 +17,7 @@ from yaml import YAMLError
 from kg4d.config.check import Checker, CommandLineText, suggestion
 from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
+from kg4d.utils.plain import plain
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def expand(
 
 def to_yaml(config: Any) -> str:
     """Write a configuration as YAML that `load_config` reads back to an equal one."""
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
 
 def packaged_configs() -> Path:
@@ -178,14 +179,3 @@ def _built(schema: type[T], merged: DictConfig, path: str | Path | None) -> T:
         raise InputError(f"{where}: {error.full_key}", what, "correct the ${...}") from error
     except ValueError as error:  # a record that checks its own values
         raise InputError(where, " ".join(str(error).split()), "change that value") from error
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as dicts and enum members as their values, at any depth."""
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, Enum) else value

@@ -6,15 +6,13 @@ degree 0. World axes are stored as they are. Keypoint logits have no column in t
 
 import json
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kg4d.errors import InputError
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import rgb_to_sh0, sh0_to_rgb
+from kg4d.geometry.harmonics import rgb_to_sh0
 from kg4d.utils.files import replacing
 
 _GROUPS = {
@@ -25,9 +23,7 @@ _GROUPS = {
     "log_scales": ("scale_0", "scale_1", "scale_2"),
     "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
 }
-_NUMPY_TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8", "uchar": "u1", "uint8": "u1"}
 _MARGIN = 1e-6  # opacities are kept this far from 0 and 1, where the logit is infinite
-_REMEDY = "give a binary little endian PLY file of Gaussians"
 
 
 def pre_activation(state: GaussianState) -> dict[str, np.ndarray]:
@@ -57,63 +53,6 @@ def write_ply(path: str | Path, state: GaussianState) -> None:
     rows = np.concatenate([columns[group] for group in _GROUPS], axis=1)
     with replacing(path) as part:
         part.write_bytes(header.encode("ascii") + rows.astype("<f4").tobytes())
-
-
-def read_ply(path: str | Path) -> GaussianState:
-    """Read a PLY of Gaussians, from here or from another program, in any order of the columns.
-
-    Columns that a state cannot hold (normals, `f_rest_*` of view-dependent colour) are left out; J is 0.
-
-    Args:
-        path: Binary little endian PLY.
-
-    Returns:
-        The Gaussians, activated, float32 on the CPU.
-
-    Raises:
-        InputError: The file is missing, cut short, in another encoding, or has not the columns of Gaussians.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "no such file", "check the path")
-    header, end, body = path.read_bytes().partition(b"end_header\n")
-    lines = header.decode("ascii", errors="replace").split("\n")
-    if lines[0] != "ply" or "format binary_little_endian 1.0" not in lines or not end:
-        raise InputError(path, "is not a binary little endian PLY file", _REMEDY)
-    count, row = _vertices(path, lines)
-    if len(body) < count * row.itemsize:
-        raise InputError(path, f"ends before its {count} Gaussians do", "write it again")
-    table = np.frombuffer(body, dtype=row, count=count)
-
-    def column(group: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([table[name] for name in _GROUPS[group]], axis=-1).astype(np.float32))
-
-    return GaussianState(
-        means=column("means"),
-        quats=column("quats"),
-        scales=column("log_scales").exp(),
-        opacities=column("opacity_logits")[:, 0].sigmoid(),
-        colors=sh0_to_rgb(column("sh0")),
-        keypoint_logits=torch.zeros(count, 0),
-    )
-
-
-def _vertices(path: Path, lines: list[str]) -> tuple[int, np.dtype[np.void]]:
-    """Number of rows and the layout of one, from the header's vertex element, which must come first."""
-    elements = [index for index, line in enumerate(lines) if line.startswith("element ")]
-    if not elements or not lines[elements[0]].startswith("element vertex "):
-        raise InputError(path, "does not begin with vertices", _REMEDY)
-    first = elements[0]
-    properties = takewhile(lambda words: words[:1] == ["property"], (line.split() for line in lines[first + 1 :]))
-    try:
-        count = int(lines[first].split()[2])
-        row = np.dtype([(name, _NUMPY_TYPES[kind]) for _, kind, name in properties])
-    except (KeyError, ValueError) as error:
-        raise InputError(path, f"has a vertex property that is not understood ({error})", _REMEDY) from error
-    missing = {name for group, names in _GROUPS.items() if group != "normals" for name in names} - set(row.names or ())
-    if missing:
-        raise InputError(path, f"has no column {', '.join(sorted(missing))}", _REMEDY)
-    return count, row
 
 
 def write_sequence(folder: str | Path, states: Sequence[GaussianState], fps: int | float) -> list[Path]:

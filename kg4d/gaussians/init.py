@@ -126,12 +126,10 @@ def inflated(
     thickness = _thickness(inside.cpu())[rows, columns]
     places = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
     sides = torch.randint(2, (count,), generator=generator) * 2 - 1
-    K, viewmat = camera.Ks[0].cpu(), camera.viewmats[0].cpu()
-    middle = viewmat[2, 3]  # depth of the origin
-    depths = middle * (1 + sides * thickness / K[0, 0])
-    rays = torch.cat([(places - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(count, 1)], dim=-1)
-    points = (rays * depths[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
-    return PointCloud(points, image[..., :3].cpu()[rows, columns])
+    camera = camera.to("cpu")
+    depth_of_origin = camera.viewmats[0, 2, 3]
+    depths = depth_of_origin * (1 + sides * thickness / camera.Ks[0, 0, 0])
+    return PointCloud(camera.unproject(places[None], depths[None])[0], image[..., :3].cpu()[rows, columns])
 
 
 def _thickness(inside: Bool[Tensor, "H W"], finest: int = 128, iterations: int = 3000) -> Float[Tensor, "H W"]:

@@ -61,6 +61,20 @@ class Cameras:
         shape = (len(self), *points.shape[:-1])
         return Projected(pixels.reshape(*shape, 2), depths.reshape(shape))
 
+    def unproject(
+        self, pixels: Float[Tensor, " C *points 2"], depths: Float[Tensor, " C *points"]
+    ) -> Float[Tensor, " C *points 3"]:
+        """World points that each camera sees at its pixels: the inverse of `project`.
+
+        Args:
+            pixels: Positions in each camera's image, px; (0.5, 0.5) is the centre of the top left pixel.
+            depths: Their z in camera space, world units.
+        """
+        flat, z = pixels.reshape(len(self), -1, 2), depths.reshape(len(self), -1, 1)
+        rays = torch.cat([flat, torch.ones_like(z)], dim=-1) @ torch.linalg.inv(self.Ks).mT
+        points: Tensor = (rays * z - self.viewmats[:, None, :3, 3]) @ self.viewmats[:, :3, :3]
+        return points.reshape(*depths.shape, 3)
+
     def resized(self, width: int, height: int) -> "Cameras":
         """The same views on another pixel grid."""
         scale = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])

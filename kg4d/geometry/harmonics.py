@@ -11,8 +11,3 @@ SH_C0 = 0.5 / math.sqrt(math.pi)  # the constant harmonic Y_00
 def rgb_to_sh0(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Coefficients of degree 0 of colours; 3DGS files hold colour = 0.5 + Y_00 coefficient."""
     return (rgb - 0.5) / SH_C0
-
-
-def sh0_to_rgb(sh0: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Colours of coefficients of degree 0; not clamped to [0, 1]."""
-    return sh0 * SH_C0 + 0.5

@@ -40,19 +40,21 @@ def nearest_neighbours(points: Float[Tensor, "N D"], k: int, chunk: int = 1024) 
 
 
 @torch.no_grad()
-def farthest_points(points: Float[Tensor, "N D"], count: int) -> Int[Tensor, " {count}"]:
-    """Indices by farthest-point sampling: the first point, then each time the one farthest from all before.
+def farthest_points(points: Float[Tensor, "N D"], count: int, first: int = 0) -> Int[Tensor, " {count}"]:
+    """Indices by farthest-point sampling: the point `first`, then each time the one farthest from all before.
 
     Raises:
         ValueError: `count` is not in [1, N].
 
     >>> farthest_points(torch.tensor([[0.0], [1.0], [5.0], [3.0]]), 3)
     tensor([0, 2, 3])
+    >>> farthest_points(torch.tensor([[0.0], [1.0], [5.0], [3.0]]), 2, first=2)
+    tensor([2, 0])
     """
     if not 1 <= count <= len(points):
         raise ValueError(f"{len(points)} points cannot give {count} that are far apart")
-    chosen = [0]
-    distance = (points - points[0]).square().sum(-1)
+    chosen = [first]
+    distance = (points - points[first]).square().sum(-1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))

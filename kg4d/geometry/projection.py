@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kg4d.geometry.rotations import quat_to_matrix
 
+EPS2D = 0.3  # px², what gsplat and the renderers here add to both axes unless told otherwise
 _MIN_DEPTH = 0.01  # the near plane of the renderers: what is nearer is never drawn, here it only must stay finite
 
 
@@ -51,7 +52,7 @@ def project_gaussians(
     width: int,
     height: int,
     *,
-    eps2d: float = 0.3,
+    eps2d: float = EPS2D,
 ) -> Gaussians2D:
     """Project Gaussians into one camera, differentiably.
 

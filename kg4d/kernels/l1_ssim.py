@@ -7,16 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.kernels.library import address, check, library, thread_count
-
-
-class _ImagePair(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "pixel_stride")),
-        *((name, ctypes.c_void_p) for name in ("prediction", "target")),
-        ("data_range", ctypes.c_float),
-        ("threads", ctypes.c_int32),
-    ]
+from kg4d.kernels.library import ImagePair, address, check_status, native_library, thread_count
 
 
 class L1SSIM(NamedTuple):
@@ -35,10 +26,12 @@ class _L1SSIM(torch.autograd.Function):
             stride = prediction.shape[-1]
         target = target.contiguous()
         shape = [ctypes.c_int64(n) for n in (*prediction.shape, stride)]
-        pair = _ImagePair(*shape, prediction.data_ptr(), target.data_ptr(), data_range, threads)
+        pair = ImagePair(*shape, prediction.data_ptr(), target.data_ptr(), data_range, threads)
         gradient = torch.empty(prediction.shape) if ctx.needs_input_grad[0] else None
         l1, ssim = ctypes.c_double(), ctypes.c_double()
-        check(library().kg4d_l1_ssim(ctypes.byref(pair), ctypes.byref(l1), ctypes.byref(ssim), address(gradient)))
+        check_status(
+            native_library().kg4d_l1_ssim(ctypes.byref(pair), ctypes.byref(l1), ctypes.byref(ssim), address(gradient))
+        )
         ctx.pair = pair
         ctx.save_for_backward(prediction, target, gradient)
         return torch.tensor(l1.value), torch.tensor(ssim.value)
@@ -50,7 +43,9 @@ class _L1SSIM(torch.autograd.Function):
         gradient = torch.empty_like(ssim_gradient)
         weights = float(v_l1), float(v_ssim)
         pair = ctypes.byref(ctx.pair)
-        check(library().kg4d_l1_ssim_backward(pair, ssim_gradient.data_ptr(), *weights, gradient.data_ptr()))
+        check_status(
+            native_library().kg4d_l1_ssim_backward(pair, ssim_gradient.data_ptr(), *weights, gradient.data_ptr())
+        )
         return gradient, None, None, None
 
 

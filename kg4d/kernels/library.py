@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_ABI_VERSION = 3
+_ABI_VERSION = 4
 _FOLDER = Path(__file__).parents[1] / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -20,7 +20,7 @@ _MESSAGES = {
     1: "a size or option is out of range",
     2: "the Gaussians, their features, the background or the cameras hold NaN or Inf",
     3: "the work needs more memory than this machine has",
-    4: "this output does not hold what the backward pass needs",
+    4: "this render plan does not hold what the backward pass needs",
 }
 
 
@@ -28,7 +28,7 @@ class KernelsMissingError(RuntimeError):
     """The native kernels are not there; the message says why and what to do."""
 
 
-class Scene(ctypes.Structure):
+class NativeScene(ctypes.Structure):
     """`kg4d_scene` of native/include/kg4d_kernels.h, which documents the fields."""
 
     _fields_ = (
@@ -61,7 +61,7 @@ class Gradients(ctypes.Structure):
 
 
 class Statistics(ctypes.Structure):
-    """`kg4d_statistics`: seconds per stage and amounts of work of the last passes of a frame."""
+    """`kg4d_statistics`: seconds per stage and amounts of work of the last passes of a render plan."""
 
     _fields_ = [
         *((name, ctypes.c_double) for name in ("projection", "binning", "forward", "backward", "projection_backward")),
@@ -69,15 +69,29 @@ class Statistics(ctypes.Structure):
     ]
 
 
-class Chosen(ctypes.Structure):
-    """`kg4d_chosen`: Gaussians named one by one."""
+class Subset(ctypes.Structure):
+    """`kg4d_subset`: Gaussians given by index, in several frames."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("count_frames", "gaussians", "rows", "columns", "width", "height")),
-        *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "viewmats", "Ks", "ids", "frames")),
+        *((name, ctypes.c_int64) for name in ("frames", "gaussians", "rows", "columns", "width", "height")),
+        *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "viewmats", "Ks", "ids", "row_frames")),
         ("eps2d", ctypes.c_float),
         ("threads", ctypes.c_int32),
     ]
+
+
+class ImagePair(ctypes.Structure):
+    """`kg4d_image_pair`: what the fused image loss compares."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "pixel_stride")),
+        *((name, ctypes.c_void_p) for name in ("prediction", "target")),
+        ("data_range", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+_RECORDS = (NativeScene, Images, Gradients, Statistics, Subset, ImagePair)  # in the order of `kg4d_struct`
 
 
 @functools.cache
@@ -99,22 +113,32 @@ def _load() -> ctypes.CDLL | str:
         return f"{_LIBRARY} cannot be loaded ({error}); {remedy}"
     if version != _ABI_VERSION:
         return f"{_LIBRARY} has version {version}, this package needs {_ABI_VERSION}; run `pip install` again"
+    _declare(library)
+    for number, record in enumerate(_RECORDS):
+        there, here = library.kg4d_struct_size(number), ctypes.sizeof(record)
+        if there != here:
+            what = f"its {record.__name__} has {there} bytes, this package's {here}"
+            return f"{_LIBRARY} does not fit this package ({what}); run `pip install` again"
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Argument and result types of native/include/kg4d_kernels.h; an `int` result needs none."""
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    library.kg4d_struct_size.restype = number
     library.kg4d_isa.restype = ctypes.c_char_p
     library.kg4d_use_isa.argtypes = [ctypes.c_char_p]
-    library.kg4d_fma_rate.restype = ctypes.c_double
-    library.kg4d_frame_new.restype = pointer
-    library.kg4d_frame_new.argtypes = []
-    library.kg4d_frame_free.restype = None
-    library.kg4d_frame_free.argtypes = [pointer]
-    library.kg4d_frame_statistics.argtypes = [pointer, pointer]
+    library.kg4d_render_plan_new.restype = pointer
+    library.kg4d_render_plan_new.argtypes = []
+    library.kg4d_render_plan_free.restype = None
+    library.kg4d_render_plan_free.argtypes = [pointer]
+    library.kg4d_render_plan_statistics.argtypes = [pointer, pointer]
     library.kg4d_forward.argtypes = library.kg4d_backward.argtypes = [pointer, pointer, pointer]
     library.kg4d_contributors.argtypes = [pointer, number, pointer, pointer, number, integer, pointer, pointer]
-    library.kg4d_project_chosen.argtypes = [pointer] * 3
-    library.kg4d_project_chosen_backward.argtypes = [pointer] * 6
+    library.kg4d_project_subset.argtypes = [pointer] * 3
+    library.kg4d_project_subset_backward.argtypes = [pointer] * 6
     library.kg4d_l1_ssim.argtypes = [pointer] * 4
     library.kg4d_l1_ssim_backward.argtypes = [pointer, pointer, ctypes.c_float, ctypes.c_float, pointer]
-    return library
 
 
 def missing_reason() -> str | None:
@@ -123,7 +147,7 @@ def missing_reason() -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
-def library() -> ctypes.CDLL:
+def native_library() -> ctypes.CDLL:
     """The loaded library.
 
     Raises:
@@ -137,7 +161,7 @@ def library() -> ctypes.CDLL:
 
 def isa() -> str:
     """Instruction set that the kernels use: "avx512", "avx2" or "generic"."""
-    return str(library().kg4d_isa().decode())
+    return str(native_library().kg4d_isa().decode())
 
 
 def use_isa(name: str) -> None:
@@ -146,7 +170,7 @@ def use_isa(name: str) -> None:
     Raises:
         ValueError: This machine or this build does not have it.
     """
-    if library().kg4d_use_isa(name.encode()) != 0:
+    if native_library().kg4d_use_isa(name.encode()) != 0:
         raise ValueError(f"the instruction set {name!r} is not available here")
 
 
@@ -166,7 +190,7 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def check(status: int) -> None:
+def check_status(status: int) -> None:
     """Turn the status of a native call into an exception.
 
     Raises:
@@ -179,14 +203,14 @@ def check(status: int) -> None:
         raise ValueError(_MESSAGES.get(status, f"native call failed with status {status}"))
 
 
-class Frame:
-    """Owner of a native frame: what a forward pass leaves for its backward pass and for contributor look-ups."""
+class RenderPlan:
+    """Owner of a native render plan: what a forward pass leaves for its backward pass and for contributor look-ups."""
 
     def __init__(self) -> None:
-        self._free: Callable[[int], None] = library().kg4d_frame_free
-        self.pointer: int | None = library().kg4d_frame_new()
+        self._free: Callable[[int], None] = native_library().kg4d_render_plan_free
+        self.pointer: int | None = native_library().kg4d_render_plan_new()
         if self.pointer is None:
-            raise MemoryError("no memory for a frame")
+            raise MemoryError("no memory for a render plan")
 
     def __del__(self) -> None:
         if getattr(self, "pointer", None) is not None:
@@ -196,5 +220,5 @@ class Frame:
     def statistics(self) -> Statistics:
         """Times and amounts of work of the last passes."""
         out = Statistics()
-        check(library().kg4d_frame_statistics(self.pointer, ctypes.byref(out)))
+        check_status(native_library().kg4d_render_plan_statistics(self.pointer, ctypes.byref(out)))
         return out

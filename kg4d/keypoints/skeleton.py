@@ -1,10 +1,30 @@
 """Skeletons whose joints are known in 3D: rotations of the joints, and distances from points to bones."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation
+
+
+def first_below_cycle(parents: Sequence[int]) -> int | None:
+    """The first joint whose ancestors run in a circle; None where the parents are a forest.
+
+    Args:
+        parents: Index of the parent of each joint, -1 for roots.
+
+    >>> first_below_cycle([-1, 2, 3, 2]), first_below_cycle([1, -1, 0])
+    (1, None)
+    """
+    for joint in range(len(parents)):
+        ancestor = joint
+        for _ in parents:  # one step for each joint leads above every root
+            ancestor = parents[ancestor] if ancestor >= 0 else ancestor
+        if ancestor >= 0:
+            return joint
+    return None
 
 
 def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
@@ -17,12 +37,11 @@ def ancestors_first(parents: Int[Tensor, " J"]) -> list[int]:
     [1, 0, 2]
     """
     links: list[int] = parents.tolist()
+    if first_below_cycle(links) is not None:
+        raise ValueError("the parents of the keypoints form a cycle")
     order: list[int] = []
     while len(order) < len(links):
-        ready = [j for j, parent in enumerate(links) if j not in order and (parent < 0 or parent in order)]
-        if not ready:
-            raise ValueError("the parents of the keypoints form a cycle")
-        order += ready
+        order += [j for j, parent in enumerate(links) if j not in order and (parent < 0 or parent in order)]
     return order
 
 

@@ -131,10 +131,8 @@ def _in_front(
 
 
 def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor, "J 3"]:
-    """World positions of pixels on the plane through the origin that faces the camera."""
-    K, viewmat = camera.Ks[0], camera.viewmats[0]
-    rays = torch.cat([(uv - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(uv), 1)], dim=-1)
-    return (rays * viewmat[2, 3] - viewmat[:3, 3]) @ viewmat[:3, :3]
+    depth_of_origin = camera.viewmats[:, 2, 3]
+    return camera.unproject(uv[None], depth_of_origin.expand(1, len(uv)))[0]
 
 
 def _report(names: tuple[str, ...], known: Tensor, triangulated: Tensor) -> None:

@@ -52,12 +52,5 @@ def follow_surface(
     chosen = torch.randperm(len(rows), generator=generator)[:count]
     rows, columns = rows[chosen], columns[chosen]
     start = torch.stack([columns, rows], dim=-1) + 0.5
-    points = _unproject(start, depth[rows, columns], camera)
+    points = camera.unproject(start[None], depth[rows, columns].mT)[0]
     return SurfaceTracks(points, *follow_flows(flow.flow, flow.weights, start))
-
-
-def _unproject(pixels: Float[Tensor, "M 2"], depth: Float[Tensor, "M 1"], camera: Cameras) -> Float[Tensor, "M 3"]:
-    intrinsics, view = camera.Ks[0], camera.viewmats[0]
-    rays = torch.cat([pixels, torch.ones_like(depth)], dim=-1) @ torch.linalg.inv(intrinsics).mT
-    world: Tensor = (rays * depth - view[:3, 3]) @ view[:3, :3]
-    return world

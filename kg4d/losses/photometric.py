@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from kg4d import kernels
+from kg4d.kernels.l1_ssim import l1_ssim
 
 
 @dataclass
@@ -34,7 +35,7 @@ def image_errors(
     Both paths give the same values (torchmetrics' SSIM, window sigma 1.5).
     """
     if predicted.device.type == "cpu" and kernels.missing_reason() is None:
-        return kernels.l1_ssim(predicted, target)
+        return l1_ssim(predicted, target)
     similarity = structural_similarity_index_measure(
         predicted.movedim(-1, 1), target.movedim(-1, 1), data_range=1.0, reduction="elementwise_mean"
     )

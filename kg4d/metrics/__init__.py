@@ -1,5 +1,5 @@
 """Measures of image, video, keypoint and motion quality, and the evaluator that applies them under named protocols.
 
-Pure functions come first, thin torchmetrics classes with reducible state beside them. `suite` combines them;
-`catalogue` lists every key; a metric that cannot be computed is left out with a reason, never replaced by another.
+Each is a pure function; `suite` combines them, and `catalogue` lists every key. A metric that cannot be computed is
+left out with a reason, never replaced by another.
 """

@@ -5,17 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.metrics.running import RunningMean
-
-
-def end_point_errors(
-    pred: Float[Tensor, "*batch H W 2"],
-    target: Float[Tensor, "*batch H W 2"],
-    weights: Float[Tensor, "*batch H W"],
-) -> Float[Tensor, " n"]:
-    """Distance in px between the two displacements, for every pixel with a positive weight."""
-    return (pred - target).square().sum(-1).sqrt()[weights > 0]
-
 
 def flow_epe(
     pred: Float[Tensor, "*batch H W 2"],
@@ -29,7 +18,7 @@ def flow_epe(
         target: The true displacement.
         weights: > 0 where the truth is known.
     """
-    return end_point_errors(pred, target, weights).mean()
+    return (pred - target).square().sum(-1).sqrt()[weights > 0].mean()
 
 
 def flicker(
@@ -60,33 +49,3 @@ def flicker(
     change = (moved - video[:-1]).abs().mean(1)
     counts = (weights > 0).to(video.dtype)
     return (change * counts).sum((1, 2)) / counts.sum((1, 2))
-
-
-class EndPointError(RunningMean):
-    """`flow_epe` pooled over all pixels of all updates and processes."""
-
-    higher_is_better = False
-
-    def update(
-        self,
-        pred: Float[Tensor, "*batch H W 2"],
-        target: Float[Tensor, "*batch H W 2"],
-        weights: Float[Tensor, "*batch H W"],
-    ) -> None:
-        """Add flow fields; see `flow_epe`."""
-        self.add(end_point_errors(pred, target, weights))
-
-
-class Flicker(RunningMean):
-    """Mean `flicker` over the steps of all videos."""
-
-    higher_is_better = False
-
-    def update(
-        self,
-        video: Float[Tensor, "T 3 H W"],
-        flow: Float[Tensor, "T-1 H W 2"],
-        weights: Float[Tensor, "T-1 H W"],
-    ) -> None:
-        """Add a video."""
-        self.add(flicker(video, flow, weights))

@@ -6,7 +6,6 @@ Source: Heusel et al. 2017, "GANs trained by a two time-scale update rule", eq. 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
 
 def frechet_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
@@ -71,32 +70,3 @@ def sample_warning(samples: int, dimensions: int) -> str | None:
         f"{samples} samples in {dimensions} dimensions: covariance of rank {samples - 1} at most, "
         "biased upwards, compare only at equal sample counts"
     )
-
-
-class FrechetDistance(Metric):
-    """`frechet_distance` over all features of all updates and processes. Features are kept: N is small in our use."""
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-    features_a: list[Tensor]
-    features_b: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("features_a", [], dist_reduce_fx="cat")
-        self.add_state("features_b", [], dist_reduce_fx="cat")
-
-    def update(self, features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "M D"]) -> None:
-        """Add samples to both sides."""
-        self.features_a.append(features_a.double())
-        self.features_b.append(features_b.double())
-
-    def compute(self) -> Float[Tensor, ""]:
-        """The distance so far."""
-        return frechet_distance(_joined(self.features_a), _joined(self.features_b))
-
-
-def _joined(features: list[Tensor] | Tensor) -> Tensor:
-    """Before reduction over processes a state is a list, after it a tensor."""
-    return features if isinstance(features, Tensor) else torch.cat(features)

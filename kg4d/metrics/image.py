@@ -12,8 +12,6 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from kg4d.metrics.running import RunningMean
-
 MSE_FLOOR = 1e-10  # identical images then score 100 dB instead of infinity, and means stay finite
 SSIM_WINDOW = 11  # side of the Gaussian window with sigma 1.5: Wang et al. 2004, "Image quality assessment"
 MS_SSIM_SCALES = 5
@@ -94,48 +92,3 @@ def _check_size(name: str, images: Float[Tensor, "B 3 H W"], minimum: int) -> No
     height, width = images.shape[-2:]
     if min(height, width) < minimum:
         raise ValueError(f"{name} needs images of at least {minimum} px, got {width} x {height}")
-
-
-class PSNR(RunningMean):
-    """Mean of `psnr` over all images of all updates and processes."""
-
-    higher_is_better = True
-
-    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
-        """Add a batch."""
-        self.add(psnr(pred, target))
-
-
-class MaskedPSNR(RunningMean):
-    """Mean of `masked_psnr` over all images whose mask is not empty."""
-
-    higher_is_better = True
-
-    def update(
-        self,
-        pred: Float[Tensor, "B 3 H W"],
-        target: Float[Tensor, "B 3 H W"],
-        mask: Bool[Tensor, "B 1 H W"],
-    ) -> None:
-        """Add a batch."""
-        self.add(masked_psnr(pred, target, mask))
-
-
-class SSIM(RunningMean):
-    """Mean of `ssim` over all images of all updates and processes."""
-
-    higher_is_better = True
-
-    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
-        """Add a batch."""
-        self.add(ssim(pred, target))
-
-
-class MultiScaleSSIM(RunningMean):
-    """Mean of `ms_ssim` over all images of all updates and processes."""
-
-    higher_is_better = True
-
-    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
-        """Add a batch."""
-        self.add(ms_ssim(pred, target))

@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kg4d.metrics.running import RunningMean
-
 
 def box_sizes(alpha: Float[Tensor, "*images H W 1"]) -> Float[Tensor, "*images"]:
     """Longer side in px of the box around the object (alpha > 0.5); 0 where there is none.
@@ -30,14 +28,14 @@ def _extent(occupied: Bool[Tensor, "*images L"]) -> Float[Tensor, "*images"]:
     return (last - first + 1).clamp_min(0).to(torch.float32)
 
 
-def correct_keypoints(
+def pck(
     pred: Float[Tensor, "*images J 2"],
     target: Float[Tensor, "*images J 2"],
     visible: Bool[Tensor, "*images J"],
     sizes: Float[Tensor, "*images"],
     threshold: float = 0.05,
-) -> Float[Tensor, "*images J"]:
-    """1 where a keypoint lies within `threshold` x box size of the truth, 0 where not, NaN where it does not count.
+) -> Float[Tensor, ""]:
+    """Share in [0, 1] of the keypoints that lie within `threshold` x box size of the truth; NaN when none counts.
 
     Args:
         pred: Pixel positions.
@@ -53,57 +51,9 @@ def correct_keypoints(
         raise ValueError(f"need threshold > 0, got {threshold}")
     limit = threshold * sizes[..., None]
     hits = ((pred - target).square().sum(-1).sqrt() <= limit).to(pred.dtype)
-    return torch.where(visible & (limit > 0), hits, torch.nan)
-
-
-def pck(
-    pred: Float[Tensor, "*images J 2"],
-    target: Float[Tensor, "*images J 2"],
-    visible: Bool[Tensor, "*images J"],
-    sizes: Float[Tensor, "*images"],
-    threshold: float = 0.05,
-) -> Float[Tensor, ""]:
-    """Share in [0, 1] of the counting keypoints that are correct, all images pooled; NaN when none counts.
-
-    Arguments and errors are those of `correct_keypoints`.
-    """
-    return correct_keypoints(pred, target, visible, sizes, threshold).nanmean()
+    return torch.where(visible & (limit > 0), hits, torch.nan).nanmean()
 
 
 def keypoint_error_3d(pred: Float[Tensor, "*batch J 3"], target: Float[Tensor, "*batch J 3"]) -> Float[Tensor, ""]:
     """Mean Euclidean distance in world units over all keypoints and times."""
     return (pred - target).square().sum(-1).sqrt().mean()
-
-
-class PCK(RunningMean):
-    """`pck` pooled over all updates and processes.
-
-    Args:
-        threshold: Fraction of the box size, > 0.
-    """
-
-    higher_is_better = True
-
-    def __init__(self, threshold: float = 0.05) -> None:
-        super().__init__()
-        self.threshold = threshold
-
-    def update(
-        self,
-        pred: Float[Tensor, "*images J 2"],
-        target: Float[Tensor, "*images J 2"],
-        visible: Bool[Tensor, "*images J"],
-        sizes: Float[Tensor, "*images"],
-    ) -> None:
-        """Add images; see `correct_keypoints`."""
-        self.add(correct_keypoints(pred, target, visible, sizes, self.threshold).reshape(-1))
-
-
-class KeypointError3D(RunningMean):
-    """`keypoint_error_3d` over all updates and processes, in world units."""
-
-    higher_is_better = False
-
-    def update(self, pred: Float[Tensor, "*batch J 3"], target: Float[Tensor, "*batch J 3"]) -> None:
-        """Add positions."""
-        self.add((pred - target).square().sum(-1).sqrt().reshape(-1))

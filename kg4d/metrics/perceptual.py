@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.metrics.protocols import VideoInput
-from kg4d.metrics.running import RunningMean
 from kg4d.networks.i3d import I3D, INPUT_SIZE, MIN_FRAMES
 from kg4d.networks.load import load_i3d, load_lpips
 from kg4d.networks.lpips import LPIPS, Backbone
@@ -109,21 +108,3 @@ def _kept_lpips(net: Backbone, file: Path) -> LPIPS:
 @lru_cache
 def _kept_i3d(file: Path) -> I3D:
     return load_i3d()
-
-
-class MeanLPIPS(RunningMean):
-    """Mean of `lpips` over all pairs of all updates and processes.
-
-    Args:
-        net: Backbone.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
-        super().__init__()
-        self.net = net
-
-    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
-        """Add a batch."""
-        self.add(lpips(pred, target, self.net))

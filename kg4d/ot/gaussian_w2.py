@@ -13,7 +13,6 @@ where the gradient of an eigendecomposition does not exist. KG4D uses the isotro
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -44,6 +43,7 @@ def gaussian_w2(
     Returns:
         px², >= 0. Its gradient is finite, but grows as 1 / sqrt(det) towards degenerate covariances.
 
+    >>> import torch
     >>> gaussian_w2(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]), 4 * torch.eye(2))  # 25 + 2 (2 - 1)²
     tensor(27.)
     """
@@ -65,18 +65,6 @@ def gaussian_w2_isotropic(
     """
     sigma_a, sigma_b = ((_parts(covs).trace / 2).clamp_min(_FLOOR).sqrt() for covs in (covs_a, covs_b))
     return (means_a - means_b).square().sum(-1) + 2 * (sigma_a - sigma_b).square()
-
-
-def monge_map(
-    covs_a: Float[Tensor, "*#batch 2 2"], covs_b: Float[Tensor, "*#batch 2 2"]
-) -> Float[Tensor, "*#batch 2 2"]:
-    """The symmetric matrix A with A Sigma_a A = Sigma_b: x -> mu_b + A (x - mu_a) is the optimal transport map.
-
-    Being symmetric it cannot rotate; as a model of how a surface moves, use `true_factor_map`.
-    """
-    a, b = _parts(covs_a), _parts(covs_b)
-    adjugate = a.trace[..., None, None] * torch.eye(2, dtype=covs_a.dtype, device=covs_a.device) - covs_a
-    return (covs_b + (b.root_det / a.root_det)[..., None, None] * adjugate) / _cross_trace(a, b)[..., None, None]
 
 
 def _parts(covs: Float[Tensor, "*batch 2 2"]) -> _Parts:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.projection import EPS2D
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class RasterOptions:
         antialiased: Scale opacity by sqrt(det before / det after eps2d) (Mip-Splatting).
     """
 
-    eps2d: float = 0.3
+    eps2d: float = EPS2D
     near: float = 0.01
     far: float = 1e10
     radius_clip: float = 0.0
@@ -42,6 +43,7 @@ class RenderOutput:
             retained; with `absgrad=True` it also gets `.absgrad`, the per-pixel absolute gradients summed (AbsGS),
             after `backward()`.
         radii: Half extents of the pixel boxes, px, (x, y); (0, 0) means culled.
+        options: The rules that it was drawn by.
         handle: Private state of the backend for `Renderer.contributors`.
     """
 
@@ -50,6 +52,7 @@ class RenderOutput:
     depth: Float[Tensor, "C H W 1"] | None
     means2d: Float[Tensor, "C N 2"]
     radii: Int[Tensor, "C N 2"]
+    options: RasterOptions
     handle: object
 
 

@@ -94,7 +94,7 @@ def _cuda_missing() -> str | None:
         return 'gsplat is not installed; run `pip install "kg4d[cuda]"`'
     from kg4d.render import cuda
 
-    return cuda.missing_reason()
+    return cuda.gsplat_missing_reason()
 
 
 def _choose() -> tuple[RendererKind, str]:

@@ -25,7 +25,7 @@ class CpuRenderer:
 
     def __init__(self, threads: int | None = None) -> None:
         """Use `threads` threads, as many as torch when None; KernelsMissingError without the native library."""
-        kernels.library()
+        kernels.native_library()
         kernels.thread_count(threads)
         self._threads = threads
 
@@ -50,13 +50,13 @@ class CpuRenderer:
         if means2d.requires_grad:
             means2d.retain_grad()
             call.means2d = weakref.ref(means2d)
-        return RenderOutput(image, alpha, expected, means2d, radii, call.frame)
+        return RenderOutput(image, alpha, expected, means2d, radii, options, call.plan)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
     ) -> Contributors:
         """See `kg4d.render.base.Renderer`."""
-        if not isinstance(output.handle, kernels.Frame):
+        if not isinstance(output.handle, kernels.RenderPlan):
             raise ValueError("this output comes from another renderer")
         check_question(camera_ids, pixels, k)
         cameras = camera_ids.to(torch.int32).contiguous()
@@ -64,8 +64,8 @@ class CpuRenderer:
         ids, weights = torch.empty(len(pixels), k, dtype=torch.int64), torch.empty(len(pixels), k)
         threads = kernels.thread_count(self._threads)
         asked = len(pixels), address(cameras), address(corners), k, threads
-        kernels.check(
-            kernels.library().kg4d_contributors(output.handle.pointer, *asked, address(ids), address(weights))
+        kernels.check_status(
+            kernels.native_library().kg4d_contributors(output.handle.pointer, *asked, address(ids), address(weights))
         )
         return Contributors(ids, weights)
 
@@ -80,16 +80,16 @@ class _Call:
     absgrad: bool
     options: RasterOptions
     threads: int
-    frame: kernels.Frame | None = None
+    plan: kernels.RenderPlan | None = None
     means2d: "weakref.ref[Tensor] | None" = None  # weak: the output owns the graph, not the other way round
 
-    def scene(self, tensors: tuple[Any, ...]) -> kernels.Scene:
+    def scene(self, tensors: tuple[Any, ...]) -> kernels.NativeScene:
         """The native record of dense inputs."""
         means, _, _, _, features, viewmats, _, _ = tensors
         sizes = len(means), len(viewmats), features.shape[-1], self.width, self.height
         rules = self.options.eps2d, self.options.near, self.options.far, self.options.radius_clip
         flags = features.dim() == 3, self.options.antialiased, self.threads
-        return kernels.Scene(*sizes, *map(address, tensors), *rules, *flags)
+        return kernels.NativeScene(*sizes, *map(address, tensors), *rules, *flags)
 
     def publish(self, gradient: Tensor, absolute: Tensor | None) -> None:
         """Add the screen-space gradients to `.grad` and `.absgrad` of the centres, if somebody still holds them."""
@@ -115,10 +115,12 @@ class _Rasterize(torch.autograd.Function):
         depth = torch.empty_like(alpha) if call.depth else None
         means2d = torch.empty(cameras, count, 2)
         radii = torch.empty(cameras, count, 2, dtype=torch.int32)
-        call.frame = kernels.Frame()
+        call.plan = kernels.RenderPlan()
         scene = call.scene(inputs)
         out = kernels.Images(*map(address, (image, alpha, depth, means2d, radii)))
-        kernels.check(kernels.library().kg4d_forward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out)))
+        kernels.check_status(
+            kernels.native_library().kg4d_forward(call.plan.pointer, ctypes.byref(scene), ctypes.byref(out))
+        )
         ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[7] else None)
         ctx.call = call
         ctx.mark_non_differentiable(radii)
@@ -138,8 +140,10 @@ class _Rasterize(torch.autograd.Function):
         absolute = torch.empty_like(v_means2d) if call.absgrad else None
         scene = call.scene(tuple(inputs))
         out = kernels.Gradients(*map(address, (*given, *wanted, v_viewmats, v_means2d, absolute)))
-        assert call.frame is not None
-        kernels.check(kernels.library().kg4d_backward(call.frame.pointer, ctypes.byref(scene), ctypes.byref(out)))
+        assert call.plan is not None
+        kernels.check_status(
+            kernels.native_library().kg4d_backward(call.plan.pointer, ctypes.byref(scene), ctypes.byref(out))
+        )
         call.publish(v_means2d if given[3] is None else v_means2d - given[3], absolute)  # autograd retains given[3]
         v_background = None
         if alpha is not None and given[0] is not None:

@@ -17,7 +17,7 @@ from kg4d.render.reference import ReferenceRenderer
 _CHUNK = 32  # channels that gsplat draws in one pass
 
 
-def missing_reason() -> str | None:
+def gsplat_missing_reason() -> str | None:
     """None where gsplat's kernels can be used, else one sentence that says why not and what to do.
 
     gsplat builds them when it is first asked for them, which takes minutes.
@@ -33,7 +33,7 @@ def missing_reason() -> str | None:
 
 
 @dataclass(frozen=True)
-class _Handle:
+class _CudaHandle:
     """What gsplat computed on the way, for contributor look-ups."""
 
     means2d: Float[Tensor, "C N 2"]
@@ -44,10 +44,10 @@ class _Handle:
     size: tuple[int, int]
 
     @staticmethod
-    def of_nothing(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_Handle":
+    def of_nothing(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_CudaHandle":
         """The handle of a picture without Gaussians."""
         pairs = radii.float()
-        return _Handle(pairs, pairs[..., [0, 0, 1]], pairs[..., 0], pairs[..., 0], radii, size)
+        return _CudaHandle(pairs, pairs[..., [0, 0, 1]], pairs[..., 0], pairs[..., 0], radii, size)
 
     def splats(self, camera: int) -> Splats:
         """One camera's splats, front to back."""
@@ -81,7 +81,7 @@ class CudaRenderer:
             empty = ReferenceRenderer(self.device)(
                 gaussians, cameras, features=features, background=background, depth=depth, options=options
             )
-            return replace(empty, handle=_Handle.of_nothing(empty.radii, (cameras.width, cameras.height)))
+            return replace(empty, handle=_CudaHandle.of_nothing(empty.radii, (cameras.width, cameras.height)))
         channels = inputs.features.shape[-1] + depth
         # Each chunk of channels would overwrite `absgrad`. One chunk with all needs more shared memory: smaller tiles.
         one_chunk = absgrad and channels > _CHUNK
@@ -105,15 +105,16 @@ class CudaRenderer:
         if means2d.requires_grad:
             means2d.retain_grad()
         fields = {name: info[name].detach() for name in ("means2d", "conics", "opacities", "depths", "radii")}
-        handle = _Handle(**fields, size=(cameras.width, cameras.height))
+        handle = _CudaHandle(**fields, size=(cameras.width, cameras.height))
         expected = image[..., -1:] if depth else None
-        return RenderOutput(image[..., :-1] if depth else image, alpha, expected, means2d, info["radii"], handle)
+        image = image[..., :-1] if depth else image
+        return RenderOutput(image, alpha, expected, means2d, info["radii"], options, handle)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
     ) -> Contributors:
         """See `kg4d.render.base.Renderer`."""
-        if not isinstance(output.handle, _Handle):
+        if not isinstance(output.handle, _CudaHandle):
             raise ValueError("this output comes from another renderer")
         handle = output.handle
         splats = [handle.splats(camera) for camera in range(len(handle.means2d))]

@@ -97,7 +97,7 @@ def check_options(options: RasterOptions) -> None:
         raise ValueError(f"eps2d, near, far and radius_clip must be numbers >= 0, got {values}")
 
 
-def check_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
+def check_inputs_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
     """Raise ValueError if anything that is drawn is NaN or Inf."""
     tensors = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, cameras.viewmats, cameras.Ks)
     optional = () if inputs.background is None else (inputs.background,)

@@ -14,7 +14,7 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import MIN_ALPHA, Splats, blend_weights, contributors_at
-from kg4d.render.inputs import check_finite, check_inputs
+from kg4d.render.inputs import check_inputs, check_inputs_finite
 
 _TILE = 16  # pixels are blended in squares of this side, each with the splats whose box reaches it
 _MAX_EXTENT = 3.33  # half extent of a splat, standard deviations
@@ -31,7 +31,7 @@ class _Projected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Handle:
+class _ReferenceHandle:
     splats: list[Splats]
     size: tuple[int, int]
 
@@ -58,7 +58,7 @@ class ReferenceRenderer:
         """See `kg4d.render.base.Renderer`; float64 inputs are taken as well."""
         dtypes = (torch.float32, torch.float64)
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device, dtypes=dtypes)
-        check_finite(gaussians, cameras, inputs)
+        check_inputs_finite(gaussians, cameras, inputs)
         projected = _project(gaussians, cameras, options)
         if projected.means2d.requires_grad:
             projected.means2d.retain_grad()
@@ -74,14 +74,14 @@ class ReferenceRenderer:
         if inputs.background is not None:
             image = image + (1 - alpha) * inputs.background[:, None, None]
         expected = stacked[..., -1:] / alpha.clamp_min(1e-10) if depth else None
-        handle = _Handle(splats, (cameras.width, cameras.height))
-        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, handle)
+        handle = _ReferenceHandle(splats, (cameras.width, cameras.height))
+        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, options, handle)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
     ) -> Contributors:
         """See `kg4d.render.base.Renderer`."""
-        if not isinstance(output.handle, _Handle):
+        if not isinstance(output.handle, _ReferenceHandle):
             raise ValueError("this output comes from another renderer")
         handle = output.handle
         return contributors_at(handle.splats, handle.size, camera_ids, pixels.to(output.image.dtype), k)

@@ -14,6 +14,7 @@ from kg4d.data.batches.dynamic import DynamicDataConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.lift.record import Lift
+from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, bone_loss
@@ -208,21 +209,13 @@ class DynamicStage(Stage[DynamicBatch]):
         if len(batch.pairs) == 0:
             return
         wgf = self.losses.wgf
-        terms = wgf_losses(
-            wgf,
-            self.renderer,
-            outputs,
-            moving.base.opacities,
-            moving,
-            batch.pairs,
-            batch.cameras,
-            batch.keypoints,
-            batch.keypoint_weights,
-            self._flow_fields.of(batch),
-            step_generator(self.seed, "flow pixels", batch.step),
+        model = RenderedModel(self.renderer, outputs, moving)
+        observed = ObservedPairs(
+            batch.pairs, batch.cameras, batch.keypoints, batch.keypoint_weights, self._flow_fields.of(batch)
         )
+        terms = wgf_losses(wgf, model, observed, step_generator(self.seed, "flow pixels", batch.step))
         for name, term in terms.items():
-            objective.add(f"wgf_{name}", term.value, wgf.weight * term.share, wgf.warmup)
+            objective.add(f"wgf_{name}", term.value, wgf.weight * term.weight, wgf.warmup)
 
     def _add_regularizers(
         self, moving: MovingGaussians, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective

@@ -3,10 +3,9 @@
 Steps are counted over all stages: a stage's step 0 follows the last step of the stage before it.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -19,6 +18,7 @@ from torch import Tensor
 from kg4d.errors import InputError
 from kg4d.tracking.history import History
 from kg4d.tracking.tables import AblationTable
+from kg4d.utils.plain import plain
 
 if TYPE_CHECKING:
     import wandb
@@ -112,7 +112,7 @@ class Tracker:
         earlier = next(folder.glob("wandb/*run-*/run-*.wandb"), None)
         run_id = None if earlier is None else earlier.stem.removeprefix("run-")
         name = f"{folder.parent.name}/{folder.name}"
-        return cls(config.tracking, folder, config.name, name, _plain(dataclasses.asdict(config)), run_id)
+        return cls(config.tracking, folder, config.name, name, plain(config), run_id)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -194,15 +194,6 @@ class Tracker:
             self._latest = max(self._latest, place)
             if self._run is not None:
                 self._run.log(values, step=place)
-
-
-def _plain(value: Any) -> Any:
-    """Enums as their values, everywhere below."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.value if isinstance(value, Enum) else value
 
 
 def _start(

@@ -2,13 +2,13 @@
 //
 // Arrays are dense, row-major float32 unless said otherwise. A pointer marked "or null" may be null. Functions return
 // a kg4d_status; on anything but KG4D_OK the outputs hold no meaning. Calls may come from several threads at once
-// as long as each works on its own frame.
+// as long as each works on its own render plan.
 #ifndef KG4D_KERNELS_H
 #define KG4D_KERNELS_H
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 3
+#define KG4D_ABI_VERSION 4
 #define KG4D_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -20,19 +20,19 @@ typedef enum {
     KG4D_BAD_ARGUMENT = 1,   // a size or option out of range, or a null pointer where data is needed
     KG4D_NOT_FINITE = 2,     // NaN or Inf among the Gaussians, their features or the cameras
     KG4D_OUT_OF_MEMORY = 3,  // the work would need more memory than the machine has
-    KG4D_BAD_FRAME = 4       // the frame does not hold a forward pass of this scene
+    KG4D_BAD_PLAN = 4        // the render plan does not hold a forward pass of this scene
 } kg4d_status;
 
 // What is drawn, from where and by which rules.
 typedef struct {
     int64_t gaussians, cameras, channels, width, height;
-    const float* means;      // [gaussians, 3] world units
-    const float* quats;      // [gaussians, 4] w x y z, any length > 0
-    const float* scales;     // [gaussians, 3] world units
-    const float* opacities;  // [gaussians]
-    const float* features;   // [gaussians, channels], or [cameras, gaussians, channels]
-    const float* viewmats;   // [cameras, 4, 4] world to camera, OpenCV axes
-    const float* Ks;         // [cameras, 3, 3] px
+    const float* means;       // [gaussians, 3] world units
+    const float* quats;       // [gaussians, 4] w x y z, any length > 0
+    const float* scales;      // [gaussians, 3] world units
+    const float* opacities;   // [gaussians]
+    const float* features;    // [gaussians, channels], or [cameras, gaussians, channels]
+    const float* viewmats;    // [cameras, 4, 4] world to camera, OpenCV axes
+    const float* Ks;          // [cameras, 3, 3] px
     const float* background;  // [cameras, channels] or null
     float eps2d, near_plane, far_plane, radius_clip;
     int32_t features_per_camera, antialiased, threads;
@@ -63,43 +63,53 @@ typedef struct {
     int64_t pairs, forward_visits, backward_visits;
 } kg4d_statistics;
 
-typedef struct kg4d_frame kg4d_frame;  // what a forward pass leaves for backward and contributors
+typedef struct kg4d_render_plan kg4d_render_plan;  // what a forward pass leaves for backward and contributors
+
+// The records that callers fill in. A caller that declares them again, in another language, compares their sizes.
+typedef enum {
+    KG4D_SCENE = 0,
+    KG4D_IMAGES = 1,
+    KG4D_GRADIENTS = 2,
+    KG4D_STATISTICS = 3,
+    KG4D_SUBSET = 4,
+    KG4D_IMAGE_PAIR = 5
+} kg4d_struct;
 
 KG4D_EXPORT int kg4d_abi_version(void);
-KG4D_EXPORT const char* kg4d_isa(void);               // instruction set in use: "avx512", "avx2" or "generic"
-KG4D_EXPORT int kg4d_use_isa(const char* name);       // choose another one that this machine has
-KG4D_EXPORT double kg4d_fma_rate(void);                // 16-lane multiply-adds a second on one core, measured now
-KG4D_EXPORT kg4d_frame* kg4d_frame_new(void);         // null when memory is exhausted
-KG4D_EXPORT void kg4d_frame_free(kg4d_frame* frame);  // null is allowed
-KG4D_EXPORT int kg4d_frame_statistics(const kg4d_frame* frame, kg4d_statistics* out);
+KG4D_EXPORT int64_t kg4d_struct_size(int which);  // bytes of a kg4d_struct; -1 where there is none of that number
+KG4D_EXPORT const char* kg4d_isa(void);           // instruction set in use: "avx512", "avx2" or "generic"
+KG4D_EXPORT int kg4d_use_isa(const char* name);   // choose another one that this machine has
+KG4D_EXPORT kg4d_render_plan* kg4d_render_plan_new(void);        // null when memory is exhausted
+KG4D_EXPORT void kg4d_render_plan_free(kg4d_render_plan* plan);  // null is allowed
+KG4D_EXPORT int kg4d_render_plan_statistics(const kg4d_render_plan* plan, kg4d_statistics* out);
 
-KG4D_EXPORT int kg4d_forward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_images* out);
-KG4D_EXPORT int kg4d_backward(kg4d_frame* frame, const kg4d_scene* scene, const kg4d_gradients* gradients);
+KG4D_EXPORT int kg4d_forward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_images* out);
+KG4D_EXPORT int kg4d_backward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_gradients* gradients);
 
-// The k heaviest Gaussians at each of n pixels of the frame, heaviest first: ids (-1 for none) and blending weights.
-// pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
-KG4D_EXPORT int kg4d_contributors(const kg4d_frame* frame, int64_t n, const int32_t* cameras, const int32_t* pixels,
-                                  int64_t k, int32_t threads, int64_t* ids, float* weights);
+// The k heaviest Gaussians at each of n pixels of the plan's images, heaviest first: ids (-1 for none) and blending
+// weights. pixels holds (x, y) as integers; a pixel or camera outside has no contributors.
+KG4D_EXPORT int kg4d_contributors(const kg4d_render_plan* plan, int64_t n, const int32_t* cameras,
+                                  const int32_t* pixels, int64_t k, int32_t threads, int64_t* ids, float* weights);
 
-// Gaussians named one by one: row r names `columns` of the Gaussians of frame frames[r], seen by that frame's camera.
+// Gaussians given by index: row r lists `columns` of the Gaussians of frame row_frames[r], seen by that frame's camera.
 typedef struct {
-    int64_t count_frames, gaussians, rows, columns, width, height;
-    const float* means;     // [count_frames, gaussians, 3] world units
-    const float* quats;     // [count_frames, gaussians, 4] w x y z, any length > 0
-    const float* scales;    // [count_frames, gaussians, 3] world units
-    const float* viewmats;  // [count_frames, 4, 4]
-    const float* Ks;        // [count_frames, 3, 3] px
-    const int64_t* ids;     // [rows, columns]; negative is padding, for which any Gaussian may stand
-    const int64_t* frames;  // [rows]
+    int64_t frames, gaussians, rows, columns, width, height;
+    const float* means;         // [frames, gaussians, 3] world units
+    const float* quats;         // [frames, gaussians, 4] w x y z, any length > 0
+    const float* scales;        // [frames, gaussians, 3] world units
+    const float* viewmats;      // [frames, 4, 4]
+    const float* Ks;            // [frames, 3, 3] px
+    const int64_t* ids;         // [rows, columns]; negative is padding, for which any Gaussian may stand
+    const int64_t* row_frames;  // [rows]
     float eps2d;
     int32_t threads;
-} kg4d_chosen;
+} kg4d_subset;
 
 // Their centres, px, and 2D covariances, px^2, [rows, columns, 2, 2]. Depths below 0.01 are taken as 0.01.
-KG4D_EXPORT int kg4d_project_chosen(const kg4d_chosen* chosen, float* means2d, float* covs);
+KG4D_EXPORT int kg4d_project_subset(const kg4d_subset* subset, float* means2d, float* covs);
 // Adds the gradients that flow back from both (or null) to v_means, v_quats and v_scales, which have the shapes of the
 // inputs. Nothing flows to Gaussians nearer than 0.01.
-KG4D_EXPORT int kg4d_project_chosen_backward(const kg4d_chosen* chosen, const float* v_means2d, const float* v_covs,
+KG4D_EXPORT int kg4d_project_subset_backward(const kg4d_subset* subset, const float* v_means2d, const float* v_covs,
                                              float* v_means, float* v_quats, float* v_scales);
 
 // Images of the fused loss: [images, height, width, channels] with channels last. The floats of neighbouring pixels of

@@ -17,42 +17,42 @@ namespace KG4D_ISA {
 namespace {
 
 struct BackwardPass {
-    const kg4d_frame& frame;
+    const kg4d_render_plan& plan;
     const kg4d_scene& scene;
     const kg4d_gradients& gradients;
     float* pair_gradients;
 };
 
 struct BackwardTile {
-    vf* v;                      // [16 blocks, channels] gradient of the blended channels
-    vf transmittance[16];       // behind the splats still to be visited
-    vf behind[16];              // B
+    vf* v;                 // [16 blocks, channels] gradient of the blended channels
+    vf transmittance[16];  // behind the splats still to be visited
+    vf behind[16];         // B
 };
 
 // Gradients at the pixels of block b. The part of alpha that no splat covers carries the gradients of alpha (through
 // 1 - T), of the background, and of the division by alpha in the expected depth.
-void load_gradients(const BackwardPass& pass, const TilePlace& place, int64_t tile, int b, int64_t channels,
+void load_gradients(const BackwardPass& pass, const TileOrigin& origin, int64_t tile, int b, int64_t channels,
                     BackwardTile& t) {
-    const kg4d_frame& frame = pass.frame;
+    const kg4d_render_plan& plan = pass.plan;
     vf* v = t.v + b * channels;
     for (int64_t k = 0; k < channels; ++k) v[k] = splat(0.0f);
     t.transmittance[b] = splat(1.0f), t.behind[b] = splat(0.0f);
-    const BlockPlace at = block_place(frame, place, b);
+    const BlockRegion at = block_region(plan, origin, b);
     if (at.rows == 0 || at.columns == 0) return;
-    const vf T = load(&frame.transmittance[(tile * 16 + b) * 16]);
+    const vf T = load(&plan.transmittance[(tile * 16 + b) * 16]);
     vf v_alpha = splat(0.0f);
     if (pass.gradients.alpha) load_block(pass.gradients.alpha, at, 1, &v_alpha);
-    if (pass.gradients.image) load_block(pass.gradients.image, at, frame.channels, v);
-    if (pass.gradients.depth && frame.has_depth) {
+    if (pass.gradients.image) load_block(pass.gradients.image, at, plan.channels, v);
+    if (pass.gradients.depth && plan.has_depth) {
         vf v_depth;
         load_block(pass.gradients.depth, at, 1, &v_depth);
         const vf alpha = splat(1.0f) - T, scaled = v_depth / max(alpha, splat(1e-10f));
-        v[frame.channels] = scaled;
-        v_alpha = keep(alpha > splat(1e-10f), fnma(scaled, load(&frame.depth[(tile * 16 + b) * 16]), v_alpha));
+        v[plan.channels] = scaled;
+        v_alpha = keep(alpha > splat(1e-10f), fnma(scaled, load(&plan.depth[(tile * 16 + b) * 16]), v_alpha));
     }
     if (pass.scene.background) {
-        const float* background = pass.scene.background + place.camera * frame.channels;
-        for (int64_t k = 0; k < frame.channels; ++k) v_alpha = fnma(splat(background[k]), v[k], v_alpha);
+        const float* background = pass.scene.background + origin.camera * plan.channels;
+        for (int64_t k = 0; k < plan.channels; ++k) v_alpha = fnma(splat(background[k]), v[k], v_alpha);
     }
     t.transmittance[b] = T;
     t.behind[b] = splat(0.0f) - v_alpha;
@@ -140,32 +140,32 @@ KG4D_INLINE void accumulate_block(const TileSplat& s, const float* row, int64_t 
 
 template <int N, bool keeps_channels, bool absolute>
 int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
-    const kg4d_frame& frame = pass.frame;
-    const int64_t channels = N > 0 ? N : frame.blended_channels();
-    const int64_t stride = pair_gradient_stride(keeps_channels ? frame.blended_channels() : 0);
-    const int64_t begin = frame.tile_start[tile], end = frame.tile_start[tile + 1];
+    const kg4d_render_plan& plan = pass.plan;
+    const int64_t channels = N > 0 ? N : plan.blended_channels();
+    const int64_t stride = pair_gradient_stride(keeps_channels ? plan.blended_channels() : 0);
+    const int64_t begin = plan.tile_start[tile], end = plan.tile_start[tile + 1];
     if (begin == end) return 0;
-    const TilePlace place = place_of(frame, tile);
-    const int64_t camera_splats = place.camera * frame.gaussians;
+    const TileOrigin origin = tile_origin(plan, tile);
+    const int64_t camera_splats = origin.camera * plan.gaussians;
     const FeatureSource source = {
-        pass.scene.features + (pass.scene.features_per_camera ? camera_splats * frame.channels : 0), frame.channels,
-        channels, frame.has_depth};
+        pass.scene.features + (pass.scene.features_per_camera ? camera_splats * plan.channels : 0), plan.channels,
+        channels, plan.has_depth};
     BackwardTile t;
     t.v = reinterpret_cast<vf*>(scratch);
     vf* memory_sums = t.v + 16 * channels;
     float* row = reinterpret_cast<float*>(memory_sums + stride);
-    for (int b = 0; b < 16; ++b) load_gradients(pass, place, tile, b, channels, t);
-    if (pass.gradients.image && tile + 1 < frame.tiles && frame.tile_start[tile + 2] > end) {
-        const TilePlace next = place_of(frame, tile + 1);
-        for (int b = 0; b < 16; ++b) prefetch(pass.gradients.image, block_place(frame, next, b), frame.channels);
+    for (int b = 0; b < 16; ++b) load_gradients(pass, origin, tile, b, channels, t);
+    if (pass.gradients.image && tile + 1 < plan.tiles && plan.tile_start[tile + 2] > end) {
+        const TileOrigin next = tile_origin(plan, tile + 1);
+        for (int b = 0; b < 16; ++b) prefetch(pass.gradients.image, block_region(plan, next, b), plan.channels);
     }
-    const float* last = &frame.last[tile * kTilePixels];
+    const float* last = &plan.last[tile * kTilePixels];
     int64_t visits = 0;
     for (int64_t i = end - 1; i >= begin; --i) {
-        const TileEntry& entry = frame.entries[i];
+        const TileEntry& entry = plan.entries[i];
         if (i >= kAhead) {
-            const TileEntry& next = frame.entries[i - kAhead];
-            prefetch_splat(frame, source, next.splat, camera_splats);
+            const TileEntry& next = plan.entries[i - kAhead];
+            prefetch_splat(plan, source, next.splat, camera_splats);
             for (int64_t k = 0; k < stride; k += 16) prefetch_to_write(pass.pair_gradients + next.pair * stride + k);
         }
         float* out = pass.pair_gradients + entry.pair * stride;
@@ -173,14 +173,15 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
             std::memset(out, 0, stride * sizeof *out);
             continue;
         }
-        const Splat& splat_i = frame.splats[entry.splat];
+        const Splat& splat_i = plan.splats[entry.splat];
         const TileSplat s =
-            relative_to_tile(splat_i, static_cast<float>(place.x), static_cast<float>(place.y), i - begin);
+            relative_to_tile(splat_i, static_cast<float>(origin.x), static_cast<float>(origin.y), i - begin);
         load_features<N>(source, splat_i, entry.splat - camera_splats, row);
         SplatSums<N, keeps_channels> sums(memory_sums, channels);
         visits += __builtin_popcount(entry.touched);
         for (unsigned left = entry.touched; left != 0; left &= left - 1) {
-            accumulate_block<N, keeps_channels, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last, t, sums);
+            accumulate_block<N, keeps_channels, absolute>(*opaque(&s), opaque(row), channels, __builtin_ctz(left), last,
+                                                          t, sums);
         }
         sums.write(out);
     }
@@ -189,14 +190,14 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
 
 }  // namespace
 
-void backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& gradients, float* pair_gradients) {
-    const BackwardPass pass = {frame, scene, gradients, pair_gradients};
-    const bool keeps_channels = kept_channels(frame, gradients) > 0;
+void backward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& gradients, float* pair_gradients) {
+    const BackwardPass pass = {plan, scene, gradients, pair_gradients};
+    const bool keeps_channels = kept_channels(plan, gradients) > 0;
     std::atomic<int64_t> visits{0};
-    with_channels(frame.blended_channels(), [&](auto constant) {
+    with_channels(plan.blended_channels(), [&](auto constant) {
         constexpr int N = decltype(constant)::value;
-        const int64_t channels = N > 0 ? N : frame.blended_channels();
-        parallel_for(scene.threads, frame.tiles, [&](int64_t tile) {
+        const int64_t channels = N > 0 ? N : plan.blended_channels();
+        parallel_for(scene.threads, plan.tiles, [&](int64_t tile) {
             float* scratch = thread_scratch((16 * channels + pair_gradient_stride(channels)) * kLanes + channels);
             visits.fetch_add(gradients.absgrad ? backward_tile<N, true, true>(pass, tile, scratch)
                              : keeps_channels  ? backward_tile<N, true, false>(pass, tile, scratch)
@@ -204,7 +205,7 @@ void backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& 
                              std::memory_order_relaxed);
         });
     });
-    frame.statistics.backward_visits = visits.load();
+    plan.statistics.backward_visits = visits.load();
 }
 
 }  // namespace KG4D_ISA

@@ -1,19 +1,19 @@
 // Moves a 4x4 pixel block between channels-last images and one vector per channel (lane = 4 row + column).
 #pragma once
 
-#include "simd.h"
+#include "simd/lanes.h"
 
 namespace KG4D_ISA {
 
 // The part of a block that lies inside the image.
-struct BlockPlace {
-    int64_t offset;      // of its first pixel, in pixels
+struct BlockRegion {
+    int64_t offset;  // of its first pixel, in pixels
     int64_t image_width;
-    int rows, columns;   // 1 to 4
+    int rows, columns;  // 1 to 4
     bool whole() const { return rows == 4 && columns == 4; }
 };
 
-KG4D_INLINE void load_partial_block(const float* image, BlockPlace at, int64_t channels, vf* out) {
+KG4D_INLINE void load_partial_block(const float* image, BlockRegion at, int64_t channels, vf* out) {
     for (int64_t k = 0; k < channels; ++k) {
         alignas(64) float lanes[kLanes] = {};
         for (int r = 0; r < at.rows; ++r) {
@@ -25,7 +25,7 @@ KG4D_INLINE void load_partial_block(const float* image, BlockPlace at, int64_t c
     }
 }
 
-KG4D_INLINE void store_partial_block(float* image, BlockPlace at, int64_t channels, const vf* values) {
+KG4D_INLINE void store_partial_block(float* image, BlockRegion at, int64_t channels, const vf* values) {
     for (int64_t k = 0; k < channels; ++k) {
         alignas(64) float lanes[kLanes];
         store(lanes, values[k]);
@@ -37,13 +37,13 @@ KG4D_INLINE void store_partial_block(float* image, BlockPlace at, int64_t channe
     }
 }
 
-KG4D_INLINE void prefetch_to_write(const float* image, BlockPlace at, int64_t channels) {
+KG4D_INLINE void prefetch_to_write(const float* image, BlockRegion at, int64_t channels) {
     for (int r = 0; r < at.rows; ++r) {
         const float* row = image + (at.offset + r * at.image_width) * channels;
         for (int64_t k = 0; k < at.columns * channels; k += 16) prefetch_to_write(row + k);
     }
 }
-KG4D_INLINE void prefetch(const float* image, BlockPlace at, int64_t channels) {
+KG4D_INLINE void prefetch(const float* image, BlockRegion at, int64_t channels) {
     for (int r = 0; r < at.rows; ++r) {
         const float* row = image + (at.offset + r * at.image_width) * channels;
         for (int64_t k = 0; k < at.columns * channels; k += 16) prefetch(row + k);
@@ -52,7 +52,7 @@ KG4D_INLINE void prefetch(const float* image, BlockPlace at, int64_t channels) {
 
 // Four channels at a time by 4x4 transposes; the last group overlaps the one before. Three channels are read as four
 // with the last pixel taken one float early, so that nothing outside the block's rows is touched.
-KG4D_INLINE void load_block(const float* image, BlockPlace at, int64_t channels, vf* out) {
+KG4D_INLINE void load_block(const float* image, BlockRegion at, int64_t channels, vf* out) {
     const int64_t row = at.image_width * channels;
     const float* p = image + at.offset * channels;
     if (!at.whole() || channels == 2) {
@@ -76,7 +76,7 @@ KG4D_INLINE void load_block(const float* image, BlockPlace at, int64_t channels,
     }
 }
 
-KG4D_INLINE void store_block(float* image, BlockPlace at, int64_t channels, const vf* values) {
+KG4D_INLINE void store_block(float* image, BlockRegion at, int64_t channels, const vf* values) {
     const int64_t row = at.image_width * channels;
     float* p = image + at.offset * channels;
     if (!at.whole() || channels == 2) {

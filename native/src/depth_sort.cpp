@@ -2,7 +2,7 @@
 #include <cstring>
 #include <utility>
 
-#include "kernels.h"
+#include "passes.h"
 #include "thread_pool.h"
 
 namespace kg4d {
@@ -45,29 +45,29 @@ void sort_range(int64_t n, uint32_t* keys, uint32_t* ids, uint32_t* keys_scratch
 
 }  // namespace
 
-void sort_by_depth(kg4d_frame& frame, int threads) {
-    const int64_t n = frame.gaussians;
-    uint32_t* keys = frame.keys.reserve(frame.cameras * n);
-    uint32_t* order = frame.order.reserve(frame.cameras * n);
-    uint32_t* keys_scratch = frame.keys_scratch.reserve(frame.cameras * n);
-    uint32_t* order_scratch = frame.order_scratch.reserve(frame.cameras * n);
+void sort_by_depth(kg4d_render_plan& plan, int threads) {
+    const int64_t n = plan.gaussians;
+    uint32_t* keys = plan.keys.reserve(plan.cameras * n);
+    uint32_t* order = plan.order.reserve(plan.cameras * n);
+    uint32_t* keys_scratch = plan.keys_scratch.reserve(plan.cameras * n);
+    uint32_t* order_scratch = plan.order_scratch.reserve(plan.cameras * n);
     Buffer<int64_t> counts;
-    counts.reserve(frame.cameras);
-    parallel_for(threads, frame.cameras, [&](int64_t camera) {
+    counts.reserve(plan.cameras);
+    parallel_for(threads, plan.cameras, [&](int64_t camera) {
         const int64_t first = camera * n;
         int64_t visible = 0;
         for (int64_t i = first; i < first + n; ++i) {
-            std::memcpy(&keys[first + visible], &frame.splats[i].depth, sizeof(float));  // positive floats sort as bits
+            std::memcpy(&keys[first + visible], &plan.splats[i].depth, sizeof(float));  // positive floats sort as bits
             order[first + visible] = static_cast<uint32_t>(i);
-            visible += frame.radii[2 * i] > 0;
+            visible += plan.radii[2 * i] > 0;
         }
         sort_range(visible, keys + first, order + first, keys_scratch + first, order_scratch + first);
         counts[camera] = visible;
     });
-    frame.visible = 0;
-    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
-        std::memmove(order + frame.visible, order + camera * n, counts[camera] * sizeof *order);
-        frame.visible += counts[camera];
+    plan.visible = 0;
+    for (int64_t camera = 0; camera < plan.cameras; ++camera) {
+        std::memmove(order + plan.visible, order + camera * n, counts[camera] * sizeof *order);
+        plan.visible += counts[camera];
     }
 }
 

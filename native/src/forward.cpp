@@ -15,7 +15,7 @@ namespace KG4D_ISA {
 namespace {
 
 struct ForwardPass {
-    kg4d_frame& frame;
+    kg4d_render_plan& plan;
     const kg4d_scene& scene;
     const kg4d_images& out;
 };
@@ -29,14 +29,14 @@ struct ForwardBatch {
 };
 
 template <int N>
-void load_batch(const kg4d_frame& frame, const FeatureSource& source, const TilePlace& place, const TileEntry* entries,
-                int64_t first, int count, ForwardBatch& batch, float* features) {
-    const int64_t listed = frame.pairs - (entries - frame.entries.data());  // this tile's and the next tiles'
-    const float x0 = static_cast<float>(place.x), y0 = static_cast<float>(place.y);
-    const int64_t first_splat = place.camera * frame.gaussians;
+void load_batch(const kg4d_render_plan& plan, const FeatureSource& source, const TileOrigin& origin,
+                const TileEntry* entries, int64_t first, int count, ForwardBatch& batch, float* features) {
+    const int64_t listed = plan.pairs - (entries - plan.entries.data());  // this tile's and the next tiles'
+    const float x0 = static_cast<float>(origin.x), y0 = static_cast<float>(origin.y);
+    const int64_t first_splat = origin.camera * plan.gaussians;
     for (int i = 0; i < count; ++i) {
-        if (i + kAhead < listed) prefetch_splat(frame, source, entries[i + kAhead].splat, first_splat);
-        const Splat& s = frame.splats[entries[i].splat];
+        if (i + kAhead < listed) prefetch_splat(plan, source, entries[i + kAhead].splat, first_splat);
+        const Splat& s = plan.splats[entries[i].splat];
         batch.splats[i] = relative_to_tile(s, x0, y0, first + i);
         load_features<N>(source, s, entries[i].splat - first_splat, features + i * source.stride);
     }
@@ -116,66 +116,67 @@ KG4D_INLINE int64_t blend_block(ForwardBatch& batch, const float* features, int6
     return visits;
 }
 
-void write_block(const ForwardPass& pass, const TilePlace& place, int64_t tile, int b, const BlockStates& states,
+void write_block(const ForwardPass& pass, const TileOrigin& origin, int64_t tile, int b, const BlockStates& states,
                  vf* blended) {
-    kg4d_frame& frame = pass.frame;
-    const BlockPlace at = block_place(frame, place, b);
+    kg4d_render_plan& plan = pass.plan;
+    const BlockRegion at = block_region(plan, origin, b);
     if (at.rows == 0 || at.columns == 0) return;
-    const int64_t channels = frame.channels, first = (tile * 16 + b) * 16;
+    const int64_t channels = plan.channels, first = (tile * 16 + b) * 16;
     const vf T = states.left[b], alpha = splat(1.0f) - T;
-    store(&frame.transmittance[first], T);
-    store(&frame.last[first], states.last[b]);
+    store(&plan.transmittance[first], T);
+    store(&plan.last[first], states.last[b]);
     store_block(pass.out.alpha, at, 1, &alpha);
-    if (frame.has_depth) {
+    if (plan.has_depth) {
         const vf depth = blended[channels] / max(alpha, splat(1e-10f));
-        store(&frame.depth[first], depth);
+        store(&plan.depth[first], depth);
         store_block(pass.out.depth, at, 1, &depth);
     }
     if (pass.scene.background != nullptr) {
-        const float* background = pass.scene.background + place.camera * channels;
+        const float* background = pass.scene.background + origin.camera * channels;
         for (int64_t k = 0; k < channels; ++k) blended[k] = fma(T, splat(background[k]), blended[k]);
     }
     store_block(pass.out.image, at, channels, blended);
 }
 
 // Where no splat reaches: the background. (Backward does not look at such tiles.)
-void write_empty_tile(const ForwardPass& pass, const TilePlace& place) {
-    const kg4d_frame& frame = pass.frame;
-    const int64_t channels = frame.channels;
-    const int64_t rows = std::min<int64_t>(kTile, frame.height - place.y);
-    const int64_t columns = std::min<int64_t>(kTile, frame.width - place.x);
-    const float* background = pass.scene.background ? pass.scene.background + place.camera * channels : nullptr;
+void write_empty_tile(const ForwardPass& pass, const TileOrigin& origin) {
+    const kg4d_render_plan& plan = pass.plan;
+    const int64_t channels = plan.channels;
+    const int64_t rows = std::min<int64_t>(kTile, plan.height - origin.y);
+    const int64_t columns = std::min<int64_t>(kTile, plan.width - origin.x);
+    const float* background = pass.scene.background ? pass.scene.background + origin.camera * channels : nullptr;
     for (int64_t r = 0; r < rows; ++r) {
-        const int64_t first = (place.camera * frame.height + place.y + r) * frame.width + place.x;
+        const int64_t first = (origin.camera * plan.height + origin.y + r) * plan.width + origin.x;
         float* image = pass.out.image + first * channels;
         if (background == nullptr) {
             std::memset(image, 0, columns * channels * sizeof *image);
         } else {
-            for (int64_t c = 0; c < columns; ++c, image += channels) std::memcpy(image, background, channels * sizeof *image);
+            for (int64_t c = 0; c < columns; ++c, image += channels)
+                std::memcpy(image, background, channels * sizeof *image);
         }
         std::memset(pass.out.alpha + first, 0, columns * sizeof(float));
-        if (frame.has_depth) std::memset(pass.out.depth + first, 0, columns * sizeof(float));
+        if (plan.has_depth) std::memset(pass.out.depth + first, 0, columns * sizeof(float));
     }
 }
 
 template <int N>
 int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
-    kg4d_frame& frame = pass.frame;
-    const int64_t channels = N > 0 ? N : frame.blended_channels();
-    const TilePlace place = place_of(frame, tile);
-    if (frame.tile_start[tile] == frame.tile_start[tile + 1]) {
-        write_empty_tile(pass, place);
+    kg4d_render_plan& plan = pass.plan;
+    const int64_t channels = N > 0 ? N : plan.blended_channels();
+    const TileOrigin origin = tile_origin(plan, tile);
+    if (plan.tile_start[tile] == plan.tile_start[tile + 1]) {
+        write_empty_tile(pass, origin);
         return 0;
     }
-    const int64_t camera_features = pass.scene.features_per_camera ? place.camera * frame.gaussians : 0;
-    const FeatureSource source = {pass.scene.features + camera_features * frame.channels, frame.channels, channels,
-                                  frame.has_depth};
+    const int64_t camera_features = pass.scene.features_per_camera ? origin.camera * plan.gaussians : 0;
+    const FeatureSource source = {pass.scene.features + camera_features * plan.channels, plan.channels, channels,
+                                  plan.has_depth};
     vf* blended = reinterpret_cast<vf*>(scratch);  // [16 blocks, channels]
     float* features = scratch + 16 * channels * kLanes;
     ForwardBatch batch;
     BlockStates states;
     for (int b = 0; b < 16; ++b) {
-        const BlockPlace at = block_place(frame, place, b);
+        const BlockRegion at = block_region(plan, origin, b);
         const vm inside = (splat(static_cast<float>(at.rows)) > load(kPixelY[0])) &
                           (splat(static_cast<float>(at.columns)) > load(kPixelX[0]));
         states.transmittance[b] = keep(inside, splat(1.0f));
@@ -184,42 +185,42 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
         states.open[b] = inside;
     }
     for (int64_t k = 0; k < 16 * channels; ++k) blended[k] = splat(0.0f);
-    const int64_t start = frame.tile_start[tile], end = frame.tile_start[tile + 1];
+    const int64_t start = plan.tile_start[tile], end = plan.tile_start[tile + 1];
     int64_t visits = 0;
     bool open = true;
     for (int64_t begin = start; begin < end && open; begin += kBatch) {
         const int count = static_cast<int>(end - begin < kBatch ? end - begin : kBatch);
-        TileEntry* entries = &frame.entries[begin];
-        load_batch<N>(frame, source, place, entries, begin - start, count, batch, features);
+        TileEntry* entries = &plan.entries[begin];
+        load_batch<N>(plan, source, origin, entries, begin - start, count, batch, features);
         open = false;
         for (int b = 0; b < 16; ++b) {
-            if (begin == start) prefetch_to_write(pass.out.image, block_place(frame, place, b), frame.channels);
+            if (begin == start) prefetch_to_write(pass.out.image, block_region(plan, origin, b), plan.channels);
             visits += blend_block<N>(batch, features, channels, b, states, blended + b * channels);
             open = open || any(states.open[b]);
         }
         save_touched(batch, count, entries);
     }
-    for (int b = 0; b < 16; ++b) write_block(pass, place, tile, b, states, blended + b * channels);
+    for (int b = 0; b < 16; ++b) write_block(pass, origin, tile, b, states, blended + b * channels);
     return visits;
 }
 
 }  // namespace
 
-void forward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out) {
-    frame.transmittance.reserve(frame.tiles * kTilePixels);
-    frame.last.reserve(frame.tiles * kTilePixels);
-    if (frame.has_depth) frame.depth.reserve(frame.tiles * kTilePixels);
-    const ForwardPass pass = {frame, scene, out};
+void forward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images& out) {
+    plan.transmittance.reserve(plan.tiles * kTilePixels);
+    plan.last.reserve(plan.tiles * kTilePixels);
+    if (plan.has_depth) plan.depth.reserve(plan.tiles * kTilePixels);
+    const ForwardPass pass = {plan, scene, out};
     std::atomic<int64_t> visits{0};
-    with_channels(frame.blended_channels(), [&](auto constant) {
+    with_channels(plan.blended_channels(), [&](auto constant) {
         constexpr int N = decltype(constant)::value;
-        const int64_t channels = N > 0 ? N : frame.blended_channels();
-        parallel_for(scene.threads, frame.tiles, [&](int64_t tile) {
+        const int64_t channels = N > 0 ? N : plan.blended_channels();
+        parallel_for(scene.threads, plan.tiles, [&](int64_t tile) {
             float* scratch = thread_scratch(static_cast<size_t>(channels) * (16 * kLanes + kBatch));
             visits.fetch_add(forward_tile<N>(pass, tile, scratch), std::memory_order_relaxed);
         });
     });
-    frame.statistics.forward_visits = visits.load();
+    plan.statistics.forward_visits = visits.load();
 }
 
 }  // namespace KG4D_ISA

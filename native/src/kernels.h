@@ -1,26 +1,37 @@
-// The kernels that exist once per instruction set, and how one set is reached.
+// The kernels that exist once per instruction set: their types, written here once, and the table of one set.
 #pragma once
 
-#include "frame.h"
+#include "render_plan.h"
 
 namespace kg4d {
 
+using ProjectKernel = bool(kg4d_render_plan&, const kg4d_scene&, const kg4d_images&);  // false: something is not finite
+using BinKernel = void(kg4d_render_plan&, const kg4d_scene&);
+using ForwardKernel = void(kg4d_render_plan&, const kg4d_scene&, const kg4d_images&);
+using BackwardKernel = void(kg4d_render_plan&, const kg4d_scene&, const kg4d_gradients&, float* pair_gradients);
+using ProjectBackwardKernel = void(kg4d_render_plan&, const kg4d_scene&, const kg4d_gradients&,
+                                   const float* pair_gradients);
+using ContributorsKernel = void(const kg4d_render_plan&, int64_t n, const int32_t* cameras, const int32_t* pixels,
+                                int64_t k, int threads, int64_t* ids, float* weights);
+using ProjectSubsetKernel = void(const kg4d_subset&, float* means2d, float* covs);
+using ProjectSubsetBackwardKernel = void(const kg4d_subset&, const float* v_means2d, const float* v_covs,
+                                         float* v_means, float* v_quats, float* v_scales);
+using L1SsimKernel = void(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
+using L1SsimBackwardKernel = void(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight,
+                                  float ssim_weight, float* gradient);
+
 struct Kernels {
     const char* isa;
-    bool (*project)(kg4d_frame&, const kg4d_scene&, const kg4d_images&);  // false: something is not finite
-    void (*bin)(kg4d_frame&, const kg4d_scene&);
-    void (*forward)(kg4d_frame&, const kg4d_scene&, const kg4d_images&);
-    void (*backward)(kg4d_frame&, const kg4d_scene&, const kg4d_gradients&, float* pair_gradients);
-    void (*project_backward)(kg4d_frame&, const kg4d_scene&, const kg4d_gradients&, const float* pair_gradients);
-    void (*contributors)(const kg4d_frame&, int64_t n, const int32_t* cameras, const int32_t* pixels, int64_t k,
-                         int threads, int64_t* ids, float* weights);
-    void (*project_chosen)(const kg4d_chosen&, float* means2d, float* covs);
-    void (*project_chosen_backward)(const kg4d_chosen&, const float* v_means2d, const float* v_covs, float* v_means,
-                                    float* v_quats, float* v_scales);
-    void (*l1_ssim)(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
-    void (*l1_ssim_backward)(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight, float ssim_weight,
-                             float* gradient);
-    double (*fma_rate)();
+    ProjectKernel* project;
+    BinKernel* bin;
+    ForwardKernel* forward;
+    BackwardKernel* backward;
+    ProjectBackwardKernel* project_backward;
+    ContributorsKernel* contributors;
+    ProjectSubsetKernel* project_subset;
+    ProjectSubsetBackwardKernel* project_subset_backward;
+    L1SsimKernel* l1_ssim;
+    L1SsimBackwardKernel* l1_ssim_backward;
 };
 
 // Floats per pair in the gradients that `backward` leaves for `project_backward`: [0] the sum over pixels of
@@ -32,11 +43,9 @@ inline __attribute__((always_inline)) int64_t pair_gradient_stride(int64_t chann
 }
 
 // How many of the blended channels' gradients are kept per pair.
-inline __attribute__((always_inline)) int64_t kept_channels(const kg4d_frame& frame, const kg4d_gradients& gradients) {
-    return gradients.features || gradients.absgrad || frame.has_depth ? frame.blended_channels() : 0;
+inline __attribute__((always_inline)) int64_t kept_channels(const kg4d_render_plan& plan,
+                                                            const kg4d_gradients& gradients) {
+    return gradients.features || gradients.absgrad || plan.has_depth ? plan.blended_channels() : 0;
 }
-
-// Sorts the visible splats of each camera by depth (stable) into frame.order.
-void sort_by_depth(kg4d_frame& frame, int threads);
 
 }  // namespace kg4d

@@ -21,13 +21,13 @@ bool all_finite(const float* p, int64_t count) {
     return bits(sum >= splat(0.0f)) == 0xFFFF;
 }
 
-void store_splats(kg4d_frame& frame, const kg4d_images& out, int64_t first, int count, const vf* fields, vm visible,
-                  vf radius_x, vf radius_y) {
+void store_splats(kg4d_render_plan& plan, const kg4d_images& out, int64_t first, int count, const vf* fields,
+                  vm visible, vf radius_x, vf radius_y) {
     alignas(64) float lanes[8][kLanes], rx[kLanes], ry[kLanes];
     for (int f = 0; f < 8; ++f) store(lanes[f], fields[f]);
     store(rx, keep(visible, radius_x));
     store(ry, keep(visible, radius_y));
-    float* splats = &frame.splats[first].x;
+    float* splats = &plan.splats[first].x;
     const uint32_t shown = bits(visible);
     for (int i = 0; i < count; ++i) {
         for (int f = 0; f < 8; ++f) splats[8 * i + f] = lanes[f][i];
@@ -35,21 +35,21 @@ void store_splats(kg4d_frame& frame, const kg4d_images& out, int64_t first, int 
         const int64_t at = 2 * (first + i);
         out.means2d[at] = show ? lanes[0][i] : 0.0f;
         out.means2d[at + 1] = show ? lanes[1][i] : 0.0f;
-        frame.radii[at] = out.radii[at] = static_cast<int32_t>(rx[i]);
-        frame.radii[at + 1] = out.radii[at + 1] = static_cast<int32_t>(ry[i]);
+        plan.radii[at] = out.radii[at] = static_cast<int32_t>(rx[i]);
+        plan.radii[at + 1] = out.radii[at + 1] = static_cast<int32_t>(ry[i]);
     }
 }
 
-void project_block(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out, int64_t first, int count) {
+void project_block(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images& out, int64_t first, int count) {
     const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
     const float* means = scene.means + 3 * first;
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
     const vf plain_opacity = gather(scene.opacities + first, 1, count);  // zero, hence culled, in lanes beyond count
-    const vf width = splat(static_cast<float>(frame.width)), height = splat(static_cast<float>(frame.height));
+    const vf width = splat(static_cast<float>(plan.width)), height = splat(static_cast<float>(plan.height));
     const vf zero = splat(0.0f), clip = splat(scene.radius_clip);
-    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
+    for (int64_t camera = 0; camera < plan.cameras; ++camera) {
         const Camera c = make_camera(scene.viewmats + 16 * camera, scene.Ks + 9 * camera,
-                                     static_cast<float>(frame.width), static_cast<float>(frame.height));
+                                     static_cast<float>(plan.width), static_cast<float>(plan.height));
         const vf z = camera_depth(c, mean);
         vm visible = (z >= splat(scene.near_plane)) & (z <= splat(scene.far_plane)) & (z > zero);
         const Projection p = project(c, shape, mean, visible, scene.eps2d, z);
@@ -67,31 +67,33 @@ void project_block(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images
         const vf root = splat(std::sqrt(kHalfLog2E));
         const vf a = root * sqrt(p.yy / p.det);
         const vf fields[8] = {x, y, a, zero - a * p.xy / p.yy, root / sqrt(p.yy), log2_opacity, z, opacity};
-        store_splats(frame, out, camera * frame.gaussians + first, count, fields, visible, rx, ry);
+        store_splats(plan, out, camera * plan.gaussians + first, count, fields, visible, rx, ry);
     }
 }
 
 }  // namespace
 
-bool project(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_images& out) {
+bool project(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images& out) {
     const int64_t n = scene.gaussians, total = scene.cameras * n;
-    frame.splats.reserve(total);
-    frame.radii.reserve(2 * total);
+    plan.splats.reserve(total);
+    plan.radii.reserve(2 * total);
     if (!all_finite(scene.viewmats, 16 * scene.cameras) || !all_finite(scene.Ks, 9 * scene.cameras)) return false;
     if (scene.background && !all_finite(scene.background, scene.cameras * scene.channels)) return false;
     std::atomic<bool> finite{true};
     parallel_for(scene.threads, (n + kGaussiansPerTask - 1) / kGaussiansPerTask, [&](int64_t task) {
-        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        const int64_t begin = task * kGaussiansPerTask;
+        const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         bool good = all_finite(scene.means + 3 * begin, 3 * (end - begin)) &&
                     all_finite(scene.quats + 4 * begin, 4 * (end - begin)) &&
                     all_finite(scene.scales + 3 * begin, 3 * (end - begin)) &&
                     all_finite(scene.opacities + begin, end - begin);
         for (int64_t set = 0; set < (scene.features_per_camera ? scene.cameras : 1); ++set) {
-            good = good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
+            good =
+                good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
         }
         if (!good) finite.store(false, std::memory_order_relaxed);
         for (int64_t first = begin; good && first < end; first += kLanes) {
-            project_block(frame, scene, out, first, static_cast<int>(end - first < kLanes ? end - first : kLanes));
+            project_block(plan, scene, out, first, static_cast<int>(end - first < kLanes ? end - first : kLanes));
         }
     });
     return finite.load();

@@ -19,23 +19,24 @@ struct ScreenSums {
     bool any;
 };
 
-void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
+void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
                int64_t camera, int64_t first, int count, ScreenSums& sums) {
-    const int64_t channels = frame.channels, stride = pair_gradient_stride(kept_channels(frame, out));
-    const int64_t total_splats = frame.cameras * frame.gaussians;
+    const int64_t channels = plan.channels, stride = pair_gradient_stride(kept_channels(plan, out));
+    const int64_t total_splats = plan.cameras * plan.gaussians;
     std::memset(&sums, 0, sizeof sums);
     float* total = thread_scratch(stride);
     for (int i = 0; i < count; ++i) {
-        const int64_t id = camera * frame.gaussians + first + i;
-        const uint32_t n = frame.pair_count[id];
-        const float* ahead = pairs + (id + kLanes < total_splats ? frame.first_pair[id + kLanes] : 0) * stride;
+        const int64_t id = camera * plan.gaussians + first + i;
+        const uint32_t n = plan.pair_count[id];
+        const float* ahead = pairs + (id + kLanes < total_splats ? plan.first_pair[id + kLanes] : 0) * stride;
         for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
-        float* v_features = out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
+        float* v_features =
+            out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
         const bool fresh = scene.features_per_camera || camera == 0;
         if (v_features && fresh) std::memset(v_features, 0, channels * sizeof(float));
         if (n == 0) continue;
         sums.any = true;
-        const float* row = pairs + frame.first_pair[id] * stride;
+        const float* row = pairs + plan.first_pair[id] * stride;
         for (int64_t k = 0; k < stride; k += kLanes) {
             vf sum = load(row + k);
             for (uint32_t j = 1; j < n; ++j) sum = sum + load(row + j * stride + k);
@@ -43,13 +44,12 @@ void sum_pairs(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_grad
         }
         for (int k = 0; k < kGeometryGradients; ++k) sums.geometry[k][i] = total[k];
         for (int64_t k = 0; v_features && k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
-        if (frame.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
+        if (plan.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
     }
 }
 
 // dL/dmean2d from the splat's U and the sums of g w, plus what flows in from outside; also writes both outputs.
-void mean2d_gradient(const kg4d_gradients& out, int64_t id, int count, const vf* U,
-                     const ScreenSums& sums, vf* v) {
+void mean2d_gradient(const kg4d_gradients& out, int64_t id, int count, const vf* U, const ScreenSums& sums, vf* v) {
     const vf scale = splat(1.0f / kHalfLog2E), gu = load(sums.geometry[1]), gv = load(sums.geometry[2]);
     v[0] = U[0] * gu * scale;
     v[1] = fma(U[1], gu, U[2] * gv) * scale;
@@ -69,28 +69,28 @@ KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compens
     s[2] = fma(factor, (p.xx - eps) - ratio * p.xx, s[2]);
 }
 
-void backward_block(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
-                    int64_t first, int count, vf* poses) {
+void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out,
+                    const float* pairs, int64_t first, int count, vf* poses) {
     const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
     const float* means = scene.means + 3 * first;
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
     const vf zero = splat(0.0f), one = splat(1.0f), eps = splat(scene.eps2d);
     Accumulated sum = {};
-    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
-        const int64_t id = camera * frame.gaussians + first;
+    for (int64_t camera = 0; camera < plan.cameras; ++camera) {
+        const int64_t id = camera * plan.gaussians + first;
         ScreenSums sums;
-        sum_pairs(frame, scene, out, pairs, camera, first, count, sums);
-        const float* splats = &frame.splats[id].x;
+        sum_pairs(plan, scene, out, pairs, camera, first, count, sums);
+        const float* splats = &plan.splats[id].x;
         const vf U[3] = {gather(splats + 2, 8, count), gather(splats + 3, 8, count), gather(splats + 4, 8, count)};
         alignas(64) float seen[kLanes] = {};
-        for (int i = 0; i < count; ++i) seen[i] = frame.radii[2 * (id + i)] > 0 ? 1.0f : 0.0f;
+        for (int i = 0; i < count; ++i) seen[i] = plan.radii[2 * (id + i)] > 0 ? 1.0f : 0.0f;
         const vm visible = load(seen) > zero;
         vf v_mean2d[2];
         const vf safe_U[3] = {keep(visible, U[0]), keep(visible, U[1]), keep(visible, U[2])};
         mean2d_gradient(out, id, count, safe_U, sums, v_mean2d);
         if (!sums.any && out.means2d == nullptr) continue;
         const Camera c = make_camera(scene.viewmats + 16 * camera, scene.Ks + 9 * camera,
-                                     static_cast<float>(frame.width), static_cast<float>(frame.height));
+                                     static_cast<float>(plan.width), static_cast<float>(plan.height));
         const Projection p = project(c, shape, mean, visible, scene.eps2d, camera_depth(c, mean));
         // dL/dcovariance = U^T (sum of g w w^T) U / (2 k^2) with k = kHalfLog2E.
         const vf scale = splat(0.5f / (kHalfLog2E * kHalfLog2E));
@@ -117,13 +117,13 @@ void backward_block(const kg4d_frame& frame, const kg4d_scene& scene, const kg4d
 }
 
 // Adds up the poses' gradients of all tasks, in order.
-void write_poses(const kg4d_frame& frame, const vf* partial, int64_t tasks, float* viewmats) {
-    for (int64_t camera = 0; camera < frame.cameras; ++camera) {
+void write_poses(const kg4d_render_plan& plan, const vf* partial, int64_t tasks, float* viewmats) {
+    for (int64_t camera = 0; camera < plan.cameras; ++camera) {
         vf sum[16];
         for (int k = 0; k < 16; ++k) sum[k] = splat(0.0f);
         for (int64_t task = 0; task < tasks; ++task) {
             for (int k = 0; k < kPoseGradients; ++k) {
-                sum[k] = sum[k] + partial[(task * frame.cameras + camera) * kPoseGradients + k];
+                sum[k] = sum[k] + partial[(task * plan.cameras + camera) * kPoseGradients + k];
             }
         }
         store(viewmats + 16 * camera, sum_each<16>(sum));
@@ -132,24 +132,25 @@ void write_poses(const kg4d_frame& frame, const vf* partial, int64_t tasks, floa
 
 }  // namespace
 
-void project_backward(kg4d_frame& frame, const kg4d_scene& scene, const kg4d_gradients& out,
+void project_backward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out,
                       const float* pair_gradients) {
-    const int64_t n = frame.gaussians, tasks = (n + kGaussiansPerTask - 1) / kGaussiansPerTask;
-    const int64_t pose_size = frame.cameras * kPoseGradients;
+    const int64_t n = plan.gaussians, tasks = (n + kGaussiansPerTask - 1) / kGaussiansPerTask;
+    const int64_t pose_size = plan.cameras * kPoseGradients;
     Buffer<vf> partial;
     if (out.viewmats) {
         vf* p = partial.reserve(tasks * pose_size);
         for (int64_t k = 0; k < tasks * pose_size; ++k) p[k] = splat(0.0f);
     }
     parallel_for(scene.threads, tasks, [&](int64_t task) {
-        const int64_t begin = task * kGaussiansPerTask, end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
+        const int64_t begin = task * kGaussiansPerTask;
+        const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         for (int64_t first = begin; first < end; first += kLanes) {
             const int count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
-            backward_block(frame, scene, out, pair_gradients, first, count,
+            backward_block(plan, scene, out, pair_gradients, first, count,
                            out.viewmats ? &partial[task * pose_size] : nullptr);
         }
     });
-    if (out.viewmats) write_poses(frame, partial.data(), tasks, out.viewmats);
+    if (out.viewmats) write_poses(plan, partial.data(), tasks, out.viewmats);
 }
 
 }  // namespace KG4D_ISA

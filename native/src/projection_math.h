@@ -5,8 +5,8 @@
 // the covariance gives determinants as sums of squares, without cancellation.
 #pragma once
 
-#include "frame.h"
-#include "simd.h"
+#include "render_plan.h"
+#include "simd/lanes.h"
 
 namespace KG4D_ISA {
 
@@ -54,12 +54,12 @@ KG4D_INLINE Shape make_shape(const float* quats, const float* scales, int count)
 }
 
 struct Projection {
-    vf X, Y, Z, inverse_z;            // centre in camera space
-    vf u, v, u_clamped, v_clamped;    // X/Z, Y/Z
-    vf ja, jb, jc, jd;                // J = [ja 0 jb; 0 jc jd]
-    vf T0[3], T1[3], N0[3], N1[3];    // rows of T = J W and N = T M
-    vf xx, xy, yy, det;               // 2D covariance with eps2d added, its determinant
-    vf det_sharp;                     // determinant before eps2d was added
+    vf X, Y, Z, inverse_z;          // centre in camera space
+    vf u, v, u_clamped, v_clamped;  // X/Z, Y/Z
+    vf ja, jb, jc, jd;              // J = [ja 0 jb; 0 jc jd]
+    vf T0[3], T1[3], N0[3], N1[3];  // rows of T = J W and N = T M
+    vf xx, xy, yy, det;             // 2D covariance with eps2d added, its determinant
+    vf det_sharp;                   // determinant before eps2d was added
 };
 
 KG4D_INLINE vf dot(const vf* a, const vf* b) { return fma(a[0], b[0], fma(a[1], b[1], a[2] * b[2])); }

@@ -7,7 +7,7 @@
 // SSIM as in Wang et al. 2004, with the conventions of torchmetrics: Gaussian window of 11 taps, sigma 1.5, borders
 // mirrored without repeating the edge, variances clamped at zero, mean over all pixels and channels.
 #include "isa.h"
-#include "simd.h"
+#include "simd/lanes.h"
 #include "thread_pool.h"
 
 namespace KG4D_ISA {
@@ -16,10 +16,10 @@ namespace {
 using namespace kg4d;
 
 constexpr int kRadius = 5, kTaps = 2 * kRadius + 1;
-constexpr int kRing = 16;            // rows kept; a power of two above kTaps
+constexpr int kRing = 16;  // rows kept; a power of two above kTaps
 constexpr int64_t kRowsPerTask = 64;
-constexpr int kMoments = 5;          // blurred: a, b, a a, b b, a b
-constexpr int kDerivatives = 3;      // of the SSIM by the blurred a, a a and a b
+constexpr int kMoments = 5;      // blurred: a, b, a a, b b, a b
+constexpr int kDerivatives = 3;  // of the SSIM by the blurred a, a a and a b
 
 alignas(64) constexpr float kLaneIndex[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
@@ -115,7 +115,9 @@ private:
     const Window window_;
 
     int64_t clip(int64_t y) const { return y < 0 ? 0 : y > pair_.height ? pair_.height : y; }
-    static bool ready(int64_t y, int64_t available, int64_t h) { return (y + kRadius < h ? y + kRadius : h - 1) <= available; }
+    static bool ready(int64_t y, int64_t available, int64_t h) {
+        return (y + kRadius < h ? y + kRadius : h - 1) <= available;
+    }
     float* moment(int64_t y, int which) const { return moments_ + (y % kRing * kMoments + which) * row_; }
     float* derivative(int64_t y, int which) const { return derivatives_ + (y % kRing * kDerivatives + which) * row_; }
     float* input(int64_t y, int which) const { return inputs_ + (y % kRing * 2 + which) * row_; }
@@ -241,7 +243,8 @@ private:
         const vf scale = splat(static_cast<float>(1.0 / count)), two = splat(2.0f);
         float* out = gradient_ + y * floats_;
         for (int64_t i = 0; i < floats_; i += kLanes) {
-            const vf by_u = weighted_sum(rows[0], i), by_xx = weighted_sum(rows[1], i), by_xy = weighted_sum(rows[2], i);
+            const vf by_u = weighted_sum(rows[0], i);
+            const vf by_xx = weighted_sum(rows[1], i), by_xy = weighted_sum(rows[2], i);
             const vf g = scale * fma(load(b + i), by_xy, fma(two * load(a + i), by_xx, by_u));
             scatter_row(g, out + i, floats_ - i);
         }
@@ -268,7 +271,8 @@ void l1_ssim(const kg4d_image_pair& pair, double* l1, double* ssim, float* gradi
     });
     *l1 = *ssim = 0.0;
     for (int64_t task = 0; task < tasks; ++task) *l1 += sums[2 * task], *ssim += sums[2 * task + 1];
-    const double count = static_cast<double>(pair.images * pair.height) * static_cast<double>(pair.width * pair.channels);
+    const double count =
+        static_cast<double>(pair.images * pair.height) * static_cast<double>(pair.width * pair.channels);
     *l1 /= count, *ssim /= count;
 }
 

@@ -14,10 +14,9 @@ const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA),
                                backward,
                                project_backward,
                                contributors,
-                               project_chosen,
-                               project_chosen_backward,
+                               project_subset,
+                               project_subset_backward,
                                l1_ssim,
-                               l1_ssim_backward,
-                               fma_rate};
+                               l1_ssim_backward};
 
 }  // namespace KG4D_ISA

@@ -47,11 +47,11 @@ private:
     Task task_ = nullptr;
     const void* context_ = nullptr;
     std::atomic<int64_t> items_{0};
-    std::atomic<int> helpers_{0};              // workers [0, helpers_) may join
-    std::atomic<uint64_t> ticket_{0};          // generation << 40 | next item: one word, so a late worker cannot
-    std::atomic<int64_t> finished_{0};         //   claim an item of a loop that it has not seen
-    uint64_t generation_ = 0;                  // of the latest loop; owner only
-    std::exception_ptr error_;                 // first one thrown; guarded by mutex_ while a loop runs
+    std::atomic<int> helpers_{0};       // workers [0, helpers_) may join
+    std::atomic<uint64_t> ticket_{0};   // generation << 40 | next item: one word, so a late worker cannot
+    std::atomic<int64_t> finished_{0};  //   claim an item of a loop that it has not seen
+    uint64_t generation_ = 0;           // of the latest loop; owner only
+    std::exception_ptr error_;          // first one thrown; guarded by mutex_ while a loop runs
 
     std::mutex owner_;  // held by the caller whose loop runs
     std::mutex mutex_;

@@ -2,14 +2,14 @@
 #pragma once
 
 #include "block_io.h"
-#include "frame.h"
-#include "simd.h"
+#include "render_plan.h"
+#include "simd/lanes.h"
 
 namespace KG4D_ISA {
 
 using namespace kg4d;
 
-constexpr int kBatch = 128;          // so many splats with their features stay in the first-level cache
+constexpr int kBatch = 128;  // so many splats with their features stay in the first-level cache
 constexpr int kWords = kBatch / 64;
 
 // At pixel centre (X, Y), measured from the tile's corner: u = a X + b Y + p, v = c Y + q, alpha = 2^(l - u^2 - v^2).
@@ -48,32 +48,33 @@ KG4D_INLINE void load_features(const FeatureSource& source, const Splat& s, int6
 
 // Lists name splats in no order of memory: what the entry kAhead places on will need is asked for early.
 constexpr int64_t kAhead = 12;
-KG4D_INLINE void prefetch_splat(const kg4d_frame& frame, const FeatureSource& source, int64_t splat,
+KG4D_INLINE void prefetch_splat(const kg4d_render_plan& plan, const FeatureSource& source, int64_t splat,
                                 int64_t first_splat) {
     const float* row = source.features + (splat - first_splat) * source.channels;
-    prefetch(&frame.splats[splat]);
+    prefetch(&plan.splats[splat]);
     for (int64_t k = 0; k < source.channels; k += 16) prefetch(row + k);
     prefetch(row + source.channels - 1);
 }
 
 // The camera of a tile and its first pixel.
-struct TilePlace {
+struct TileOrigin {
     int64_t camera, x, y;
 };
-KG4D_INLINE TilePlace place_of(const kg4d_frame& frame, int64_t tile) {
-    const int64_t per_camera = frame.tiles_x * frame.tiles_y, local = tile % per_camera;
-    return {tile / per_camera, local % frame.tiles_x * kTile, local / frame.tiles_x * kTile};
+KG4D_INLINE TileOrigin tile_origin(const kg4d_render_plan& plan, int64_t tile) {
+    const int64_t per_camera = plan.tiles_x * plan.tiles_y, local = tile % per_camera;
+    return {tile / per_camera, local % plan.tiles_x * kTile, local / plan.tiles_x * kTile};
 }
 
 // Block b of a tile; `rows` or `columns` is 0 when it lies outside the image.
-KG4D_INLINE BlockPlace block_place(const kg4d_frame& frame, const TilePlace& tile, int b) {
+KG4D_INLINE BlockRegion block_region(const kg4d_render_plan& plan, const TileOrigin& tile, int b) {
     const int64_t x = tile.x + 4 * (b % 4), y = tile.y + 4 * (b / 4);
     const auto inside = [](int64_t left) { return static_cast<int>(left < 0 ? 0 : left > 4 ? 4 : left); };
-    return {(tile.camera * frame.height + y) * frame.width + x, frame.width, inside(frame.height - y),
-            inside(frame.width - x)};
+    return {(tile.camera * plan.height + y) * plan.width + x, plan.width, inside(plan.height - y),
+            inside(plan.width - x)};
 }
 
-// A 16x16 bit matrix (row r in bits 16 (r % 4) of word r / 4), transposed: three-level exchange of off-diagonal squares.
+// A 16x16 bit matrix (row r in bits 16 (r % 4) of word r / 4), transposed: three-level exchange of off-diagonal
+// squares.
 KG4D_INLINE void transpose_bits(uint64_t w[4]) {
     const auto exchange = [](uint64_t& high, uint64_t& low, int shift, uint64_t mask) {
         const uint64_t t = ((low >> shift) ^ high) & mask;

@@ -123,6 +123,13 @@ def test_enums_and_optionals_from_the_command_line(write):
     assert model.term.kind is Kind.OFF
 
 
+@pytest.mark.parametrize("written", ["a+d", "two_words"])
+def test_an_enum_is_named_by_its_value_or_its_name_and_written_back_by_its_value(write, written: str):
+    toy = load_config(Toy, write("a.yaml", f"model: {{term: {{kind: {written}}}}}"))
+    assert toy.model.term.kind is Kind.TWO_WORDS
+    assert "kind: a+d" in to_yaml(toy)
+
+
 @pytest.mark.parametrize(
     ("text", "where", "what", "remedy"),
     [

@@ -6,7 +6,7 @@ import torch
 from kg4d.formats.mp4 import contact_sheet, render_orbit, side_by_side, write_mp4
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
-from kg4d.render.base import RenderOutput
+from kg4d.render.base import RasterOptions, RenderOutput
 
 
 def read_mp4(path) -> tuple[dict, np.ndarray]:
@@ -112,7 +112,9 @@ class Painter:
         image[:, 0, 0] = cameras.centers[0]
         image[:, 0, 1] = background
         empty = torch.zeros(1, cameras.height, cameras.width, 1)
-        return RenderOutput(image, empty, None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64), None)
+        return RenderOutput(
+            image, empty, None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64), RasterOptions(), None
+        )
 
     def contributors(self, output, camera_ids, pixels, k):
         raise NotImplementedError

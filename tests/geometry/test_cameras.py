@@ -1,5 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
@@ -56,3 +60,20 @@ def test_projecting_keeps_leading_axes() -> None:
     cameras = orbit([0.0, 90.0], [0.0, 0.0], 2.0, 50.0, 8, 8)
     assert cameras.project(torch.zeros(4, 5, 3)).pixels.shape == (2, 4, 5, 2)
     assert cameras.project(torch.zeros(3)).depths.shape == (2,)
+
+
+def test_a_pixel_at_a_depth_is_one_point() -> None:
+    pixels, depths = torch.tensor([[[8.0, 6.0], [13.0, 16.0]]]), torch.tensor([[3.0, 2.0]])
+    expected = torch.tensor([[[0.0, 0.0, 3.0], [1.0, 2.0, 2.0]]])
+    torch.testing.assert_close(axis_camera().unproject(pixels, depths), expected)
+
+
+@given(st.integers(0, 1000), st.sampled_from([(), (1,), (4, 5)]))
+def test_unprojecting_undoes_projecting(seed: int, axes: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    cameras = orbit([0.0, 70.0, 200.0], [0.0, 20.0, -30.0], 2.0, 50.0, 64, 48)
+    skewed = cameras.Ks + torch.tensor([[0.0, 3.0, 5.0], [0.0, 7.0, -4.0], [0.0, 0.0, 0.0]])
+    cameras = replace(cameras, Ks=skewed)
+    points = torch.rand(*axes, 3, generator=generator) - 0.5
+    seen = cameras.unproject(*cameras.project(points))
+    torch.testing.assert_close(seen, points.expand(3, *axes, 3), atol=1e-5, rtol=0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from kg4d.metrics.frechet import FrechetDistance, covariance_rank, frechet_distance, sample_warning
+from kg4d.metrics.frechet import covariance_rank, frechet_distance, sample_warning
 
 
 def samples(count: int, dimensions: int, seed: int) -> torch.Tensor:
@@ -98,11 +98,3 @@ def test_rank_is_bounded_by_samples_and_dimensions(count: int, dimensions: int, 
 def test_few_samples_are_named() -> None:
     assert "rank 399 at most" in sample_warning(400, 400)
     assert sample_warning(401, 400) is None
-
-
-def test_running_distance_joins_batches() -> None:
-    a, b = samples(9, 6, 0), samples(11, 6, 1)
-    running = FrechetDistance()
-    running.update(a[:4], b[:2])
-    running.update(a[4:], b[2:])
-    assert running.compute().item() == pytest.approx(frechet_distance(a, b).item())

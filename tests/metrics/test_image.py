@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from kg4d.metrics.image import PSNR, SSIM, MaskedPSNR, MultiScaleSSIM, masked_psnr, ms_ssim, object_mask, psnr, ssim
+from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
 
 
 def pair(count: int, size: int, noise: float = 0.1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,22 +112,3 @@ def test_object_mask_is_a_square_dilation(dilation: int) -> None:
 def test_object_mask_refuses_a_negative_reach() -> None:
     with pytest.raises(ValueError, match="dilation"):
         object_mask(torch.zeros(1, 1, 4, 4), -1)
-
-
-@pytest.mark.parametrize(
-    ("running", "function", "size"), [(PSNR(), psnr, 16), (SSIM(), ssim, 16), (MultiScaleSSIM(), ms_ssim, 176)]
-)
-def test_running_metrics_average_over_uneven_batches(running, function, size: int) -> None:
-    pred, target = pair(3, size)
-    running.update(pred[:1], target[:1])
-    running.update(pred[1:], target[1:])
-    assert running.compute().item() == pytest.approx(function(pred, target).double().mean().item(), rel=1e-6)
-    assert running.higher_is_better
-
-
-def test_running_masked_psnr_leaves_empty_masks_out() -> None:
-    pred, target = pair(2, 16)
-    mask = torch.stack((torch.ones(1, 16, 16), torch.zeros(1, 16, 16))).bool()
-    running = MaskedPSNR()
-    running.update(pred, target, mask)
-    assert running.compute().item() == pytest.approx(psnr(pred, target)[0].item())

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.metrics.keypoints import PCK, KeypointError3D, box_sizes, correct_keypoints, keypoint_error_3d, pck
+from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
 
 
 def shifted(offsets: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,8 +27,6 @@ def test_hidden_keypoints_and_images_without_a_box_do_not_count() -> None:
     visible = torch.tensor([[True, False], [True, True]])
     sizes = torch.tensor([40.0, 0.0])
     assert pck(pred.expand(2, 2, 2), target.expand(2, 2, 2), visible, sizes).item() == 1.0
-    table = correct_keypoints(pred.expand(2, 2, 2), target.expand(2, 2, 2), visible, sizes)
-    assert table.isnan().tolist() == [[False, True], [True, True]]
 
 
 def test_pck_of_nothing_is_nan() -> None:
@@ -66,18 +64,3 @@ def test_3d_error_is_the_mean_distance() -> None:
     pred = target.clone()
     pred[:, 0] += torch.tensor([0.0, 0.3, 0.4])
     assert keypoint_error_3d(pred, target).item() == pytest.approx(0.5 / 3, rel=1e-5)
-
-
-def test_running_metrics_pool_keypoints_not_images() -> None:
-    visible = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
-    one, three = shifted([0.0]), shifted([50.0, 50.0, 50.0])
-    running = PCK(0.05)
-    for (pred, target), seen in zip((one, three), visible, strict=True):
-        running.update(pred, target, seen, torch.tensor([40.0]))
-    assert running.compute().item() == 0.25
-    errors = KeypointError3D()
-    errors.update(torch.ones(1, 3), torch.zeros(1, 3))
-    errors.update(torch.zeros(2, 3), torch.zeros(2, 3))
-    assert errors.compute().item() == pytest.approx(math.sqrt(3) / 3)
-    assert running.higher_is_better
-    assert not errors.higher_is_better

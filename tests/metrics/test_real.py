@@ -17,7 +17,7 @@ from kg4d.metrics.feature_networks import load_networks
 from kg4d.metrics.flow import flicker
 from kg4d.metrics.frechet import frechet_distance
 from kg4d.metrics.image import masked_psnr, object_mask, psnr, ssim
-from kg4d.metrics.perceptual import MeanLPIPS, i3d_logits, lpips
+from kg4d.metrics.perceptual import i3d_logits, lpips
 from kg4d.metrics.protocols import GLTF4D
 from kg4d.metrics.suite import evaluate_grid
 from kg4d.metrics.video import paired_distance
@@ -154,13 +154,3 @@ def test_flicker_grows_with_unsteady_brightness(data_root: Path) -> None:
         ladder.append(flicker(video, torch.zeros_like(flow), weights).mean())
         assert all(better < worse for better, worse in pairwise(ladder[:3]))
         assert ladder[0] < 0.5 * ladder[3]
-
-
-@torch.no_grad()
-def test_running_lpips_averages_over_uneven_batches(video: Tensor) -> None:
-    true = on_white(video[:3])
-    pred = noisy(true, 0.1)
-    running = MeanLPIPS("alex")
-    running.update(pred[:1], true[:1])
-    running.update(pred[1:], true[1:])
-    assert running.compute().item() == pytest.approx(lpips(pred, true, "alex").mean().item(), rel=1e-5)

@@ -73,7 +73,7 @@ def test_a_forked_child_can_render() -> None:
 
 
 def test_denormals_survive_the_library() -> None:
-    kernels.library()
+    kernels.native_library()
     tiny = torch.tensor([1e-40]) * torch.tensor([1.0])
     assert float(tiny) > 0
     assert 5e-324 * 1.0 > 0
@@ -82,7 +82,7 @@ def test_denormals_survive_the_library() -> None:
 def test_a_frame_gives_statistics() -> None:
     renderer = CpuRenderer(threads=1)
     output, _ = gradients(random_case().on(renderer), renderer)
-    assert isinstance(output.handle, kernels.Frame)
+    assert isinstance(output.handle, kernels.RenderPlan)
     statistics = output.handle.statistics()
     assert statistics.forward > 0
     assert statistics.backward > 0
@@ -90,14 +90,14 @@ def test_a_frame_gives_statistics() -> None:
 
 
 def test_more_splats_than_indices_can_name_are_refused() -> None:
-    frame, scene, images = kernels.Frame(), kernels.Scene(), kernels.Images()
+    frame, scene, images = kernels.RenderPlan(), kernels.NativeScene(), kernels.Images()
     scene.gaussians, scene.cameras, scene.channels, scene.width, scene.height = 1 << 20, 1 << 11, 1, 16, 16
-    native = kernels.library()
+    native = kernels.native_library()
     status = native.kg4d_forward(frame.pointer, ctypes.byref(scene), ctypes.byref(images))
     with pytest.raises(ValueError, match="range"):
-        kernels.check(status)
+        kernels.check_status(status)
     with pytest.raises(MemoryError):
-        kernels.check(3)
+        kernels.check_status(3)
 
 
 def test_a_bad_thread_count_is_refused() -> None:

@@ -158,6 +158,6 @@ def test_kernels_of_gsplat_that_do_not_build_are_a_reason(module: ModuleType, mo
             raise RuntimeError("Error building extension 'gsplat_cuda'\nlong output")
 
     monkeypatch.setitem(sys.modules, "gsplat.cuda", Failing("gsplat.cuda"))
-    assert module.missing_reason() == (
+    assert module.gsplat_missing_reason() == (
         "gsplat's CUDA kernels cannot be built (Error building extension 'gsplat_cuda'); use renderer.kind=cpu"
     )

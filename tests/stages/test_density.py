@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kg4d.gaussians.model import GaussianModel
-from kg4d.render.base import RenderOutput
+from kg4d.render.base import RasterOptions, RenderOutput
 from kg4d.stages.density import DensityConfig, DensityControl, DensityKind, DensityReport
 from tests.gaussians.gaussian_samples import random_state, trained
 
@@ -21,7 +21,7 @@ def rendered(gradients: Tensor, seen: Tensor | None = None, size: tuple[int, int
     if seen is not None:
         radii[~seen] = 0
     image = torch.zeros(cameras, *size, 3)
-    return RenderOutput(image, image[..., :1], None, means2d, radii, None)
+    return RenderOutput(image, image[..., :1], None, means2d, radii, RasterOptions(), None)
 
 
 def gaussians(opacities: list[float], scales: list[float] | None = None) -> tuple[GaussianModel, torch.optim.Adam]:

@@ -22,7 +22,7 @@ from kg4d.losses.sds import SdsConfig, Viewpoint
 from kg4d.optim.objective import Objective
 from kg4d.pipeline import fit
 from kg4d.priors.cache.store import PriorCache
-from kg4d.render.base import RenderOutput
+from kg4d.render.base import RasterOptions, RenderOutput
 from kg4d.render.build import build_renderer
 from kg4d.runs import build
 from kg4d.runs.build import build_run_guidance
@@ -100,7 +100,9 @@ def drawing(seen: list[tuple[Cameras, float, Tensor]], color: Tensor) -> Draw:
     def draw(camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
         seen.append((camera, float(time), background))
         image = color.expand(1, camera.height, camera.width, 3)
-        return RenderOutput(image, image[..., :1], None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2).int(), None)
+        return RenderOutput(
+            image, image[..., :1], None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2).int(), RasterOptions(), None
+        )
 
     return draw
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kg4d.data.readers.arrays import Archive
 from kg4d.data.records import Flow, Keypoints
+from kg4d.keypoints.skeleton import first_below_cycle
 
 
 def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, test_views: int | None) -> Keypoints:
@@ -76,12 +77,9 @@ def _read_parents(archive: Archive) -> tuple[int, ...]:
     count = len(parents)
     if not all(isinstance(parent, int) and -1 <= parent < count for parent in parents):
         raise archive.error("parents", f"holds other values than integers from -1 to {count - 1}", "correct it")
-    for start in range(count):
-        node = start
-        for _ in range(count):
-            node = parents[node] if node >= 0 else node
-        if node >= 0:
-            raise archive.error("parents", f"runs in a circle above keypoint {start}", "make it a tree")
+    below = first_below_cycle(parents)
+    if below is not None:
+        raise archive.error("parents", f"runs in a circle above keypoint {below}", "make it a tree")
     return tuple(parents)
 
 

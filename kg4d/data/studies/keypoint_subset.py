@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kg4d.data.records import Keypoints
 from kg4d.errors import InputError
+from kg4d.geometry.point_sets import farthest_points
 
 
 @dataclass
@@ -35,7 +36,7 @@ def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Ke
         raise InputError("keypoints.count", f"{config.count} is not between 0 and the {total} of the scene", "lower it")
     if config.count == 0:
         return None
-    kept = farthest_points(keypoints.uv[0], keypoints.weights[0], config.count)
+    kept = _spread(keypoints.uv[0], keypoints.weights[0], config.count)
     return replace(
         keypoints,
         names=tuple(keypoints.names[j] for j in kept.tolist()),
@@ -50,23 +51,17 @@ def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Ke
     )
 
 
-def farthest_points(points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: int) -> Int[Tensor, " count"]:
+def _spread(points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: int) -> Int[Tensor, " {count}"]:
     """Indices of points that are far from each other, in ascending order; those without weight come last.
 
     The first is the one nearest to the mean of the weighted points; each next is the farthest from all before it.
     """
-    seen = weights > 0
-    places = torch.where(seen[:, None], points, 0.0)
-    mean = places.sum(0) / seen.sum().clamp_min(1)
-    first = int(torch.where(seen, (places - mean).norm(dim=-1), torch.inf).argmin())
-    chosen, distance = [first], (places - places[first]).norm(dim=-1)
-    while len(chosen) < count:
-        # hidden points rank below every seen one, in their own order
-        rank = torch.where(seen, distance, -1.0 - torch.arange(len(points)))
-        rank[chosen] = -torch.inf
-        chosen.append(int(rank.argmax()))
-        distance = torch.minimum(distance, (places - places[chosen[-1]]).norm(dim=-1))
-    return torch.tensor(sorted(chosen))
+    seen, hidden = torch.nonzero(weights > 0)[:, 0], torch.nonzero(weights <= 0)[:, 0]
+    if count > len(seen):
+        return torch.cat([seen, hidden[: count - len(seen)]]).sort().values
+    places = points[seen]
+    middle = int((places - places.mean(0)).norm(dim=-1).argmin())
+    return seen[farthest_points(places, count, middle)].sort().values
 
 
 def _kept_parents(parents: tuple[int, ...], kept: list[int]) -> tuple[int, ...]:

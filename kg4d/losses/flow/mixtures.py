@@ -9,13 +9,11 @@ from torch import Tensor
 
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D, projection_factor
+from kg4d.geometry.projection import EPS2D, Gaussians2D, projection_factor
 from kg4d.ot.flow_targets import true_factor_map
 from kg4d.ot.mixture import ContributorWeights, mixture_weights
 from kg4d.render.base import Contributors
-from kg4d.render.chosen import project_chosen
-
-_EPS2D = 0.3  # px², the renderers' dilation
+from kg4d.render.subset import project_subset
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class PairedMixtures:
     Attributes:
         weights: Mixture weights at the earlier time, summing to 1 over K (0 is padding).
         covered: Whether enough of the pixel is covered for the mixture to mean anything, 1 or 0.
-        earlier: The K Gaussians at the earlier time.
-        later: The K Gaussians at the later time.
+        earlier: The K Gaussians at the earlier time, px.
+        later: The K Gaussians at the later time, px.
         fresh_weights: Weights at the later time where its Gaussians were looked up anew; None where they are the same.
     """
 
@@ -63,17 +61,19 @@ def paired_mixtures(
     cameras: Cameras,
     kind: ContributorWeights,
     fresh: Contributors | None = None,
+    eps2d: float = EPS2D,
 ) -> PairedMixtures:
     """Build the two mixtures around P pixels from the contributors found there at the earlier frame.
 
     Args:
-        contributors: Of each pixel.
-        opacities: Of all Gaussians.
-        geometry: At the times of the batch.
+        contributors: The K Gaussians that weigh most at each pixel.
+        opacities: Of all N Gaussians, in (0, 1).
+        geometry: Centres, rotations and scales at the B frames of the batch, world units.
         pairs: For each pixel, positions of its earlier and its later frame in the batch.
-        cameras: Of the batch.
-        kind: Weights inside a mixture.
-        fresh: Contributors at the later frame; None to track the same ones.
+        cameras: Of the B frames.
+        kind: How contributors are weighted inside a mixture.
+        fresh: Contributors at the later frame; None to track those of the earlier one.
+        eps2d: Variance that the render added to both axes, px².
     """
     count, later = len(pairs), contributors if fresh is None else fresh
     mixture = mixture_weights(contributors.weights, contributors.ids, opacities, kind)
@@ -81,13 +81,14 @@ def paired_mixtures(
     if fresh is not None:
         second = mixture_weights(fresh.weights, fresh.ids, opacities, kind)
         covered, fresh_weights = covered & second.covered, second.weights
-    both = project_chosen(
+    both = project_subset(
         geometry.means,
         geometry.quats,
         geometry.scales,
         cameras,
         torch.cat([contributors.ids, later.ids]),
         pairs.T.flatten(),
+        eps2d,
     )
     return PairedMixtures(
         weights=mixture.weights,
@@ -99,9 +100,23 @@ def paired_mixtures(
 
 
 def true_factors(
-    contributors: Contributors, geometry: MovingGaussians, pairs: Int[Tensor, "P 2"], cameras: Cameras
+    contributors: Contributors,
+    geometry: MovingGaussians,
+    pairs: Int[Tensor, "P 2"],
+    cameras: Cameras,
+    eps2d: float = EPS2D,
 ) -> Float[Tensor, "P K 2 2"]:
-    """The matrix B of each contributor between its two frames, see `true_factor_map`; arguments as above."""
+    """The matrix B_k with which each of P x K contributors carries pixels from its earlier to its later frame.
+
+    It is that of `true_factor_map` (GaussianFlow's B, but exact for flat Gaussians).
+
+    Args:
+        contributors: The K Gaussians that weigh most at each pixel.
+        geometry: Centres, rotations and scales at the B frames of the batch, world units.
+        pairs: For each pixel, positions of its earlier and its later frame in the batch.
+        cameras: Of the B frames.
+        eps2d: Variance that the render added to both axes, px².
+    """
     factors = torch.stack(
         [
             projection_factor(means, quats, scales, viewmat, K, cameras.width, cameras.height)
@@ -111,4 +126,4 @@ def true_factors(
         ]
     )
     earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
-    return true_factor_map(earlier, later, _EPS2D)
+    return true_factor_map(earlier, later, eps2d)

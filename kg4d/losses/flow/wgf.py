@@ -1,26 +1,31 @@
 """The flow loss, motivated by Wasserstein gradient flows: the mixtures at pixels must move as the image does.
 
 The K Gaussians that contribute at a pixel at time t are looked up once and *tracked*: the same K at t' make up the
-second mixture. (Looked up afresh at the displaced pixel, a model that does not move at all already satisfies the loss:
-`ContributorSelection.FRESH` is there to show it.) What the two mixtures must fulfil is the variant's matter, see
-`kg4d.losses.flow.variants`; here they are looked up, at the keypoints and at random pixels of the flow.
+second mixture. (If they were looked up afresh at the displaced pixel, a model that does not move at all would already
+satisfy the loss; `ContributorSelection.FRESH` is there to show it.) Mixtures are looked up at the keypoints and at
+random pixels of the flow; what they must fulfil is the variant's matter, see `kg4d.losses.flow.variants`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.gaussians.moving import MovingGaussians
-from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.sampling import sample_images
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, true_factors
+from kg4d.losses.flow.observations import (
+    FlowSource,
+    ObservedPairs,
+    RenderedModel,
+    flow_at,
+    keypoint_motion,
+    random_flow_pixels,
+)
 from kg4d.losses.flow.variants import (
+    PixelFlow,
     barycentric_loss,
     component_loss,
     distance_loss,
@@ -30,43 +35,58 @@ from kg4d.losses.flow.variants import (
     pixel_loss,
     planned_offset_loss,
 )
-from kg4d.ot.flow_targets import Advected, FlowField, advect
+from kg4d.ot.flow_targets import Advected, advect
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.plans import PlanConfig, PlanSolver
-from kg4d.render.base import Contributors, Renderer, RenderOutput
 
 
 class WgfVariant(StrEnum):
-    """Which form of the loss; the equations are in `kg4d.losses.flow.variants`."""
+    """Which form of the loss. A configuration names it by its letter or by its word; a run folder shows the letter.
 
-    A = "a"  # the mean offset equals the flow (KG4D eq. 10-11): translation only
-    A_D = "a+d"  # the same at the keypoints, and d
-    B = "b"  # the model's own flow at the pixel equals the flow (GaussianFlow)
-    C = "c"  # each centre follows the flow at its place
-    D = "d"  # each Gaussian matches its image under the flow and its Jacobian: rotation and scale too
-    E = "e"  # the set of them matches the set of these images, by optimal transport
-    F = "f"  # a with unbalanced transport: what appears or disappears does not count
-    G = "g"  # each centre's place under the transport plan follows the flow
-    X = "x"  # the distance between the mixtures equals the length of the flow: blind to its direction, for comparison
+    A mixture is the set of Gaussians around a pixel; equations are in `kg4d.losses.flow.variants`.
+
+    ====== =================== =========================================================================================
+    letter word                what the loss asks for
+    ====== =================== =========================================================================================
+    a      offset              the mean offset of a mixture is the flow (KG4D eq. 10-11): translation only
+    a+d    offset_and_paired   `a` at the keypoints; `d` there and at random pixels
+    b      pixel               the model's own flow at a pixel is the flow (GaussianFlow)
+    c      centres             each centre follows the flow at its position
+    d      paired              each Gaussian is its image under the flow and its Jacobian: rotation and scale too
+    e      mixture             the set of Gaussians is the set of these images, by optimal transport
+    f      relaxed_offset      `a` by unbalanced transport: what appears or disappears does not count
+    g      barycentric         where the transport plan sends each centre on average follows the flow
+    x      distance            the distance between mixtures is the length of the flow: blind to direction, a comparison
+    ====== =================== =========================================================================================
+    """
+
+    OFFSET = "a"
+    OFFSET_AND_PAIRED = "a+d"
+    PIXEL = "b"
+    CENTRES = "c"
+    PAIRED = "d"
+    MIXTURE = "e"
+    RELAXED_OFFSET = "f"
+    BARYCENTRIC = "g"
+    DISTANCE = "x"
 
 
-_DENSE = {WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D, WgfVariant.E, WgfVariant.G}  # use random pixels
-_BY_GAUSSIAN = {WgfVariant.A_D, WgfVariant.C, WgfVariant.D, WgfVariant.E, WgfVariant.G}  # read the flow at each centre
-_WHO_IS_WHO = {WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D}  # pair each Gaussian with itself
-
-
-class FlowSource(StrEnum):
-    """Where the reference motion of a keypoint comes from."""
-
-    DENSE = "dense"  # the dense flow, sampled at the keypoint
-    KEYPOINTS = "keypoints"  # the difference of the keypoint's positions
+_BY_GAUSSIAN = {  # read the flow at each Gaussian's centre
+    WgfVariant.OFFSET_AND_PAIRED,
+    WgfVariant.CENTRES,
+    WgfVariant.PAIRED,
+    WgfVariant.MIXTURE,
+    WgfVariant.BARYCENTRIC,
+}
+_DENSE = _BY_GAUSSIAN | {WgfVariant.PIXEL}  # use random pixels
+_SAME_GAUSSIANS = _DENSE - {WgfVariant.MIXTURE, WgfVariant.BARYCENTRIC}  # pair each Gaussian with itself
 
 
 class ContributorSelection(StrEnum):
     """Which Gaussians make up the mixture at the later time."""
 
     TRACKED = "tracked"  # those of the earlier time
-    FRESH = "fresh"  # those found at the pixel displaced by the flow (KG4D's words): satisfied without any motion
+    FRESH = "fresh"  # those found at the pixel displaced by the flow, as KG4D words it: satisfied without any motion
 
 
 @dataclass
@@ -75,22 +95,22 @@ class WgfConfig:
 
     Attributes:
         weight: Factor of the loss; 0 switches it off.
-        variant: Form of the loss.
-        paired_weight: Weight of variant d's part in a+d relative to `weight`.
+        variant: Form of the loss, by its letter or its word (`WgfVariant`).
+        paired_weight: Weight of the part d of variant a+d, relative to `weight`.
         contributors: Gaussians looked up at each pixel (K).
         selection: Which Gaussians make up the mixture at the later time; a+d, b, c and d need `tracked`.
-        mixture: Weights inside a mixture.
-        isotropic: Reduce each projected covariance to its mean variance (KG4D's simplification); in b take B_k = 1.
-        flow: Source of the keypoints' motion; without a dense flow it is `keypoints`.
-        at_keypoints: Look at the pixels of the keypoints; without them only at random ones.
-        random_pixels: Further pixels with a known flow drawn per pair, for a+d, b, c, d, e and g.
-        explicit_plan: In variant a form eq. 10 from the plan as printed; the value is the same.
+        mixture: How contributors are weighted inside a mixture.
+        isotropic: Take each projected covariance as a disc of equal trace (KG4D section 4.3); in b take B_k = 1.
+        flow: Where the motion of the keypoints comes from; without a dense flow it is `keypoints`.
+        at_keypoints: Look at the pixels of the keypoints; if false, only at random ones.
+        random_pixels: Further pixels with a known flow that are drawn per pair, for a+d, b, c, d, e and g.
+        explicit_plan: In variant a compute eq. 10 from the plan, as printed; the value is the same.
         plan: Transport plans of e, f, g, x and `explicit_plan`; f is unbalanced whatever the solver.
-        warmup: Share of the stage over which the weight grows from 0.
+        warmup: Fraction of the stage over which the weight grows from 0.
     """
 
     weight: float = 100.0
-    variant: WgfVariant = WgfVariant.A_D
+    variant: WgfVariant = WgfVariant.OFFSET_AND_PAIRED
     paired_weight: float = 0.5
     contributors: int = 20
     selection: ContributorSelection = ContributorSelection.TRACKED
@@ -109,7 +129,7 @@ class WgfConfig:
         Raises:
             ValueError: Two settings contradict each other, or one is out of range; the message begins with the key.
         """
-        if self.selection is ContributorSelection.FRESH and self.variant in _WHO_IS_WHO:
+        if self.selection is ContributorSelection.FRESH and self.variant in _SAME_GAUSSIANS:
             raise ValueError(
                 f"wgf.selection: variant {self.variant} pairs each Gaussian with itself, so it is `tracked`"
             )
@@ -126,136 +146,96 @@ class WgfTerm(NamedTuple):
     """A part of the loss."""
 
     value: Float[Tensor, ""]
-    share: float = 1.0  # of the loss's weight
-
-
-def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
-    """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
-    if len(field.known) == 0:
-        return field.known.new_full((count, 2), torch.nan)
-    return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
-
-
-def keypoint_motion(
-    source: FlowSource,
-    pixels: Float[Tensor, "Q 2 J 2"],
-    weights: Float[Tensor, "Q 2 J"],
-    fields: Sequence[FlowField] | None,
-) -> tuple[Float[Tensor, "Q J 2"], Float[Tensor, "Q J"]]:
-    """Reference motion of each keypoint from the earlier to the later frame, px, and its confidence in [0, 1].
-
-    Without a dense flow it is the difference of the keypoint's positions.
-    """
-    motion, confidence = pixels[:, 1] - pixels[:, 0], weights.prod(1)
-    if source is FlowSource.DENSE and fields is not None:
-        motion, known = _flow_at(fields, pixels[:, 0])
-        confidence = confidence * known
-    return motion, confidence
-
-
-def _flow_at(
-    fields: Sequence[FlowField], points: Float[Tensor, "Q P 2"]
-) -> tuple[Float[Tensor, "Q P 2"], Float[Tensor, "Q P"]]:
-    """The flow of each pair at its own points, and its confidence."""
-    read = sample_images([field.values for field in fields], points)
-    # near the silhouette flow and background mix: only pixels whose four neighbours are all known count
-    return read[..., :2], read[..., 6] * (read[..., 7] > 0.999)
+    weight: float = 1.0  # relative to the weight of the loss
 
 
 def wgf_losses(
-    config: WgfConfig,
-    renderer: Renderer,
-    outputs: Sequence[RenderOutput],
-    opacities: Float[Tensor, " N"],
-    geometry: MovingGaussians,
-    pairs: Int[Tensor, "Q 2"],
-    cameras: Cameras,
-    keypoints: Float[Tensor, "B J 2"],
-    weights: Float[Tensor, "B J"],
-    fields: Sequence[FlowField] | None,
-    generator: torch.Generator,
+    config: WgfConfig, model: RenderedModel, observed: ObservedPairs, generator: torch.Generator
 ) -> dict[str, WgfTerm]:
-    """The parts of the loss of the Q >= 1 pairs of a batch, by name; none where the flow that they need is not known.
+    """The parts of the loss over all pairs of a batch, by name; none where the flow that they need is not known.
 
     Args:
         config: Variant and its options.
-        renderer: Looks up contributors.
-        outputs: Its render of each frame alone.
-        opacities: Of all Gaussians.
-        geometry: At the times of the batch.
-        pairs: Positions of the earlier and the later frame of each pair in the batch.
-        cameras: Of the batch.
-        keypoints: In all frames of the batch, px.
-        weights: Their confidences.
-        fields: The dense flow between the frames of each pair; None where the scene has none.
+        model: At the frames of the batch.
+        observed: At least one pair.
         generator: Draws the random pixels.
     """
-    places = torch.where(weights[..., None] > 0, keypoints, 0.0)[pairs]
-    flow, confidence = keypoint_motion(config.flow, places, weights[pairs], fields)
-    points, count = places[:, 0], places.shape[2] if config.at_keypoints else 0
-    points, flow, confidence = points[:, :count], flow[:, :count], confidence[:, :count]
-    if config.variant in _DENSE and fields is not None:
-        drawn = torch.stack([random_flow_pixels(field, config.random_pixels, generator) for field in fields])
-        points = torch.cat([points, drawn], dim=1)
-        if config.variant is WgfVariant.B or config.selection is ContributorSelection.FRESH:
-            there = _flow_at(fields, drawn.nan_to_num())
-            flow, confidence = torch.cat([flow, there[0]], dim=1), torch.cat([confidence, there[1]], dim=1)
-    if points.shape[1] == 0:
+    pixels = _pixels(config, observed, generator)
+    if pixels.points.shape[1] == 0:
         return {}
-    found = _look_up(config, renderer, outputs, pairs[:, 0], points)
+    pairs, cameras = observed.frames, observed.cameras
+    found = model.contributors(pairs[:, 0], pixels.points, config.contributors)
     fresh = None
     if config.selection is ContributorSelection.FRESH:
-        fresh = _look_up(config, renderer, outputs, pairs[:, 1], points + flow)
-    owners = pairs.repeat_interleave(points.shape[1], dim=0)
-    flat = paired_mixtures(found, opacities, geometry, owners, cameras, config.mixture, fresh)
-    extent_px = float(max(cameras.width, cameras.height))
-    if config.variant is WgfVariant.B:
-        maps = None if config.isotropic else true_factors(found, geometry, owners, cameras)
-        at_all = (points.flatten(0, 1), flow.flatten(0, 1), confidence.flatten())
-        return {"pixel": WgfTerm(pixel_loss(flat, maps, *at_all, extent_px))}
-    mixtures = flat.of_each(len(pairs))
-    at_keypoints = (mixtures.first(count), flow[:, :count], confidence[:, :count])
-    terms = _at_pixels(config, *at_keypoints, extent_px) if count else {}
-    if config.variant in _BY_GAUSSIAN and fields is not None:
-        terms |= _at_gaussians(config, mixtures, advect(mixtures.earlier, fields), extent_px)
+        displaced = pixels.points + pixels.reference.flow
+        fresh = model.contributors(pairs[:, 1], displaced, config.contributors)
+    pair_of_pixel = pairs.repeat_interleave(pixels.points.shape[1], dim=0)
+    eps2d = model.outputs[0].options.eps2d
+    flat = paired_mixtures(
+        found,
+        model.geometry.base.opacities,
+        model.geometry,
+        pair_of_pixel,
+        cameras,
+        config.mixture,
+        fresh=fresh,
+        eps2d=eps2d,
+    )
+    if config.variant is WgfVariant.PIXEL:
+        maps = None if config.isotropic else true_factors(found, model.geometry, pair_of_pixel, cameras, eps2d)
+        reference = PixelFlow(pixels.reference.flow.flatten(0, 1), pixels.reference.confidence.flatten())
+        return {"pixel": WgfTerm(pixel_loss(flat, maps, pixels.points.flatten(0, 1), reference, observed.extent_px))}
+    mixtures, count = flat.of_each(len(pairs)), pixels.keypoints
+    terms = {}
+    if count > 0:
+        reference = PixelFlow(pixels.reference.flow[:, :count], pixels.reference.confidence[:, :count])
+        terms = _at_pixels(config, mixtures.first(count), reference, observed.extent_px)
+    if config.variant in _BY_GAUSSIAN and observed.fields is not None:
+        targets = advect(mixtures.earlier, observed.fields)
+        terms |= _at_gaussians(config, mixtures, targets, observed.extent_px)
     return terms
 
 
-def _look_up(
-    config: WgfConfig,
-    renderer: Renderer,
-    outputs: Sequence[RenderOutput],
-    frames: Int[Tensor, " Q"],
-    points: Float[Tensor, "Q P 2"],
-) -> Contributors:
-    """Contributors at the points of each pair in one of its frames, one pair after the other."""
-    cameras = frames.new_zeros(points.shape[1])
-    found = [
-        renderer.contributors(outputs[frame], cameras, asked, config.contributors)
-        for frame, asked in zip(frames.tolist(), points, strict=True)
-    ]
-    return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+@dataclass(frozen=True)
+class _Pixels:
+    """Where the mixtures of Q pairs are looked up: P points of the earlier frames, px."""
+
+    points: Float[Tensor, "Q P 2"]  # keypoints first, then random pixels
+    reference: PixelFlow  # at all P points where the variant needs that, else at the keypoints
+    keypoints: int  # how many of the points are keypoints
+
+
+def _pixels(config: WgfConfig, observed: ObservedPairs, generator: torch.Generator) -> _Pixels:
+    pairs, fields = observed.frames, observed.fields
+    keypoints = torch.where(observed.weights[..., None] > 0, observed.keypoints, 0.0)[pairs]
+    motion = keypoint_motion(config.flow, keypoints, observed.weights[pairs], fields)
+    count = keypoints.shape[2] if config.at_keypoints else 0
+    points, flow, confidence = keypoints[:, 0, :count], motion.flow[:, :count], motion.confidence[:, :count]
+    if config.variant in _DENSE and fields is not None:
+        drawn = torch.stack([random_flow_pixels(field, config.random_pixels, generator) for field in fields])
+        points = torch.cat([points, drawn], dim=1)
+        if config.variant is WgfVariant.PIXEL or config.selection is ContributorSelection.FRESH:
+            there = flow_at(fields, drawn.nan_to_num())
+            flow = torch.cat([flow, there.flow], dim=1)
+            confidence = torch.cat([confidence, there.confidence], dim=1)
+    return _Pixels(points, PixelFlow(flow, confidence), count)
 
 
 def _at_pixels(
-    config: WgfConfig,
-    mixtures: PairedMixtures,
-    flow: Float[Tensor, "Q J 2"],
-    confidence: Float[Tensor, "Q J"],
-    extent_px: float,
+    config: WgfConfig, mixtures: PairedMixtures, reference: PixelFlow, extent_px: float
 ) -> dict[str, WgfTerm]:
     """What the mixtures at the keypoints must fulfil as wholes."""
-    here, plan = (mixtures, flow, confidence, extent_px), config.plan
+    plans, isotropic = config.plan, config.isotropic
     match config.variant:
-        case WgfVariant.A if config.explicit_plan:
-            return {"offset": WgfTerm(planned_offset_loss(*here, plan, config.isotropic))}
-        case WgfVariant.A | WgfVariant.A_D:
-            return {"offset": WgfTerm(offset_loss(*here))}
-        case WgfVariant.F:
-            unbalanced = replace(plan, solver=PlanSolver.UNBALANCED)
-            return {"relaxed_offset": WgfTerm(planned_offset_loss(*here, unbalanced, config.isotropic))}
-        case WgfVariant.X:
-            return {"distance": WgfTerm(distance_loss(*here, plan, config.isotropic))}
+        case WgfVariant.OFFSET if config.explicit_plan:
+            return {"offset": WgfTerm(planned_offset_loss(mixtures, reference, extent_px, plans, isotropic))}
+        case WgfVariant.OFFSET | WgfVariant.OFFSET_AND_PAIRED:
+            return {"offset": WgfTerm(offset_loss(mixtures, reference, extent_px))}
+        case WgfVariant.RELAXED_OFFSET:
+            plans = replace(plans, solver=PlanSolver.UNBALANCED)
+            return {"relaxed_offset": WgfTerm(planned_offset_loss(mixtures, reference, extent_px, plans, isotropic))}
+        case WgfVariant.DISTANCE:
+            return {"distance": WgfTerm(distance_loss(mixtures, reference, extent_px, plans, isotropic))}
         case _:
             return {}
 
@@ -264,17 +244,17 @@ def _at_gaussians(
     config: WgfConfig, mixtures: PairedMixtures, targets: Advected, extent_px: float
 ) -> dict[str, WgfTerm]:
     """What each Gaussian must fulfil."""
-    here = (mixtures, targets, extent_px)
     match config.variant:
-        case WgfVariant.A_D:
-            return {"paired": WgfTerm(paired_loss(*here, config.isotropic), config.paired_weight)}
-        case WgfVariant.C:
-            return {"centres": WgfTerm(component_loss(*here))}
-        case WgfVariant.D:
-            return {"paired": WgfTerm(paired_loss(*here, config.isotropic))}
-        case WgfVariant.E:
-            return {"mixture": WgfTerm(mixture_loss(*here, config.plan, config.isotropic))}
-        case WgfVariant.G:
-            return {"barycentric": WgfTerm(barycentric_loss(*here, config.plan))}
+        case WgfVariant.OFFSET_AND_PAIRED:
+            value = paired_loss(mixtures, targets, extent_px, config.isotropic)
+            return {"paired": WgfTerm(value, config.paired_weight)}
+        case WgfVariant.CENTRES:
+            return {"centres": WgfTerm(component_loss(mixtures, targets, extent_px))}
+        case WgfVariant.PAIRED:
+            return {"paired": WgfTerm(paired_loss(mixtures, targets, extent_px, config.isotropic))}
+        case WgfVariant.MIXTURE:
+            return {"mixture": WgfTerm(mixture_loss(mixtures, targets, extent_px, config.plan, config.isotropic))}
+        case WgfVariant.BARYCENTRIC:
+            return {"barycentric": WgfTerm(barycentric_loss(mixtures, targets, extent_px, config.plan))}
         case _:
             return {}

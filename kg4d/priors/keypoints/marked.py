@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.keypoints.skeleton import first_below_cycle
 from kg4d.priors.keypoints.people import PersonConfig
 from kg4d.utils.files import replacing
 
@@ -112,7 +113,10 @@ def parse_support(table: Any, where: str | Path, width: int, height: int) -> Sup
             found = len(rows) if isinstance(rows, list) else "no list of"
             raise InputError(f"{where}: {key}", f"{found} entries for {len(names)} names", "give one for each name")
     tree = [_parent(parent, names, f"{where}: parents[{index}]") for index, parent in enumerate(parents)]
-    _refuse_circles(tree, names, f"{where}: parents")
+    below = first_below_cycle(tree)
+    if below is not None:
+        what = f"the bones above {names[below]!r} run in a circle"
+        raise InputError(f"{where}: parents", what, "make them a tree")
     points = [_point(row, f"{where}: uv[{index}]", width, height) for index, row in enumerate(table["uv"])]
     return SupportKeypoints(tuple(names), tuple(tree), torch.tensor(points))
 
@@ -130,15 +134,6 @@ def _parent(value: Any, names: list[str], where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < len(names):
         raise InputError(where, f"{value!r} is no keypoint", f"give an index from 0 to {len(names) - 1}, or -1")
     return value
-
-
-def _refuse_circles(parents: list[int], names: list[str], where: str) -> None:
-    for start in range(len(parents)):
-        node = start
-        for _ in parents:
-            node = parents[node] if node >= 0 else node
-        if node >= 0:
-            raise InputError(where, f"the bones above {names[start]!r} run in a circle", "make them a tree")
 
 
 def _point(row: Any, where: str, width: int, height: int) -> list[float]:

@@ -79,11 +79,9 @@ KG4D_INLINE vf keep_min_positive(vm m, vf a, vf b) {  // of numbers >= 0, which 
 template <int h>
 KG4D_INLINE __m256 fold_pair_8(__m256 x, __m256 y) {
     if constexpr (h == 1) {
-        return _mm256_add_ps(_mm256_blend_ps(x, y, 0xAA),
-                             _mm256_permute_ps(_mm256_blend_ps(x, y, 0x55), 0xB1));
+        return _mm256_add_ps(_mm256_blend_ps(x, y, 0xAA), _mm256_permute_ps(_mm256_blend_ps(x, y, 0x55), 0xB1));
     } else if constexpr (h == 2) {
-        return _mm256_add_ps(_mm256_blend_ps(x, y, 0xCC),
-                             _mm256_permute_ps(_mm256_blend_ps(x, y, 0x33), 0x4E));
+        return _mm256_add_ps(_mm256_blend_ps(x, y, 0xCC), _mm256_permute_ps(_mm256_blend_ps(x, y, 0x33), 0x4E));
     } else {
         return _mm256_add_ps(_mm256_blend_ps(x, y, 0xF0), _mm256_permute2f128_ps(x, y, 0x21));
     }
@@ -115,9 +113,9 @@ KG4D_INLINE vf rotate4_down(vf a) { return {_mm256_permute_ps(a.lo, 0x39), _mm25
 
 // Four floats from each of four rows that lie `stride` floats apart, and back.
 KG4D_INLINE vf load_rows(const float* p, int64_t stride) {
-    return {_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1),
-            _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 2 * stride)), _mm_loadu_ps(p + 3 * stride),
-                                 1)};
+    return {
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1),
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 2 * stride)), _mm_loadu_ps(p + 3 * stride), 1)};
 }
 KG4D_INLINE void store_rows(float* p, int64_t stride, vf a) {
     _mm_storeu_ps(p, _mm256_castps256_ps128(a.lo));

@@ -63,8 +63,8 @@ KG4D_INLINE vf fold_pair(vf x, vf y) {
         return {_mm512_add_ps(kept, _mm512_castpd_ps(moved))};
     }
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i from = _mm512_mask_add_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(h)), upper, lane,
-                                               _mm512_set1_epi32(16 - h));
+    const __m512i from =
+        _mm512_mask_add_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(h)), upper, lane, _mm512_set1_epi32(16 - h));
     return {_mm512_add_ps(kept, _mm512_permutex2var_ps(x.v, from, y.v))};
 }
 
@@ -85,8 +85,8 @@ KG4D_INLINE vf rotate4_down(vf a) { return {_mm512_permute_ps(a.v, 0x39)}; }
 // Four floats from each of four rows that lie `stride` floats apart, and back.
 KG4D_INLINE vf load_rows(const float* p, int64_t stride) {
     const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
-    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 2 * stride)),
-                                             _mm_loadu_ps(p + 3 * stride), 1);
+    const __m256 high =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 2 * stride)), _mm_loadu_ps(p + 3 * stride), 1);
     return {_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1)};
 }
 KG4D_INLINE void store_rows(float* p, int64_t stride, vf a) {

@@ -46,7 +46,7 @@ KG4D_INLINE vf operator*(vf a, vf b) {
 KG4D_INLINE vf operator/(vf a, vf b) {
     return each([&](int i) { return a.q[i] / b.q[i]; });
 }
-KG4D_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }   // contracted where the machine has FMA
+KG4D_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }  // contracted where the machine has FMA
 KG4D_INLINE vf fnma(vf a, vf b, vf c) { return c - a * b; }
 KG4D_INLINE vf min(vf a, vf b) {
     return each([&](int i) { return a.q[i] < b.q[i] ? a.q[i] : b.q[i]; });
@@ -70,7 +70,7 @@ KG4D_INLINE vf ceil(vf a) {
     });
 }
 KG4D_INLINE vf reciprocal(vf a) { return splat(1.0f) / a; }
-KG4D_INLINE vf minus_rounded(vf a) {  // a minus the nearest integer, for |a| < 2^22
+KG4D_INLINE vf minus_rounded(vf a) {      // a minus the nearest integer, for |a| < 2^22
     const vf magic = splat(12582912.0f);  // 1.5 * 2^23
     return a - ((a + magic) - magic);
 }

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kg4d.data.records import Keypoints
-from kg4d.data.studies.keypoint_subset import KeypointsConfig, choose_keypoints, farthest_points
+from kg4d.data.studies.keypoint_subset import KeypointsConfig, choose_keypoints
 from kg4d.errors import InputError
 
 
@@ -20,11 +20,9 @@ def chain() -> Keypoints:
 
 
 def test_points_spread_from_the_middle_and_hidden_ones_come_last() -> None:
-    points, weights = chain().uv[0], chain().weights[0]
-    assert farthest_points(points, weights, 1).tolist() == [2]  # nearest to the mean of a, b, c, d: 15.25
-    assert farthest_points(points, weights, 2).tolist() == [0, 2]
-    assert farthest_points(points, weights, 4).tolist() == [0, 1, 2, 3]
-    assert farthest_points(points, weights, 5).tolist() == [0, 1, 2, 3, 4]
+    chosen = {count: choose_keypoints(chain(), KeypointsConfig(count=count)) for count in (1, 2, 4, 5)}
+    names = {count: "".join(kept.names) for count, kept in chosen.items() if kept is not None}
+    assert names == {1: "c", 2: "ac", 4: "abcd", 5: "abcde"}  # c is nearest to the mean of a, b, c, d: 15.25
 
 
 def test_bones_lead_to_the_nearest_kept_ancestor() -> None:

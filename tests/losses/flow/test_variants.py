@@ -17,6 +17,7 @@ from kg4d.geometry.rotations import quat_multiply, quat_rotate
 from kg4d.geometry.sampling import pixel_centers
 from kg4d.losses.flow.mixtures import PairedMixtures, true_factors
 from kg4d.losses.flow.variants import (
+    PixelFlow,
     barycentric_loss,
     component_loss,
     distance_loss,
@@ -68,10 +69,10 @@ BY_GAUSSIAN: dict[str, Callable[[PairedMixtures, Advected], Tensor]] = {
     "g": lambda mixtures, targets: barycentric_loss(mixtures, targets, 1.0, EXACT),
 }
 BY_PIXEL: dict[str, Callable[[PairedMixtures, Tensor], Tensor]] = {
-    "a": lambda mixtures, flow: offset_loss(mixtures, flow, SURE, 1.0),
-    "a, planned": lambda mixtures, flow: planned_offset_loss(mixtures, flow, SURE, 1.0, EXACT),
-    "b, isotropic": lambda mixtures, flow: pixel_loss(mixtures, None, torch.zeros(P, 2), flow, SURE, 1.0),
-    "x": lambda mixtures, flow: distance_loss(mixtures, flow, SURE, 1.0, EXACT),
+    "a": lambda mixtures, flow: offset_loss(mixtures, PixelFlow(flow, SURE), 1.0),
+    "a, planned": lambda mixtures, flow: planned_offset_loss(mixtures, PixelFlow(flow, SURE), 1.0, EXACT),
+    "b, isotropic": lambda mixtures, flow: pixel_loss(mixtures, None, torch.zeros(P, 2), PixelFlow(flow, SURE), 1.0),
+    "x": lambda mixtures, flow: distance_loss(mixtures, PixelFlow(flow, SURE), 1.0, EXACT),
 }
 
 
@@ -137,9 +138,11 @@ def test_f_forgets_the_gaussian_that_went_astray() -> None:
     flow = MOVE.expand(P, 2)
     cheap = PlanConfig(PlanSolver.UNBALANCED, relaxation=0.01)
     dear = PlanConfig(PlanSolver.UNBALANCED, relaxation=1e5, iterations=2000)
-    balanced = offset_loss(mixtures, flow, SURE, 1.0)
-    assert planned_offset_loss(mixtures, flow, SURE, 1.0, cheap) < 0.2 * balanced
-    torch.testing.assert_close(planned_offset_loss(mixtures, flow, SURE, 1.0, dear), balanced, rtol=1e-2, atol=0)
+    balanced = offset_loss(mixtures, PixelFlow(flow, SURE), 1.0)
+    assert planned_offset_loss(mixtures, PixelFlow(flow, SURE), 1.0, cheap) < 0.2 * balanced
+    torch.testing.assert_close(
+        planned_offset_loss(mixtures, PixelFlow(flow, SURE), 1.0, dear), balanced, rtol=1e-2, atol=0
+    )
 
 
 def test_b_is_exact_for_flat_gaussians_in_any_rigid_motion_of_their_plane() -> None:
@@ -172,16 +175,16 @@ def test_b_is_exact_for_flat_gaussians_in_any_rigid_motion_of_their_plane() -> N
     after = quat_rotate(turn, world) + torch.tensor([0.05, 0.02, 0.0])
     flow = after[:, :2] * torch.tensor([1.0, -1.0]) * unit + SIZE / 2 - pixels
     maps = true_factors(contributors, geometry, pairs, cameras)
-    exact = pixel_loss(mixtures, maps, pixels, flow, SURE, 1.0)
-    isotropic = pixel_loss(mixtures, None, pixels, flow, SURE, 1.0)
+    exact = pixel_loss(mixtures, maps, pixels, PixelFlow(flow, SURE), 1.0)
+    isotropic = pixel_loss(mixtures, None, pixels, PixelFlow(flow, SURE), 1.0)
     assert exact < 0.02 * isotropic  # what is left is the dilation of 0.3 px²
 
 
 def test_x_does_not_know_the_direction() -> None:
     mixtures = moved(random_mixtures(), torch.eye(2), MOVE)
-    losses = [distance_loss(mixtures, sign * MOVE.expand(P, 2), SURE, 1.0, EXACT) for sign in (1.0, -1.0)]
+    losses = [distance_loss(mixtures, PixelFlow(sign * MOVE.expand(P, 2), SURE), 1.0, EXACT) for sign in (1.0, -1.0)]
     assert max(losses) < 1e-6
-    assert float(offset_loss(mixtures, -MOVE.expand(P, 2), SURE, 1.0)) == pytest.approx(4 * 13.0, rel=1e-4)
+    assert float(offset_loss(mixtures, PixelFlow(-MOVE.expand(P, 2), SURE), 1.0)) == pytest.approx(4 * 13.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", [*BY_PIXEL, *BY_GAUSSIAN])

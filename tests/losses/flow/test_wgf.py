@@ -9,20 +9,25 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.losses.flow import wgf
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
-from kg4d.losses.flow.variants import offset_loss, paired_loss
+from kg4d.losses.flow.observations import (
+    FlowSource,
+    ObservedPairs,
+    RenderedModel,
+    keypoint_motion,
+    random_flow_pixels,
+)
+from kg4d.losses.flow.variants import PixelFlow, offset_loss, paired_loss
 from kg4d.losses.flow.wgf import (
     ContributorSelection,
-    FlowSource,
     WgfConfig,
     WgfTerm,
     WgfVariant,
-    keypoint_motion,
-    random_flow_pixels,
     wgf_losses,
 )
 from kg4d.ot.flow_targets import advect, flow_field
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.render.base import RasterOptions
 from kg4d.render.build import build_renderer
 
 SIZE = 64
@@ -70,7 +75,7 @@ PX_PER_UNIT = SIZE / 2 / math.tan(math.radians(49.1 / 2)) / 2
 def test_a_still_model_pays_the_whole_flow() -> None:
     state = flat_state()
     flow = torch.tensor([[3.0, 4.0]]).repeat(3, 1)
-    loss = offset_loss(mixtures_of(state, state.means, PIXELS), flow, torch.ones(3), float(SIZE))
+    loss = offset_loss(mixtures_of(state, state.means, PIXELS), PixelFlow(flow, torch.ones(3)), float(SIZE))
     assert torch.allclose(loss, torch.tensor(25.0 / SIZE**2), rtol=1e-4)
 
 
@@ -79,7 +84,7 @@ def test_a_model_that_moves_with_the_flow_pays_nothing_in_either_part() -> None:
     shift_px = torch.tensor([5.0, -3.0])
     later = state.means + torch.tensor([shift_px[0], -shift_px[1], 0.0]) / PX_PER_UNIT  # world +Y is up
     mixtures = mixtures_of(state, later, PIXELS)
-    assert offset_loss(mixtures, shift_px.expand(3, 2), torch.ones(3), float(SIZE)) < 1e-8
+    assert offset_loss(mixtures, PixelFlow(shift_px.expand(3, 2), torch.ones(3)), float(SIZE)) < 1e-8
     assert paired(mixtures, shift_px.expand(SIZE, SIZE, 2), torch.ones(SIZE, SIZE)) < 1e-6
 
 
@@ -92,7 +97,7 @@ def test_only_the_paired_part_sees_a_rotation_about_the_pixel() -> None:
     away = torch.stack([columns, rows], dim=-1) - centre
     angle = math.radians(20)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    assert offset_loss(mixtures, torch.zeros(1, 2), torch.ones(1), float(SIZE)) < 1e-9  # still, and content
+    assert offset_loss(mixtures, PixelFlow(torch.zeros(1, 2), torch.ones(1)), float(SIZE)) < 1e-9  # still, and content
     assert paired(mixtures, away @ turn.T - away, torch.ones(SIZE, SIZE)) > 1e-5
 
 
@@ -104,7 +109,7 @@ def test_empty_pixels_and_unknown_flow_do_not_count() -> None:
     assert mixtures.covered.tolist() == [0, 1, 1, 1]
     nan = torch.full((1, 2), torch.nan)
     motion = torch.cat([nan, torch.zeros(3, 2)])
-    loss = offset_loss(mixtures, motion, torch.tensor([1.0, 1.0, 1.0, 1.0]), float(SIZE))
+    loss = offset_loss(mixtures, PixelFlow(motion, torch.ones(4)), float(SIZE))
     nothing = paired(mixtures, torch.zeros(SIZE, SIZE, 2), torch.zeros(SIZE, SIZE))
     (loss + nothing).backward()
     assert loss > 0
@@ -130,29 +135,27 @@ class Batch:
         self.fields = [flow_field(flow, torch.ones(SIZE, SIZE)) for flow in flows]
 
     def losses(self, config: WgfConfig, keypoints: torch.Tensor = PIXELS, count: int = 2) -> dict[str, WgfTerm]:
-        return wgf_losses(
-            config,
-            self.renderer,
-            self.outputs,
-            self.state.opacities,
-            self.geometry,
-            torch.tensor([[0, 1], [1, 2]])[:count],
-            self.view[[0, 0, 0]],
-            keypoints.expand(3, -1, -1),
-            torch.ones(3, len(keypoints)),
-            self.fields[:count],
-            torch.Generator().manual_seed(0),
+        model = RenderedModel(self.renderer, self.outputs, self.geometry)
+        observed = ObservedPairs(
+            frames=torch.tensor([[0, 1], [1, 2]])[:count],
+            cameras=self.view[[0, 0, 0]],
+            keypoints=keypoints.expand(3, -1, -1),
+            weights=torch.ones(3, len(keypoints)),
+            fields=self.fields[:count],
         )
+        return wgf_losses(config, model, observed, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("variant", WgfVariant)
 def test_the_pairs_of_a_batch_count_together(variant: WgfVariant) -> None:
     """The first pair is 3 px short of the flow, the second 3 px beyond it."""
     terms = Batch().losses(WgfConfig(variant=variant, plan=PlanConfig(iterations=50)))
-    assert len(terms) == (2 if variant is WgfVariant.A_D else 1)
+    assert len(terms) == (2 if variant is WgfVariant.OFFSET_AND_PAIRED else 1)
     for term in terms.values():
         torch.testing.assert_close(term.value, torch.tensor(9.0 / SIZE**2), rtol=4e-2, atol=0)
-    assert {term.share for term in terms.values()} == ({1.0, 0.5} if variant is WgfVariant.A_D else {1.0})
+    assert {term.weight for term in terms.values()} == (
+        {1.0, 0.5} if variant is WgfVariant.OFFSET_AND_PAIRED else {1.0}
+    )
 
 
 @pytest.mark.parametrize("variant", WgfVariant)
@@ -177,7 +180,7 @@ def test_without_keypoints_the_random_pixels_remain(variant: WgfVariant) -> None
     batch, config = Batch(), WgfConfig(variant=variant, at_keypoints=False, plan=PlanConfig(iterations=50))
     terms = batch.losses(config, PIXELS[:0])
     values = [term.value for name, term in terms.items() if name != "offset"]
-    if variant in (WgfVariant.A, WgfVariant.F, WgfVariant.X):  # these look at keypoints only
+    if variant in (WgfVariant.OFFSET, WgfVariant.RELAXED_OFFSET, WgfVariant.DISTANCE):  # these look at keypoints only
         assert values == []
     else:
         torch.testing.assert_close(values, [torch.tensor(9.0 / SIZE**2)], rtol=4e-2, atol=0)
@@ -185,11 +188,14 @@ def test_without_keypoints_the_random_pixels_remain(variant: WgfVariant) -> None
 
 def test_eq_10_as_printed_is_the_closed_form_by_every_balanced_solver() -> None:
     batch = Batch()
-    closed = batch.losses(WgfConfig(variant=WgfVariant.A))["offset"].value
+    closed = batch.losses(WgfConfig(variant=WgfVariant.OFFSET))["offset"].value
     for solver in (PlanSolver.SINKHORN, PlanSolver.EXACT):
         for isotropic in (False, True):
             config = WgfConfig(
-                variant=WgfVariant.A, explicit_plan=True, isotropic=isotropic, plan=PlanConfig(solver, iterations=50)
+                variant=WgfVariant.OFFSET,
+                explicit_plan=True,
+                isotropic=isotropic,
+                plan=PlanConfig(solver, iterations=50),
             )
             torch.testing.assert_close(batch.losses(config)["offset"].value, closed, rtol=1e-3, atol=0)
 
@@ -198,13 +204,16 @@ def test_a_set_that_is_looked_up_anew_follows_the_pixel_not_the_motion() -> None
     """The second pair's model moves by 3 px and its pixel by none; anew, the offset is (nearly) that of the pixel."""
     batch = Batch()
     tracked, fresh = (
-        batch.losses(WgfConfig(variant=WgfVariant.A, selection=selection))["offset"].value
+        batch.losses(WgfConfig(variant=WgfVariant.OFFSET, selection=selection))["offset"].value
         for selection in ContributorSelection
     )
     assert fresh < 0.5 * tracked
 
 
-@pytest.mark.parametrize("variant", [WgfVariant.A, WgfVariant.E, WgfVariant.F, WgfVariant.G, WgfVariant.X])
+@pytest.mark.parametrize(
+    "variant",
+    [WgfVariant.OFFSET, WgfVariant.MIXTURE, WgfVariant.RELAXED_OFFSET, WgfVariant.BARYCENTRIC, WgfVariant.DISTANCE],
+)
 def test_sets_that_are_looked_up_anew_have_finite_gradients(variant: WgfVariant) -> None:
     batch = Batch()
     batch.geometry.means.requires_grad_()
@@ -215,7 +224,9 @@ def test_sets_that_are_looked_up_anew_have_finite_gradients(variant: WgfVariant)
     assert batch.geometry.means.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("variant", [WgfVariant.A_D, WgfVariant.B, WgfVariant.C, WgfVariant.D])
+@pytest.mark.parametrize(
+    "variant", [WgfVariant.OFFSET_AND_PAIRED, WgfVariant.PIXEL, WgfVariant.CENTRES, WgfVariant.PAIRED]
+)
 def test_variants_that_ask_who_is_who_refuse_another_set(variant: WgfVariant) -> None:
     with pytest.raises(ValueError, match=r"wgf\.selection"):
         WgfConfig(variant=variant, selection=ContributorSelection.FRESH)
@@ -265,3 +276,32 @@ def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
     assert confidence.tolist() == [1.0, 0.5, 0.0]
     without, _ = keypoint_motion(FlowSource.DENSE, pixels[None], weights[None], None)
     assert torch.equal(without[0, :2], motion[:2])
+
+
+@pytest.mark.parametrize("eps2d", [0.3, 5.0])
+def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
+    """One round Gaussian that doubles its size: W2² = 2 (sigma' - sigma)², each sigma² with the render's own eps2d."""
+    size, renderer, view = 0.08, build_renderer("reference"), camera()
+    state = GaussianState(
+        means=torch.zeros(1, 3),
+        quats=torch.tensor([[1.0, 0, 0, 0]]),
+        scales=torch.full((1, 3), size),
+        opacities=torch.full((1,), 0.9),
+        colors=torch.ones(1, 3),
+        keypoint_logits=torch.zeros(1, 0),
+    )
+    geometry = MovingGaussians(
+        state.means.expand(2, -1, -1), state.quats.expand(2, -1, -1), torch.stack([state.scales, 2 * state.scales])
+    )
+    rules = RasterOptions(eps2d=eps2d)
+    outputs = [renderer(geometry.at(frame, state), view, options=rules) for frame in range(2)]
+    still = flow_field(torch.zeros(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))
+    keypoints = torch.full((2, 1, 2), SIZE / 2)
+    term = wgf_losses(
+        WgfConfig(variant=WgfVariant.PAIRED),
+        RenderedModel(renderer, outputs, geometry),
+        ObservedPairs(torch.tensor([[0, 1]]), view[[0, 0]], keypoints, torch.ones(2, 1), [still]),
+        torch.Generator().manual_seed(0),
+    )["paired"]
+    before, after = (math.hypot(factor * size * PX_PER_UNIT, math.sqrt(eps2d)) for factor in (1, 2))
+    torch.testing.assert_close(term.value, torch.tensor(2 * (after - before) ** 2 / SIZE**2), rtol=1e-4, atol=0)

@@ -1,4 +1,4 @@
-"""Single Gaussians in the image plane, as the renderers draw them: what losses on 2D Gaussians ask for."""
+"""A few Gaussians projected to the image as the renderers do it: what losses on 2D Gaussians ask for."""
 
 import ctypes
 from typing import Any
@@ -9,24 +9,23 @@ from torch import Tensor
 
 from kg4d import kernels
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D, project_gaussians
+from kg4d.geometry.projection import EPS2D, Gaussians2D, project_gaussians
 from kg4d.kernels import address
 
-_EPS2D = 0.3  # px², as the renderers add by default
 
-
-def project_chosen(
+def project_subset(
     means: Float[Tensor, "B N 3"],
     quats: Float[Tensor, "B N 4"],
     scales: Float[Tensor, "B N 3"],
     cameras: Cameras,
     ids: Int[Tensor, "M K"],
     frames: Int[Tensor, " M"],
+    eps2d: float = EPS2D,
 ) -> Gaussians2D:
-    """Project K Gaussians in each of M rows, differentiably: row m names Gaussians of frame `frames[m]`.
+    """Project Gaussians given by index, differentiably: row m lists K Gaussians of frame `frames[m]`.
 
-    On the CPU, in float32 and with the native kernels it is one call; a few thousand Gaussians are too few for the
-    thirty small operations that plain torch needs. A Gaussian nearer than 0.01 gets no gradient there.
+    On the CPU, in float32 and with the native kernels this is a single call, which gives no gradient to a Gaussian
+    nearer than 0.01. Elsewhere it is plain torch: some thirty small operations, slow for a few thousand Gaussians.
 
     Args:
         means: Centres in B frames, world units.
@@ -35,9 +34,10 @@ def project_chosen(
         cameras: One for each frame.
         ids: Indices into the N Gaussians; -1 is padding and gives some valid Gaussian.
         frames: Indices into the B frames.
+        eps2d: Variance added to both axes, px²; that of the render which these Gaussians are compared with.
 
     Returns:
-        Centres (M K 2), px, and covariances (M K 2 2), px², with the renderers' dilation.
+        Centres (M K 2), px, and covariances (M K 2 2), px².
 
     Raises:
         ValueError: An index is out of range, or the shapes do not fit together.
@@ -49,40 +49,40 @@ def project_chosen(
         raise ValueError(f"means, quats, scales and ids of {len(cameras)} cameras must be {wanted}, got {given}")
     native = means.device.type == "cpu" and means.dtype == torch.float32 and kernels.missing_reason() is None
     if native:
-        shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height
-        return Gaussians2D(*_ProjectChosen.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
+        shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height, eps2d
+        return Gaussians2D(*_ProjectSubset.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
     parts = [
         project_gaussians(
-            means[frame][chosen],
-            quats[frame][chosen],
-            scales[frame][chosen],
+            means[frame][rows],
+            quats[frame][rows],
+            scales[frame][rows],
             cameras.viewmats[frame],
             cameras.Ks[frame],
             cameras.width,
             cameras.height,
-            eps2d=_EPS2D,
+            eps2d=eps2d,
         )
-        for frame, chosen in zip(frames.tolist(), ids.clamp_min(0), strict=True)
+        for frame, rows in zip(frames.tolist(), ids.clamp_min(0), strict=True)
     ]
     if not parts:
         return Gaussians2D(means.new_zeros(*ids.shape, 2), means.new_zeros(*ids.shape, 2, 2))
     return Gaussians2D(torch.stack([part.means for part in parts]), torch.stack([part.covs for part in parts]))
 
 
-class _ProjectChosen(torch.autograd.Function):
-    """Inputs: means, quats, scales, viewmats, Ks, ids, frames, width, height."""
+class _ProjectSubset(torch.autograd.Function):
+    """Inputs: means, quats, scales, viewmats, Ks, ids, frames, width, height, eps2d."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         kinds = (*[torch.float32] * 5, torch.int64, torch.int64)
         tensors = [tensor.to(kind).contiguous() for tensor, kind in zip(arguments[:7], kinds, strict=True)]
         ctx.save_for_backward(*tensors)
-        ctx.size = arguments[7:]
+        ctx.numbers = arguments[7:]
         ctx.set_materialize_grads(False)
         rows, columns = tensors[5].shape
         means2d, covs = torch.empty(rows, columns, 2), torch.empty(rows, columns, 2, 2)
-        record = ctypes.byref(_record(tensors, ctx.size))
-        kernels.check(kernels.library().kg4d_project_chosen(record, address(means2d), address(covs)))
+        record = ctypes.byref(_record(tensors, ctx.numbers))
+        kernels.check_status(kernels.native_library().kg4d_project_subset(record, address(means2d), address(covs)))
         return means2d, covs
 
     @staticmethod
@@ -91,13 +91,16 @@ class _ProjectChosen(torch.autograd.Function):
         tensors = list(ctx.saved_tensors)
         given = [None if v is None else v.contiguous() for v in received]
         wanted = [torch.zeros_like(tensor) for tensor in tensors[:3]]
-        record = ctypes.byref(_record(tensors, ctx.size))
-        kernels.check(kernels.library().kg4d_project_chosen_backward(record, *map(address, (*given, *wanted))))
-        return (*wanted, *[None] * 6)
+        record = ctypes.byref(_record(tensors, ctx.numbers))
+        kernels.check_status(
+            kernels.native_library().kg4d_project_subset_backward(record, *map(address, (*given, *wanted)))
+        )
+        return (*wanted, *[None] * 7)
 
 
-def _record(tensors: list[Tensor], size: tuple[int, int]) -> kernels.Chosen:
-    """The native record; the tensors must outlive it."""
+def _record(tensors: list[Tensor], numbers: tuple[int, int, float]) -> kernels.Subset:
+    """The native record; it holds addresses, so the tensors must outlive it."""
     means, _, _, _, _, ids, _ = tensors
-    threads = kernels.thread_count()
-    return kernels.Chosen(*means.shape[:2], *ids.shape, *size, *map(address, tensors), _EPS2D, threads)
+    width, height, eps2d = numbers
+    addresses = map(address, tensors)
+    return kernels.Subset(*means.shape[:2], *ids.shape, width, height, *addresses, eps2d, kernels.thread_count())

@@ -52,9 +52,25 @@ struct Scene {
             Ks[9 * i + 2] = w / 2.0f + number(5.0f), Ks[9 * i + 5] = h / 2.0f + number(5.0f), Ks[9 * i + 8] = 1.0f;
         }
         if (chance(0.5)) background = numbers(c * d, 1.0f);
-        scene = {n, c, d, w, h, means.data(), quats.data(), scales.data(), opacities.data(), features.data(),
-                 viewmats.data(), Ks.data(), background.empty() ? nullptr : background.data(),
-                 std::fabs(number(0.3f)), 0.01f, 1e10f, chance(0.2) ? 2.0f : 0.0f, own, chance(0.3),
+        scene = {n,
+                 c,
+                 d,
+                 w,
+                 h,
+                 means.data(),
+                 quats.data(),
+                 scales.data(),
+                 opacities.data(),
+                 features.data(),
+                 viewmats.data(),
+                 Ks.data(),
+                 background.empty() ? nullptr : background.data(),
+                 std::fabs(number(0.3f)),
+                 0.01f,
+                 1e10f,
+                 chance(0.2) ? 2.0f : 0.0f,
+                 own,
+                 chance(0.3),
                  static_cast<int32_t>(whole(-1, 4))};
     }
 };
@@ -71,9 +87,11 @@ void render_once() {
     const int64_t n = in.gaussians, c = in.cameras, pixels = c * in.width * in.height;
     std::vector<float> image(pixels * in.channels), alpha(pixels), depth(pixels), means2d(2 * c * n);
     std::vector<int32_t> radii(2 * c * n);
-    const kg4d_images out = {image.data(), alpha.data(), chance(0.5) ? depth.data() : nullptr, means2d.data(), radii.data()};
-    const std::unique_ptr<kg4d_frame, void (*)(kg4d_frame*)> frame(kg4d_frame_new(), kg4d_frame_free);
-    const int status = kg4d_forward(frame.get(), &in, &out);
+    const kg4d_images out = {image.data(), alpha.data(), chance(0.5) ? depth.data() : nullptr, means2d.data(),
+                             radii.data()};
+    const std::unique_ptr<kg4d_render_plan, void (*)(kg4d_render_plan*)> plan(kg4d_render_plan_new(),
+                                                                              kg4d_render_plan_free);
+    const int status = kg4d_forward(plan.get(), &in, &out);
     expect(status == KG4D_OK || status == KG4D_NOT_FINITE || status == KG4D_BAD_ARGUMENT, "unexpected forward status");
     if (status == KG4D_OK) {
         for (float a : alpha) expect(a >= 0.0f && a <= 1.0f, "alpha outside [0, 1]");
@@ -82,12 +100,19 @@ void render_once() {
     const std::vector<float> v_means2d = numbers(2 * c * n, 1.0f);
     std::vector<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_opacities(n), g_features(s.features.size());
     std::vector<float> g_viewmats(16 * c), g_means2d(2 * c * n), absgrad(2 * c * n);
-    const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr, chance(0.5) ? v_alpha.data() : nullptr,
-                                      chance(0.5) ? v_alpha.data() : nullptr, chance(0.3) ? v_means2d.data() : nullptr,
-                                      g_means.data(), g_quats.data(), g_scales.data(), g_opacities.data(),
-                                      chance(0.7) ? g_features.data() : nullptr, chance(0.5) ? g_viewmats.data() : nullptr, g_means2d.data(),
+    const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr,
+                                      chance(0.5) ? v_alpha.data() : nullptr,
+                                      chance(0.5) ? v_alpha.data() : nullptr,
+                                      chance(0.3) ? v_means2d.data() : nullptr,
+                                      g_means.data(),
+                                      g_quats.data(),
+                                      g_scales.data(),
+                                      g_opacities.data(),
+                                      chance(0.7) ? g_features.data() : nullptr,
+                                      chance(0.5) ? g_viewmats.data() : nullptr,
+                                      g_means2d.data(),
                                       chance(0.5) ? absgrad.data() : nullptr};
-    const int back = kg4d_backward(frame.get(), &in, &gradients);
+    const int back = kg4d_backward(plan.get(), &in, &gradients);
     expect(status == KG4D_OK ? back == KG4D_OK : back != KG4D_OK, "backward does not follow forward");
     const int64_t p = whole(0, 40), k = whole(1, 9);
     std::vector<int32_t> cameras(p), points(2 * p);
@@ -95,36 +120,40 @@ void render_once() {
     for (int32_t& x : points) x = static_cast<int32_t>(chance(0.1) ? whole(INT32_MIN, INT32_MAX) : whole(-2, 75));
     std::vector<int64_t> ids(p * k);
     std::vector<float> weights(p * k);
-    kg4d_contributors(frame.get(), p, cameras.data(), points.data(), k, in.threads, ids.data(), weights.data());
+    kg4d_contributors(plan.get(), p, cameras.data(), points.data(), k, in.threads, ids.data(), weights.data());
 }
 
 void compare_once() {
     const int64_t b = whole(1, 3), h = whole(1, chance(0.2) ? 150 : 20), w = whole(1, 40), c = whole(1, 20);
     const int64_t stride = c + (chance(0.5) ? whole(0, 5) : 0);
-    const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f), target = numbers(b * h * w * c, 1.0f);
+    const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f),
+                             target = numbers(b * h * w * c, 1.0f);
     std::vector<float> gradient(b * h * w * c);
-    const kg4d_image_pair pair = {b, h, w, c, stride, prediction.data(), target.data(), 1.0f, static_cast<int32_t>(whole(0, 3))};
+    const kg4d_image_pair pair = {
+        b, h, w, c, stride, prediction.data(), target.data(), 1.0f, static_cast<int32_t>(whole(0, 3))};
     double l1, ssim;
     expect(kg4d_l1_ssim(&pair, &l1, &ssim, chance(0.8) ? gradient.data() : nullptr) == KG4D_OK, "l1_ssim refuses");
-    expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK, "its backward refuses");
+    expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK,
+           "its backward refuses");
 }
 
-void project_chosen_once() {
+void project_subset_once() {
     Scene s;
     const kg4d_scene& in = s.scene;
     const int64_t rows = whole(0, 6), columns = whole(0, 40);
-    std::vector<int64_t> ids(rows * columns), frames(rows, 0);
+    std::vector<int64_t> ids(rows * columns), row_frames(rows, 0);
     for (int64_t& id : ids) id = chance(0.01) ? whole(INT64_MIN, INT64_MAX) : whole(-1, in.gaussians - 1);
-    if (chance(0.1) && rows > 0) frames[0] = whole(-1, 1);
-    const kg4d_chosen chosen = {1, in.gaussians, rows, columns, in.width, in.height, in.means, in.quats, in.scales,
-                                in.viewmats, in.Ks, ids.data(), frames.data(), in.eps2d, in.threads};
+    if (chance(0.1) && rows > 0) row_frames[0] = whole(-1, 1);
+    const kg4d_subset subset = {1,         in.gaussians, rows,        columns, in.width,   in.height,         in.means,
+                                in.quats,  in.scales,    in.viewmats, in.Ks,   ids.data(), row_frames.data(), in.eps2d,
+                                in.threads};
     std::vector<float> means2d(2 * rows * columns), covs(4 * rows * columns);
-    const int status = kg4d_project_chosen(&chosen, means2d.data(), covs.data());
+    const int status = kg4d_project_subset(&subset, means2d.data(), covs.data());
     std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size());
-    const int back = kg4d_project_chosen_backward(&chosen, chance(0.8) ? means2d.data() : nullptr,
+    const int back = kg4d_project_subset_backward(&subset, chance(0.8) ? means2d.data() : nullptr,
                                                   chance(0.8) ? covs.data() : nullptr, v_means.data(), v_quats.data(),
                                                   v_scales.data());
-    expect(status == back, "project_chosen_backward does not follow project_chosen");
+    expect(status == back, "project_subset_backward does not follow project_subset");
 }
 
 // Sizes and pointers that make no sense must be refused before anything is read.
@@ -138,21 +167,21 @@ void hostile_once() {
     float dummy[4];
     int32_t radius[4];
     const kg4d_images out = {dummy, dummy, nullptr, dummy, radius};
-    kg4d_frame* frame = kg4d_frame_new();
-    expect(kg4d_forward(frame, &in, &out) != KG4D_OK, "hostile sizes accepted");
-    expect(kg4d_forward(nullptr, &in, &out) == KG4D_BAD_ARGUMENT, "null frame accepted");
-    expect(kg4d_forward(frame, nullptr, nullptr) == KG4D_BAD_ARGUMENT, "null scene accepted");
-    expect(kg4d_backward(frame, &in, nullptr) == KG4D_BAD_ARGUMENT, "null gradients accepted");
+    kg4d_render_plan* plan = kg4d_render_plan_new();
+    expect(kg4d_forward(plan, &in, &out) != KG4D_OK, "hostile sizes accepted");
+    expect(kg4d_forward(nullptr, &in, &out) == KG4D_BAD_ARGUMENT, "null plan accepted");
+    expect(kg4d_forward(plan, nullptr, nullptr) == KG4D_BAD_ARGUMENT, "null scene accepted");
+    expect(kg4d_backward(plan, &in, nullptr) == KG4D_BAD_ARGUMENT, "null gradients accepted");
     int32_t pixel[2] = {0, 0};
     int64_t id;
-    expect(kg4d_contributors(frame, 1, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_FRAME, "empty frame accepted");
-    expect(kg4d_contributors(frame, INT64_MAX, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_ARGUMENT, "n accepted");
+    expect(kg4d_contributors(plan, 1, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_PLAN, "empty plan accepted");
+    expect(kg4d_contributors(plan, INT64_MAX, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_ARGUMENT, "n accepted");
     kg4d_image_pair pair = {1, 1, 1, 1, 1, dummy, dummy, 1.0f, 1};
     int64_t* const image_fields[] = {&pair.images, &pair.height, &pair.width, &pair.channels, &pair.pixel_stride};
     *image_fields[whole(0, 4)] = sizes[whole(0, 5)];
     double l1, ssim;
     expect(kg4d_l1_ssim(&pair, &l1, &ssim, nullptr) == KG4D_BAD_ARGUMENT, "hostile image sizes accepted");
-    kg4d_frame_free(frame);
+    kg4d_render_plan_free(plan);
 }
 
 }  // namespace
@@ -161,7 +190,7 @@ int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 200;
     for (const char* isa : {"generic", "avx2", "avx512"}) {
         if (kg4d_use_isa(isa) != KG4D_OK) continue;
-        for (int i = 0; i < rounds; ++i) render_once(), project_chosen_once(), compare_once(), hostile_once();
+        for (int i = 0; i < rounds; ++i) render_once(), project_subset_once(), compare_once(), hostile_once();
         std::printf("%s: %d rounds\n", isa, rounds);
     }
 }

@@ -1,8 +1,9 @@
-// How many vector multiply-adds this machine does in a second on one core: what the kernels' times are held against.
+// Prints how many 16-lane multiply-adds this machine does in a second on one core: what benchmarks/render_floor.py
+// holds the kernels' times against. Built once per instruction set, with the flags of the kernels.
 #include <chrono>
+#include <cstdio>
 
-#include "isa.h"
-#include "simd.h"
+#include "simd/lanes.h"
 
 namespace KG4D_ISA {
 
@@ -31,3 +32,5 @@ double fma_rate() {
 }
 
 }  // namespace KG4D_ISA
+
+int main() { std::printf("%.6e\n", KG4D_ISA::fma_rate()); }

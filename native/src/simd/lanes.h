@@ -12,11 +12,11 @@
 #define KG4D_INLINE static inline __attribute__((always_inline))
 
 #if defined(KG4D_USE_AVX512)
-#include "simd/avx512.h"
+#include "avx512.h"
 #elif defined(KG4D_USE_AVX2)
-#include "simd/avx2.h"
+#include "avx2.h"
 #else
-#include "simd/generic.h"
+#include "generic.h"
 #endif
 
 namespace KG4D_ISA {

@@ -8,16 +8,16 @@
 
 namespace kg4d {
 
-constexpr int kTile = 16;             // a tile is 16 x 16 pixels = 16 blocks of 4 x 4
+constexpr int kTile = 16;  // a tile is 16 x 16 pixels = 16 blocks of 4 x 4
 constexpr int kTilePixels = kTile * kTile;
-constexpr int kMaxChunks = 64;        // ranges of the depth order that are binned in parallel
+constexpr int kMaxChunks = 64;  // ranges of the depth order that are binned in parallel
 
 constexpr float kMinAlpha = 1.0f / 255.0f;
 constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinTransmittance = 1e-4f;
-constexpr float kLog2MinAlpha = -7.99435344f;   // log2(1/255)
-constexpr float kHalfLog2E = 0.721347520f;      // exp(-s/2) = 2^(-kHalfLog2E s)
-constexpr float kMaxExtent = 3.33f;             // half extent of a splat in standard deviations, at most
+constexpr float kLog2MinAlpha = -7.99435344f;  // log2(1/255)
+constexpr float kHalfLog2E = 0.721347520f;     // exp(-s/2) = 2^(-kHalfLog2E s)
+constexpr float kMaxExtent = 3.33f;            // half extent of a splat in standard deviations, at most
 
 // A Gaussian as one camera sees it. With d = pixel - (x, y), its alpha there is 2^(log2_opacity - |U d|^2), where
 // U = [a b; 0 c] is the Cholesky factor of kHalfLog2E times the inverse 2D covariance.
@@ -44,23 +44,23 @@ struct Pair {  // the same in Gaussian-major order
 
 }  // namespace kg4d
 
-struct kg4d_frame {
+struct kg4d_render_plan {
     int64_t cameras = 0, gaussians = 0, channels = 0, width = 0, height = 0;
     int64_t tiles_x = 0, tiles_y = 0, tiles = 0;  // `tiles` counts those of all cameras
     int64_t pairs = 0;
     bool has_depth = false;
     bool complete = false;  // holds a whole forward pass
 
-    kg4d::Buffer<kg4d::Splat> splats;               // [cameras, gaussians]
-    kg4d::Buffer<int32_t> radii;                    // [cameras, gaussians, 2]
-    kg4d::Buffer<uint32_t> order, order_scratch;    // visible splats, by camera, then by depth
+    kg4d::Buffer<kg4d::Splat> splats;             // [cameras, gaussians]
+    kg4d::Buffer<int32_t> radii;                  // [cameras, gaussians, 2]
+    kg4d::Buffer<uint32_t> order, order_scratch;  // visible splats, by camera, then by depth
     kg4d::Buffer<uint32_t> keys, keys_scratch;
     int64_t visible = 0;
     kg4d::Buffer<uint32_t> first_pair, pair_count;  // [cameras, gaussians]
     kg4d::Buffer<kg4d::Pair> chunk_pairs[kg4d::kMaxChunks];
-    kg4d::Buffer<uint32_t> chunk_counts;            // [chunks, tiles]
-    kg4d::Buffer<kg4d::TileEntry> entries;          // by tile, then by depth
-    kg4d::Buffer<int64_t> tile_start;               // [tiles + 1]
+    kg4d::Buffer<uint32_t> chunk_counts;    // [chunks, tiles]
+    kg4d::Buffer<kg4d::TileEntry> entries;  // by tile, then by depth
+    kg4d::Buffer<int64_t> tile_start;       // [tiles + 1]
 
     // Per pixel in block order: [tiles, 16 blocks, 16 pixels].
     kg4d::Buffer<float> transmittance;

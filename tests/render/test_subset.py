@@ -11,7 +11,7 @@ from kg4d import kernels
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.projection import Gaussians2D
 from kg4d.render.base import RasterOptions
-from kg4d.render.chosen import project_chosen
+from kg4d.render.subset import project_subset
 
 needs_kernels = pytest.mark.skipif(kernels.missing_reason() is not None, reason="needs the native kernels")
 FRAMES, COUNT, ROWS, COLUMNS = 3, 50, 7, 20
@@ -47,8 +47,8 @@ def weighted_sum(found: Gaussians2D) -> Tensor:
 @pytest.mark.usefixtures("isa")
 def test_native_projection_is_the_plain_one() -> None:
     native, plain = inputs(torch.float32), inputs(torch.float64)
-    found = project_chosen(*native, cameras(torch.float32), *choice())
-    expected = project_chosen(*plain, cameras(torch.float64), *choice())
+    found = project_subset(*native, cameras(torch.float32), *choice())
+    expected = project_subset(*plain, cameras(torch.float64), *choice())
     for a, b in zip(found, expected, strict=True):
         assert (a - b).norm() / b.norm() < 1e-6
     weighted_sum(found).backward()
@@ -63,7 +63,7 @@ def test_native_projection_is_the_plain_one() -> None:
 def test_gaussians_at_the_camera_are_finite_and_get_no_gradient() -> None:
     means, quats, scales = inputs(torch.float32)
     behind = (means.detach() - torch.tensor([0.0, 0.0, 9.0])).requires_grad_()
-    found = project_chosen(behind, quats, scales, cameras(torch.float32), *choice())
+    found = project_subset(behind, quats, scales, cameras(torch.float32), *choice())
     assert all(part.isfinite().all() for part in found)
     weighted_sum(found).backward()
     assert behind.grad is not None
@@ -73,7 +73,7 @@ def test_gaussians_at_the_camera_are_finite_and_get_no_gradient() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_rows_give_no_gaussians(dtype: torch.dtype) -> None:
     nothing = torch.zeros(0, COLUMNS, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    found = project_chosen(*inputs(dtype), cameras(dtype), *nothing)
+    found = project_subset(*inputs(dtype), cameras(dtype), *nothing)
     assert found.means.shape == (0, COLUMNS, 2)
     assert found.covs.shape == (0, COLUMNS, 2, 2)
 
@@ -83,13 +83,13 @@ def test_indices_out_of_range_are_refused() -> None:
     ids, frames = choice()
     for bad_ids, bad_frames in [(ids.clone().fill_(COUNT), frames), (ids, frames + FRAMES)]:
         with pytest.raises(ValueError, match="out of range"):
-            project_chosen(*inputs(torch.float32), cameras(torch.float32), bad_ids, bad_frames)
+            project_subset(*inputs(torch.float32), cameras(torch.float32), bad_ids, bad_frames)
 
 
 def test_the_dilation_is_that_of_the_renderers() -> None:
     means, quats, scales = inputs(torch.float64)
     tiny = torch.full_like(scales, 1e-9)
-    covs = project_chosen(means, quats, tiny, cameras(torch.float64), *choice()).covs
+    covs = project_subset(means, quats, tiny, cameras(torch.float64), *choice()).covs
     torch.testing.assert_close(covs, RasterOptions().eps2d * torch.eye(2, dtype=torch.float64).expand_as(covs))
 
 
@@ -97,7 +97,7 @@ UNCHECKED = """
 import sys, torch
 from kg4d.geometry.orbits import orbit
 from kg4d.render.build import build_renderer
-from kg4d.render.chosen import project_chosen
+from kg4d.render.subset import project_subset
 from kg4d.gaussians.state import GaussianState
 
 cameras = orbit([0.0, 10.0], [0.0, 0.0], 2.0, 49.1, 32, 32)
@@ -107,11 +107,11 @@ renderer = build_renderer("cpu")
 state = GaussianState(means[0], quats[0], scales[0], torch.ones(5), torch.ones(5, 3), torch.zeros(5, 0))
 output = renderer(state, cameras)
 for call in (
-    lambda: project_chosen(means[:1], quats, scales, cameras, ids, frames),
-    lambda: project_chosen(means, quats[:, :2], scales, cameras, ids, frames),
-    lambda: project_chosen(means, quats, scales[..., :1], cameras, ids, frames),
-    lambda: project_chosen(means, quats, scales, cameras, ids, frames[:1]),
-    lambda: project_chosen(means, quats, scales, cameras[torch.zeros(1, dtype=torch.int64)], ids, frames),
+    lambda: project_subset(means[:1], quats, scales, cameras, ids, frames),
+    lambda: project_subset(means, quats[:, :2], scales, cameras, ids, frames),
+    lambda: project_subset(means, quats, scales[..., :1], cameras, ids, frames),
+    lambda: project_subset(means, quats, scales, cameras, ids, frames[:1]),
+    lambda: project_subset(means, quats, scales, cameras[torch.zeros(1, dtype=torch.int64)], ids, frames),
     lambda: renderer.contributors(output, frames[:1], torch.zeros(4, 2), 3),
     lambda: renderer.contributors(output, frames, torch.zeros(4, 3), 3),
 ):
@@ -120,7 +120,7 @@ for call in (
     except ValueError as error:
         continue
     sys.exit("no error")
-assert (project_chosen(means, quats, scales, cameras, ids.int(), frames.int()).means == 16).all()
+assert (project_subset(means, quats, scales, cameras, ids.int(), frames.int()).means == 16).all()
 """
 
 

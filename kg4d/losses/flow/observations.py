@@ -1,0 +1,109 @@
+"""What the flow loss is given: the model at the frames of a batch, and what is known of the motion between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.sampling import sample_images
+from kg4d.losses.flow.variants import PixelFlow
+from kg4d.ot.flow_targets import FlowField
+from kg4d.render.base import Contributors, Renderer, RenderOutput
+
+
+class FlowSource(StrEnum):
+    """Where the reference motion of a keypoint comes from."""
+
+    DENSE = "dense"  # the dense flow, sampled at the keypoint
+    KEYPOINTS = "keypoints"  # the difference of the keypoint's positions
+
+
+@dataclass(frozen=True)
+class RenderedModel:
+    """The model at the B frames of a batch, and how it looks there.
+
+    Attributes:
+        renderer: What drew it; looks up contributors.
+        outputs: The render of each frame, by that frame's camera alone.
+        geometry: Its N Gaussians at the frames.
+    """
+
+    renderer: Renderer
+    outputs: Sequence[RenderOutput]
+    geometry: MovingGaussians
+
+    def contributors(self, frames: Int[Tensor, " Q"], points: Float[Tensor, "Q P 2"], count: int) -> Contributors:
+        """The heaviest `count` Gaussians at P points (px) in each of Q frames; Q P rows, frame after frame."""
+        cameras = frames.new_zeros(points.shape[1])
+        found = [
+            self.renderer.contributors(self.outputs[frame], cameras, pixels, count)
+            for frame, pixels in zip(frames.tolist(), points, strict=True)
+        ]
+        return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+
+
+@dataclass(frozen=True)
+class ObservedPairs:
+    """What is known of the motion between the two frames of each of Q pairs, in a batch of B frames.
+
+    Attributes:
+        frames: Positions of the earlier and the later frame of each pair in the batch.
+        cameras: Of the B frames.
+        keypoints: In all B frames, px.
+        weights: Confidence of the keypoints, in [0, 1]; where it is 0 the keypoint may be anything.
+        fields: The dense flow from the earlier to the later frame of each pair; None where the scene has none.
+    """
+
+    frames: Int[Tensor, "Q 2"]
+    cameras: Cameras
+    keypoints: Float[Tensor, "B J 2"]
+    weights: Float[Tensor, "B J"]
+    fields: Sequence[FlowField] | None
+
+    @property
+    def extent_px(self) -> float:
+        """Longer side of the images, px."""
+        return float(max(self.cameras.width, self.cameras.height))
+
+
+def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
+    """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
+    if len(field.known) == 0:
+        return field.known.new_full((count, 2), torch.nan)
+    return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
+
+
+def keypoint_motion(
+    source: FlowSource,
+    pixels: Float[Tensor, "Q 2 J 2"],
+    weights: Float[Tensor, "Q 2 J"],
+    fields: Sequence[FlowField] | None,
+) -> PixelFlow:
+    """Reference motion of each keypoint from the earlier to the later frame.
+
+    Args:
+        source: Where it comes from.
+        pixels: Keypoints in the earlier and the later frame of each pair, px.
+        weights: Their confidence, in [0, 1].
+        fields: The dense flow of each pair; without it the motion is the difference of the keypoint's positions.
+
+    Returns:
+        (Q, J, 2) and (Q, J); the confidence is the product of the keypoint's at both frames and the flow's.
+    """
+    motion, confidence = pixels[:, 1] - pixels[:, 0], weights.prod(1)
+    if source is FlowSource.DENSE and fields is not None:
+        motion, known = flow_at(fields, pixels[:, 0])
+        confidence = confidence * known
+    return PixelFlow(motion, confidence)
+
+
+def flow_at(fields: Sequence[FlowField], points: Float[Tensor, "Q P 2"]) -> PixelFlow:
+    """The dense flow of each of Q pairs at its own points (px), with its confidence; 0 where it is not known."""
+    read = sample_images([field.values for field in fields], points)
+    # near the silhouette flow and background mix: only pixels whose four neighbours are all known count
+    return PixelFlow(read[..., :2], read[..., 6] * (read[..., 7] > 0.999))

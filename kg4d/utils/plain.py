@@ -1,0 +1,22 @@
+"""Settings as the plain data that YAML, JSON and W&B hold."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, tuples as lists and enum members as their values, at any depth.
+
+    >>> from dataclasses import make_dataclass
+    >>> plain(make_dataclass("Point", ["x", "y"])(1, (2, 3)))
+    {'x': 1, 'y': [2, 3]}
+    """
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
