@@ -1,5 +1,6 @@
-"""The Gaussians: the record of activated tensors that all rooms exchange, and the raw parameters that training changes.
+"""The Gaussians: the record of activated tensors that the whole package uses, and the raw parameters behind it.
 
-`state` is the record; `model` owns the parameters, whose number of rows may change; `init` and `build` say where they
-start; `edits` adds, removes and moves Gaussians together with their optimiser moments; `density` decides when.
+`state` is the record; `model` owns the parameters, whose number of rows may change; `init` and `build` choose where
+they start; `edits` adds, removes and moves Gaussians together with their optimiser moments; `kg4d.stages.density`
+decides when.
 """

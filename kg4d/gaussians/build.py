@@ -1,4 +1,4 @@
-"""From the config to the first Gaussians."""
+"""The first Gaussians, as the configuration asks for them."""
 
 import logging
 from typing import assert_never
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, inflated, initial_state, visual_hull
+from kg4d.gaussians.init import GaussiansConfig, InitKind, inflate_matte, initial_state, points_in_ball, visual_hull
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.geometry.cameras import Cameras
@@ -33,8 +33,8 @@ def build_gaussians(
 
     Args:
         config: How many Gaussians, and where they start.
-        cameras: Views of the first frame, or None.
-        images: What they show, straight RGBA, or None.
+        cameras: Of the R views of the first frame; None where there are none.
+        images: These views, RGBA in [0, 1], colours not premultiplied; None where there are none.
         keypoints: Number of keypoint logits of each Gaussian.
         generator: Source of randomness (CPU).
 
@@ -68,11 +68,11 @@ def _points(
             if views is None:
                 raise InputError("gaussians.init", "there is no view to inflate", "set gaussians.init=ball")
             try:
-                return inflated(views[0][0], views[1][0], config.count, generator)
+                return inflate_matte(views[0][0], views[1][0], config.count, generator)
             except ValueError as error:
                 raise InputError("gaussians.init", str(error), "check the matte, or set gaussians.init=ball") from error
         case InitKind.BALL:
-            return PointCloud(ball(config.count, config.ball_radius, generator), None)
+            return PointCloud(points_in_ball(config.count, config.ball_radius, generator), None)
         case InitKind.POINTS:
             if config.points is None:
                 raise InputError("gaussians.points", "no file given", "name a .ply or .npy file, or set another init")

@@ -1,6 +1,6 @@
-"""Edits of the set of Gaussians. All that belongs to one goes with it: keypoint logits and optimiser moments too.
+"""Edits of the set of Gaussians. Every tensor follows, keypoint logits and optimiser moments too.
 
-An optimiser that is handed over holds one group per parameter of the model; moments of new Gaussians start at zero.
+An optimiser passed in must hold one group per parameter of the model; moments of new Gaussians start at zero.
 Sources: Kerbl et al. 2023, section 5 (duplicate, split, reset); Kheradmand et al. 2024, eq. 9 (opacity of copies);
 FLAG-4D (decay).
 """
@@ -19,12 +19,12 @@ RELOCATE_SPREAD = 0.7  # standard deviation of a copy's offset over that of its 
 
 
 def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
-    """Append a copy of each Gaussian in `mask`; both then have an opacity that leaves their union as it was."""
+    """Append a copy of each Gaussian in `mask`; the opacity of both is set so that blended they are the original."""
     chosen = mask.nonzero()[:, 0]
     rows = torch.cat([torch.arange(len(model), device=mask.device), chosen])
     values = _take(model, rows)
     twins = torch.cat([chosen, torch.arange(len(model), len(rows), device=mask.device)])
-    values["opacity_logits"][twins] = _shared_opacity(values["opacity_logits"][twins], rows.new_full(twins.shape, 2))
+    values["opacity_logits"][twins] = _divided_opacity(values["opacity_logits"][twins], rows.new_full(twins.shape, 2))
     inherit = rows.clone()
     inherit[len(model) :] = -1
     model.replace_parameters(values, optimizer, inherit)
@@ -33,21 +33,28 @@ def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tens
 def split(
     model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], generator: torch.Generator
 ) -> None:
-    """Replace each Gaussian in `mask` by two smaller ones drawn from inside it; the new ones are the last rows."""
+    """Replace each Gaussian in `mask` by two smaller ones drawn from inside it (Kerbl et al. 2023, section 5).
+
+    Args:
+        model: N Gaussians; the new ones are its last rows.
+        optimizer: Of the model, kept in step; None where there is none.
+        mask: Gaussians to split.
+        generator: Source of randomness (CPU).
+    """
     kept, chosen = (~mask).nonzero()[:, 0], mask.nonzero()[:, 0].repeat(2)
     rows = torch.cat([kept, chosen])
     values = _take(model, rows)
     new = slice(len(kept), None)
     values["means"][new] += _offsets(model, chosen, generator)
     values["log_scales"][new] -= torch.tensor(SPLIT_SHRINK).log().item()
-    values["opacity_logits"][new] = _shared_opacity(values["opacity_logits"][new], chosen.new_full(chosen.shape, 2))
+    values["opacity_logits"][new] = _divided_opacity(values["opacity_logits"][new], chosen.new_full(chosen.shape, 2))
     inherit = rows.clone()
     inherit[new] = -1
     model.replace_parameters(values, optimizer, inherit)
 
 
 def remove(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
-    """Take the Gaussians in `mask` out.
+    """Remove the Gaussians in `mask`.
 
     Raises:
         ValueError: None would be left.
@@ -62,10 +69,16 @@ def remove(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor,
 def relocate(
     model: GaussianModel, optimizer: Optimizer | None, dead: Bool[Tensor, " N"], generator: torch.Generator
 ) -> None:
-    """Turn each dead Gaussian into a copy of a living one, drawn with probability proportional to opacity.
+    """Move each dead Gaussian onto a living one, drawn with probability proportional to opacity.
 
-    A source and its copies share the source's opacity, shrink a little, and each copy is moved inside the source.
-    N does not change, so this runs in place.
+    A source and its copies get the opacity that leaves their blend unchanged (Kheradmand et al. 2024, eq. 9), shrink a
+    little, and each copy is placed at random inside the source. N does not change, so this runs in place.
+
+    Args:
+        model: N Gaussians.
+        optimizer: Of the model; the moments of moved Gaussians become zero. None where there is none.
+        dead: Gaussians to move.
+        generator: Source of randomness (CPU).
 
     Raises:
         ValueError: All Gaussians are dead.
@@ -79,9 +92,9 @@ def relocate(
     drawn = torch.multinomial(opacities.cpu(), len(targets), replacement=True, generator=generator)
     sources = drawn.to(dead.device)
     offsets = RELOCATE_SPREAD * _offsets(model, sources, generator)
-    shares = 1 + torch.bincount(sources, minlength=len(model))
-    copied = shares > 1
-    model.opacity_logits[copied] = _shared_opacity(model.opacity_logits[copied], shares[copied])
+    counts = 1 + torch.bincount(sources, minlength=len(model))
+    copied = counts > 1
+    model.opacity_logits[copied] = _divided_opacity(model.opacity_logits[copied], counts[copied])
     model.log_scales[copied] -= RELOCATE_LOG_SHRINK
     for name in PARAMETERS:
         parameter = model.get_parameter(name)
@@ -93,7 +106,7 @@ def relocate(
 
 @torch.no_grad()
 def reset_opacity(model: GaussianModel, optimizer: Optimizer | None, maximum: float) -> None:
-    """Cap all opacities at `maximum`, in (0, 1), and forget their moments, so that the useless ones stay low."""
+    """Cap all opacities at `maximum`, in (0, 1), and zero their moments, so that useless Gaussians stay faint."""
     model.opacity_logits.clamp_(max=torch.logit(torch.tensor(maximum)).item())
     for moment in _moments(model.opacity_logits, optimizer):
         moment.zero_()
@@ -101,7 +114,7 @@ def reset_opacity(model: GaussianModel, optimizer: Optimizer | None, maximum: fl
 
 @torch.no_grad()
 def decay_opacity(model: GaussianModel, amount: float, floor: float) -> None:
-    """Lower all opacities by `amount`, but not below `floor`; one that is lower already is not raised."""
+    """Lower all opacities by `amount`, but not below `floor`; opacities below `floor` stay as they are."""
     opacities = model.opacity_logits.sigmoid()
     lowered = torch.logit((opacities - amount).clamp_min(floor))
     model.opacity_logits.copy_(torch.where(opacities > floor, lowered, model.opacity_logits))
@@ -118,10 +131,10 @@ def _offsets(model: GaussianModel, rows: Int[Tensor, " M"], generator: torch.Gen
         return quat_rotate(model.quats[rows], local)
 
 
-def _shared_opacity(logits: Float[Tensor, " M"], shares: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Logits of the opacity o' with 1 - (1 - o')^shares = o, kept in [0.01, 0.99] so that the logit can move again."""
+def _divided_opacity(logits: Float[Tensor, " M"], counts: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
+    """Logits of the opacity o' with 1 - (1 - o')^counts = o, kept in [0.01, 0.99] so that gradients do not vanish."""
     transparency = torch.sigmoid(-logits.detach()).clamp_min(0.005)
-    return torch.logit((1 - transparency.pow(1 / shares)).clamp(0.01, 0.99))
+    return torch.logit((1 - transparency.pow(1 / counts)).clamp(0.01, 0.99))
 
 
 def _moments(parameter: Tensor, optimizer: Optimizer | None) -> list[Tensor]:

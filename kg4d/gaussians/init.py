@@ -1,4 +1,4 @@
-"""Where Gaussians start: the visual hull of masks, a single view inflated, a ball, or a given point cloud."""
+"""Initial Gaussians: from the visual hull of masks, from a single inflated matte, in a ball, or from a point cloud."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,15 +28,15 @@ class GaussiansConfig:
     """The first Gaussians.
 
     Attributes:
-        count: How many. A point cloud with more is thinned to that number.
+        count: Number of Gaussians. A point cloud with more points is thinned to that number.
         init: Where they start; `auto` is the hull where there are at least two views of the first frame, the view
             inflated where there is one, and the ball where there is none.
         ball_radius: Radius of the ball, world units.
         hull_resolution: Voxels along each axis of the hull's grid.
         hull_half_extent: Half the side of that grid, world units, centred at the origin.
         points: The point cloud (.ply or .npy) of `init: points`.
-        initial_opacity: First opacity; None is 0.5, but 0.1 in a ball, where most are off the surface.
-        isotropic: One scale for all three axes.
+        initial_opacity: Opacity at the start; None means 0.5, but 0.1 in a ball, where most are off the surface.
+        isotropic: Tie the three scales of each Gaussian.
     """
 
     count: int = 5000
@@ -49,8 +49,8 @@ class GaussiansConfig:
     isotropic: bool = False
 
 
-def ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "count 3"]:
-    """Points spread uniformly over the inside of a ball at the origin."""
+def points_in_ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "count 3"]:
+    """Points drawn uniformly from a ball at the origin; world units."""
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
     return directions * radius * torch.rand(count, 1, generator=generator).pow(1 / 3)
 
@@ -66,13 +66,13 @@ def visual_hull(
     half_extent: float = 0.85,
     threshold: float = 0.5,
 ) -> Float[Tensor, "count 3"]:
-    """Draw points near the surface of the space that every mask covers.
+    """Draw points near the surface of the visual hull (Laurentini 1994): the space whose projections all masks cover.
 
-    A voxel of a cube at the origin is inside when its centre projects into all masks; a voxel that no mask shows is
-    outside. Points are drawn uniformly within the inside voxels that touch the outside.
+    A voxel of a cube at the origin is inside when its centre projects into all masks; outside the image there is no
+    mask. Points are drawn uniformly within the inside voxels that touch the outside.
 
     Args:
-        cameras: The R views, all of one moment.
+        cameras: Of the R views, all at one time.
         alphas: Their mattes in [0, 1].
         count: Points to draw.
         generator: Source of randomness.
@@ -98,18 +98,18 @@ def visual_hull(
 
 
 @torch.no_grad()
-def inflated(
+def inflate_matte(
     camera: Cameras, image: Float[Tensor, "H W 4"], count: int, generator: torch.Generator, *, threshold: float = 0.5
 ) -> PointCloud:
-    """Draw points on a round body that has the outline of a matte, front and back, with the colours of the image.
+    """Draw points on the front and back of a rounded body with the outline of a matte; colours are the image's.
 
-    Its plane of symmetry faces the camera and holds the world's origin. Its half thickness is that of Poisson
-    inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside: a straight limb gets a round cross
-    section. Source: Baran and Lehtinen 2009, "Notes on inflating curves".
+    The body is symmetric about the plane through the world's origin that faces the camera. Its half thickness is that
+    of Poisson inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside, which gives a straight
+    limb a round cross section (Baran and Lehtinen 2009, "Notes on inflating curves").
 
     Args:
         camera: One view.
-        image: Straight RGBA of that view.
+        image: That view, RGBA in [0, 1], colours not premultiplied.
         count: Points to draw.
         generator: Source of randomness.
         threshold: A pixel is covered where its matte is above this.
@@ -124,12 +124,12 @@ def inflated(
     chosen = pixels[torch.randint(len(pixels), (count,), generator=generator)]
     rows, columns = chosen.unbind(-1)
     thickness = _thickness(inside.cpu())[rows, columns]
-    places = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
+    positions = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
     sides = torch.randint(2, (count,), generator=generator) * 2 - 1
     camera = camera.to("cpu")
     depth_of_origin = camera.viewmats[0, 2, 3]
     depths = depth_of_origin * (1 + sides * thickness / camera.Ks[0, 0, 0])
-    return PointCloud(camera.unproject(places[None], depths[None])[0], image[..., :3].cpu()[rows, columns])
+    return PointCloud(camera.unproject(positions[None], depths[None])[0], image[..., :3].cpu()[rows, columns])
 
 
 def _thickness(inside: Bool[Tensor, "H W"], finest: int = 128, iterations: int = 3000) -> Float[Tensor, "H W"]:
@@ -150,7 +150,7 @@ def _thickness(inside: Bool[Tensor, "H W"], finest: int = 128, iterations: int =
 def _carve(
     cameras: Cameras, alphas: Tensor, resolution: int, half_extent: float, threshold: float
 ) -> Bool[Tensor, "X Y Z"]:
-    """Which voxels project into every mask. Works on the voxels still alive, so later views cost little."""
+    """Which voxels project into every mask. Each view tests only the voxels that are left: later views cost little."""
     line = ((torch.arange(resolution) + 0.5) / resolution * 2 - 1) * half_extent
     centers = torch.cartesian_prod(line, line, line).to(alphas.device)
     alive = torch.arange(len(centers), device=alphas.device)
@@ -172,12 +172,12 @@ def initial_state(
     keypoints: int,
     generator: torch.Generator,
 ) -> GaussianState:
-    """Round Gaussians, turned at random, that just overlap their neighbours; grey where no colours are given.
+    """Isotropic Gaussians, rotated at random, that just overlap their neighbours.
 
     Args:
         points: Centres, world units.
-        colors: RGB in [0, 1].
-        opacity: The same for all, in (0, 1).
+        colors: RGB in [0, 1]; grey where None.
+        opacity: Of every Gaussian, in (0, 1).
         keypoints: Number J of keypoint logits, which start at 0.
         generator: Source of randomness.
 

@@ -70,7 +70,7 @@ class GaussianModel(nn.Module):
         )
 
     def state(self) -> GaussianState:
-        """The activated Gaussians, differentiable; quaternions are handed on as they are, not normalised."""
+        """The activated Gaussians, differentiable; quaternions are passed on as they are, not normalised."""
         return GaussianState(
             means=self.means,
             quats=self.quats,
@@ -91,7 +91,7 @@ class GaussianModel(nn.Module):
         optimizer: Optimizer | None = None,
         inherit: Int[Tensor, " M"] | None = None,
     ) -> None:
-        """Put new `Parameter` objects in place of the named ones, here and in the optimiser that holds them.
+        """Replace the named `Parameter` objects by new ones, here and in the optimiser that holds them.
 
         Args:
             values: New values by parameter name; after the call all parameters must have the same number of rows.

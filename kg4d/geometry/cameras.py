@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Projected(NamedTuple):
-    """Where points land on the images of a set of cameras."""
+    """Points as a set of C cameras sees them."""
 
     pixels: Float[Tensor, " C *points 2"]  # (x right, y down); the centre of the top left pixel is (0.5, 0.5)
     depths: Float[Tensor, " C *points"]  # z in camera space, world units; <= 0 is behind the camera
@@ -82,7 +82,7 @@ class Cameras:
 
 
 def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:
-    """Pixels of the b-th set of points in the b-th camera."""
+    """Project the b-th set of J world points into the b-th of B cameras; px (depth is floored as in `project`)."""
     local = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]
     image = local @ cameras.Ks.mT
     return image[..., :2] / local[..., 2:].clamp_min(1e-6)

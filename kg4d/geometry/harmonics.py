@@ -1,4 +1,4 @@
-"""Spherical harmonics of degree 0: how 3DGS files store a plain colour."""
+"""Spherical harmonics of degree 0, which 3DGS files use to store a view-independent colour."""
 
 import math
 
@@ -9,5 +9,5 @@ SH_C0 = 0.5 / math.sqrt(math.pi)  # the constant harmonic Y_00
 
 
 def rgb_to_sh0(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Coefficients of degree 0 of colours; 3DGS files hold colour = 0.5 + Y_00 coefficient."""
+    """Degree-0 coefficients c of colours in [0, 1], by the convention of 3DGS files: colour = 0.5 + Y_00 c."""
     return (rgb - 0.5) / SH_C0

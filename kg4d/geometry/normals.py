@@ -1,4 +1,4 @@
-"""Which way the surface looks at each Gaussian, from where the others are."""
+"""Surface normals at Gaussians, estimated from the density of their neighbours."""
 
 import torch
 from jaxtyping import Float
@@ -10,15 +10,16 @@ from torch.nn.functional import normalize
 def outward_normals(
     means: Float[Tensor, "N 3"], opacities: Float[Tensor, " N"], width: float, chunk: int = 1024
 ) -> Float[Tensor, "N 3"]:
-    """Unit vectors away from the mean of the Gaussians around: where the density falls the fastest.
+    """Unit vectors along which the density of the Gaussians falls fastest: away from the mean of the neighbours.
 
-    That is the way of the mean shift (Comaniciu and Meer 2002), turned round. One Gaussian alone has none and gets 0.
+    This is the direction opposite to the mean shift (Comaniciu and Meer 2002). A Gaussian without neighbours gets the
+    zero vector. No gradient flows.
 
     Args:
         means: Centres, world units.
-        opacities: Their weights.
-        width: Deviation of the window around each, world units.
-        chunk: So many are compared with all at a time.
+        opacities: Weights of the Gaussians in the density.
+        width: Standard deviation of the Gaussian window around each centre, world units.
+        chunk: Gaussians that are compared with all N at a time; bounds the memory.
     """
     outward = []
     for near in torch.split(means, chunk):

@@ -1,4 +1,4 @@
-"""Where cameras stand: orbits around the origin, look-at matrices, and conversion from OpenGL poses."""
+"""Camera poses: orbits around the origin, look-at matrices, and conversion from OpenGL axes."""
 
 import math
 from collections.abc import Sequence

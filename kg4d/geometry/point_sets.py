@@ -16,7 +16,7 @@ class Neighbours(NamedTuple):
 
 @torch.no_grad()
 def nearest_neighbours(points: Float[Tensor, "N D"], k: int, chunk: int = 1024) -> Neighbours:
-    """Find them by comparing all pairs, `chunk` points against all at a time; a point is not its own neighbour.
+    """The `k` nearest other points of each point, by comparing all pairs, `chunk` points against all N at a time.
 
     Raises:
         ValueError: `k` is not in [1, N - 1].
@@ -41,7 +41,7 @@ def nearest_neighbours(points: Float[Tensor, "N D"], k: int, chunk: int = 1024) 
 
 @torch.no_grad()
 def farthest_points(points: Float[Tensor, "N D"], count: int, first: int = 0) -> Int[Tensor, " {count}"]:
-    """Indices by farthest-point sampling: the point `first`, then each time the one farthest from all before.
+    """Farthest-point sampling: indices of the point `first`, then repeatedly of the point farthest from all so far.
 
     Raises:
         ValueError: `count` is not in [1, N].

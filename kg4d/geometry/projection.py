@@ -33,10 +33,20 @@ def projection_factor(
     width: int,
     height: int,
 ) -> Float[Tensor, "*batch 2 3"]:
-    """The matrix M = J W R diag(s), px, with which a Gaussian's own unit normal noise moves its pixel: cov = M Mᵀ.
+    """The factor M = J W R diag(s) of the projected covariance, px: without dilation, cov = M Mᵀ.
 
-    J is the Jacobian of the perspective division at the centre, W the rotation of the camera, R and s rotation and
-    scales of the Gaussian. Inside J, x/z and y/z are clamped to the image widened by 15 % of its extent on each side.
+    J is the Jacobian of the perspective division at the centre, W the rotation of the camera, R and s the rotation and
+    the scales of the Gaussian. Inside J, x/z and y/z are clamped to the image widened by 15 % of its extent on each
+    side (Zwicker et al. 2002, with gsplat's clamp).
+
+    Args:
+        means: Centres, world units.
+        quats: Rotations (w, x, y, z), any norm but zero.
+        scales: Standard deviations along the local axes, world units.
+        viewmat: World-to-camera matrix, OpenCV axes.
+        K: Intrinsics in pixels.
+        width: Image width in pixels.
+        height: Image height in pixels.
     """
     rotation, local = viewmat[:3, :3], _to_camera(means, viewmat)
     jacobian = _perspective_jacobian(local, K, width, height)
@@ -54,7 +64,7 @@ def project_gaussians(
     *,
     eps2d: float = EPS2D,
 ) -> Gaussians2D:
-    """Project Gaussians into one camera, differentiably.
+    """Project Gaussians into one camera, differentiably (Zwicker et al. 2002).
 
     Args:
         means: Centres, world units. Depths below 0.01 are taken as 0.01; check them before trusting the result.

@@ -44,9 +44,9 @@ def quat_rotate(q: Float[Tensor, "*#batch 4"], v: Float[Tensor, "*#batch 3"]) ->
 def slerp(
     a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"], fraction: Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*#batch 4"]:
-    """The unit quaternion at `fraction` of the shorter turn from `a` to `b`, at constant angular speed.
+    """Spherical linear interpolation: the unit quaternion at `fraction` of the shorter rotation from `a` to `b`.
 
-    Exactly `a` (normalised) at 0. Near-equal ends are blended linearly, so that gradients stay finite.
+    `fraction` 0 gives exactly `a`, normalised. Nearly equal ends are blended linearly, which keeps gradients finite.
     """
     a, b = normalize(a, dim=-1), normalize(b, dim=-1)
     cosine = (a * b).sum(-1)
@@ -60,10 +60,10 @@ def slerp(
 
 
 def swing(start: Float[Tensor, "*#batch 3"], end: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 4"]:
-    """Quaternions, not normalised, of the shortest turns from one direction to another, without twist.
+    """Quaternions, not normalised, of the shortest rotations from one direction to another (swing without twist).
 
-    The vectors may have any length but zero. For opposite ones, where no shortest turn exists, the norm is tiny but not
-    zero, so that neither value nor gradient is NaN.
+    The vectors may have any length but zero. Between opposite ones no rotation is the shortest; the norm is then tiny
+    but not zero, so that neither value nor gradient is NaN.
     """
     start, end = normalize(start, dim=-1), normalize(end, dim=-1)
     real = 1 + (start * end).sum(-1, keepdim=True)
@@ -85,7 +85,7 @@ def matrix_to_quat(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions with w >= 0 of rotation matrices.
 
     The entries of R give the matrix 4 q qᵀ linearly; each of its rows is a multiple of q, and the one with the largest
-    diagonal entry has norm >= 2, so neither the value nor the gradient is ever singular (also at half turns).
+    diagonal entry has norm >= 2, so neither the value nor the gradient is ever singular, even at rotations by 180°.
     """
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(-2))
     outer = torch.stack(
@@ -104,7 +104,7 @@ def matrix_to_quat(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
 
 @torch.no_grad()
 def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotations with the largest inner product with the given matrices (Kabsch 1976); no gradient flows."""
+    """The rotations closest to the given matrices in the Frobenius norm (Kabsch 1976); no gradient flows."""
     left, _, right = torch.linalg.svd(matrices)
     signs = torch.ones_like(matrices[..., 0])
     signs[..., 2] = torch.linalg.det(left @ right).sign()

@@ -1,4 +1,4 @@
-"""Reading an image between its pixels. The one place where the pixel-centre convention meets array indices.
+"""Reading an image between its pixels: the only file in which pixel centres become array indices.
 
 `image[row, column]` is the value at the point (x, y) = (column + 0.5, row + 0.5); the image covers [0, W] x [0, H].
 """
@@ -38,7 +38,7 @@ def sample_image(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "*points 2
 def sample_images(
     images: Sequence[Float[Tensor, "H W C"]], pixels: Float[Tensor, "Q *points 2"]
 ) -> Float[Tensor, "Q *points C"]:
-    """`sample_image` of Q images of one size, each at its own points; the images are not copied."""
+    """`sample_image` for Q images of one size, each read at its own points; the images are not copied."""
     height, width = images[0].shape[:2]
     column, left, right = _neighbours(pixels[..., 0], width)
     row, above, below = _neighbours(pixels[..., 1], height)

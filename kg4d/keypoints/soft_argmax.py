@@ -1,16 +1,16 @@
 r"""Coordinates from heatmaps (KG4D eq. 8), with the confidence that goes with them.
 
-Eq. 8 takes a softmax "per axis" and does not say how the other axis is removed first. The choice decides whether it
-works, so every reading is here by name. `JOINT` is the default: removing the other axis with logsumexp makes the
-per-axis softmax exactly the marginal of the softmax over all pixels,
+Eq. 8 takes a softmax "per axis" and does not say how the other axis is reduced first. Whether it works depends on
+that, so each reading of the equation has a name. `JOINT` is the default: with logsumexp over the other axis, the
+softmax per axis is exactly the marginal of the softmax over all pixels,
 
 .. math:: softmax_x(LSE_y(M / \tau)) = \sum_y softmax_{xy}(M / \tau),
 
 and the gradient of a coordinate is :math:`\partial x / \partial M_p = \pi_p (x_p - x) / \tau` with :math:`\pi` the
 joint softmax: alive for a flat map (zero logits can learn), dead for a delta (no temperature below 0.02).
 
-What no reading can do: a flat map reads as the image centre, two equal peaks as their midpoint, and a keypoint outside
-the image as something inside. `std` and `entropy` tell these apart from a sharp peak. The peak wins over the background
+Limits of every reading: a flat map reads as the image centre, two equal peaks as their midpoint, and a keypoint outside
+the image as a point inside. `std` and `entropy` tell these apart from a sharp peak. A peak outweighs the background
 when (peak - background) / temperature is at least about ln(100 H W / pixels of the blob).
 """
 
@@ -35,7 +35,7 @@ class KeypointReading(StrEnum):
 
 
 class KeypointCoordinates(NamedTuple):
-    """One point per map."""
+    """The point that each heatmap stands for."""
 
     pixels: Float[Tensor, "*batch 2"]  # (x right, y down), px; the centre of the top left pixel is (0.5, 0.5)
     std: Float[Tensor, "*batch"]  # px, sqrt(var x + var y), detached; about 0.4 of the image side for a flat map
@@ -48,7 +48,7 @@ def soft_argmax(
     temperature: float,
     reading: KeypointReading = KeypointReading.JOINT,
 ) -> KeypointCoordinates:
-    """Expected position under the distribution that a heatmap stands for, computed in float32 or wider.
+    """Expected position under the distribution of each heatmap (KG4D eq. 8), computed in float32 or wider.
 
     Args:
         logits: Heatmaps M; larger is more likely. Adding a constant changes nothing (except for `MASS`).

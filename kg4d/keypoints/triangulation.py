@@ -58,27 +58,28 @@ def agreement(
     tolerance_px: float,
     min_conditioning: float = 3e-3,
 ) -> Float[Tensor, "V J"]:
-    """How far each view agrees with the place of a keypoint that suits most views best, in [0, 1].
+    """How far each view agrees with the position of a keypoint that fits most views best, in [0, 1].
 
-    Every pair of views proposes a place, none is left to chance; the one of least w e² / (e² + s²) over all views wins
-    (e is its distance in px, s the tolerance) and is refined by weights 1 / (1 + e²/s²)², which are what is returned.
+    Every pair of views proposes a position; nothing is drawn at random. The proposal of least sum of w e² / (e² + s²)
+    over the views wins (the Geman-McClure estimator: e is the distance to the view's keypoint in px, s the tolerance, w
+    the view's weight). It is refined by least squares with weights 1 / (1 + e²/s²)²; these are what is returned.
 
     Args:
-        uv: As `triangulate`.
-        weights: Likewise.
-        cameras: Likewise.
-        tolerance_px: Distance above which a view counts as wrong.
-        min_conditioning: As `triangulate`, of a pair: about six degrees between the rays.
+        uv: Pixel positions; read only where the weight is positive.
+        weights: Confidence >= 0; 0 means that the view does not see the keypoint.
+        cameras: The V cameras.
+        tolerance_px: Distance s above which a view counts as wrong, px.
+        min_conditioning: As in `triangulate`, for a pair of views: 3e-3 asks for about six degrees between the rays.
 
     Returns:
-        The agreement; 1 where no two views can propose a place.
+        The agreement; 1 where no two views can propose a position, and where a view does not see the keypoint.
 
     Raises:
-        ValueError: As `triangulate`.
+        ValueError: A weight is negative or not finite, or a position with a positive weight is not finite.
     """
     normals, rights = _normal_equations(uv, weights, cameras)
     first, second = torch.triu_indices(len(uv), len(uv), 1)
-    places, proposed = _solved(normals[first] + normals[second], rights[first] + rights[second], min_conditioning)
+    proposals, valid = _solved(normals[first] + normals[second], rights[first] + rights[second], min_conditioning)
     uv, used = torch.where((weights > 0)[..., None], uv, 0.0), weights > 0
 
     def squared_errors(points: Float[Tensor, "P J 3"]) -> Float[Tensor, "V P J"]:
@@ -86,25 +87,27 @@ def agreement(
         squared = (found.pixels - uv[:, None]).square().sum(-1) / tolerance_px**2
         return torch.where(used[:, None] & (found.depths <= 0), torch.inf, squared)
 
-    share = 1 - 1 / (1 + squared_errors(places))
-    cost = torch.where(proposed, (weights[:, None] * share).sum(0), torch.inf)
-    if not proposed.any():
+    saturated = 1 - 1 / (1 + squared_errors(proposals))
+    cost = torch.where(valid, (weights[:, None] * saturated).sum(0), torch.inf)
+    if not valid.any():
         return torch.ones_like(weights)
-    place = places[cost.argmin(0), torch.arange(uv.shape[1])]
-    trust = torch.ones_like(weights)
+    position = proposals[cost.argmin(0), torch.arange(uv.shape[1])]
+    robust = torch.ones_like(weights)
     for _ in range(_ROUNDS):
-        trust = (1 + squared_errors(place[None])[:, 0]) ** -2
-        refined, valid = _solved(
-            (trust[..., None, None] * normals).sum(0), (trust[..., None] * rights).sum(0), min_conditioning / 30
+        robust = (1 + squared_errors(position[None])[:, 0]) ** -2
+        refined, solvable = _solved(
+            (robust[..., None, None] * normals).sum(0),
+            (robust[..., None] * rights).sum(0),
+            min_conditioning / 30,
         )
-        place = torch.where(valid[:, None], refined, place)
-    return torch.where(proposed.any(0) & used, trust, 1.0)
+        position = torch.where(solvable[:, None], refined, position)
+    return torch.where(valid.any(0) & used, robust, 1.0)
 
 
 def _normal_equations(
     uv: Float[Tensor, "V J 2"], weights: Float[Tensor, "V J"], cameras: Cameras
 ) -> tuple[Float[Tensor, "V J 3 3"], Float[Tensor, "V J 3"]]:
-    """Of each view by itself, in float64."""
+    """The normal equations (matrix, right-hand side) of each view by itself, in float64."""
     used = weights > 0
     if not (weights >= 0).all() or not weights.isfinite().all():
         raise ValueError("weights must be finite and >= 0")
@@ -123,7 +126,7 @@ def _normal_equations(
 def _solved(
     normal: Float[Tensor, "*batch 3 3"], right: Float[Tensor, "*batch 3"], min_conditioning: float
 ) -> tuple[Float[Tensor, "*batch 3"], Bool[Tensor, "*batch"]]:
-    """The points, and whether the rays say where they are: one ray leaves its own direction at 0."""
+    """Solutions, and whether the rays determine them: a single ray leaves an eigenvalue of 0 along itself."""
     eigenvalues = torch.linalg.eigvalsh(normal)
     valid = eigenvalues[..., 0] > min_conditioning * eigenvalues[..., 2]
     identity = torch.eye(3, dtype=normal.dtype, device=normal.device)
@@ -137,7 +140,7 @@ def _checked(
     weights: Float[Tensor, "V J"],
     cameras: Cameras,
 ) -> Triangulation:
-    """Measure the reprojection and drop what lies behind a camera that claims to see it."""
+    """Measure the reprojection error, and drop points behind a camera that claims to see them."""
     projected = cameras.project(points)
     valid = valid & ((projected.depths > 0) | (weights <= 0)).all(0)
     squared = (projected.pixels - uv).square().sum(-1)

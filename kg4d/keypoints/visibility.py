@@ -18,8 +18,8 @@ def depth_visible(
 ) -> Bool[Tensor, " C *points"]:
     """Whether points lie inside the image, in front of the camera, and not behind the surface by more than `tolerance`.
 
-    The surface is read at the pixel that contains the point: blending depths across a silhouette would invent one.
-    Where less than half of a pixel is covered nothing hides the point. No gradient flows.
+    The surface is read at the pixel that contains the point, not interpolated: across a silhouette that would invent
+    depths. Where less than half of a pixel is covered, nothing hides the point. No gradient flows.
 
     Args:
         points: World positions, for example of keypoints, which may lie inside the body.

@@ -1,7 +1,7 @@
-"""Keypoint Feature Calibration: the model's keypoints, as heatmaps or as barycentres, must fall on the reference ones.
+"""Keypoint Feature Calibration: the model's keypoints, read as heatmaps or as barycentres, must match the reference.
 
-Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). All errors are in units of the longer image side, so
-that weights carry over between image sizes.
+Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). Errors are in units of the longer image side, so that
+weights carry over between image sizes.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from kg4d.render.base import Renderer, RenderOutput
 
 
 class KfcMode(StrEnum):
-    """How the model's keypoints are read off it."""
+    """How keypoints are read off the model."""
 
     BARYCENTRE = "barycentre"  # projected centre of the Gaussians, weighted by softmax over N of P: amodal, no render
     HEATMAP = "heatmap"  # P rendered as J channels, then soft-argmax (KG4D eq. 7-8): sees what the image sees
@@ -31,15 +31,15 @@ class KeypointSeeding(StrEnum):
     """Where the features P start."""
 
     TRIANGULATED = "triangulated"  # a normal window around each keypoint, triangulated from the views of frame 0
-    VIEW = "view"  # a window around the keypoints of the first frame, for the Gaussians that are in front there
-    NONE = "none"  # zero: every Gaussian has the same share in every keypoint
+    VIEW = "view"  # a window around the keypoints of the first frame, on the Gaussians that are in front there
+    NONE = "none"  # zero: every Gaussian has the same weight in every keypoint
 
 
 class KeypointVisibility(StrEnum):
-    """Which reference keypoints the model is held to."""
+    """Which reference keypoints count."""
 
-    DETECTOR = "detector"  # as their weights say
-    DEPTH = "depth"  # and only where the rendered depth does not hide the model's own keypoint (its barycentre)
+    DETECTOR = "detector"  # all, by their confidence
+    DEPTH = "depth"  # those whose counterpart in the model (its barycentre) is not hidden in the rendered depth
 
 
 @dataclass
@@ -52,16 +52,16 @@ class KfcConfig:
         temperature: Softmax temperature, over the image (heatmap) or over the Gaussians (barycentre).
         reading: Reduction of a heatmap to a point (the paper leaves it open).
         background_logit: Logit where nothing covers (heatmap); far below any Gaussian's. `reading: mass` has none.
-        heatmap_scale: Side of the heatmaps as a share of the image's.
+        heatmap_scale: Side of the heatmaps as a fraction of the image's.
         detach_geometry: Let the loss move only the features P in the static stage.
         compactness: Weight of the spread of each keypoint's Gaussians around their barycentre.
         seeding: Where P starts.
-        seed_sigma: Width of the seeds, world units; in a view a share of the image's side.
+        seed_sigma: Standard deviation of the seeds, world units; for `view` a fraction of the image's side.
         visibility: Which reference keypoints count.
         visibility_tolerance: How far behind the surface a keypoint may lie and still be seen (`depth`), world units.
         learning_rate: Adam rate of P in the static stage.
-        warmup: Share of the dynamic stage over which the weight grows from 0.
-        freeze_after: Share of the static stage after which P no longer moves (1: never).
+        warmup: Fraction of the dynamic stage over which the weight grows from 0.
+        freeze_after: Fraction of the static stage after which P no longer changes (1: never).
     """
 
     weight: float = 100.0
@@ -84,9 +84,13 @@ class KfcConfig:
 def keypoint_loss(
     predicted: Float[Tensor, "B J 2"], target: Float[Tensor, "B J 2"], weights: Float[Tensor, "B J"], extent_px: float
 ) -> Float[Tensor, ""]:
-    """Weighted mean squared distance in units of `extent_px` (KG4D eq. 9); 0 where every weight is 0.
+    """Weighted mean squared distance in units of `extent_px` (KG4D eq. 9).
 
-    Targets whose weight is 0 may be anything, NaN included.
+    Args:
+        predicted: The model's keypoints, px.
+        target: The reference keypoints, px; where their weight is 0 they may be anything, NaN included.
+        weights: Confidence of the reference, >= 0. The loss is 0 where all of them are 0.
+        extent_px: Longer side of the image, px.
     """
     offset = (predicted - target).masked_fill(weights[..., None] == 0, 0.0) / extent_px
     return (weights * offset.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
@@ -95,10 +99,17 @@ def keypoint_loss(
 def render_heatmaps(
     renderer: Renderer, gaussians: GaussianState, cameras: Cameras, config: KfcConfig
 ) -> Float[Tensor, "C h w J"]:
-    """The keypoint features as the cameras see them (KG4D eq. 7), at a share of their resolution.
+    """The keypoint features P rendered as J channels (KG4D eq. 7), at `config.heatmap_scale` of the image's resolution.
 
-    The coverage that fills in the background logit is detached: raising it would otherwise be a shortcut.
-    For `reading: mass` the maps are densities: softplus(P / temperature), on an empty background.
+    Uncovered parts of a pixel have the background logit; the coverage in it is detached, since raising it would
+    otherwise lower the loss. For `reading: mass` the maps are densities: softplus(P / temperature) on an empty
+    background.
+
+    Args:
+        renderer: What draws.
+        gaussians: With their keypoint features P, (N, J).
+        cameras: C cameras at the resolution of the images.
+        config: Scale, reading, temperature and background logit.
     """
     small = cameras.resized(
         max(1, round(cameras.width * config.heatmap_scale)), max(1, round(cameras.height * config.heatmap_scale))
@@ -116,16 +127,16 @@ def read_heatmaps(logits: Float[Tensor, "C h w J"], cameras: Cameras, config: Kf
     return read.pixels * read.pixels.new_tensor([cameras.width / width, cameras.height / height])
 
 
-def keypoint_sight(
+def keypoint_visibility(
     points: Float[Tensor, "C J 3"], cameras: Cameras, outputs: Sequence[RenderOutput], config: KfcConfig
 ) -> Float[Tensor, "C J"]:
     """1 where a camera sees the model's keypoint, 0 where the rendered surface hides it; no gradient flows.
 
     Args:
-        points: The model's keypoints, for each of the C cameras.
+        points: The model's keypoints for each of the C cameras, world units.
         cameras: Of the renders.
         outputs: The renders of the C cameras, with depth.
-        config: Of the loss.
+        config: The tolerance in depth.
     """
     depth = torch.cat([output.depth for output in outputs if output.depth is not None])
     alpha = torch.cat([output.alpha for output in outputs])

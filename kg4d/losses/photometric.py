@@ -16,9 +16,9 @@ class PhotometricConfig:
 
     Attributes:
         weight: Factor of the whole loss.
-        l1: Share of the mean absolute colour error.
-        ssim: Share of 1 - SSIM.
-        alpha: Share of the mean absolute coverage error.
+        l1: Weight of the mean absolute colour error.
+        ssim: Weight of 1 - SSIM.
+        alpha: Weight of the mean absolute coverage error.
     """
 
     weight: float = 1.0
@@ -30,9 +30,9 @@ class PhotometricConfig:
 def image_errors(
     predicted: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean absolute error and mean SSIM of a batch, in one fused pass where the native kernels are at hand.
+    """Mean absolute error and mean SSIM of a batch, in one fused pass where the native kernels can be used.
 
-    Both paths give the same values (torchmetrics' SSIM, window sigma 1.5).
+    Without them the values are those of torchmetrics (SSIM with a window of sigma 1.5 px), which are the same.
     """
     if predicted.device.type == "cpu" and kernels.missing_reason() is None:
         return l1_ssim(predicted, target)
@@ -50,7 +50,15 @@ def photometric_loss(
     target_alpha: Float[Tensor, "B H W 1"],
     config: PhotometricConfig,
 ) -> Float[Tensor, ""]:
-    """l1 |I - I*| + ssim (1 - SSIM) + alpha |A - A*|, means over the batch; `config.weight` is left to the caller."""
+    """l1 |I - I*| + ssim (1 - SSIM(I, I*)) + alpha |A - A*|, each a mean over the batch (Kerbl et al. 2023, eq. 7).
+
+    Args:
+        predicted: Renders I, colours in [0, 1].
+        target: Images I* on the same background.
+        alpha: Coverage A of the renders, in [0, 1].
+        target_alpha: Coverage A* of the images, in [0, 1].
+        config: The weights l1, ssim and alpha; `config.weight` is left to the caller.
+    """
     l1, similarity = image_errors(predicted, target)
     loss = config.l1 * l1 + config.ssim * (1 - similarity)
     if config.alpha > 0:

@@ -22,8 +22,8 @@ class SdsConfig:
         views: Views drawn at each step.
         azimuths: From and to, degrees from the reference camera; positive is to its right.
         elevations: From and to, degrees above the reference camera.
-        min_time: Least share of the noise schedule.
-        max_time: Greatest share of the noise schedule.
+        min_time: Least timestep, as a fraction of the noise schedule.
+        max_time: Greatest timestep, as a fraction of the noise schedule.
         random_time: Draw each timestep between `min_time` and the falling one; else take the falling one itself.
     """
 
@@ -54,14 +54,14 @@ class SdsConfig:
 class Viewpoint(NamedTuple):
     """A camera that looks at the object at the distance of the reference camera."""
 
-    frame: int  # of the input, which the model is told
+    frame: int  # of the input, which conditions the model
     azimuth: float  # degrees from the reference camera, positive to its right
     elevation: float  # degrees above the reference camera
 
 
 @runtime_checkable  # for the tests, which check arguments at run time
 class NoisePredictor(Protocol):
-    """A diffusion model in a latent space that is told a frame of the input and where the camera has gone."""
+    """A latent diffusion model, conditioned on a frame of the input and on the motion of the camera from there."""
 
     @property
     def size(self) -> int:
@@ -70,7 +70,7 @@ class NoisePredictor(Protocol):
 
     @property
     def alphas(self) -> Float[Tensor, " S"]:
-        """Share of the signal in the variance at each timestep (the cumulative product)."""
+        """Fraction of the signal in the variance at each timestep: alpha-bar, the cumulative product."""
         ...
 
     def encode(self, images: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B C h w"]:
@@ -80,7 +80,15 @@ class NoisePredictor(Protocol):
     def predict(
         self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
     ) -> Float[Tensor, "1 C h w"]:
-        """The noise in the noisy latents of a view."""
+        """The noise eps_hat in the noisy latents of a view.
+
+        Args:
+            noisy: Latents with noise.
+            timestep: How much noise, as an index into `alphas`.
+            frame: Frame of the input that conditions the model.
+            azimuth: Of the view, degrees from the reference camera, positive to its right.
+            elevation: Of the view, degrees above the reference camera.
+        """
         ...
 
 
@@ -88,8 +96,8 @@ def timestep_of(config: SdsConfig, progress: float, count: int, generator: torch
     """The timestep of one view: it falls linearly with the progress of the stage, from the noisiest to the cleanest.
 
     Args:
-        config: Limits, and whether the timestep is drawn.
-        progress: Share of the stage that is done, in [0, 1].
+        config: Limits, and whether the timestep is drawn at random.
+        progress: Fraction of the stage that is done, in [0, 1].
         count: Length of the noise schedule.
         generator: Source of randomness.
 
@@ -113,15 +121,15 @@ def sds_loss(
 ) -> Float[Tensor, ""]:
     """1/2 |z - stopgrad(z - w (eps_hat - eps))|^2 summed over the latents z of a render, with w = 1 - alpha-bar.
 
-    Its gradient in z is w (eps_hat - eps), carried through the encoder to the render at once, at full scale whatever
-    factor the loss gets later (small numbers would vanish in half precision). So no more than one view's networks are
-    in memory, however many losses are summed.
+    The gradient in z is w (eps_hat - eps) (Poole et al. 2022, eq. 3). It is carried through the encoder to the render
+    at once, so that activations of no more than one view are in memory, however many losses are summed. This is done at
+    full scale, whatever factor the loss gets later: small numbers would vanish in half precision.
 
     Args:
         predictor: The diffusion model.
         image: The render, in [0, 1], on white.
-        viewpoint: From where.
-        timestep: Of the noise that is added.
+        viewpoint: Where the camera of the render stands.
+        timestep: How much noise is added, as an index into `predictor.alphas`.
         generator: Source of the noise.
     """
     render = image.detach()[None].requires_grad_()
@@ -131,7 +139,7 @@ def sds_loss(
         target = (latents - residual).detach()
         loss = 0.5 * (latents - target).square().sum()
         (gradient,) = torch.autograd.grad(loss, render)
-    tangent = (image * gradient[0]).sum()  # worth nothing, but with the gradient that is known
+    tangent = (image * gradient[0]).sum()  # its value is taken off again; its gradient is the one just found
     return loss.detach() + (tangent - tangent.detach())
 
 
@@ -143,7 +151,15 @@ def sds_residual(
     timestep: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "1 C h w"]:
-    """w (eps_hat - eps): what the model would take away from the noise, beyond the noise that was added."""
+    """The residual w (eps_hat - eps), w = 1 - alpha-bar: what the model finds in the noise beyond what was added.
+
+    Args:
+        predictor: The diffusion model.
+        latents: Of the render, without noise.
+        viewpoint: Where the camera of the render stands.
+        timestep: How much noise is added, as an index into `predictor.alphas`.
+        generator: Source of the noise eps.
+    """
     # drawn on the CPU, so that every device gets the same
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     alpha = predictor.alphas[timestep]

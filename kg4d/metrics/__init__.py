@@ -1,5 +1,5 @@
 """Measures of image, video, keypoint and motion quality, and the evaluator that applies them under named protocols.
 
-Each is a pure function; `suite` combines them, and `catalogue` lists every key. A metric that cannot be computed is
+Each is a pure function; `suite` combines them, and `keys` lists every key. A metric that cannot be computed is
 left out with a reason, never replaced by another.
 """

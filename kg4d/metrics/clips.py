@@ -1,7 +1,7 @@
-"""Which images of a views x frames grid make a video: the sequences behind FVD-F, FVD-V, FVD-Diag and FV4D.
+"""Clips out of a views x frames grid of images: the sequences behind FVD-F, FVD-V, FVD-Diag and FV4D.
 
-SV4D (Xie et al. 2024, arXiv 2407.17470, section 4) names the four distances and leaves windows and ends open; the rules
-for those are ours. Each function returns clips as rows of flat image indices, view x T + frame.
+SV4D (Xie et al. 2024, arXiv 2407.17470, section 4) names the four distances, but neither windows nor what happens at
+the ends; those rules are ours. Each function returns clips as rows of flat image indices, view x T + frame.
 """
 
 import torch
@@ -59,7 +59,7 @@ def serpentine_clips(views: int, frames: int) -> Int[Tensor, "N L"]:
 
 
 def repeated(clips: Int[Tensor, "N L"], minimum: int) -> Int[Tensor, "N M"]:
-    """Clips shorter than `minimum` with every image shown several times in a row, as few as reach it.
+    """Clips lengthened to at least `minimum` images by showing every image equally often in a row.
 
     >>> repeated(torch.tensor([[7, 8, 9, 6]]), 9).tolist()
     [[7, 7, 7, 8, 8, 8, 9, 9, 9, 6, 6, 6]]

@@ -1,4 +1,4 @@
-"""The networks that an evaluation may use, by name, and why others are missing."""
+"""The networks that an evaluation uses, by name, and the reasons why some are missing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ class Networks:
     Attributes:
         modules: By name. `lpips-alex` and `lpips-vgg` map two batches of images in [-1, 1] to distances,
             `i3d-kinetics-400` maps videos (B, 3, T, 224, 224) in [-1, 1] to features; `vgg16-relu5_3-mean`, `fid` and
-            `clip` map images (B, 3, H, W) in [0, 1] to features. `fid` goes before the network that a protocol names
-            for `test/fid`, and is then listed among the deviations from the protocol.
+            `clip` map images (B, 3, H, W) in [0, 1] to features. `fid` replaces the network that a protocol names for
+            `test/fid`, and is then listed among the deviations from the protocol.
         missing: Reason for each name that could not be loaded.
         feature_cache: Folder for features of the true images, or None to compute them each time.
     """
@@ -50,7 +50,7 @@ class Networks:
 def load_networks(
     paths: Mapping[str, str | Path] | None = None, fid: nn.Module | None = None, clip: nn.Module | None = None
 ) -> Networks:
-    """Everything the cache folder holds; nothing is downloaded, and what is missing is named with the remedy.
+    """All networks whose weights are in the cache folder. Nothing is downloaded; what is missing has its remedy named.
 
     Args:
         paths: Safetensors files of your own, by network name; one that cannot be read is an error.

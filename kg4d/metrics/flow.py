@@ -1,4 +1,4 @@
-"""How well pixels move: end-point error against known flow, and flicker along it."""
+"""Quality of motion in the image: end-point error against the true flow, and flicker along it."""
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,8 @@ def flicker(
         weights: > 0 where the point seen in frame t is also seen in frame t + 1.
 
     Returns:
-        In [0, 1] a step, NaN where no pixel counts. The true video itself scores above 0 (edges, shading): compare.
+        One value in [0, 1] per step, NaN where no pixel counts. The true video scores above 0 too (edges, shading), so
+        compare with its score.
     """
     _, _, height, width = video.shape
     rows, columns = torch.meshgrid(

@@ -1,4 +1,4 @@
-"""Two folders of images, any method's and the true ones, as the grids that the evaluator compares."""
+"""Reads two folders of images, a method's renders and the true images, as the grids that the evaluator compares."""
 
 import re
 from pathlib import Path
@@ -118,10 +118,8 @@ def _read_image(path: Path) -> Float[Tensor, "H W C"]:
     header = path.read_bytes()[:26]
     if len(header) < 26 or not header.startswith(PNG_SIGNATURE):
         raise InputError(path, "is not a PNG image", "save it as 8-bit RGB or RGBA PNG")
-    depth, kind = (
-        header[24],
-        COLOUR_TYPES.get(header[25], "unknown"),
-    )  # read here: Pillow turns 16-bit RGB into 8 bits unasked
+    # read from the header: Pillow turns 16-bit RGB into 8 bits without a word
+    depth, kind = header[24], COLOUR_TYPES.get(header[25], "unknown")
     if depth != 8 or kind not in ("RGB", "RGBA"):
         raise InputError(path, f"is a {depth}-bit {kind} image", "save it as 8-bit RGB or RGBA PNG")
     try:

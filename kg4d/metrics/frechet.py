@@ -48,7 +48,7 @@ def _covariance_root(features: Float[Tensor, "N D"]) -> Float[Tensor, "n D"]:
 
 
 def covariance_rank(features: Float[Tensor, "N D"]) -> int:
-    """Rank of the covariance: at most one less than the samples, less still where samples repeat each other.
+    """Rank of the covariance: at most one less than the number of samples, and less where samples repeat.
 
     >>> covariance_rank(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]))
     1
@@ -58,7 +58,7 @@ def covariance_rank(features: Float[Tensor, "N D"]) -> int:
 
 
 def sample_warning(samples: int, dimensions: int) -> str | None:
-    """Why a Frechet distance from so few samples is no absolute number; None when there are enough.
+    """Why a Frechet distance from so few samples must not be read as an absolute number; None if there are enough.
 
     >>> sample_warning(4, 400)
     '4 samples in 400 dimensions: covariance of rank 3 at most, biased upwards, compare only at equal sample counts'

@@ -1,6 +1,6 @@
 """Image quality, one value an image: PSNR, PSNR around the object, SSIM, MS-SSIM.
 
-Every function takes batches of RGB images in [0, 1] and returns (B,), so that averaging is the caller's choice.
+Every function takes batches of RGB images in [0, 1] and returns one value per image; the caller averages.
 """
 
 import torch

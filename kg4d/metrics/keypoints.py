@@ -1,4 +1,4 @@
-"""How well keypoints are followed: PCK in the image, distance in the world.
+"""Accuracy of keypoints: PCK in the image, Euclidean distance in the world.
 
 PCK (percentage of correct keypoints): Yang & Ramanan 2013, "Articulated human detection with mixtures of parts".
 """
@@ -35,7 +35,7 @@ def pck(
     sizes: Float[Tensor, "*images"],
     threshold: float = 0.05,
 ) -> Float[Tensor, ""]:
-    """Share in [0, 1] of the keypoints that lie within `threshold` x box size of the truth; NaN when none counts.
+    """Fraction of the keypoints that lie within `threshold` x box size of the truth; NaN when none counts.
 
     Args:
         pred: Pixel positions.

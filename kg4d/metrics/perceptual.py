@@ -40,7 +40,12 @@ def lpips(
 def lpips_distance(
     network: Callable[[Tensor, Tensor], Tensor], pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, " B"]:
-    """`lpips` with a network at hand.
+    """LPIPS of each pair by a network that is already loaded.
+
+    Args:
+        network: Maps two batches of images in [-1, 1] to one distance per pair.
+        pred: Images in [0, 1].
+        target: Images in [0, 1].
 
     Raises:
         ValueError: The images are smaller than 32 px.
@@ -56,7 +61,8 @@ def i3d_logits(video: Float[Tensor, "B T 3 H W"], video_input: VideoInput = Vide
 
     Args:
         video: Frames in [0, 1].
-        video_input: How frames become 224 x 224 px. It moves logits by a quarter of their norm, so name it with them.
+        video_input: How frames become 224 x 224 px. The choice moves logits by a quarter of their norm, so state it
+            with any number.
 
     Raises:
         ValueError: The video has fewer than 9 frames.
@@ -82,7 +88,7 @@ def i3d_frames(images: Float[Tensor, "B 3 H W"], video_input: VideoInput) -> Flo
 
 
 def i3d_features(network: nn.Module, frames: Float[Tensor, "B T 3 224 224"]) -> Float[Tensor, "B D"]:
-    """Output of a video network on clips of prepared frames.
+    """Output of a video network on clips of frames prepared by `i3d_frames`.
 
     Raises:
         ValueError: The clips have fewer than 9 frames.

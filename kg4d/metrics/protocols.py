@@ -11,7 +11,7 @@ from kg4d.errors import InputError
 
 
 class VideoInput(StrEnum):
-    """How frames become the 224 x 224 px input of the video network. The choice alone moves logits by a quarter."""
+    """How frames become the 224 x 224 px input of the video network; it moves logits by a quarter of their norm."""
 
     CROP = "crop"  # resize to 256 px where needed, then cut [16:240]
     RESIZE = "resize"  # bilinear resize of the whole frame to 224 px, as most FVD code does
@@ -30,7 +30,7 @@ class Protocol:
         frames: Number of frames of each.
         resolution: Image side in px.
         background: RGB in [0, 1] behind the object.
-        metrics: Keys to compute, of those in `kg4d.metrics.catalogue`.
+        metrics: Keys to compute, of those in `kg4d.metrics.keys`.
         networks: Name of the network behind each key that needs one.
         notes: By key, what one must know to read the number.
         ranges: Value range that each network or formula is fed.
@@ -51,7 +51,13 @@ class Protocol:
     video_input: VideoInput
 
     def deviations(self, views: int, frames: int, height: int, width: int) -> list[str]:
-        """How a grid of images differs from what the protocol asks for; empty when it does not.
+        """What about a grid of images differs from the protocol, in words; empty when nothing does.
+
+        Args:
+            views: Number of videos.
+            frames: Number of frames of each.
+            height: Of the images, px.
+            width: Of the images, px.
 
         >>> GLTF4D.deviations(4, 8, 256, 256)
         ['8 frames instead of 16']
@@ -67,7 +73,7 @@ WHITE = (1.0, 1.0, 1.0)
 RANGES = {"psnr": "[0, 1]", "ssim": "[0, 1]", "lpips": "[-1, 1]", "i3d": "[-1, 1]", "fid": "[0, 1]", "clip": "[0, 1]"}
 VIDEO_KEYS = ("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d", "test/fvd_c4d", "test/video_distance")
 IMAGE_KEYS = ("test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
-INCEPTION = "inception-v3"  # what FID means elsewhere; no weights of it can be pinned, so a caller has to give it
+INCEPTION = "inception-v3"  # FID elsewhere uses this; its weights cannot be pinned, so a caller has to supply it
 VGG16_MEANS = "vgg16-relu5_3-mean"  # the deepest of the features that LPIPS compares, averaged over the image
 NETWORKS = {  # names of `kg4d.metrics.feature_networks.Networks.modules`
     "test/lpips_vgg": "lpips-vgg",

@@ -1,4 +1,4 @@
-"""One evaluator for every method: a grid of predicted images against the true one, under a named protocol."""
+"""The evaluator, for any method: a grid of predicted images against the true one, under a named protocol."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from kg4d.networks.lpips import LPIPS, DeepMeans
 from kg4d.utils.files import replacing
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
-ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value an image
+ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value per image
 
 FID = "test/fid"
 GIVEN_FID = "fid"  # name of a feature network that the caller gives
@@ -34,11 +34,11 @@ IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bou
 
 @dataclass
 class Evaluation:
-    """What was measured, and what was not and why.
+    """What was measured, and what was skipped and why.
 
     Attributes:
-        metrics: One finite number a key.
-        per_view: One number a view for the keys that have it; None where that view has nothing to measure.
+        metrics: One finite number per key.
+        per_view: One number per view for the keys that have it; None where that view has nothing to measure.
         skipped: Reason for each key that could not be computed.
         provenance: Library versions, image counts and, where networks were used, their weights and sample sizes.
     """
@@ -49,7 +49,13 @@ class Evaluation:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def record(self, key: str, value: Tensor | float, per_view: Iterable[float] | None = None) -> None:
-        """Keep a value, or note that it is not finite."""
+        """Keep a value, or skip the key where it is not finite.
+
+        Args:
+            key: As in `kg4d.metrics.keys`.
+            value: The metric.
+            per_view: The same for each view, where it exists; NaN where a view has nothing to measure.
+        """
         number = float(value)
         if not math.isfinite(number):
             self.skip(key, "nothing to measure: the value is not finite")
@@ -78,7 +84,7 @@ def evaluate_grid(
 ) -> Evaluation:
     """Compare V videos of T frames with the true ones.
 
-    Both sides are first rounded to 8 bits, as image files hold them, so that a run and its saved renders score alike.
+    Both sides are first rounded to 8 bits, as in image files, so that a run and its saved renders get the same scores.
 
     Args:
         predicted: Rendered images, RGB on the protocol's background; values outside [0, 1] are clipped.
@@ -128,7 +134,7 @@ def training_metrics(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, 
 
 
 def write_metrics_json(path: str | Path, evaluation: Evaluation, protocol: Protocol) -> None:
-    """Write `metrics.json` in one step: a reader sees the old file or the new one, never half of it."""
+    """Write `metrics.json` atomically: a reader sees the old file or the new one, never half of it."""
     record = {
         "metrics": evaluation.metrics,
         "per_view": evaluation.per_view,

@@ -1,4 +1,4 @@
-"""Distances between two views x frames grids as a video network sees them."""
+"""Distances between two views x frames grids in the features of a video network."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,18 +30,18 @@ CLIPS: dict[str, Callable[[int, int], Int[Tensor, "N L"]]] = {
 
 
 def c4d_distance(features_a: Float[Tensor, "V D"], features_b: Float[Tensor, "V D"]) -> Float[Tensor, " V"]:
-    r"""What Consistent4D's script prints as FVD, for each view: :math:`|a - b|^2 + (\sigma_a - \sigma_b)^2`.
+    r"""The number that Consistent4D's script prints as FVD, for each view: :math:`|a - b|^2 + (\sigma_a - \sigma_b)^2`.
 
     The script takes the covariance of one video at a time. With numpy before 2.2 that is the scalar variance of its
-    logits over the 400 classes (one degree of freedom less), later versions give NaN. It is no distance between
-    distributions; it is here so that published numbers can be compared for what they are.
+    logits over the 400 classes (unbiased); later versions give NaN. It is not a distance between distributions, and is
+    here so that published numbers can be compared for what they are.
     """
     a, b = features_a.double(), features_b.double()
     return (a - b).square().sum(1) + (a.std(1) - b.std(1)).square()
 
 
 def paired_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-    """Squared distance of each clip from its true counterpart: needs no covariance, so few clips are enough."""
+    """Squared distance of each clip from its true counterpart; needs no covariance, so a few clips are enough."""
     return (features_a.double() - features_b.double()).square().sum(1)
 
 
@@ -54,9 +54,9 @@ class ClipFeatures:
         network_hash: Content of its weights, for the cache.
         predicted: Images in [0, 1].
         target: Images in [0, 1].
-        views: V.
+        views: Number V of views.
         cache: Folder for the features of `target`, or None.
-        progress: Called with the key, the clips done and their number.
+        progress: Called with the key, the number of clips done, and their number in all.
     """
 
     network: nn.Module

@@ -35,7 +35,7 @@ def _layers(net: Backbone) -> tuple[int | tuple[int, int, int, int], ...]:
 
 
 class Comparison(NamedTuple):
-    """What one pass over pairs of images gives."""
+    """Results of one pass over pairs of images."""
 
     distances: Float[Tensor, " B"]  # LPIPS of each pair
     pred_means: Float[Tensor, "B C"]  # deepest features, averaged over the image
@@ -46,7 +46,7 @@ class LPIPS(nn.Module):
     """The network with its five heads; weights come from `load_state_dict`.
 
     Args:
-        net: Backbone.
+        net: The backbone whose features are compared.
     """
 
     shift: Tensor
@@ -85,7 +85,7 @@ class LPIPS(nn.Module):
         return self.compare(pred, target).distances
 
     def compare(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Comparison:
-        """Distances, and on the way the means of the deepest features; images are in [-1, 1]."""
+        """Distances, and the spatial means of the deepest features, which come for free; images are in [-1, 1]."""
         count = pred.shape[0]
         total, means = pred.new_zeros(count), pred.new_zeros(2 * count, 0)
         for x, head in zip(self.activations(torch.cat((pred, target))), self.heads, strict=True):
@@ -100,7 +100,7 @@ class DeepMeans(nn.Module):
     """The deepest features of an LPIPS network, averaged over the image: with VGG16 512 numbers, of relu5_3.
 
     Args:
-        network: Whose weights are used; they are shared, and the state (and so its hash) is the same.
+        network: Its modules are shared, so the state dict (and its hash) is the same.
     """
 
     def __init__(self, network: LPIPS) -> None:

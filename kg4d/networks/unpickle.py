@@ -1,4 +1,4 @@
-"""Read pickled numpy arrays and dicts from other people's packages, and nothing that could run code."""
+"""Unpickle numpy arrays and dicts from third-party packages; anything that could run code is refused."""
 
 import pickle
 from collections.abc import Callable

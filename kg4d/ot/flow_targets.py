@@ -1,4 +1,4 @@
-"""What optical flow asks of the Gaussians behind a pixel: targets for their centres and shapes."""
+"""Targets that optical flow sets for the 2D Gaussians behind a pixel: where their centres and shapes should go."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from kg4d.geometry.sampling import sample_images
 
 
 class Advected(NamedTuple):
-    """Where the flow carries Gaussians."""
+    """2D Gaussians carried along a flow."""
 
     targets: Gaussians2D  # detached
     weights: Float[Tensor, "*batch"]  # confidence of the flow at each centre, in [0, 1]; 0 where it is not known
@@ -21,10 +21,10 @@ class Advected(NamedTuple):
 
 @torch.no_grad()
 def flow_jacobian(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -> Float[Tensor, "H W 2 2"]:
-    """Spatial derivative of a flow field, d flow_i / d x_k at [..., i, k]; no unit.
+    """Spatial derivative of a flow field, d flow_i / d x_k at [..., i, k]; dimensionless.
 
-    Central differences of the flow after a 3x3 mean, clamped to ±0.5. It is 0 wherever the 5x5 neighbourhood that
-    enters is not valid throughout or leaves the image, so that no silhouette becomes a shear.
+    Central differences of the flow after a 3x3 mean, clamped to ±0.5. It is 0 wherever the 5x5 neighbourhood that is
+    read leaves the image or holds an invalid pixel, so that no silhouette is taken for a shear.
 
     Args:
         flow: Displacement (dx, dy), px.
@@ -41,7 +41,7 @@ def flow_jacobian(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -
 
 
 class FlowField(NamedTuple):
-    """A dense flow as the losses read it: everything at a point with one look-up."""
+    """A dense flow as the losses read it: one look-up at a point gives all of it."""
 
     values: Float[Tensor, "H W 8"]  # flow (dx, dy) px, its `flow_jacobian` row by row, confidence, known (1 or 0)
     known: Float[Tensor, "P 2"]  # centres (x, y) of the pixels whose flow is known, px
@@ -49,10 +49,10 @@ class FlowField(NamedTuple):
 
 @torch.no_grad()
 def flow_field(flow: Float[Tensor, "H W 2"], weights: Float[Tensor, "H W"]) -> FlowField:
-    """Prepare a flow.
+    """Prepare a dense flow for look-ups.
 
     Args:
-        flow: Displacement, px.
+        flow: Displacement (dx, dy), px.
         weights: Confidence in [0, 1]; 0 where the flow is not known.
     """
     known = weights > 0
@@ -65,12 +65,12 @@ def advect(gaussians: Gaussians2D, fields: Sequence[FlowField]) -> Advected:
     """Carry 2D Gaussians along flows: mu* = mu + F(mu), Sigma* = (I + dF) Sigma (I + dF)ᵀ.
 
     Args:
-        gaussians: At the frames where the flows start; the first axis tells the flow.
+        gaussians: At the frames where the flows start, px; index q of the first axis goes with the q-th flow.
         fields: The flows, from `flow_field`.
 
     Returns:
-        The targets, and for each the flow's confidence at its centre: 0 outside the image and where any of the four
-        pixels that enter is not valid.
+        The targets, and for each the flow's confidence at its centre: 0 outside the image, and where any of the four
+        pixels around the centre is not valid.
     """
     height, width = fields[0].values.shape[:2]
     read = sample_images([field.values for field in fields], gaussians.means)
@@ -95,10 +95,11 @@ def _carried(gradient: Float[Tensor, "*batch 4"], covs: Float[Tensor, "*batch 2 
 def true_factor_map(
     factor: Float[Tensor, "*batch 2 3"], factor_next: Float[Tensor, "*batch 2 3"], eps: float
 ) -> Float[Tensor, "*batch 2 2"]:
-    """The matrix B with E[x' - mu' | x] = B (x - mu), when both pixels come from the same point of the Gaussian.
+    """The matrix B that carries a pixel x along with a Gaussian: E[x' - mu' | x] = B (x - mu).
 
-    B = M' Mᵀ (M Mᵀ + eps I)⁻¹, with M from `projection_factor`. Unlike the optimal transport map it can rotate, and it
-    is exact for a flat Gaussian (but for `eps`).
+    x and x' are the projections of one point of the 3D Gaussian at two times. B = M' Mᵀ (M Mᵀ + eps I)⁻¹, with M from
+    `projection_factor`. Unlike the optimal transport map it can rotate, and for a flat Gaussian it is exact but for
+    `eps`.
 
     Args:
         factor: M at the first time, px.
@@ -113,6 +114,6 @@ def true_factor_map(
 def barycentric_map(
     plan: Float[Tensor, "*batch n m"], means_next: Float[Tensor, "*batch m 2"]
 ) -> Float[Tensor, "*batch n 2"]:
-    """Where a plan sends each of the n points on average, in the unit of the means; (0, 0) for a row without mass."""
+    """The mean position that a plan sends each of n points to, in the unit of the means; (0, 0) for an empty row."""
     mass = plan.sum(-1, keepdim=True).clamp_min(torch.finfo(plan.dtype).tiny)
     return plan @ means_next / mass

@@ -59,9 +59,18 @@ def gaussian_w2_isotropic(
     means_b: Float[Tensor, "*#batch 2"],
     covs_b: Float[Tensor, "*#batch 2 2"],
 ) -> Float[Tensor, "*#batch"]:
-    """The same after replacing each covariance by the disc of equal trace: |dmu|² + 2 (sigma_a - sigma_b)², px².
+    """`gaussian_w2` of the isotropic Gaussians of equal trace: |dmu|² + 2 (sigma_a - sigma_b)² (KG4D section 4.3).
 
-    KG4D section 4.3. Blind to rotation: an ellipse turned by 90 degrees costs nothing.
+    It is blind to rotation: an ellipse rotated by 90 degrees costs nothing.
+
+    Args:
+        means_a: Centres, px.
+        covs_a: Covariances, px², symmetric, positive semidefinite; sigma² is half the trace.
+        means_b: Centres, px.
+        covs_b: Covariances, px², symmetric, positive semidefinite.
+
+    Returns:
+        px², >= 0.
     """
     sigma_a, sigma_b = ((_parts(covs).trace / 2).clamp_min(_FLOOR).sqrt() for covs in (covs_a, covs_b))
     return (means_a - means_b).square().sum(-1) + 2 * (sigma_a - sigma_b).square()

@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class ContributorWeights(StrEnum):
-    """Which quantity says how much of a pixel is due to a Gaussian."""
+    """Which quantity weights the contributors of a pixel."""
 
     CONTRIBUTION = "contribution"  # blending weight T_i alpha_i: what the pixel shows
-    OPACITY = "opacity"  # share of the opacities: what the Gaussians are, wherever the pixel lies in them
+    OPACITY = "opacity"  # opacities, normalised: the same wherever in a Gaussian the pixel lies
     SOFTMAX_OPACITY = "softmax_opacity"  # softmax of the opacities, as in KG4D: nearly uniform on (0, 1)
 
 
 class Mixture(NamedTuple):
     """Weights of the K contributors at P pixels."""
 
-    weights: Float[Tensor, "P K"]  # >= 0, sum to 1 over the contributors of a pixel (to 0 if it has none), detached
+    weights: Float[Tensor, "P K"]  # >= 0, sum to 1 over the contributors of a pixel (0 if it has none), detached
     covered: Bool[Tensor, " P"]  # whether enough of the pixel is covered for its mixture to mean anything
 
 
@@ -32,9 +32,9 @@ def mixture_weights(
     *,
     min_coverage: float = 0.05,
 ) -> Mixture:
-    """Normalise the contributors of each pixel.
+    """Normalised weights of the contributors of each pixel (KG4D section 4.3).
 
-    No gradient flows: through the weights a loss on motion would be lowered by fading Gaussians out.
+    No gradient flows: through the weights, a loss on motion could be lowered by fading Gaussians out.
 
     Args:
         weights: Blending weights in [0, 1] of the heaviest contributors.

@@ -21,7 +21,7 @@ class PlanSolver(StrEnum):
 
 @dataclass
 class PlanConfig:
-    """Transport plans; lengths of iterations and strengths are relative to the mean cost of each problem.
+    """Transport plans. Strengths are relative to the mean cost of each problem.
 
     Attributes:
         solver: How they are found.
@@ -40,12 +40,12 @@ class PlanConfig:
 def transport_plan(
     cost: Float[Tensor, "*P n m"], source: Float[Tensor, "*P n"], target: Float[Tensor, "*P m"], config: PlanConfig
 ) -> Float[Tensor, "*P n m"]:
-    """The plan of each of P problems, without gradient.
+    """The transport plan of each of P problems; no gradient flows.
 
     Args:
-        cost: As in `kg4d.ot.sinkhorn.sinkhorn`.
-        source: As there; all zero for a problem that is not there, whose plan is zero.
-        target: As there.
+        cost: Price of moving unit mass from i to j, any unit.
+        source: Weights >= 0 that sum to 1 over n, or to 0 for a problem to be skipped, whose plan is zero.
+        target: Weights >= 0 that sum to 1 over m, or to 0 likewise.
         config: Solver and its settings.
 
     Raises:

@@ -78,7 +78,7 @@ def sinkhorn_unbalanced(
         iterations: Row-and-column updates, >= 1.
 
     Returns:
-        The plan, whose total is the mass that was worth moving. `row_error` here is mostly intended destruction.
+        The plan, whose total is the mass that was worth moving. Most of its `row_error` is mass destroyed on purpose.
 
     Raises:
         ValueError: `epsilon` or `relaxation` is not positive or `iterations` is below 1.
@@ -106,17 +106,17 @@ def solve(
     tolerance: float = 1e-4,
     check_every: int = 10,
 ) -> Transport:
-    """A coupling with exact marginals and no gradient: iterate until the rows fit, then round.
+    """A coupling with exact marginals, without gradient: iterate until the rows fit, then round.
 
-    With the plan held fixed the gradient of <plan, cost> is that of the entropic problem (envelope theorem). Gradients
-    through the plan make covariances run away when the cost depends on them; `sinkhorn` has them for those who want.
+    With the plan held fixed, the gradient of <plan, cost> is that of the entropic problem (envelope theorem). Gradients
+    through the plan let covariances run away when the cost depends on them; `sinkhorn` provides them all the same.
 
     Args:
         cost: As in `sinkhorn`, any unit: it is divided by its mean under the product of the weights, per problem.
         source: As in `sinkhorn`.
         target: As in `sinkhorn`.
         epsilon_relative: Entropy strength in units of that mean cost.
-        max_iterations: Give up improving after so many updates; `row_error` then tells.
+        max_iterations: Stop after so many updates at the latest; `row_error` shows how far they came.
         tolerance: Stop when the row error of every problem is at most this.
         check_every: Updates between two looks at the row error; each look waits for the GPU.
 
@@ -143,7 +143,10 @@ def solve(
 def round_to_coupling(
     plan: Float[Tensor, "*batch n m"], source: Float[Tensor, "*batch n"], target: Float[Tensor, "*batch m"]
 ) -> Float[Tensor, "*batch n m"]:
-    """The nearby coupling with exactly these marginals: scale down what is too much, spread what is missing."""
+    """A coupling near `plan` with exactly these marginals: scale down what is too much, then spread what is missing.
+
+    Source: Altschuler, Weed & Rigollet 2017, Alg. 2.
+    """
     tiny = torch.finfo(plan.dtype).tiny
     plan = plan * (source / plan.sum(-1).clamp_min(tiny)).clamp(max=1)[..., :, None]
     plan = plan * (target / plan.sum(-2).clamp_min(tiny)).clamp(max=1)[..., None, :]

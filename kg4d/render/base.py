@@ -33,7 +33,7 @@ class RasterOptions:
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """Images of C cameras and what densification and contributor look-ups need.
+    """Images of C cameras, and what densification and contributor look-ups need.
 
     Attributes:
         image: Blended features on `background`; D is the number of feature channels.
@@ -57,7 +57,7 @@ class RenderOutput:
 
 
 class Contributors(NamedTuple):
-    """The K Gaussians that weigh most at each of P pixels, heaviest first."""
+    """The K Gaussians of largest blending weight at each of P pixels, heaviest first."""
 
     ids: Int[Tensor, "P K"]  # int64 indices into the Gaussians; -1 where fewer than K contribute
     weights: Float[Tensor, "P K"]  # blending weights T_i alpha_i in [0, 1], detached; 0 where the id is -1
@@ -99,6 +99,12 @@ class Renderer(Protocol):
     ) -> Contributors:
         """The heaviest `k` Gaussians at the pixel that contains each point (evaluated at the pixel's centre).
 
-        Points outside the image have no contributors. No gradient flows.
+        No gradient flows.
+
+        Args:
+            output: A render by this renderer.
+            camera_ids: For each point, the index of its camera in that render.
+            pixels: The points (x right, y down), px; outside the image there are no contributors.
+            k: How many are wanted, >= 1.
         """
         ...

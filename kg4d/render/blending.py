@@ -1,4 +1,4 @@
-"""Alpha blending of splats at given pixels in plain torch: the rules that all renderers share, and who contributes."""
+"""Alpha blending of splats at given pixels in plain torch: the rules that all renderers share, and contributors."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.render.base import Contributors
-from kg4d.render.inputs import check_question
+from kg4d.render.inputs import check_query
 
 MIN_ALPHA = 1 / 255  # fainter is not drawn
 MAX_ALPHA = 0.999
@@ -16,7 +16,7 @@ _MOST_WEIGHTS = 1 << 22  # pixels times splats whose weights a look-up holds at 
 
 
 class Splats(NamedTuple):
-    """Projected Gaussians of one camera, front to back, without those that are culled."""
+    """Projected Gaussians of one camera, front to back; culled ones are left out."""
 
     ids: Int[Tensor, " n"]
     means2d: Float[Tensor, "n 2"]  # px
@@ -32,7 +32,13 @@ class Weights(NamedTuple):
 
 
 def blend_weights(pixels: Float[Tensor, "P 2"], means2d: Float[Tensor, "P n 2"], splats: Splats) -> Weights:
-    """Blending weights at pixel centres; `means2d` are the centres once per pixel (for gradients per pixel)."""
+    """Blending weights T_i alpha_i of n splats at P pixel centres (Kerbl et al. 2023, eq. 3).
+
+    Args:
+        pixels: Pixel centres, px.
+        means2d: Centres of the splats, px, once per pixel: so their gradients can be had per pixel.
+        splats: Front to back; its own `means2d` are not read.
+    """
     offset = means2d - pixels[:, None]
     dx, dy = offset.unbind(-1)
     xx, xy, yy = splats.conics.unbind(-1)
@@ -52,8 +58,16 @@ def contributors_at(
     pixels: Float[Tensor, "P 2"],
     k: int,
 ) -> Contributors:
-    """The heaviest `k` splats of each pixel; `size` is (width, height) and `splats` has one entry per camera."""
-    check_question(camera_ids, pixels, k)
+    """The heaviest `k` splats of each pixel; what `Renderer.contributors` asks for.
+
+    Args:
+        splats: Of each camera, front to back.
+        size: Width and height of the images, px.
+        camera_ids: For each of P points, the index of its camera.
+        pixels: The points (x right, y down), px; outside the image there are no contributors.
+        k: How many are wanted, >= 1.
+    """
+    check_query(camera_ids, pixels, k)
     ids = torch.full((len(pixels), k), -1, dtype=torch.int64, device=pixels.device)
     weights = torch.zeros(len(pixels), k, dtype=pixels.dtype, device=pixels.device)
     corner = pixels.floor()

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class RendererKind(StrEnum):
-    """Which renderer draws."""
+    """The renderers."""
 
     auto = "auto"  # cuda where a GPU and gsplat are there, else cpu, else reference
     cuda = "cuda"
@@ -28,7 +28,7 @@ class RendererConfig:
     """Choice of the renderer.
 
     Attributes:
-        kind: Which renderer draws; auto takes the fastest that works here and logs which.
+        kind: Which renderer to use; auto takes the fastest that works on this machine, and logs which.
         threads: Threads of the cpu renderer; as many as torch uses when None.
     """
 
@@ -37,19 +37,19 @@ class RendererConfig:
 
 
 class RendererUnavailableError(ImportError):
-    """The renderer that was asked for does not work here; the message names the remedy."""
+    """The renderer that was asked for does not work on this machine; the message names the remedy."""
 
 
 def build_renderer(kind: str | RendererKind = RendererKind.auto, threads: int | None = None) -> Renderer:
     """Build a renderer.
 
     Args:
-        kind: Its name; "auto" decides once, here, and logs what it took and why.
+        kind: Its name; "auto" decides now, once, and logs the choice and the reason.
         threads: Threads of the cpu renderer; as many as torch uses when None.
 
     Raises:
         ValueError: There is no renderer of that name, or `threads` is below 1.
-        RendererUnavailableError: It was named explicitly and cannot work here.
+        RendererUnavailableError: It was asked for by name and cannot work on this machine.
 
     >>> build_renderer("reference").name
     'reference'

@@ -14,7 +14,7 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.kernels import address
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
-from kg4d.render.inputs import check_inputs, check_question
+from kg4d.render.inputs import check_inputs, check_query
 
 
 class CpuRenderer:
@@ -58,7 +58,7 @@ class CpuRenderer:
         """See `kg4d.render.base.Renderer`."""
         if not isinstance(output.handle, kernels.RenderPlan):
             raise ValueError("this output comes from another renderer")
-        check_question(camera_ids, pixels, k)
+        check_query(camera_ids, pixels, k)
         cameras = camera_ids.to(torch.int32).contiguous()
         corners = pixels.detach().nan_to_num(-1.0).floor().clamp(-1, 1 << 24).to(torch.int32).contiguous()
         ids, weights = torch.empty(len(pixels), k, dtype=torch.int64), torch.empty(len(pixels), k)

@@ -34,7 +34,7 @@ def gsplat_missing_reason() -> str | None:
 
 @dataclass(frozen=True)
 class _CudaHandle:
-    """What gsplat computed on the way, for contributor look-ups."""
+    """Intermediate results of gsplat, kept for contributor look-ups."""
 
     means2d: Float[Tensor, "C N 2"]
     conics: Float[Tensor, "C N 3"]
@@ -57,7 +57,7 @@ class _CudaHandle:
 
 
 class CudaRenderer:
-    """gsplat on one NVIDIA GPU. NaN and Inf are not looked for: that would wait for the GPU in every call."""
+    """gsplat on one NVIDIA GPU. It does not check for NaN and Inf: each call would wait for the GPU."""
 
     name = "cuda"
 
@@ -122,7 +122,7 @@ class CudaRenderer:
 
 
 def _check_counts(gaussians: GaussianState, cameras: Cameras, channels: int) -> None:
-    """Raise ValueError where gsplat, which does not look, would count beyond 32 bits and touch foreign memory."""
+    """Raise ValueError where gsplat's unchecked 32-bit indices would overflow and reach memory that is not its own."""
     most = max(len(gaussians), cameras.width * cameras.height) * len(cameras)
     if most * max(3, channels) >= 1 << 31:
         raise ValueError(

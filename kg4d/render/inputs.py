@@ -31,7 +31,16 @@ def check_inputs(
     device: torch.device,
     dtypes: tuple[torch.dtype, ...] = (torch.float32,),
 ) -> Inputs:
-    """Fill in the colours where no features are given, and give every camera its background.
+    """Check a render call; fill in the colours where no features are given, and give every camera its background.
+
+    Args:
+        gaussians: N Gaussians.
+        cameras: C cameras.
+        features: (N, D) for all cameras or (C, N, D) for each; None stands for the colours.
+        background: (D,) for all cameras or (C, D) for each, or None.
+        options: Rules of the rasteriser.
+        device: Where every tensor must be.
+        dtypes: What they may be; all must be of the same.
 
     Raises:
         ValueError: A dtype outside `dtypes` or mixed dtypes, another device than `device`, shapes that do not fit
@@ -75,14 +84,14 @@ def check_inputs(
 
 
 def _check_memory(needed: int) -> None:
-    """An allocation that fits in no memory at all may still succeed, and end the process when it is written to."""
+    """Raise MemoryError in time: too large an allocation may succeed, and kill the process when it is written to."""
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise MemoryError(f"the render needs {needed / 1e9:.0f} GB, this machine has {there / 1e9:.0f} GB")
 
 
-def check_question(camera_ids: Tensor, pixels: Tensor, k: int) -> None:
-    """Raise ValueError where contributors are asked for in a way that has no answer."""
+def check_query(camera_ids: Tensor, pixels: Tensor, k: int) -> None:
+    """Raise ValueError where the arguments of `Renderer.contributors` make no sense."""
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if pixels.shape != (len(pixels), 2) or camera_ids.shape != pixels.shape[:1]:
@@ -91,14 +100,14 @@ def check_question(camera_ids: Tensor, pixels: Tensor, k: int) -> None:
 
 
 def check_options(options: RasterOptions) -> None:
-    """Raise ValueError for options that no renderer understands."""
+    """Raise ValueError for options that are negative or NaN."""
     values = (options.eps2d, options.near, options.far, options.radius_clip)
     if not all(value >= 0 for value in values):
         raise ValueError(f"eps2d, near, far and radius_clip must be numbers >= 0, got {values}")
 
 
 def check_inputs_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
-    """Raise ValueError if anything that is drawn is NaN or Inf."""
+    """Raise ValueError if any tensor that a render depends on holds NaN or Inf."""
     tensors = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, cameras.viewmats, cameras.Ks)
     optional = () if inputs.background is None else (inputs.background,)
     if not all(bool(torch.isfinite(t).all()) for t in (*tensors, inputs.features, *optional)):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import MIN_ALPHA, Splats, blend_weights, contributors_at
 from kg4d.render.inputs import check_inputs, check_inputs_finite
@@ -87,16 +88,6 @@ class ReferenceRenderer:
         return contributors_at(handle.splats, handle.size, camera_ids, pixels.to(output.image.dtype), k)
 
 
-def _rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
-
-
 def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions) -> _Projected:
     rotation, translation = cameras.viewmats[:, None, :3, :3], cameras.viewmats[:, None, :3, 3]
     local = (rotation @ gaussians.means[:, :, None])[..., 0] + translation
@@ -111,7 +102,7 @@ def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions)
     v = v.clamp(-cy / fy - margin_y, (cameras.height - cy) / fy + margin_y)
     zero = torch.zeros_like(u)
     jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).reshape(*z.shape, 2, 3)
-    factor = jacobian @ rotation @ (_rotations(gaussians.quats) * gaussians.scales[:, None])
+    factor = jacobian @ rotation @ (quat_to_matrix(gaussians.quats) * gaussians.scales[:, None])
     sharp = factor @ factor.mT
     xx, xy, yy = sharp[..., 0, 0] + options.eps2d, sharp[..., 0, 1], sharp[..., 1, 1] + options.eps2d
     # The determinant as a sum of squares plus what eps2d adds: no cancellation for thin Gaussians.
@@ -156,14 +147,14 @@ def _blend_image(
             right, bottom = min(left + _TILE, size[0]), min(top + _TILE, size[1])
             reach = (low < low.new_tensor([right, bottom])) & (high > high.new_tensor([left, top]))
             near = reach.all(-1).nonzero()[:, 0]
-            here = Splats(*(values[near] for values in splats))
+            local = Splats(*(values[near] for values in splats))
             ys, xs = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
             pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(channels) + 0.5
-            means2d = here.means2d.expand(len(pixels), -1, -1)
+            means2d = local.means2d.expand(len(pixels), -1, -1)
             if absgrad and means2d.requires_grad:
-                means2d.register_hook(_collect_absolute(projected.means2d, camera, here.ids))  # type: ignore[no-untyped-call]
-            weights, transmittance = blend_weights(pixels, means2d, here)
-            blended = torch.cat([weights @ channels[here.ids], 1 - transmittance[:, None]], dim=-1)
+                means2d.register_hook(_collect_absolute(projected.means2d, camera, local.ids))  # type: ignore[no-untyped-call]
+            weights, transmittance = blend_weights(pixels, means2d, local)
+            blended = torch.cat([weights @ channels[local.ids], 1 - transmittance[:, None]], dim=-1)
             tiles.append(blended.reshape(bottom - top, right - left, -1))
         rows.append(torch.cat(tiles, dim=1))
     image = torch.cat(rows, dim=0)

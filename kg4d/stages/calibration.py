@@ -13,7 +13,7 @@ from kg4d.losses.kfc import (
     KfcConfig,
     KfcMode,
     keypoint_loss,
-    keypoint_sight,
+    keypoint_visibility,
     read_heatmaps,
     render_heatmaps,
 )
@@ -64,7 +64,7 @@ def add_calibration(
             pixels = read_heatmaps(heatmaps, cameras, config)
             drawn = len(cameras)
     if config.visibility is KeypointVisibility.DEPTH:
-        weights = weights * keypoint_sight(points, cameras, outputs, config)
+        weights = weights * keypoint_visibility(points, cameras, outputs, config)
     loss = keypoint_loss(pixels, target, weights, float(max(cameras.width, cameras.height)))
     objective.add("kfc", loss, weight, warmup)
     return drawn

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from kg4d.metrics.catalogue import CATALOGUE
+from kg4d.metrics.keys import METRIC_KEYS
 from kg4d.utils.files import replacing
 
 _RESAMPLES = 10_000
@@ -46,7 +46,7 @@ class AblationTable:
 
     Attributes:
         variants: Names; the first one is what the others are compared to.
-        metrics: Keys, in the order of the catalogue; keys it does not know come last.
+        metrics: Keys, in the order of `METRIC_KEYS`; others come last.
         cells: By metric and variant; a metric that a variant does not have has no cell.
     """
 
@@ -84,7 +84,7 @@ def ablation_table(results: Results, generator: torch.Generator) -> AblationTabl
         raise ValueError("need at least one variant")
     first, *_ = variants = tuple(results)
     found = {metric for seeds in results.values() for values in seeds.values() for metric in values}
-    metrics = (*(key for key in CATALOGUE if key in found), *sorted(found - set(CATALOGUE)))
+    metrics = (*(key for key in METRIC_KEYS if key in found), *sorted(found - set(METRIC_KEYS)))
     cells = {}
     for metric in metrics:
         base = _by_seed(results[first], metric)
@@ -155,7 +155,7 @@ def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> N
     """Show what one evaluation measured, and why the rest is missing."""
     shown = Table("", "", "")
     for metric, value in metrics.items():
-        shown.add_row(_heading(metric), _number(value), CATALOGUE[metric].meaning if metric in CATALOGUE else "")
+        shown.add_row(_heading(metric), _number(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else "")
     for metric, reason in skipped.items():
         shown.add_row(_heading(metric), _MISSING, reason)
     Console(highlight=False).print(shown)
@@ -199,14 +199,14 @@ def _note(table: AblationTable) -> str:
 
 
 def _heading(metric: str) -> str:
-    entry = CATALOGUE.get(metric)
+    entry = METRIC_KEYS.get(metric)
     if entry is None:
         return metric
     return f"{metric} {entry.arrow}" + (f" ({entry.unit})" if entry.unit else "")
 
 
 def _better(metric: str) -> str | None:
-    entry = CATALOGUE.get(metric)
+    entry = METRIC_KEYS.get(metric)
     return None if entry is None else "higher" if entry.higher_is_better else "lower"
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
-from kg4d.gaussians.init import GaussiansConfig, InitKind, ball, inflated, initial_state, visual_hull
+from kg4d.gaussians.init import (
+    GaussiansConfig,
+    InitKind,
+    inflate_matte,
+    initial_state,
+    points_in_ball,
+    visual_hull,
+)
 from kg4d.gaussians.points import read_points
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.point_sets import nearest_neighbours
@@ -99,7 +106,7 @@ def test_masks_that_disagree_and_too_few_views_are_errors() -> None:
 
 
 def test_ball_is_uniform() -> None:
-    points = ball(20000, 0.5, generator())
+    points = points_in_ball(20000, 0.5, generator())
     radii = points.norm(dim=-1) / 0.5
     assert radii.max() <= 1
     torch.testing.assert_close((radii**3).mean(), torch.tensor(0.5), rtol=0.02, atol=0)
@@ -219,7 +226,7 @@ def coloured(mattes: Tensor) -> Tensor:
 def inflated_px(matte: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels of drawn points, how far they lie off the middle plane in px, and their colours."""
     camera = ring(2)[0]
-    cloud = inflated(camera, coloured(matte[None, ..., None])[0], 4000, generator())
+    cloud = inflate_matte(camera, coloured(matte[None, ..., None])[0], 4000, generator())
     pixels, depths = camera.project(cloud.points)
     assert cloud.colors is not None
     return pixels[0], (depths[0] - 2.0) / 2.0 * camera.Ks[0, 0, 0], cloud.colors
@@ -257,10 +264,10 @@ def test_auto_is_the_hull_where_there_are_views() -> None:
     assert (carved.means - CENTER).norm(dim=-1).min() > 0.15
     torch.testing.assert_close(carved.state().opacities, torch.full((200,), 0.5))
     filled = build_gaussians(config, None, None, 3, generator())
-    assert torch.equal(filled.means, ball(200, 0.5, generator()))
+    assert torch.equal(filled.means, points_in_ball(200, 0.5, generator()))
     torch.testing.assert_close(filled.state().opacities, torch.full((200,), 0.1))
     single = build_gaussians(config, cameras[0], mattes[:1], 3, generator())
-    assert torch.equal(single.means, inflated(cameras[0], mattes[0], 200, generator()).points)
+    assert torch.equal(single.means, inflate_matte(cameras[0], mattes[0], 200, generator()).points)
     torch.testing.assert_close(single.state().opacities, torch.full((200,), 0.5))
 
 

@@ -8,7 +8,7 @@ from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.keypoints.soft_argmax import KeypointReading
-from kg4d.losses.kfc import KfcConfig, keypoint_loss, keypoint_sight, read_heatmaps, render_heatmaps
+from kg4d.losses.kfc import KfcConfig, keypoint_loss, keypoint_visibility, read_heatmaps, render_heatmaps
 from kg4d.render.build import build_renderer
 
 
@@ -105,9 +105,9 @@ def test_a_camera_sees_the_keypoints_that_the_surface_does_not_hide() -> None:
     behind = cameras.centers[0] + 1.2 * (state.means - cameras.centers[0])
     points = torch.cat([state.means, behind]).expand(2, -1, -1)
     config = KfcConfig(visibility_tolerance=0.1)
-    assert keypoint_sight(points, cameras, [output], config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    assert keypoint_visibility(points, cameras, [output], config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
     apart = [renderer(state, cameras[c], depth=True) for c in range(2)]
-    assert keypoint_sight(points, cameras, apart, config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    assert keypoint_visibility(points, cameras, apart, config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 
 def test_free_features_satisfy_the_loss_with_frozen_geometry() -> None:

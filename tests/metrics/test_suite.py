@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from kg4d.errors import InputError
-from kg4d.metrics.catalogue import CATALOGUE
 from kg4d.metrics.folders import read_folders
 from kg4d.metrics.image import masked_psnr, object_mask, psnr
+from kg4d.metrics.keys import METRIC_KEYS
 from kg4d.metrics.protocols import GLTF4D, PROTOCOLS, get_protocol
 from kg4d.metrics.suite import Evaluation, evaluate_grid, training_metrics, write_metrics_json
 
@@ -141,7 +141,7 @@ def test_a_file_never_holds_nan(tmp_path: Path) -> None:
 def test_protocols_only_name_known_keys() -> None:
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
-        assert set(protocol.metrics) <= set(CATALOGUE)
+        assert set(protocol.metrics) <= set(METRIC_KEYS)
         assert set(protocol.networks) <= set(protocol.metrics)
 
 

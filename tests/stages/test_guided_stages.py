@@ -14,7 +14,7 @@ from torch import Tensor
 from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
-from kg4d.gaussians.init import ball, initial_state
+from kg4d.gaussians.init import initial_state, points_in_ball
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
@@ -164,7 +164,7 @@ def test_gradients_reach_the_colours_of_what_the_reference_does_not_see(model_fo
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}", "guidance.static.views=2")
     guidance = build_run_guidance(config, scene, renderer.device, PriorCache(tmp_path))["static"]
     generator = torch.Generator().manual_seed(0)
-    model = GaussianModel.from_state(initial_state(ball(60, 0.4, generator), None, 0.9, 0, generator))
+    model = GaussianModel.from_state(initial_state(points_in_ball(60, 0.4, generator), None, 0.9, 0, generator))
     objective, state = Objective(progress=0.5), model.state()
     guidance.add(objective, 0, lambda camera, _, background: renderer(state, camera, background=background))
     assert objective.total is not None

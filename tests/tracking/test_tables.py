@@ -59,7 +59,7 @@ def test_the_pairing_removes_what_seeds_share():
     assert cell.std > 100
 
 
-def test_metrics_come_in_the_order_of_the_catalogue_and_unknown_ones_last():
+def test_metrics_come_in_the_order_of_the_known_keys_and_unknown_ones_last():
     table = table_of(RESULTS)
     assert table.metrics == ("test/psnr", "test/lpips_vgg", "own")
     assert table.variants == ("full", "no_wgf", "no_wgf_kfc")

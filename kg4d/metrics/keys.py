@@ -1,0 +1,45 @@
+"""The keys of `metrics.json`: what each means, its unit, and which direction is better."""
+
+from typing import NamedTuple
+
+
+class MetricKey(NamedTuple):
+    """What a key of `metrics.json` stands for."""
+
+    meaning: str
+    unit: str
+    higher_is_better: bool
+
+    @property
+    def arrow(self) -> str:
+        """The direction that is better, for table headings."""
+        return "↑" if self.higher_is_better else "↓"
+
+
+METRIC_KEYS: dict[str, MetricKey] = {
+    "test/psnr": MetricKey("PSNR, mean over all test images", "dB", True),
+    "test/psnr_masked": MetricKey("PSNR inside the true alpha dilated by 8 px", "dB", True),
+    "test/ssim": MetricKey("SSIM, 11 px Gaussian window", "", True),
+    "test/ms_ssim": MetricKey("SSIM over five scales", "", True),
+    "test/lpips_vgg": MetricKey("LPIPS v0.1, VGG16", "", False),
+    "test/lpips_alex": MetricKey("LPIPS v0.1, AlexNet", "", False),
+    "test/clip_s": MetricKey("cosine of CLIP image embeddings", "", True),
+    "test/fvd_f": MetricKey("Frechet video distance, frames of each view", "", False),
+    "test/fvd_v": MetricKey("Frechet video distance, views of each frame", "", False),
+    "test/fvd_diag": MetricKey("Frechet video distance, diagonals of the view x frame grid", "", False),
+    "test/fv4d": MetricKey("Frechet video distance, all images in serpentine order", "", False),
+    "test/fvd_c4d": MetricKey("what Consistent4D's script prints as FVD, in closed form", "", False),
+    "test/video_distance": MetricKey(
+        "mean squared distance of the paired I3D logits over the clips of FVD-F", "", False
+    ),
+    "test/fid": MetricKey("Frechet distance of image features, of the network in the protocol", "", False),
+    "test/psnr_static": MetricKey("PSNR of the same Gaussians, never moved", "dB", True),
+    "test/psnr_first_frame": MetricKey("PSNR of frame 0 in the test views", "dB", True),
+    "train/psnr": MetricKey("PSNR on the frames of the reference video that the fit saw", "dB", True),
+    "train/ssim": MetricKey("SSIM on the same frames", "", True),
+    "heldout/psnr": MetricKey("PSNR on the frames of the reference video that the fit did not see", "dB", True),
+    "train/flicker": MetricKey("colour change along the true motion of the reference video", "", False),
+    "keypoints/pck_0.05": MetricKey("share of keypoints within 5 % of the object's box", "", True),
+    "keypoints/error_3d": MetricKey("mean distance of keypoints from the truth", "world units", False),
+    "motion/flow_epe": MetricKey("mean end-point error of the optical flow", "px", False),
+}
