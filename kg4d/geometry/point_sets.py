@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of a few thousand points, without a tree."""
+"""Nearest neighbours and farthest-point sampling of a few thousand points: exact, without a tree."""
 
 from typing import NamedTuple
 

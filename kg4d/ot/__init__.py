@@ -1,1 +1,1 @@
-"""Optimal transport between the few Gaussians that make up a pixel, and the motion it is asked to explain."""
+"""Optimal transport between the few Gaussians that make up a pixel, and the motion that optical flow asks of them."""

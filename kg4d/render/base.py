@@ -1,4 +1,4 @@
-"""What every renderer is: the protocol, its options and its result."""
+"""The protocol that all renderers follow, with its options and its result."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable

@@ -18,7 +18,7 @@ from kg4d.render.inputs import check_inputs, check_query
 
 
 class CpuRenderer:
-    """Multithreaded SIMD splatting; the same bytes for any number of threads."""
+    """Multithreaded SIMD splatting; results are equal to the last bit for any number of threads."""
 
     name = "cpu"
     device = torch.device("cpu")
@@ -72,7 +72,7 @@ class CpuRenderer:
 
 @dataclass(eq=False)
 class _Call:
-    """One render call: how, and what its backward pass needs to find."""
+    """One render call: its settings, and what its backward pass needs."""
 
     width: int
     height: int
@@ -92,7 +92,7 @@ class _Call:
         return kernels.NativeScene(*sizes, *map(address, tensors), *rules, *flags)
 
     def publish(self, gradient: Tensor, absolute: Tensor | None) -> None:
-        """Add the screen-space gradients to `.grad` and `.absgrad` of the centres, if somebody still holds them."""
+        """Add the screen-space gradients to `.grad` and `.absgrad` of the centres, if these are still referenced."""
         means2d = None if self.means2d is None else self.means2d()
         if means2d is None:
             return

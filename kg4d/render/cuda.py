@@ -44,8 +44,8 @@ class _CudaHandle:
     size: tuple[int, int]
 
     @staticmethod
-    def of_nothing(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_CudaHandle":
-        """The handle of a picture without Gaussians."""
+    def empty(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_CudaHandle":
+        """The handle of a render without Gaussians."""
         pairs = radii.float()
         return _CudaHandle(pairs, pairs[..., [0, 0, 1]], pairs[..., 0], pairs[..., 0], radii, size)
 
@@ -81,7 +81,7 @@ class CudaRenderer:
             empty = ReferenceRenderer(self.device)(
                 gaussians, cameras, features=features, background=background, depth=depth, options=options
             )
-            return replace(empty, handle=_CudaHandle.of_nothing(empty.radii, (cameras.width, cameras.height)))
+            return replace(empty, handle=_CudaHandle.empty(empty.radii, (cameras.width, cameras.height)))
         channels = inputs.features.shape[-1] + depth
         # Each chunk of channels would overwrite `absgrad`. One chunk with all needs more shared memory: smaller tiles.
         one_chunk = absgrad and channels > _CHUNK

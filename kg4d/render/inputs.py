@@ -1,4 +1,4 @@
-"""What every renderer checks before it draws."""
+"""The checks that every renderer makes before it draws."""
 
 import os
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from kg4d.render.subset import project_subset
 
 @dataclass(frozen=True)
 class PairedMixtures:
-    """What P pixels are made of at the earlier of two times, and what that, or another set, is at the later one.
+    """The mixtures of P pixels at two times: of the same Gaussians at both, or of others looked up anew at the later.
 
     Attributes:
         weights: Mixture weights at the earlier time, summing to 1 over K (0 is padding).
@@ -40,7 +40,7 @@ class PairedMixtures:
         return self.weights if self.fresh_weights is None else self.fresh_weights
 
     def of_each(self, count: int) -> "PairedMixtures":
-        """The pixels of `count` pairs, which follow one another, with an axis for the pairs."""
+        """The pixels of `count` pairs, stored one pair after another, with an axis for the pairs."""
         return self._mapped(lambda values: values.reshape(count, -1, *values.shape[1:]))
 
     def first(self, count: int) -> "PairedMixtures":

@@ -1,4 +1,4 @@
-"""What the flow loss is given: the model at the frames of a batch, and what is known of the motion between them."""
+"""The input of the flow loss: the model at the frames of a batch, and what is known of the motion between them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
