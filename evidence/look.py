@@ -9,7 +9,6 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,19 +29,19 @@ VIEWS = (0, 2)  # to the sides, where depth shows
 SECONDS = ("loop", "deformation", "render", "losses", "backward", "optimizer", "total")
 
 
-def finished(arm: str, scenes: Sequence[str], seeds: Sequence[int]) -> list[Path]:
+def finished(arm: str, scenes: Sequence[str], seeds: Sequence[int]) -> list[RunFolder]:
     """Folders of the runs of a preset that are done."""
     folders = [run_folder("presets", arm, scene, seed) for scene in scenes for seed in seeds]
-    return [folder for folder in folders if RunFolder(folder).metrics.is_file()]
+    return [folder for folder in folders if folder.metrics.is_file()]
 
 
 @torch.no_grad()
 def picture(scene: str, seed: int) -> Float[Tensor, "H W 3"] | None:
     """Side views of the middle frame: truth, then the arms in `SHOWN`; None where one of them was not run."""
     folders = [run_folder(group, arm, scene, seed) for group, arm in SHOWN]
-    if not all(RunFolder(folder).metrics.is_file() for folder in folders):
+    if not all(folder.metrics.is_file() for folder in folders):
         return None
-    runs = [load_run(folder) for folder in folders]
+    runs = [load_run(folder.path) for folder in folders]
     test, background = runs[0].scene.test, runs[0].fitted.background
     assert test is not None
     rows = view_grid(test)
@@ -56,8 +55,7 @@ def by_view(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """PSNR of `recommended` in each test view."""
     found: dict[str, list[Any]] = {}
     for scene in scenes:
-        files = [RunFolder(folder).metrics for folder in finished("recommended", [scene], seeds)]
-        found[scene] = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        found[scene] = [folder.read_metrics() for folder in finished("recommended", [scene], seeds)]
     found = {scene: runs for scene, runs in found.items() if runs}
     if not found:
         return []
@@ -78,7 +76,7 @@ def by_keypoint(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
     for scene in scenes:
         errors, names = [], []
         for folder in finished("recommended", [scene], seeds):
-            run = load_run(folder)
+            run = load_run(folder.path)
             keypoints, video = run.scene.keypoints, run.scene.reference
             if keypoints is None or keypoints.truth is None:
                 continue
@@ -100,7 +98,7 @@ def by_part(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """Where a fit's time goes: seconds of both stages by part, mean over scenes and seeds."""
     lines = ["**Seconds of a fit at full size, on one core beside another fit**", "", *_head(SECONDS)]
     for arm in ("dg4d", "kg4d", "recommended"):
-        files = [RunFolder(folder).record for folder in finished(arm, scenes, seeds)]
+        files = [folder.record for folder in finished(arm, scenes, seeds)]
         records = [json.loads(file.read_text(encoding="utf-8"))["stages"] for file in files]
         for stage in ("static", "dynamic"):
             found = [record[stage]["seconds"] for record in records if record[stage]["seconds"].get("total", 0) > 0]

@@ -6,7 +6,6 @@ Everything between the markers `<!-- tables -->` and `<!-- /tables -->` is repla
 hand.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -36,9 +35,9 @@ def read_results() -> Values:
     """Metrics of all runs that are done."""
     found = {}
     for job in jobs(read_plan(), OUTPUT):
-        path = run_folder(job.group, job.arm, job.scene, job.seed) / "metrics.json"
-        if path.is_file():
-            found[job.group, job.arm, job.scene, job.seed] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        reached = run_folder(job.group, job.arm, job.scene, job.seed).read_metrics()
+        if reached is not None:
+            found[job.group, job.arm, job.scene, job.seed] = reached["metrics"]
     return found
 
 

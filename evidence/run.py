@@ -35,9 +35,11 @@ _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML has it
 
 
-def run_folder(group: str, arm: str, scene: str, seed: int) -> Path:
+def run_folder(group: str, arm: str, scene: str, seed: int) -> "RunFolder":
     """Where a run of the plan lies."""
-    return OUTPUT / group / scene / arm / f"seed{seed}"
+    from kg4d.runs.folder import RunFolder
+
+    return RunFolder.at(OUTPUT / group, scene, arm, seed)
 
 
 def fit_one(job: Job) -> float:

@@ -7,10 +7,11 @@ from typing import Any
 
 import lightning
 
-from kg4d.config.schema import ExperimentConfig, ExportFormat
+from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batches.static import static_references
 from kg4d.data.records import PosedImages
 from kg4d.deform.identity import Identity
+from kg4d.formats.base import ExportSource
 from kg4d.lift.handles import refitted_keypoints
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.representation.base import Representation
@@ -187,9 +188,10 @@ def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
 def write_files(run: RunInputs, desk: Desk, fitted: FittedModel) -> None:
     """Export the fitted model, and show its videos."""
     config = run.config.export
-    written = export(config.formats, desk.folder.export, fitted, run.whole_scene, config.fps)
-    for path in written.get(ExportFormat.MP4.value, []):
-        desk.tracker.video(f"video/{path.stem}", path)
+    source = ExportSource(fitted, run.whole_scene, config.fps)
+    for made in export(config.formats, desk.folder.export, source).values():
+        for path in made.videos:
+            desk.tracker.video(f"video/{path.stem}", path)
 
 
 def write_record(run: RunInputs, desk: Desk) -> None:

@@ -137,6 +137,10 @@ def test_a_wrong_request_is_one_line(
 def test_a_missing_scene_and_a_missing_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(tmp_path / "nowhere", tmp_path) == 2
     assert "nowhere" in capsys.readouterr().err
+    (tmp_path / "odd").mkdir()
+    assert call(tmp_path / "odd", tmp_path) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(part in line for part in ("odd", "known formats", "D-NeRF", "scene folder"))
     assert run(main, parser(), ["--config", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml" in capsys.readouterr().err
 

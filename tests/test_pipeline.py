@@ -16,6 +16,7 @@ from kg4d import evaluate, pipeline
 from kg4d import export as export_command
 from kg4d.data.images import write_png
 from kg4d.errors import InputError
+from kg4d.formats.build import ExportFormat
 from kg4d.gaussians.model import GaussianModel
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.folders import read_folders
@@ -88,7 +89,7 @@ def test_a_run_read_back_measures_the_same(finished: Path, tmp_path: Path) -> No
     loaded = load_run(finished)
     assert loaded.keypoints(torch.tensor([0.0, 0.5])).shape == (2, 14, 3)
     written = export_run(finished, loaded.config.export.formats, tmp_path / "out")
-    assert len(list(written["ply"][0].glob("*.ply"))) == 16
+    assert len(list(written[ExportFormat.PLY].paths[0].glob("*.ply"))) == 16
 
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:

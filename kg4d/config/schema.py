@@ -1,13 +1,13 @@
 """The whole experiment as one typed tree: it composes the rooms' own dataclasses."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import ClassVar
 
 from kg4d.data.studies.frame_subset import FramesConfig
 from kg4d.data.studies.keypoint_subset import KeypointsConfig
 from kg4d.data.studies.noisy_detections import DetectionsConfig
 from kg4d.deform.build import DeformationConfig
+from kg4d.formats.build import ExportConfig
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.lift.objective import LiftConfig
 from kg4d.losses.flow.wgf import WgfConfig
@@ -54,28 +54,6 @@ class GuidanceConfig(NoiseModelConfig):
 
     static: SdsConfig = field(default_factory=SdsConfig)
     dynamic: SdsConfig = field(default_factory=lambda: SdsConfig(weight=0.0))
-
-
-class ExportFormat(StrEnum):
-    """What can be made of a run for other programs."""
-
-    PLY = "ply"  # one 3DGS file a frame
-    SPZ = "spz"  # the same, compressed
-    MP4 = "mp4"  # videos of the reference view, the test views and an orbit
-    VIEWER = "viewer"  # one self-contained page
-
-
-@dataclass
-class ExportConfig:
-    """What is exported at the end of a run.
-
-    Attributes:
-        formats: Which files.
-        fps: Frames a second of videos and viewer.
-    """
-
-    formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
-    fps: int = 8
 
 
 @dataclass

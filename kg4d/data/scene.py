@@ -1,22 +1,45 @@
-"""`load_scene`: a scene folder to the records of `kg4d.data.records`."""
+"""`load_scene`: a scene on disk, in any format that a reader knows, to the records of `kg4d.data.records`."""
 
+import logging
 from pathlib import Path
 
-from kg4d.data.readers.scene_folder import read_scene
+from kg4d.data.readers.build import READERS, find_reader
 from kg4d.data.records import Scene
+from kg4d.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+_WITHOUT = {
+    "ring": "no views of the first frame from around",
+    "test": "no held-out videos to measure on",
+    "keypoints": "no keypoints: their losses are off",
+    "flow": "no optical flow: the flow loss uses the motion of the keypoints, where there are any",
+}
 
 
 def load_scene(path: str | Path, size: int | None = None) -> Scene:
-    """Read a scene folder: `transforms_train.json` and images, and what else there is.
+    """Read a scene.
 
     Args:
-        path: The folder; a scene of the D-NeRF data set also will do. `Scene.name` becomes its name.
-        size: Pixel grid to resample to, as `Scene.resized` does but one image at a time; the files' own when None.
+        path: A folder in one of the known formats. `Scene.name` becomes its name.
+        size: Longer side of the images in px, to which they are resampled one at a time, else as `Scene.resized` does;
+            their own size when None.
 
     Returns:
-        The scene. Its optional parts are None where the folder has none; the log says so.
+        The scene. Its optional parts are None where there are none; the log says so.
 
     Raises:
-        InputError: Anything is missing, malformed or contradicts the rest.
+        InputError: The format is not known, or anything is missing, malformed or contradicts the rest.
     """
-    return read_scene(Path(path), size)
+    path = Path(path)
+    if not path.exists():
+        raise InputError(path, "no such folder", "check the path of the scene")
+    reader = find_reader(path)
+    if reader is None:
+        formats = "; ".join(known.format for known in READERS)
+        raise InputError(path, "is not a scene in a known format", f"known formats: {formats}")
+    scene = reader.read(path, size)
+    for part, without in _WITHOUT.items():
+        if getattr(scene, part) is None:
+            _log.info("%s: %s", path, without)
+    return scene

@@ -84,6 +84,11 @@ def read_clip(path: str | Path, most: int) -> Clip:
     return clip
 
 
+def is_clip(path: Path) -> bool:
+    """Whether `path` is a file, or a folder with images in it: what `read_clip` may be able to read."""
+    return path.is_file() or (path.is_dir() and any(_is_image(file) for file in path.iterdir()))
+
+
 def image_files(folder: str | Path) -> list[Path]:
     """The images in a folder, in the order of their names, numbers by value.
 
@@ -93,7 +98,7 @@ def image_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "give a folder of PNG, JPEG or WebP images")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    files = [path for path in folder.iterdir() if _is_image(path)]
     if not files:
         raise InputError(folder, "holds no PNG, JPEG or WebP image", "give a folder of images")
     return sorted(files, key=_natural)
@@ -108,6 +113,10 @@ def evenly(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _natural(path: Path) -> list[str | int]:

@@ -1,1 +1,1 @@
-"""Files for other programs: splats, videos, viewer."""
+"""Files for other programs: splats, videos, viewer. One file a format, one arm in `build`."""

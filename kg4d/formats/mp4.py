@@ -13,12 +13,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kg4d.data.images import quantize
+from kg4d.data.records import PosedImages, Scene, view_grid
+from kg4d.formats.base import Exported, ExportSource, MovingModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.orbits import orbit
 from kg4d.render.base import Renderer
 from kg4d.utils.files import replacing
 
 _CRF = 16  # x264's quality: 0 is lossless, 18 is called visually lossless
+_ORBIT_FRAMES = 48
 
 
 def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
@@ -108,3 +112,31 @@ def render_orbit(
         for index in range(len(cameras))
     ]
     return torch.stack(frames).clamp(0, 1)
+
+
+def export_videos(source: ExportSource, folder: Path) -> Exported:
+    """Write `video/`: reference and test videos beside the truth and the error, and an orbit while time loops."""
+    paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
+    write_mp4(paths[0], _beside_the_truth(model, scene.reference), source.fps)
+    if scene.test is not None:
+        compared = _beside_the_truth(model, scene.test)
+        for view, row in enumerate(view_grid(scene.test)):
+            paths.append(folder / "video" / f"test_{view}.mp4")
+            write_mp4(paths[-1], compared[row], source.fps)
+    paths.append(folder / "video" / "orbit.mp4")
+    states = model.states(scene.reference.times)
+    write_mp4(paths[-1], render_orbit(model.renderer, states, _orbit(scene), model.background), source.fps)
+    return Exported(paths, videos=paths)
+
+
+def _beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, "M H three_W 3"]:
+    return side_by_side(model.render(images.cameras, images.times).clamp(0, 1), images.composited(model.background))
+
+
+def _orbit(scene: Scene) -> Cameras:
+    """Around the origin, at the distance and with the lens of the first camera of the reference video."""
+    camera = scene.reference.cameras[0]
+    radius = float(camera.centers[0].norm())
+    fov = 2 * torch.rad2deg(torch.atan(camera.height / (2 * camera.Ks[0, 1, 1]))).item()
+    azimuths = torch.arange(_ORBIT_FRAMES) * (360.0 / _ORBIT_FRAMES)
+    return orbit(azimuths, torch.full_like(azimuths, 10.0), radius, fov, camera.width, camera.height)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kg4d.formats.base import Exported, ExportSource
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.harmonics import rgb_to_sh0
 from kg4d.utils.files import replacing
@@ -78,3 +79,9 @@ def write_sequence(folder: str | Path, states: Sequence[GaussianState], fps: int
     with replacing(Path(folder) / "index.json") as part:
         part.write_text(json.dumps({"fps": fps, "frames": frames}, indent=1) + "\n")
     return files
+
+
+def export_ply(source: ExportSource, folder: Path) -> Exported:
+    """Write `ply/`: a file for each frame of the reference video, and their index."""
+    write_sequence(folder / "ply", source.model.states(source.scene.reference.times), source.fps)
+    return Exported([folder / "ply"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kg4d.formats.base import Exported, ExportSource
 from kg4d.formats.ply import pre_activation
 from kg4d.gaussians.state import GaussianState
 from kg4d.utils.files import replacing
@@ -41,3 +42,10 @@ def write_spz(path: str | Path, state: GaussianState) -> None:
     )
     with replacing(path) as part:
         gsply.write_spz(part, data, fractional_bits=min(_FINEST_BITS, 23 - whole_bits), version=3)
+
+
+def export_spz(source: ExportSource, folder: Path) -> Exported:
+    """Write `spz/`: a file for each frame of the reference video."""
+    for frame, state in enumerate(source.model.states(source.scene.reference.times)):
+        write_spz(folder / "spz" / f"frame_{frame:04d}.spz", state)
+    return Exported([folder / "spz"])

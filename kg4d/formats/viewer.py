@@ -17,6 +17,7 @@ from jaxtyping import Float
 from rich import get_console
 from torch import Tensor
 
+from kg4d.formats.base import Exported, ExportSource
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.utils.files import replacing
@@ -249,3 +250,11 @@ def write_viewer(
         page = _openable_from_disk(recording.as_html())
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8")
+
+
+def export_viewer(source: ExportSource, folder: Path) -> Exported:
+    """Write `viewer.html`, with the skeleton where the scene has keypoints."""
+    path, times, known = folder / "viewer.html", source.scene.reference.times, source.scene.keypoints
+    keypoints, parents = (None, ()) if known is None else (source.model.keypoints(times), known.parents)
+    write_viewer(path, source.model.states(times), source.fps, keypoints, parents)
+    return Exported([path])

@@ -14,6 +14,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Scene, view_grid
 from kg4d.data.scene import load_scene
@@ -21,7 +22,7 @@ from kg4d.data.studies.frame_subset import choose_frames, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.synthetic.scene import make_scene
-from kg4d.data.videos import IMAGE_SUFFIXES
+from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.model import GaussianModel
@@ -71,19 +72,10 @@ def _keys_below_priors() -> Iterator[None]:
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses; all frames.
 
-    An image, a video or a folder of frames is prepared, where it was not prepared before; so are the detections that
-    are to be found.
+    Detections that are to be found are found, where they were not found before.
     """
-    path = Path(config.scene)
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
-    if config.scene.startswith(SYNTHETIC):
-        scene = make_scene(config.scene.removeprefix(SYNTHETIC), renderer, size=config.image_size)
-    elif path.is_file() or _holds_frames(path):
-        with _keys_below_priors():
-            folder = prepared_scene(priors, path)
-        scene = replace(load_scene(folder, size=config.image_size), name=path.resolve().stem)
-    else:
-        scene = load_scene(path, size=config.image_size)
+    scene = _whole_scene(config.scene, config.image_size, priors, renderer)
     if config.detections.source is DetectionsSource.FOUND:
         with _keys_below_priors():
             scene = redetected(scene, priors)
@@ -93,11 +85,16 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 
 
-def _holds_frames(folder: Path) -> bool:
-    """Whether a folder is a video, and no scene."""
-    if not folder.is_dir() or any(folder.glob("transforms_*.json")):
-        return False
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+def _whole_scene(name: str, size: int, priors: PriorsConfig, renderer: Renderer) -> Scene:
+    """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
+    if name.startswith(SYNTHETIC):
+        return make_scene(name.removeprefix(SYNTHETIC), renderer, size=size)
+    path = Path(name)
+    if find_reader(path) is None and is_clip(path):
+        with _keys_below_priors():
+            folder = prepared_scene(priors, path)
+        return replace(load_scene(folder, size), name=path.resolve().stem)
+    return load_scene(path, size)
 
 
 def check_run_guidance(config: ExperimentConfig) -> None:

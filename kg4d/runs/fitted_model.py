@@ -51,10 +51,15 @@ class FittedModel:
         return images
 
     @torch.no_grad()
-    def flow(self, camera: Cameras, time: float, next_time: float) -> Float[Tensor, "H W 2"]:
-        """Displacement in px of what a single camera sees, from `time` to `next_time`; 0 where nothing is seen."""
-        now, later = self.states(torch.tensor([time, next_time]))
-        here = camera.to(self.renderer.device)
-        motion = (here.project(later.means).pixels - here.project(now.means).pixels)[0]
+    def flow(self, cameras: Cameras, times: Float[Tensor, " 2"]) -> Float[Tensor, "H W 2"]:
+        """Optical flow of the first of two images: displacement in px of what it shows, 0 where it shows nothing.
+
+        Args:
+            cameras: The two cameras; the same one twice where it stands still.
+            times: When each of them looks.
+        """
+        now, later = self.states(times)
+        here, there = (cameras[index].to(self.renderer.device) for index in range(2))
+        motion = (there.project(later.means).pixels - here.project(now.means).pixels)[0]
         output = self.renderer(now, here, features=motion)
-        return (output.image / output.alpha.clamp_min(1e-6))[0].to(camera.Ks.device)
+        return (output.image / output.alpha.clamp_min(1e-6))[0].to(cameras.Ks.device)

@@ -26,8 +26,20 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> "RunFolder":
-        """The folder of the run that `config` describes: output / name / variant / seed."""
-        return cls(Path(config.output) / config.name / variant_of(config) / f"seed{config.seed}")
+        """The folder of the run that `config` describes."""
+        return cls.at(config.output, config.name, variant_of(config), config.seed)
+
+    @classmethod
+    def at(cls, output: str | Path, name: str, variant: str, seed: int) -> "RunFolder":
+        """The folder of one run of an experiment.
+
+        Args:
+            output: Folder of all experiments.
+            name: Of the experiment.
+            variant: Name of the variant.
+            seed: Of the run.
+        """
+        return cls(Path(output) / name / variant / f"seed{seed}")
 
     @property
     def config(self) -> Path:
@@ -103,6 +115,13 @@ class RunFolder:
                 self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
             )
         return load_config(ExperimentConfig, self.config)
+
+    def read_metrics(self) -> dict[str, Any] | None:
+        """What `metrics.json` holds; None where the run is not done."""
+        if not self.metrics.is_file():
+            return None
+        table: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return table
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write `run.json`, whole or not at all."""

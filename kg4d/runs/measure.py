@@ -121,8 +121,8 @@ def _flow_metrics(
         for key in keys:
             evaluation.skip(key, "the scene has no flow")
         return
-    times = reference.times.tolist()
-    predicted = torch.stack([fitted.flow(reference.cameras[t], times[t], times[t + 1]) for t in range(len(times) - 1)])
+    pairs = [reference[t : t + 2] for t in range(len(reference) - 1)]
+    predicted = torch.stack([fitted.flow(pair.cameras, pair.times) for pair in pairs])
     evaluation.record(keys[0], flow_epe(predicted, flow.flow, flow.weights))
     steps = flicker(rendered.clamp(0, 1).movedim(-1, 1), flow.flow, flow.weights)
     evaluation.record(keys[1], steps.nanmean())

@@ -1,6 +1,5 @@
 """What the runs of one experiment reached, gathered from their folders and compared."""
 
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,13 +23,13 @@ def gather(runs: Iterable[Run[ExperimentConfig]]) -> Results:
     results: Results = {}
     for one in runs:
         folder = RunFolder.of(one.config)
-        if not folder.metrics.is_file():
+        reached = folder.read_metrics()
+        if reached is None:
             continue
         if not folder.matches(one.config):
             _log.warning("%s: left out of the table, it was made with other settings", folder.path)
             continue
-        metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))["metrics"]
-        results.setdefault(one.variant, {})[one.seed] = metrics
+        results.setdefault(one.variant, {})[one.seed] = reached["metrics"]
     return results
 
 

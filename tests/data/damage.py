@@ -1,6 +1,7 @@
 """Ways to change a scene folder."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,23 @@ def no_focal_length(table: dict[str, Any]) -> None:
 def angle_in_degrees(table: dict[str, Any]) -> None:
     del table["fl_x"]
     table["camera_angle_x"] = 49.1
+
+
+def as_dnerf(folder: Path, degrees: float) -> None:
+    """Rewrite as the D-NeRF data set does: one angle, a moving camera, bare frames, nothing else."""
+    for name in ("transforms_ring.json", "transforms_test.json", "keypoints.npz", "flow.npz"):
+        (folder / name).unlink()
+    path = folder / "transforms_train.json"
+    table = json.loads(path.read_text())
+    frames = []
+    for index, frame in enumerate(table["frames"]):
+        angle = math.radians(degrees * index)
+        matrix = [
+            [math.cos(angle), 0, math.sin(angle), 4 * math.sin(angle)],
+            [0, 1, 0, 0],
+            [-math.sin(angle), 0, math.cos(angle), 4 * math.cos(angle)],
+            [0, 0, 0, 1],
+        ]
+        bare = {"file_path": frame["file_path"], "rotation": 0.3, "time": frame["time"], "transform_matrix": matrix}
+        frames.append(bare)
+    path.write_text(json.dumps({"camera_angle_x": 0.8, "frames": frames}))

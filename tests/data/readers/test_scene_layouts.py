@@ -1,6 +1,5 @@
 """Folders that are fine although they differ from what we would write."""
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -11,27 +10,7 @@ import pytest
 import torch
 
 from kg4d.data.scene import load_scene
-from tests.data.damage import arrays, edit, put, set_frame
-
-
-def as_dnerf(folder: Path, degrees: float) -> None:
-    """Rewrite as the D-NeRF data set does: one angle, a moving camera, bare frames, nothing else."""
-    for name in ("transforms_ring.json", "transforms_test.json", "keypoints.npz", "flow.npz"):
-        (folder / name).unlink()
-    path = folder / "transforms_train.json"
-    table = json.loads(path.read_text())
-    frames = []
-    for index, frame in enumerate(table["frames"]):
-        angle = math.radians(degrees * index)
-        matrix = [
-            [math.cos(angle), 0, math.sin(angle), 4 * math.sin(angle)],
-            [0, 1, 0, 0],
-            [-math.sin(angle), 0, math.cos(angle), 4 * math.cos(angle)],
-            [0, 0, 0, 1],
-        ]
-        bare = {"file_path": frame["file_path"], "rotation": 0.3, "time": frame["time"], "transform_matrix": matrix}
-        frames.append(bare)
-    path.write_text(json.dumps({"camera_angle_x": 0.8, "frames": frames}))
+from tests.data.damage import arrays, as_dnerf, edit, put, set_frame
 
 
 def test_dnerf_folders_load(folder: Path, caplog: pytest.LogCaptureFixture):
@@ -48,8 +27,8 @@ def test_dnerf_folders_load(folder: Path, caplog: pytest.LogCaptureFixture):
     origin = scene.reference.cameras.project(torch.zeros(3))
     assert torch.allclose(origin.pixels, torch.tensor(8.0), atol=1e-4)
     assert torch.allclose(origin.depths, torch.tensor(4.0), atol=1e-5)
-    for name in ("transforms_ring.json", "transforms_test.json", "keypoints.npz", "flow.npz"):
-        assert sum(f"no {name}" in record.message for record in caplog.records) == 1
+    for what in ("views of the first frame", "held-out videos", "keypoints", "optical flow"):
+        assert sum(f"no {what}" in record.message for record in caplog.records) == 1
 
 
 def test_frames_and_views_are_derived_from_times(folder: Path):

@@ -1,0 +1,14 @@
+"""Which reader reads a scene."""
+
+from pathlib import Path
+
+from kg4d.data.readers.base import Reader
+from kg4d.data.readers.dnerf import DNerf
+from kg4d.data.readers.scene_folder import SceneFolder
+
+READERS: tuple[Reader, ...] = (DNerf(), SceneFolder())  # the first that recognises a path reads it
+
+
+def find_reader(path: Path) -> Reader | None:
+    """The reader of the scene at `path`; None where no format is recognised."""
+    return next((reader for reader in READERS if reader.recognises(path)), None)

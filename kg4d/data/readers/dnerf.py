@@ -1,0 +1,27 @@
+"""D-NeRF scenes: a video whose camera may jump from frame to frame, and images to measure on at times of their own.
+
+Source: Pumarola et al. 2021, "D-NeRF: neural radiance fields for dynamic scenes"; the layout is that of its data set.
+"""
+
+from pathlib import Path
+
+from kg4d.data.readers.parts import read_parts
+from kg4d.data.records import Scene
+
+_TRAIN, _TEST = "transforms_train.json", "transforms_test.json"
+_OF_SCENE_FOLDERS = ("transforms_ring.json", "keypoints.npz", "flow.npz", "scene.json")
+
+
+class DNerf:
+    """Reads D-NeRF scenes. `transforms_val.json` is left alone."""
+
+    format = f"D-NeRF ({_TRAIN}, {_TEST})"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether there is a video, and nothing that only a scene folder has."""
+        return (path / _TRAIN).exists() and not any((path / name).exists() for name in _OF_SCENE_FOLDERS)
+
+    def read(self, path: Path, size: int | None) -> Scene:
+        """Read the video and the test images; see `Reader.read`."""
+        images, _ = read_parts(path, _TRAIN, (_TEST,), size)
+        return Scene(name=path.resolve().name, reference=images[_TRAIN], test=images.get(_TEST))

@@ -1,0 +1,71 @@
+"""The video of a scene and its other images: several `transforms_*.json` read, and checked against each other."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from kg4d.data.readers.transforms import read_posed_images
+from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
+from kg4d.data.records import PosedImages
+from kg4d.errors import InputError
+
+
+def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None) -> tuple[dict[str, PosedImages], int]:
+    """Read a video and what there is of other images.
+
+    Args:
+        folder: Of the scene.
+        video: Name of the `transforms_*.json` of the reference video.
+        others: Names of the others, which may be missing.
+        size: As for `read_posed_images`.
+
+    Returns:
+        The images by the name of their file, and the side of the pixel grid that all files have.
+
+    Raises:
+        InputError: A file or an image is missing, malformed or contradicts another, the video is none, a frame of a
+            view is listed twice, or a camera cannot see the object.
+    """
+    names = [video, *(name for name in others if (folder / name).exists())]
+    read = {folder / name: read_posed_images(folder / name, size) for name in names}
+    images = {path: posed for path, (posed, _) in read.items()}
+    grid = _common_grid({path: side for path, (_, side) in read.items()})
+    _check_video(folder / video, images[folder / video])
+    for path, posed in images.items():
+        _refuse_repeated(path, posed)
+    refuse_bad_viewpoints(images)
+    return {path.name: posed for path, posed in images.items()}, grid
+
+
+def _common_grid(grids: Mapping[Path, int]) -> int:
+    (first, grid), *others = grids.items()
+    for path, other in others:
+        if other != grid:
+            what = f"its images are {other} x {other}, those of {first.name} are {grid} x {grid}"
+            raise InputError(path, what, "make all images one size")
+    return grid
+
+
+def _check_video(path: Path, video: PosedImages) -> None:
+    if len(video) < 2:
+        raise InputError(f"{path}: frames", "lists one frame", "a reference video needs at least two")
+    times = video.times.tolist()
+    for index in range(1, len(times)):
+        if times[index] <= times[index - 1]:
+            why = "a duplicated frame" if times[index] == times[index - 1] else "not in order"
+            what = f"is {times[index]:g} after {times[index - 1]:g}: {why}"
+            raise InputError(f"{path}: frames[{index}].time", what, "list each frame once, in the order of time")
+    out_of_order = (video.frames != torch.arange(len(video))).nonzero()
+    if len(out_of_order):
+        where = f"{path}: frames[{int(out_of_order[0])}].frame_index"
+        raise InputError(where, "does not count 0, 1, 2, ...", "number the frames in the order of time")
+
+
+def _refuse_repeated(path: Path, images: PosedImages) -> None:
+    seen: dict[tuple[int, int], int] = {}
+    for index, (view, frame) in enumerate(zip(images.views.tolist(), images.frames.tolist(), strict=True)):
+        earlier = seen.setdefault((view, frame), index)
+        if earlier != index:
+            what = f"is frame {frame} of view {view}, and so is frames[{earlier}]"
+            raise InputError(f"{path}: frames[{index}]", what, "list each frame of a view once")

@@ -1,0 +1,53 @@
+"""What a run can be exported as. Light to import: a command lists the formats before it loads anything."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+if TYPE_CHECKING:
+    import kg4d.formats.base
+
+
+class ExportFormat(StrEnum):
+    """What can be made of a run for other programs."""
+
+    PLY = "ply"  # one 3DGS file a frame
+    SPZ = "spz"  # the same, compressed
+    MP4 = "mp4"  # videos of the reference view, the test views and an orbit
+    VIEWER = "viewer"  # one self-contained page
+
+
+@dataclass
+class ExportConfig:
+    """What is exported at the end of a run.
+
+    Attributes:
+        formats: Which files.
+        fps: Frames a second of videos and viewer.
+    """
+
+    formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
+    fps: int = 8
+
+
+def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
+    """What writes that format."""
+    match kind:
+        case ExportFormat.PLY:
+            from kg4d.formats.ply import export_ply
+
+            return export_ply
+        case ExportFormat.SPZ:
+            from kg4d.formats.spz import export_spz
+
+            return export_spz
+        case ExportFormat.MP4:
+            from kg4d.formats.mp4 import export_videos
+
+            return export_videos
+        case ExportFormat.VIEWER:
+            from kg4d.formats.viewer import export_viewer
+
+            return export_viewer
+        case _:
+            assert_never(kind)

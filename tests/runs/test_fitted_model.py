@@ -1,0 +1,78 @@
+"""The optical flow of a fitted model, where it is known in closed form."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kg4d.data.records import Flow, PosedImages, Scene
+from kg4d.deform.base import DeformedGeometry
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.metrics.feature_networks import Networks
+from kg4d.metrics.protocols import GLTF4D
+from kg4d.render.build import build_renderer
+from kg4d.runs.fitted_model import FittedModel
+from kg4d.runs.measure import evaluate_model
+
+SIZE, FOCAL, DEPTH = 32, 40.0, 2.0
+TIMES = torch.tensor([0.0, 0.25, 1.0])
+
+
+class Sliding(nn.Module):
+    """Moves everything along x, by `speed` world units until time 1."""
+
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self.speed = speed
+
+    def forward(self, canonical: GaussianState, times: Tensor) -> DeformedGeometry:
+        still = [part.expand(len(times), -1, -1) for part in (canonical.means, canonical.quats, canonical.scales)]
+        shift = torch.stack([self.speed * times, 0 * times, 0 * times], dim=-1)
+        return DeformedGeometry(still[0] + shift[:, None], *still[1:])
+
+
+def wall(speed: float) -> FittedModel:
+    """Gaussians in the plane z = `DEPTH`, where a shift is the same number of px everywhere."""
+    means = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
+    means[:, 2] = DEPTH
+    state = GaussianState(
+        means=means,
+        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(40, 1),
+        scales=torch.full((40, 3), 0.06),
+        opacities=torch.full((40,), 0.8),
+        colors=torch.full((40, 3), 0.5),
+        keypoint_logits=torch.zeros(40, 0),
+    )
+    return FittedModel(state, Sliding(speed), build_renderer("reference"), torch.ones(3), 1.0)
+
+
+def dolly(positions: Tensor) -> Cameras:
+    """Cameras at these places on the x axis that look along +z."""
+    viewmats = torch.eye(4).repeat(len(positions), 1, 1)
+    viewmats[:, 0, 3] = -positions
+    K = torch.tensor([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]])
+    return Cameras(viewmats, K.expand(len(positions), 3, 3), SIZE, SIZE)
+
+
+@pytest.mark.parametrize(("speed", "camera_speed"), [(0.0, 0.2), (0.3, 0.3), (0.3, 0.0), (-0.1, 0.2)])
+def test_flow_is_the_motion_of_the_object_less_that_of_the_camera(speed: float, camera_speed: float) -> None:
+    fitted, cameras = wall(speed), dolly(camera_speed * TIMES)
+    for t, state in enumerate(fitted.states(TIMES[:-1])):
+        shown = fitted.renderer(state, cameras[t]).alpha[0, ..., 0] > 0.1
+        found = fitted.flow(cameras[[t, t + 1]], TIMES[[t, t + 1]])[shown]
+        px = FOCAL / DEPTH * (speed - camera_speed) * float(TIMES[t + 1] - TIMES[t])
+        assert len(found) > 100
+        torch.testing.assert_close(found, torch.tensor([px, 0.0]).expand_as(found), atol=1e-4, rtol=0)
+
+
+def test_a_true_model_has_no_flow_error_under_a_moving_camera() -> None:
+    fitted, cameras = wall(speed=0.1), dolly(0.4 * TIMES)
+    output = [fitted.renderer(state, cameras[t]) for t, state in enumerate(fitted.states(TIMES))]
+    images = torch.cat([torch.cat([o.image, o.alpha], dim=-1) for o in output])
+    px = FOCAL / DEPTH * (0.1 - 0.4) * TIMES.diff()
+    flow = torch.stack([px, torch.zeros(2)], dim=-1)[:, None, None].expand(2, SIZE, SIZE, 2)
+    frames = torch.arange(3)
+    reference = PosedImages(cameras, images, TIMES, frames, torch.zeros_like(frames))
+    scene = Scene("wall", reference, flow=Flow(flow, (images[:2, ..., 3] > 0.1).float()))
+    metrics = evaluate_model(fitted, scene, GLTF4D, Networks()).metrics
+    assert metrics["motion/flow_epe"] < 1e-4
