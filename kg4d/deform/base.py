@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
@@ -65,7 +65,7 @@ class Deformation(nn.Module, ABC):
         """World positions of the keypoints, where the motion knows them itself; None by default."""
         return None
 
-    def start(self, tracks: KeypointTracks) -> None:
+    def start(self, tracks: KeypointMotion) -> None:
         """Start at a motion that is known of the keypoints; nothing by default."""
 
     def skinning_logits(self, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N K"] | None:

@@ -18,8 +18,8 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, slerp
 from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
 from kg4d.keypoints.barycentre import FAR, log_window
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
-from kg4d.keypoints.tracks import KeypointTracks
 from kg4d.losses.motion_priors import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
@@ -127,7 +127,7 @@ class SkinnedDeformation(Deformation):
         self.quats = nn.Parameter(_identities(1, joints))
         self.shading = Shading(config.normal_width) if config.shading else None
 
-    def start(self, tracks: KeypointTracks) -> None:
+    def start(self, tracks: KeypointMotion) -> None:
         """Put the frames on the keypoints, rotated as best carries the bones between them."""
         self.parents, self.known = tracks.parents.to(self.rest.device), tracks.known.to(self.rest.device)
         rotations = bone_rotations(tracks.rest, tracks.positions, tracks.parents.to(tracks.rest.device))

@@ -25,7 +25,7 @@ from kg4d.priors.framing import FramingConfig
 from kg4d.priors.keypoints.features import FeaturesConfig, build_features
 from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.keypoints.people import PersonKeypoints
-from kg4d.priors.keypoints.point_tracking import TrackerKind, TrackingConfig, build_tracker
+from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind, build_tracker
 from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
 from kg4d.priors.plan import Choice, Plan
@@ -57,7 +57,7 @@ class PriorsConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     keypoints: KeypointSourceConfig = field(default_factory=KeypointSourceConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: PointTrackingConfig = field(default_factory=PointTrackingConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     cache: str | None = None
@@ -267,7 +267,7 @@ def _tracking_and_transfer(
 
 
 def _tracker(
-    config: TrackingConfig, features: FeaturesConfig, missing: InputError | None, flow: FlowEstimator
+    config: PointTrackingConfig, features: FeaturesConfig, missing: InputError | None, flow: FlowEstimator
 ) -> Choice[KeypointTracker | None]:
     """Choose the tracker; `missing` is the error of building the features, if there was one."""
     kind, why = config.kind, _why(config.kind, "tracking.kind")

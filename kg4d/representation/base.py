@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
@@ -49,7 +49,7 @@ class Representation(nn.Module, ABC):
             times: Those of the step's batch.
         """
 
-    def start(self, tracks: KeypointTracks) -> None:
+    def start(self, tracks: KeypointMotion) -> None:
         """Start at a motion that is known of the keypoints; nothing by default."""
 
     def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:

@@ -10,7 +10,7 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.representation.base import Representation
@@ -71,7 +71,7 @@ class CanonicalGaussians(Representation):
         """Those of the deformation."""
         self.deformation.regularisers(objective, times)
 
-    def start(self, tracks: KeypointTracks) -> None:
+    def start(self, tracks: KeypointMotion) -> None:
         """Start the deformation, and let the Gaussians follow its frames, where it has any."""
         self.deformation.start(tracks)
         logits = self.deformation.skinning_logits(self.gaussians.means.detach())

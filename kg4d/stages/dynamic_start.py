@@ -19,8 +19,8 @@ from torch import Tensor
 from kg4d.data.batches.batch import DynamicBatch
 from kg4d.data.records import Scene
 from kg4d.geometry.cameras import project_each
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.sides import other_sides
-from kg4d.keypoints.tracks import KeypointTracks
 from kg4d.lift.handles import rest_keypoints
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
@@ -89,7 +89,7 @@ class MotionProblem:
             positions = rest.expand(len(times), -1, -1) if lift is None else lift.tracks
             known = self.skeleton.known.to(rest.device)
             with torch.no_grad():
-                representation.start(KeypointTracks(times, rest, positions, self.skeleton.parents, known))
+                representation.start(KeypointMotion(times, rest, positions, self.skeleton.parents, known))
         return DynamicStage(
             representation,
             self.renderer,

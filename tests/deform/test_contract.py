@@ -14,7 +14,7 @@ from kg4d.deform.offsets import Activation
 from kg4d.deform.skinned import Blend, SkinnedConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.objective import Objective
 
 PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
@@ -191,7 +191,7 @@ def test_it_starts_at_known_keypoints_and_its_priors_do_not_disturb_rest(name: s
     state, deformation = gaussians(), build(name)
     rest = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
     known = torch.ones(2, dtype=torch.bool)
-    deformation.start(KeypointTracks(TIMES, rest, rest.expand(4, 2, 3), torch.tensor([-1, 0]), known))
+    deformation.start(KeypointMotion(TIMES, rest, rest.expand(4, 2, 3), torch.tensor([-1, 0]), known))
     logits = deformation.skinning_logits(state.means)
     assert (logits is None) == (CONFIGS[name].kind is not DeformationKind.SKINNED)
     moved = deformation(state if logits is None else replace(state, skinning_logits=logits), TIMES)

@@ -11,7 +11,7 @@ from kg4d.gaussians.edits import duplicate, remove, split
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate, quat_to_matrix
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 
 BLENDS = list(Blend)
 TIMES = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
@@ -176,9 +176,9 @@ REST = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.5, 0.5, 0.0]])
 PARENTS = torch.tensor([-1, 0, 1])
 
 
-def arm_tracks(positions: Tensor, known: list[bool] | None = None) -> KeypointTracks:
+def arm_tracks(positions: Tensor, known: list[bool] | None = None) -> KeypointMotion:
     times = torch.linspace(0, 1, len(positions))
-    return KeypointTracks(times, REST, positions, PARENTS, torch.tensor(known or [True] * 3))
+    return KeypointMotion(times, REST, positions, PARENTS, torch.tensor(known or [True] * 3))
 
 
 def on_bones() -> GaussianState:

@@ -12,7 +12,7 @@ from kg4d.geometry.orbits import orbit
 from kg4d.priors import redetect
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.flow import FlowConfig, FlowKind
-from kg4d.priors.keypoints.point_tracking import TrackerKind, TrackingConfig
+from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind
 from kg4d.priors.redetect import redetected
 from tests.priors.clips import moving
 from tests.priors.textures import SIZE, PatchFeatures
@@ -105,7 +105,7 @@ def test_without_features_tracks_are_klt_and_the_ring_has_no_keypoints(
 
 
 def test_a_scene_without_a_ring_and_without_flow(scene: Scene, config: PriorsConfig) -> None:
-    config = replace(config, tracking=TrackingConfig(kind=TrackerKind.KLT), flow=FlowConfig(kind=FlowKind.NONE))
+    config = replace(config, tracking=PointTrackingConfig(kind=TrackerKind.KLT), flow=FlowConfig(kind=FlowKind.NONE))
     found = redetected(replace(scene, ring=None), config)
     assert found.flow is None
     assert set(found.cache_keys) == {"tracks-klt"}

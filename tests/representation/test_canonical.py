@@ -7,7 +7,7 @@ import torch
 
 from kg4d.deform.build import DeformationConfig, DeformationKind
 from kg4d.gaussians.model import GaussianModel
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.representation.base import Representation
 from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
 from tests.gaussians.gaussian_samples import random_state
@@ -27,7 +27,7 @@ def build(kind: DeformationKind = DeformationKind.HSE) -> Representation:
 def started(kind: DeformationKind) -> Representation:
     representation = build(kind)
     known = torch.ones(3, dtype=torch.bool)
-    representation.start(KeypointTracks(TIMES, REST, REST.expand(3, 3, 3), torch.tensor([-1, 0, 1]), known))
+    representation.start(KeypointMotion(TIMES, REST, REST.expand(3, 3, 3), torch.tensor([-1, 0, 1]), known))
     return representation
 
 

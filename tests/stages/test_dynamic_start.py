@@ -16,7 +16,7 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.keypoints.tracks import KeypointTracks
+from kg4d.keypoints.motion import KeypointMotion
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
@@ -74,7 +74,7 @@ class Trials:
 
     def moved(self, lift: Lift) -> CanonicalGaussians:
         model = CanonicalGaussians(copy.deepcopy(self.model), SkinnedDeformation(SkinnedConfig(), 3), 0.1)
-        model.start(KeypointTracks(TIMES, REST, lift.tracks, PARENTS, self.skeleton.known))
+        model.start(KeypointMotion(TIMES, REST, lift.tracks, PARENTS, self.skeleton.known))
         return model
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ class TrackerKind(StrEnum):
 
 
 @dataclass
-class TrackingConfig:
+class PointTrackingConfig:
     """How the keypoints of the first frame are found in the other frames.
 
     Attributes:
@@ -91,7 +91,7 @@ class ChainTracker:
 
     features: FeatureExtractor
     flow: FlowEstimator
-    config: TrackingConfig
+    config: PointTrackingConfig
     name = "tracks-chain"
 
     def identity(self) -> Identity:
@@ -131,7 +131,7 @@ class KltTracker:
         config: The tolerance.
     """
 
-    config: TrackingConfig
+    config: PointTrackingConfig
     name = "tracks-klt"
 
     def identity(self) -> Identity:
@@ -180,7 +180,7 @@ class CoTracker:
         return _from_start(uv, visible[0].float() * _inside(uv, video) * _inside(start, video), start)
 
 
-def build_tracker(config: TrackingConfig, features: FeaturesConfig, flow: FlowEstimator) -> KeypointTracker:
+def build_tracker(config: PointTrackingConfig, features: FeaturesConfig, flow: FlowEstimator) -> KeypointTracker:
     """The tracker that the settings name.
 
     Args:

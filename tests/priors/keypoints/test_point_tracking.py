@@ -16,8 +16,8 @@ from kg4d.priors.keypoints.point_tracking import (
     ChainTracker,
     CoTracker,
     KltTracker,
+    PointTrackingConfig,
     TrackerKind,
-    TrackingConfig,
     build_tracker,
 )
 from tests.priors.textures import SIZE, PatchFeatures, moved, picture, turned
@@ -26,12 +26,12 @@ POINTS = torch.tensor([[32.0, 32.0], [22.0, 36.0], [44.0, 26.0], [36.0, 48.0]]) 
 
 
 def chain() -> ChainTracker:
-    return ChainTracker(PatchFeatures(), DisFlow(FlowConfig()), TrackingConfig())
+    return ChainTracker(PatchFeatures(), DisFlow(FlowConfig()), PointTrackingConfig())
 
 
 @pytest.fixture(params=["chain", "klt"])
 def tracker(request: pytest.FixtureRequest) -> KeypointTracker:
-    return chain() if request.param == "chain" else KltTracker(TrackingConfig())
+    return chain() if request.param == "chain" else KltTracker(PointTrackingConfig())
 
 
 def clip(matrices: list[Tensor], shifts: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -121,12 +121,14 @@ def test_a_frame_where_the_object_is_gone(tracker: KeypointTracker):
 
 def test_identities_name_all_that_matters():
     flow = DisFlow(FlowConfig())
-    first = ChainTracker(PatchFeatures(), flow, TrackingConfig()).identity()
-    assert first["chain_threshold"] == TrackingConfig().chain.threshold
-    assert first != ChainTracker(PatchFeatures(reach=2), flow, TrackingConfig()).identity()
-    assert first != ChainTracker(PatchFeatures(), DisFlow(FlowConfig(tolerance_px=3.0)), TrackingConfig()).identity()
-    assert first != ChainTracker(PatchFeatures(), flow, TrackingConfig(spread=0.1)).identity()
-    assert KltTracker(TrackingConfig()).identity() != KltTracker(TrackingConfig(tolerance_px=1.0)).identity()
+    first = ChainTracker(PatchFeatures(), flow, PointTrackingConfig()).identity()
+    assert first["chain_threshold"] == PointTrackingConfig().chain.threshold
+    assert first != ChainTracker(PatchFeatures(reach=2), flow, PointTrackingConfig()).identity()
+    assert (
+        first != ChainTracker(PatchFeatures(), DisFlow(FlowConfig(tolerance_px=3.0)), PointTrackingConfig()).identity()
+    )
+    assert first != ChainTracker(PatchFeatures(), flow, PointTrackingConfig(spread=0.1)).identity()
+    assert KltTracker(PointTrackingConfig()).identity() != KltTracker(PointTrackingConfig(tolerance_px=1.0)).identity()
 
 
 class Predictor(torch.nn.Module):
@@ -148,7 +150,7 @@ def test_cotracker_speaks_our_pixels_and_its_points_may_leave():
 
 def test_cotracker_needs_its_weights_and_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def build(checkpoint: str | None) -> KeypointTracker:
-        config = TrackingConfig(kind=TrackerKind.COTRACKER, checkpoint=checkpoint)
+        config = PointTrackingConfig(kind=TrackerKind.COTRACKER, checkpoint=checkpoint)
         return build_tracker(config, FeaturesConfig(), DisFlow(FlowConfig()))
 
     with pytest.raises(InputError, match=r"scaled_offline\.pth"):
@@ -168,7 +170,7 @@ def test_cotracker_needs_its_weights_and_its_package(tmp_path: Path, monkeypatch
 
 
 def test_the_config_chooses():
-    built = build_tracker(TrackingConfig(kind=TrackerKind.KLT), FeaturesConfig(), DisFlow(FlowConfig()))
+    built = build_tracker(PointTrackingConfig(kind=TrackerKind.KLT), FeaturesConfig(), DisFlow(FlowConfig()))
     assert isinstance(built, KltTracker)
     with pytest.raises(ValueError, match="tracking: "):
-        TrackingConfig(spread=0.0)
+        PointTrackingConfig(spread=0.0)

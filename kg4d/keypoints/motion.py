@@ -1,4 +1,4 @@
-"""The record of keypoints that move in 3D: where a motion that is carried by keypoints starts."""
+"""Keypoints that move in 3D: where a motion that is carried by keypoints starts."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class KeypointTracks:
+class KeypointMotion:
     """J keypoints in 3D at T times, the first of which is rest.
 
     Attributes:
