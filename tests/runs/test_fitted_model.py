@@ -1,16 +1,21 @@
 """The optical flow of a fitted model, where it is known in closed form."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kg4d.data.records import Flow, PosedImages, Scene
-from kg4d.deform.base import DeformedGeometry
+from kg4d.deform.base import Deformation
+from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.protocols import GLTF4D
 from kg4d.render.build import build_renderer
+from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.measure import evaluate_model
 
@@ -18,17 +23,17 @@ SIZE, FOCAL, DEPTH = 32, 40.0, 2.0
 TIMES = torch.tensor([0.0, 0.25, 1.0])
 
 
-class Sliding(nn.Module):
+class Sliding(Deformation):
     """Moves everything along x, by `speed` world units until time 1."""
 
     def __init__(self, speed: float) -> None:
         super().__init__()
         self.speed = speed
 
-    def forward(self, canonical: GaussianState, times: Tensor) -> DeformedGeometry:
-        still = [part.expand(len(times), -1, -1) for part in (canonical.means, canonical.quats, canonical.scales)]
+    def forward(self, canonical: GaussianState, times: Tensor) -> MovingGaussians:
+        still = MovingGaussians.still(canonical, len(times))
         shift = torch.stack([self.speed * times, 0 * times, 0 * times], dim=-1)
-        return DeformedGeometry(still[0] + shift[:, None], *still[1:])
+        return replace(still, means=still.means + shift[:, None])
 
 
 def wall(speed: float) -> FittedModel:
@@ -43,7 +48,8 @@ def wall(speed: float) -> FittedModel:
         colors=torch.full((40, 3), 0.5),
         keypoint_logits=torch.zeros(40, 0),
     )
-    return FittedModel(state, Sliding(speed), build_renderer("reference"), torch.ones(3), 1.0)
+    moving = CanonicalGaussians(GaussianModel.from_state(state), Sliding(speed), 1.0)
+    return FittedModel(moving, build_renderer("reference"), torch.ones(3))
 
 
 def dolly(positions: Tensor) -> Cameras:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -290,11 +291,9 @@ def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
         colors=torch.ones(1, 3),
         keypoint_logits=torch.zeros(1, 0),
     )
-    geometry = MovingGaussians(
-        state.means.expand(2, -1, -1), state.quats.expand(2, -1, -1), torch.stack([state.scales, 2 * state.scales])
-    )
+    geometry = replace(MovingGaussians.still(state, 2), scales=torch.stack([state.scales, 2 * state.scales]))
     rules = RasterOptions(eps2d=eps2d)
-    outputs = [renderer(geometry.at(frame, state), view, options=rules) for frame in range(2)]
+    outputs = [renderer(geometry.at(frame), view, options=rules) for frame in range(2)]
     still = flow_field(torch.zeros(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))
     keypoints = torch.full((2, 1, 2), SIZE / 2)
     term = wgf_losses(
