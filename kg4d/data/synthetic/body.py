@@ -1,16 +1,17 @@
 """From a character's description to posed Gaussians: surface sampling, forward kinematics, skinning."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from kg4d.data.synthetic.characters import Character, Limb
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import matrix_to_quat, quat_multiply, quat_rotate
+from kg4d.geometry.skinning import linear_blend
 
 _GOLDEN = math.pi * (3 - math.sqrt(5))  # angle between neighbours on a spiral that fills a surface evenly
 _LIGHT = (0.35, 0.8, 0.5)
@@ -26,13 +27,11 @@ class SkinnedBody:
 
     Attributes:
         rest: The Gaussians at rest, world coordinates.
-        joints: Indices of the three joints that move each Gaussian: its limb's own joint and those at the limb's ends.
-        weights: Skinning weights of these joints; each row sums to 1.
+        weights: Skinning weights: how much each Gaussian follows each of the K joints; rows sum to 1.
     """
 
     rest: GaussianState
-    joints: Int[Tensor, "N 3"]
-    weights: Float[Tensor, "N 3"]
+    weights: Float[Tensor, "N K"]
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,9 @@ def pose_at(character: Character, phase: float) -> Pose:
 
 def pose_body(body: SkinnedBody, pose: Pose) -> GaussianState:
     """Put the Gaussians into a pose: linear blend skinning of the means, blended quaternions for the rotations."""
-    quats, translations = pose.quats[body.joints], pose.translations[body.joints]
-    moved = quat_rotate(quats, body.rest.means[:, None].expand(-1, 3, -1)) + translations
-    means = (body.weights[..., None] * moved).sum(1)
-    aligned = torch.where((quats * quats[:, :1]).sum(-1, keepdim=True) < 0, -quats, quats)
-    rotation = normalize((body.weights[..., None] * aligned).sum(1), dim=-1)
-    rest = body.rest
-    rotated = quat_multiply(rotation, rest.quats)
-    return GaussianState(means, rotated, rest.scales, rest.opacities, rest.colors, rest.keypoint_logits)
+    rest, origin = body.rest, torch.zeros_like(pose.translations)
+    skinned = linear_blend(rest.means, body.weights, origin, pose.translations[None], pose.quats[None])
+    return replace(rest, means=skinned.points[0], quats=quat_multiply(skinned.rotations[0], rest.quats))
 
 
 def build_body(character: Character, count: int, generator: torch.Generator) -> SkinnedBody:
@@ -116,7 +110,8 @@ def build_body(character: Character, count: int, generator: torch.Generator) -> 
     ]
     counts = torch.tensor([len(part.points) for part in parts])
     joints = torch.tensor(joints_of_limbs).repeat_interleave(counts, dim=0)
-    return SkinnedBody(rest, joints, torch.cat([part.weights for part in parts]))
+    weights = torch.zeros(len(means), len(index)).scatter_add(1, joints, torch.cat([part.weights for part in parts]))
+    return SkinnedBody(rest, weights)
 
 
 def depth_inside(character: Character, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
