@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scene_paths
 from evidence.run import OUTPUT, run_folder
-from kg4d.tracking.tables import paired_difference
+from kg4d.metrics.intervals import paired_difference
+from kg4d.tracking.tables import difference_text
 from kg4d.utils.files import replacing
 
 PAGE = ROOT / "docs" / "evidence.md"
@@ -72,31 +71,26 @@ def _row(
     number: str,
     scenes: Sequence[str],
 ) -> str | None:
-    def of(which: tuple[str, str]) -> dict[tuple[str, int], float]:
-        return {
-            (scene, seed): found[metric]
-            for (g, a, scene, seed), found in values.items()
-            if (g, a) == which and metric in found
-        }
+    def of(which: tuple[str, str]) -> dict[str, dict[int, float]]:
+        by_scene: dict[str, dict[int, float]] = {}
+        for (g, a, scene, seed), found in values.items():
+            if (g, a) == which and metric in found:
+                by_scene.setdefault(scene, {})[seed] = found[metric]
+        return by_scene
 
     mine, base = of(row), of(against)
     if not mine:
         return None
     cells, means = [], []
     for scene in scenes:
-        sample = [value for (s, _), value in mine.items() if s == scene]
+        sample = list(mine.get(scene, {}).values())
         means.append(statistics.mean(sample) if sample else None)
         spread = f" ± {number.format(statistics.stdev(sample))}" if len(sample) > 1 else ""
         cells.append(number.format(means[-1]) + spread if sample else "–")
     known = [mean for mean in means if mean is not None]
     cells.append(number.format(statistics.mean(known)) if len(known) == len(scenes) else "–")
-    cells.append("")
-    difference = None if row == against else paired_difference(mine, base, torch.Generator().manual_seed(0))
-    if difference is not None:
-        signed = number.replace(":", ":+")
-        cells[-1] = signed.format(difference.mean)
-        if difference.low is not None and difference.high is not None:
-            cells[-1] += f" [{signed.format(difference.low)}, {signed.format(difference.high)}]"
+    difference = None if row == against else paired_difference(mine, base)
+    cells.append("" if difference is None else difference_text(difference, number.replace(":", ":+")))
     return f"| {row[1]} | " + " | ".join(cells) + " |"
 
 

@@ -63,7 +63,7 @@ def presets() -> Values:
 def test_tables_show_means_spreads_and_paired_differences() -> None:
     text = "\n".join(table(presets(), "presets", PLAN.groups["presets"], SCENES))
     assert "| dg4d | 18.25 ± 0.35 | 18.25 ± 0.35 | 18.25 |  |" in text
-    assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 [+6.00, +6.00] |" in text
+    assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 (+6.00 to +6.00) |" in text
     assert "LPIPS" not in text  # nobody measured it
     assert "| kg4d |" not in text
 
@@ -85,7 +85,19 @@ def test_a_group_that_was_not_run_has_no_table() -> None:
 def test_a_mean_over_scenes_needs_all_of_them() -> None:
     values = {key: value for key, value in presets().items() if key[:3] != ("presets", "recommended", "b")}
     text = "\n".join(table(values, "presets", PLAN.groups["presets"], SCENES))
-    assert "| recommended | 24.25 ± 0.35 | – | – | +6.00 [+6.00, +6.00] |" in text
+    assert "| recommended | 24.25 ± 0.35 | – | – | +6.00 (+6.00 to +6.00) |" in text
+
+
+def test_an_interval_is_that_of_the_scenes_whatever_seeds_they_have() -> None:
+    """Scenes differ by 1, seeds by little: nine pairs are no nine independent differences."""
+    values = {
+        ("presets", arm, scene, seed): {"test/psnr": 18.0 + (arm == "recommended") * (5.0 + effect + 0.01 * seed)}
+        for arm in ("dg4d", "recommended")
+        for effect, scene in enumerate("abc")
+        for seed in range(3)
+    }
+    text = "\n".join(table(values, "presets", PLAN.groups["presets"], ["a", "b", "c"]))
+    assert "| +6.01 [+3.53, +8.49] |" in text  # 4.303 / sqrt(3) about the mean of 5.01, 6.01 and 7.01
 
 
 def test_the_gap_reaches_from_the_floor_to_the_ceiling() -> None:
@@ -108,7 +120,7 @@ def test_a_group_can_be_compared_with_an_arm_of_another() -> None:
         ("detections", "noisy", s, seed): {"test/psnr": 22.0 + 0.5 * seed} for s in SCENES for seed in (0, 1)
     }
     text = "\n".join(table(values, "detections", PLAN.groups["detections"], SCENES))
-    assert "| noisy | 22.25 ± 0.35 | 22.25 ± 0.35 | 22.25 | -2.00 [-2.00, -2.00] |" in text
+    assert "| noisy | 22.25 ± 0.35 | 22.25 ± 0.35 | 22.25 | -2.00 (-2.00 to -2.00) |" in text
     assert "minus presets/recommended" in text
 
 

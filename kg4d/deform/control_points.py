@@ -107,7 +107,7 @@ class ControlPoints(Deformation):
         change = quat_to_matrix(quats) - torch.eye(3, dtype=quats.dtype, device=quats.device)
         offsets = translations - (change @ self.rest[..., None])[..., 0]
         table = torch.cat([change.flatten(2), offsets, quats], dim=-1).movedim(0, 1).flatten(1)
-        ids, weights = self._followed(canonical.means.detach())
+        ids, weights = self._followed(canonical.means)
         blended = embedding_bag(ids, table, per_sample_weights=weights, mode="sum")
         change, offsets, quats = torch.split(blended.reshape(len(ids), len(times), 16).movedim(0, 1), [9, 3, 4], dim=-1)
         rotated = (change.reshape(*change.shape[:2], 3, 3) @ canonical.means[..., None])[..., 0]
@@ -128,6 +128,6 @@ class ControlPoints(Deformation):
         known = self._nearest
         # the Gaussians rest while the motion is learned: one search serves all steps
         if known is None or known.means is not means or known.version != means._version:
-            squared, ids = torch.cdist(means, self.rest).square().topk(self.neighbours, largest=False)
+            squared, ids = torch.cdist(means.detach(), self.rest).square().topk(self.neighbours, largest=False)
             known = self._nearest = _Nearest(means, means._version, squared, ids)
         return known.ids, (-known.squared / (2 * (2 * self.log_radii).exp()[known.ids])).softmax(-1)

@@ -18,20 +18,33 @@ RELOCATE_LOG_SHRINK = 0.15  # taken off the log-scales of a source and of its co
 RELOCATE_SPREAD = 0.7  # standard deviation of a copy's offset over that of its source
 
 
-def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
-    """Append a copy of each Gaussian in `mask`; the opacity of both is set so that blended they are the original."""
+def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], least: float = 0.0) -> None:
+    """Append a copy of each Gaussian in `mask`; the opacity of both is set so that blended they are the original.
+
+    Args:
+        model: N Gaussians; the copies are its last rows.
+        optimizer: Of the model, kept in step; None where there is none.
+        mask: Gaussians to copy.
+        least: Opacity, in [0, 1], that no original or copy is lowered below: a faint one must not die of its copy.
+    """
     chosen = mask.nonzero()[:, 0]
     rows = torch.cat([torch.arange(len(model), device=mask.device), chosen])
     values = _take(model, rows)
     twins = torch.cat([chosen, torch.arange(len(model), len(rows), device=mask.device)])
-    values["opacity_logits"][twins] = _divided_opacity(values["opacity_logits"][twins], rows.new_full(twins.shape, 2))
+    values["opacity_logits"][twins] = _divided_opacity(
+        values["opacity_logits"][twins], rows.new_full(twins.shape, 2), least
+    )
     inherit = rows.clone()
     inherit[len(model) :] = -1
     model.replace_parameters(values, optimizer, inherit)
 
 
 def split(
-    model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], generator: torch.Generator
+    model: GaussianModel,
+    optimizer: Optimizer | None,
+    mask: Bool[Tensor, " N"],
+    generator: torch.Generator,
+    least: float = 0.0,
 ) -> None:
     """Replace each Gaussian in `mask` by two smaller ones drawn from inside it (Kerbl et al. 2023, section 5).
 
@@ -40,6 +53,7 @@ def split(
         optimizer: Of the model, kept in step; None where there is none.
         mask: Gaussians to split.
         generator: Source of randomness (CPU).
+        least: As in `duplicate`.
     """
     kept, chosen = (~mask).nonzero()[:, 0], mask.nonzero()[:, 0].repeat(2)
     rows = torch.cat([kept, chosen])
@@ -47,7 +61,9 @@ def split(
     new = slice(len(kept), None)
     values["means"][new] += _offsets(model, chosen, generator)
     values["log_scales"][new] -= torch.tensor(SPLIT_SHRINK).log().item()
-    values["opacity_logits"][new] = _divided_opacity(values["opacity_logits"][new], chosen.new_full(chosen.shape, 2))
+    values["opacity_logits"][new] = _divided_opacity(
+        values["opacity_logits"][new], chosen.new_full(chosen.shape, 2), least
+    )
     inherit = rows.clone()
     inherit[new] = -1
     model.replace_parameters(values, optimizer, inherit)
@@ -131,10 +147,14 @@ def _offsets(model: GaussianModel, rows: Int[Tensor, " M"], generator: torch.Gen
         return quat_rotate(model.quats[rows], local)
 
 
-def _divided_opacity(logits: Float[Tensor, " M"], counts: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-    """Logits of the opacity o' with 1 - (1 - o')^counts = o, kept in [0.01, 0.99] so that gradients do not vanish."""
+def _divided_opacity(logits: Float[Tensor, " M"], counts: Int[Tensor, " M"], least: float = 0.0) -> Float[Tensor, " M"]:
+    """Logits of the opacity o' with 1 - (1 - o')^counts = o, kept in [0.01, 0.99] so that gradients do not vanish.
+
+    It is not lowered below `least`; where o is below that, it stays.
+    """
     transparency = torch.sigmoid(-logits.detach()).clamp_min(0.005)
-    return torch.logit((1 - transparency.pow(1 / counts)).clamp(0.01, 0.99))
+    divided = torch.maximum(1 - transparency.pow(1 / counts), (1 - transparency).clamp_max(least))
+    return torch.logit(divided.clamp(0.01, 0.99))
 
 
 def _moments(parameter: Tensor, optimizer: Optimizer | None) -> list[Tensor]:

@@ -51,7 +51,7 @@ def read_folders(
 
 
 def _index(folder: Path) -> dict[str, dict[int, Path]]:
-    """Files by view and frame, both sorted."""
+    """Files by view and frame, both in the order of their numbers."""
     if not folder.is_dir():
         raise InputError(folder, "is not a folder", "give a folder with <view>_<frame>.png files")
     files: dict[str, dict[int, Path]] = {}
@@ -73,7 +73,16 @@ def _index(folder: Path) -> dict[str, dict[int, Path]]:
         raise InputError(
             folder, f"has views with different numbers of frames ({counts})", "give every view the same frames"
         )
-    return {view: dict(sorted(frames.items())) for view, frames in files.items()}
+    return {view: dict(sorted(files[view].items())) for view in sorted(files, key=_by_number)}
+
+
+def _by_number(view: str) -> list[str | int]:
+    """Sorts numbers in names as numbers, so that the views stand as a run has them.
+
+    >>> sorted(["v10", "v2", "v1"], key=_by_number)
+    ['v1', 'v2', 'v10']
+    """
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", view))]
 
 
 def _check_same_names(folder: Path, files: dict[str, dict[int, Path]], true_files: dict[str, dict[int, Path]]) -> None:

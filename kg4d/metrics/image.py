@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 MSE_FLOOR = 1e-10  # identical images then score 100 dB instead of infinity, and means stay finite
 SSIM_WINDOW = 11  # side of the Gaussian window with sigma 1.5: Wang et al. 2004, "Image quality assessment"
-MS_SSIM_SCALES = 5
+SSIM_BORDER = SSIM_WINDOW // 2  # px of each side whose windows leave the image
+MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first: Wang et al. 2003
 
 
 def psnr(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
@@ -62,26 +60,54 @@ def object_mask(alpha: Float[Tensor, "B 1 H W"], dilation: int = 8) -> Bool[Tens
 
 
 def ssim(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-    """Structural similarity, at most 1: Gaussian window (11 px, sigma 1.5), data range 1, mean over pixels, channels.
+    """Structural similarity, at most 1, as Wang et al. 2004 and scikit-image have it.
+
+    Gaussian window (11 px, sigma 1.5), data range 1, mean over channels and over the pixels whose window lies within
+    the image: the border of 5 px does not count.
 
     Raises:
         ValueError: The images are smaller than the window.
     """
-    _check_size("SSIM", pred, SSIM_WINDOW)
-    values = structural_similarity_index_measure(pred, target, data_range=1.0, reduction="none")
-    assert isinstance(values, Tensor)  # a tuple only when the full image is asked for
-    return values.reshape(-1)
+    return _ssim_map(pred, target)[..., SSIM_BORDER:-SSIM_BORDER, SSIM_BORDER:-SSIM_BORDER].mean((1, 2, 3))
+
+
+def ssim_full(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
+    """`ssim` with the border, whose windows see the image mirrored: the mean that torchmetrics takes.
+
+    Around an object on an even background it is the higher of the two, the more the smaller the images.
+
+    Raises:
+        ValueError: The images are smaller than the window.
+    """
+    return _ssim_map(pred, target).mean((1, 2, 3))
 
 
 def ms_ssim(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, " B"]:
-    """SSIM over five scales, in [0, 1] (Wang et al. 2003), with the usual exponents.
+    """SSIM over five scales, in [0, 1] (Wang et al. 2003): contrast and structure of all, luminance of the coarsest.
+
+    As in `ssim` the border does not count, at no scale; what is negative counts as 0.
 
     Raises:
         ValueError: The images are too small for five scales (176 px and more are enough).
     """
-    _check_size("MS-SSIM", pred, SSIM_WINDOW * 2 ** (MS_SSIM_SCALES - 1))
-    values = multiscale_structural_similarity_index_measure(pred, target, data_range=1.0, reduction="none")
-    return values.reshape(-1)
+    *finer, coarsest = MS_SSIM_EXPONENTS
+    _check_size("MS-SSIM", pred, SSIM_WINDOW * 2 ** len(finer))
+    product = pred.new_ones(len(pred))
+    for exponent in finer:
+        _, contrast = structural_similarity_index_measure(
+            pred, target, data_range=1.0, reduction="none", return_contrast_sensitivity=True
+        )
+        product = product * contrast.clamp_min(0) ** exponent
+        pred, target = F.avg_pool2d(pred, 2), F.avg_pool2d(target, 2)
+    return product * ssim(pred, target).clamp_min(0) ** coarsest
+
+
+def _ssim_map(pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    _check_size("SSIM", pred, SSIM_WINDOW)
+    _, similarity = structural_similarity_index_measure(
+        pred, target, data_range=1.0, reduction="none", return_full_image=True
+    )
+    return similarity
 
 
 def _decibel(mse: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

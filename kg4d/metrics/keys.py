@@ -19,7 +19,8 @@ class MetricKey(NamedTuple):
 METRIC_KEYS: dict[str, MetricKey] = {
     "test/psnr": MetricKey("PSNR, mean over all test images", "dB", True),
     "test/psnr_masked": MetricKey("PSNR inside the true alpha dilated by 8 px", "dB", True),
-    "test/ssim": MetricKey("SSIM, 11 px Gaussian window", "", True),
+    "test/ssim": MetricKey("SSIM, 11 px Gaussian window, without the border of 5 px", "", True),
+    "test/ssim_full": MetricKey("SSIM with the border, mirrored, as torchmetrics has it", "", True),
     "test/ms_ssim": MetricKey("SSIM over five scales", "", True),
     "test/lpips_vgg": MetricKey("LPIPS v0.1, VGG16", "", False),
     "test/lpips_alex": MetricKey("LPIPS v0.1, AlexNet", "", False),

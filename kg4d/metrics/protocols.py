@@ -72,7 +72,10 @@ class Protocol:
 WHITE = (1.0, 1.0, 1.0)
 RANGES = {"psnr": "[0, 1]", "ssim": "[0, 1]", "lpips": "[-1, 1]", "i3d": "[-1, 1]", "fid": "[0, 1]", "clip": "[0, 1]"}
 VIDEO_KEYS = ("test/fvd_f", "test/fvd_v", "test/fvd_diag", "test/fv4d", "test/fvd_c4d", "test/video_distance")
-IMAGE_KEYS = ("test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
+IMAGE_KEYS = (
+    *("test/psnr", "test/psnr_masked", "test/ssim", "test/ssim_full", "test/ms_ssim"),
+    *("test/lpips_vgg", "test/lpips_alex"),
+)
 INCEPTION = "inception-v3"  # FID elsewhere uses this; its weights cannot be pinned, so a caller has to supply it
 VGG16_MEANS = "vgg16-relu5_3-mean"  # the deepest of the features that LPIPS compares, averaged over the image
 NETWORKS = {  # names of `kg4d.metrics.feature_networks.Networks.modules`

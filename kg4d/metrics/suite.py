@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import kg4d
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.frechet import covariance_rank, frechet_distance, sample_warning
-from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
+from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim, ssim_full
 from kg4d.metrics.perceptual import lpips_distance
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
 from kg4d.metrics.video import ClipFeatures, c4d_distance, paired_distance
@@ -188,6 +188,7 @@ def _image_metrics(networks: Networks, vgg: _Vgg) -> dict[str, ImageMetric]:
         "test/psnr": lambda pred, true, _: psnr(pred, true),
         "test/psnr_masked": lambda pred, true, alpha: masked_psnr(pred, true, object_mask(alpha)),
         "test/ssim": lambda pred, true, _: ssim(pred, true),
+        "test/ssim_full": lambda pred, true, _: ssim_full(pred, true),
         "test/ms_ssim": lambda pred, true, _: ms_ssim(pred, true),
         "test/lpips_alex": lambda pred, true, _: lpips_distance(modules["lpips-alex"], pred, true),
         "test/lpips_vgg": lambda pred, true, _: lpips_distance(vgg, pred, true),

@@ -1,6 +1,7 @@
 """Named loss terms with scheduled weights: where the total is formed and each term is remembered for the logs."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -60,3 +61,25 @@ def check_finite(total: Tensor, terms: dict[str, Tensor], step: int) -> None:
     if not math.isfinite(float(total.detach())):
         bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
         raise FloatingPointError(f"the loss is not finite at step {step} (terms: {', '.join(bad) or 'only their sum'})")
+
+
+def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+    """Stop a run before its parameters take up a gradient that is not finite; a finite loss may well have one.
+
+    NaN and infinity survive a sum, so one sum a parameter shows them; each value is looked at only then.
+
+    Args:
+        parameters: With their names.
+        step: Of the stage.
+
+    Raises:
+        FloatingPointError: A gradient holds NaN or infinity.
+    """
+    gradients = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
+    sums = [gradient.sum() for gradient in gradients.values()]
+    if not sums or math.isfinite(float(torch.stack(sums).sum())):
+        return
+    bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    if bad:  # else the values are finite and their sum is too large for float32
+        more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+        raise FloatingPointError(f"the gradient is not finite at step {step} (of {', '.join(bad[:4])}{more})")

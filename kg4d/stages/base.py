@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
-from kg4d.optim.objective import Objective, check_finite
+from kg4d.optim.objective import Objective, check_finite, check_gradients
 from kg4d.render.base import Renderer
 from kg4d.stages.clock import Clock
 
@@ -98,7 +98,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
             What was minimised.
 
         Raises:
-            FloatingPointError: The loss is not finite.
+            FloatingPointError: The loss or a gradient is not finite.
         """
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         self.schedule(bare, batch.step)
@@ -109,6 +109,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
             check_finite(total, objective.terms, batch.step)
             self.clock.mark("losses")
             backward(total)
+            check_gradients(self.named_parameters(), batch.step)
             self.clock.mark(self.after_backward_slice)
         optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
         optimizer.zero_grad(set_to_none=True)

@@ -85,6 +85,7 @@ class DensityControl:
         self.config = config
         self.gradient_sums = torch.zeros(0)
         self.visits = torch.zeros(0)
+        self._safe_opacity = min(0.99, 2 * config.opacity_threshold)  # so that no edit alone kills what it lowers
         self._edits = _schedule(config.start, config.stop, config.every, steps)
         reset = config.opacity_reset_every
         self._resets = _schedule(config.start + reset, config.stop, reset, steps) if reset > 0 else frozenset()
@@ -129,8 +130,7 @@ class DensityControl:
             ):  # after the edit: the decay must not hide a dead Gaussian behind its floor
                 edits.decay_opacity(model, self.config.opacity_decay, self.config.opacity_floor)
         if step in self._resets:
-            # twice the threshold, so that the reset alone kills none
-            edits.reset_opacity(model, optimizer, min(0.99, 2 * self.config.opacity_threshold))
+            edits.reset_opacity(model, optimizer, self._safe_opacity)
         return report
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -169,9 +169,10 @@ class DensityControl:
         small, large = chosen & ~large, chosen & large
         duplicated, halved = int(small.sum()), int(large.sum())
         if duplicated:
-            edits.duplicate(model, optimizer, small)
+            edits.duplicate(model, optimizer, small, self._safe_opacity)
         if halved:
-            edits.split(model, optimizer, torch.cat([large, large.new_zeros(duplicated)]), generator)
+            mask = torch.cat([large, large.new_zeros(duplicated)])
+            edits.split(model, optimizer, mask, generator, self._safe_opacity)
         return duplicated, halved
 
     def _clear(self, count: int, device: torch.device) -> None:

@@ -3,32 +3,22 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
+from kg4d.metrics.intervals import Difference, Ends, paired_difference
 from kg4d.metrics.keys import METRIC_KEYS
 from kg4d.utils.files import replacing
 
-_RESAMPLES = 10_000
-_LEVEL = 0.95
 _MISSING = "–"
 
-K = TypeVar("K", int, tuple[str, int])
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]  # variant -> seed -> metric -> value
-
-
-class Difference(NamedTuple):
-    """A variant minus the first one, paired by seed."""
-
-    mean: float
-    low: float | None  # ends of the bootstrap 95 % interval of the mean; None with fewer than two pairs
-    high: float | None
 
 
 class Cell(NamedTuple):
@@ -57,25 +47,24 @@ class AblationTable:
     @property
     def columns(self) -> list[str]:
         """Names of what `rows` holds."""
-        return ["metric", "better", "variant", "mean", "std", "seeds", "difference", "low", "high"]
+        return ["metric", "better", "variant", "mean", "std", "seeds", "difference", "low", "high", "ends"]
 
     @property
     def rows(self) -> list[list[Any]]:
         """One row per metric and variant, for files that programs read; None where there is no value."""
         return [
-            [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None))]
+            [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None, None))]
             for metric in self.metrics
             for variant in self.variants
             if (cell := self.cells.get((metric, variant))) is not None
         ]
 
 
-def ablation_table(results: Results, generator: torch.Generator) -> AblationTable:
+def ablation_table(results: Results) -> AblationTable:
     """Compare variants over seeds.
 
     Args:
         results: Metrics by variant and seed; the first variant is what the others are compared to.
-        generator: For the bootstrap.
 
     Raises:
         ValueError: There is no variant.
@@ -91,7 +80,7 @@ def ablation_table(results: Results, generator: torch.Generator) -> AblationTabl
         for variant in variants:
             values = _by_seed(results[variant], metric)
             if values:
-                difference = None if variant == first else paired_difference(values, base, generator)
+                difference = None if variant == first else paired_difference({"": values}, {"": base})
                 cells[metric, variant] = Cell(*_mean_and_std(values.values()), len(values), difference)
     return AblationTable(variants, metrics, cells)
 
@@ -100,36 +89,33 @@ def _by_seed(seeds: Mapping[int, Mapping[str, float]], metric: str) -> dict[int,
     return {seed: values[metric] for seed, values in seeds.items() if metric in values}
 
 
-def _mean_and_std(values: Iterable[float]) -> tuple[float, float | None]:
-    sample = torch.tensor(list(values), dtype=torch.float64)
-    return float(sample.mean()), float(sample.std()) if len(sample) > 1 else None
+def _mean_and_std(values: Collection[float]) -> tuple[float, float | None]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def paired_difference(
-    values: Mapping[K, float], base: Mapping[K, float], generator: torch.Generator
-) -> Difference | None:
-    """Mean paired difference and its percentile bootstrap interval (Efron 1979).
+def difference_text(difference: Difference, number: str) -> str:
+    """The mean with its interval in brackets, or its range in parentheses.
 
     Args:
-        values: By seed, or by whatever else tells the pairs; None comes back where no key is in both.
-        base: What is subtracted.
-        generator: For the bootstrap.
+        difference: From `paired_difference`.
+        number: Format of a number, with its sign.
+
+    >>> difference_text(Difference(1.0, 0.5, 1.5, Ends.INTERVAL), "{:+.1f}")
+    '+1.0 [+0.5, +1.5]'
+    >>> difference_text(Difference(1.0, 0.5, 1.5, Ends.RANGE), "{:+.1f}")
+    '+1.0 (+0.5 to +1.5)'
     """
-    pairs = [value - base[key] for key, value in sorted(values.items()) if key in base]
-    if not pairs:
-        return None
-    sample = torch.tensor(pairs, dtype=torch.float64)
-    if len(pairs) == 1:
-        return Difference(pairs[0], None, None)
-    draws = torch.randint(len(pairs), (_RESAMPLES, len(pairs)), generator=generator)
-    tail = (1 - _LEVEL) / 2
-    low, high = torch.quantile(sample[draws].mean(dim=1), sample.new_tensor([tail, 1 - tail])).tolist()
-    return Difference(float(sample.mean()), low, high)
+    mean, low, high, ends = difference
+    text = number.format(mean)
+    if low is None or high is None:
+        return text
+    low_text, high_text = number.format(low), number.format(high)
+    return f"{text} [{low_text}, {high_text}]" if ends is Ends.INTERVAL else f"{text} ({low_text} to {high_text})"
 
 
 def write_tables(folder: Path, results: Results) -> AblationTable:
     """Write `table.md`, `table.csv` and `table.json` (the same numbers in all) and return the table."""
-    table = ablation_table(results, torch.Generator().manual_seed(0))
+    table = ablation_table(results)
     with replacing(folder / "table.md") as part:
         part.write_text(_markdown(table), encoding="utf-8")
     with replacing(folder / "table.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -170,7 +156,7 @@ def _markdown(table: AblationTable) -> str:
 
 
 def _texts(table: AblationTable, metric: str) -> list[list[str]]:
-    """For each variant the lines of its cell: mean ± std, then the difference and its interval."""
+    """For each variant the lines of its cell: mean ± std, then the difference and how far it can be trusted."""
     texts = []
     for variant in table.variants:
         cell = table.cells.get((metric, variant))
@@ -179,9 +165,7 @@ def _texts(table: AblationTable, metric: str) -> list[list[str]]:
             continue
         lines = [_number(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")]
         if cell.difference is not None:
-            mean, low, high = cell.difference
-            interval = "" if low is None or high is None else f" [{low:+.2g}, {high:+.2g}]"
-            lines.append(f"{mean:+.3g}{interval}")
+            lines.append(difference_text(cell.difference, "{:+.3g}"))
         texts.append(lines)
     return texts
 
@@ -193,8 +177,8 @@ def _note(table: AblationTable) -> str:
     if len(table.variants) == 1:
         return f"{text}."
     return (
-        f"{text}; below it the difference to {table.variants[0]}, paired by seed, with its bootstrap 95 % interval "
-        "where there are two seeds or more."
+        f"{text}; below it the difference to {table.variants[0]}, paired by seed: from three pairs on with the 95 % "
+        "interval of its mean (Student's t) in brackets, with two with their range in parentheses."
     )
 
 

@@ -73,12 +73,23 @@ def test_shares_are_normalised_gaussian_kernels_of_the_nearest() -> None:
     torch.testing.assert_close(found, kept / kept.sum(-1, keepdim=True))
 
 
-def test_the_search_is_repeated_when_the_gaussians_change() -> None:
+def test_one_search_serves_all_steps_until_the_gaussians_change() -> None:
     state, module = gaussians(), build()
-    before = module._followed(state.means)
-    assert module._followed(state.means)[0] is before[0]
+    module(state, TIMES)
+    found = module._nearest
+    module(state, TIMES[1:])
+    assert module._nearest is found
     state.means.neg_()
-    assert not torch.equal(module._followed(state.means)[0], before[0])
+    module(state, TIMES)
+    assert not torch.equal(module._nearest.ids, found.ids)
+
+
+def test_the_search_gives_moving_gaussians_no_gradient_of_its_own() -> None:
+    state, module = gaussians(), build()
+    state.means.requires_grad_()
+    module(state, TIMES).means.sum().backward()
+    assert not module._nearest.squared.requires_grad
+    assert state.means.grad is not None
 
 
 def test_a_gaussian_follows_none_but_its_own_control_points() -> None:

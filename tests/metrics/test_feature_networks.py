@@ -104,8 +104,10 @@ def test_equal_grids_are_perfect() -> None:
     _, target, alpha = grids()
     evaluation = evaluate(target, target, alpha)
     for key, value in evaluation.metrics.items():
-        best = {"test/psnr": 100, "test/psnr_masked": 100, "test/ssim": 1, "test/clip_s": 1}.get(key, 0)
-        assert value == pytest.approx(best, abs=3e-4), key  # SSIM of flat colours: float32 rounding against 9e-4
+        best = {"test/psnr": 100, "test/psnr_masked": 100, "test/ssim": 1, "test/ssim_full": 1, "test/clip_s": 1}
+        assert value == pytest.approx(best.get(key, 0), abs=3e-4), (
+            key
+        )  # SSIM of flat colours: float32 rounding against 9e-4
 
 
 def test_samples_name_clips_frames_and_rank() -> None:
@@ -174,5 +176,5 @@ def test_protocols_name_a_network_for_every_key_that_needs_one() -> None:
     for protocol in PROTOCOLS.values():
         assert set(protocol.networks.values()) <= {"lpips-vgg", "lpips-alex", I3D, VGG16_MEANS, "clip"}
         plain = set(protocol.metrics) - set(protocol.networks)
-        assert plain <= {"test/psnr", "test/psnr_masked", "test/ssim", "test/ms_ssim"}
+        assert plain <= {"test/psnr", "test/psnr_masked", "test/ssim", "test/ssim_full", "test/ms_ssim"}
     assert GLTF4D.networks["test/fv4d"] == I3D

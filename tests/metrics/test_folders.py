@@ -50,6 +50,19 @@ def test_frames_are_sorted_by_number_not_by_text(tmp_path: Path) -> None:
     assert (read_folders(tmp_path, tmp_path).predicted[0, :, 0, 0, 0] * 255).round().tolist() == [9, 10]
 
 
+def test_views_are_sorted_by_number_as_a_run_has_them(tmp_path: Path) -> None:
+    grids = read_folders(write(tmp_path / "a", views=12, frames=1), write(tmp_path / "b", views=12, frames=1))
+    assert grids.views == tuple(f"v{view}" for view in range(12))
+    last = np.asarray(Image.open(tmp_path / "b" / "v11_000.png")) / np.float32(255)
+    assert torch.equal(grids.target_alpha[11, 0, ..., 0], torch.from_numpy(last[..., 3]))
+
+
+def test_views_may_have_any_names(tmp_path: Path) -> None:
+    for view in ("left", "12", "7a", "7", "٣"):
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / f"{view}_0.png")
+    assert read_folders(tmp_path, tmp_path).views == ("7", "7a", "12", "left", "٣")
+
+
 def sixteen_bit_rgb(path: Path) -> None:
     """Pillow cannot write 16-bit RGB, so the header of a file says it."""
     data = bytearray(path.read_bytes())

@@ -1,14 +1,17 @@
 """PSNR, masked PSNR, SSIM, MS-SSIM against scikit-image and closed forms."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
+from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim
+from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim, ssim_full
 
 
 def pair(count: int, size: int, noise: float = 0.1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,25 +40,66 @@ def test_identical_images_score_100_db() -> None:
     assert psnr(target, target).tolist() == pytest.approx([100.0, 100.0])
 
 
-# scikit-image leaves the 5 px border out of its mean; with a mirrored border added, that mean is over the whole image
+def photograph(name: str) -> torch.Tensor:
+    """One of scikit-image's own, (1, 3, H, W)."""
+    return torch.from_numpy(getattr(data, name)()).movedim(-1, 0)[None] / 255
+
+
+def worse(image: torch.Tensor, kind: str) -> torch.Tensor:
+    if kind == "noise":
+        return (image + 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    if kind == "blur":
+        return torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 0, 2, 2)))
+    return image.roll(3, -1)
+
+
+def similarity_of_scikit_image(pred: np.ndarray, target: np.ndarray) -> float:
+    """Wang et al. 2004, by its arguments."""
+    return structural_similarity(
+        target, pred, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+@pytest.mark.parametrize("kind", ["noise", "blur", "shift"])
+def test_ssim_of_photographs_matches_scikit_image(name: str, kind: str) -> None:
+    target = photograph(name)
+    pred = worse(target, kind)
+    expected = similarity_of_scikit_image(channels_last(pred[0]), channels_last(target[0]))
+    assert ssim(pred, target).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("scene", ["fox", "cesium_man", "drone"])
+def test_ssim_of_an_object_on_white_matches_scikit_image(scene: str, data_root: Path) -> None:
+    frames = [np.asarray(Image.open(data_root / "gltf4d" / scene / "test" / f"v0_{t:03d}.png")) / 255 for t in (0, 8)]
+    pred, target = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:] for rgba in frames)
+    found = [torch.from_numpy(image).float().movedim(-1, 0)[None] for image in (pred, target)]
+    expected = similarity_of_scikit_image(pred, target)
+    assert ssim(*found).item() == pytest.approx(expected, abs=1e-5)
+    assert ssim_full(*found).item() > expected + 0.005  # the white border is trivially right
+
+
+def test_the_border_does_not_count() -> None:
+    pred, target = pair(2, 32)
+    corner = pred.clone()
+    corner[..., 0, 0] = 1 - corner[..., 0, 0]
+    weight = (ssim(corner, target) - ssim(pred, target)).abs().max()
+    assert weight < 1e-5  # the corner is in one window, with the least weight
+    assert (ssim_full(corner, target) - ssim_full(pred, target)).abs().max() > 100 * weight
+
+
+# with a mirrored border added, scikit-image's mean is over the whole image
 BORDER = ((5, 5), (5, 5), (0, 0))
 
 
-def test_ssim_matches_scikit_image() -> None:
+def test_the_mean_with_the_border_is_that_of_a_mirrored_image() -> None:
     pred, target = pair(3, 48)
     expected = [
-        structural_similarity(
-            np.pad(channels_last(t), BORDER, mode="reflect"),
-            np.pad(channels_last(p), BORDER, mode="reflect"),
-            data_range=1.0,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-        for p, t in zip(pred, target, strict=True)
+        similarity_of_scikit_image(*(np.pad(channels_last(image), BORDER, mode="reflect") for image in images))
+        for images in zip(pred, target, strict=True)
     ]
-    assert ssim(pred, target).tolist() == pytest.approx(expected, abs=1e-5)
+    assert ssim_full(pred, target).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ssim_of_one_image_is_a_batch_of_one() -> None:
@@ -76,7 +120,38 @@ def test_ms_ssim_is_one_for_equals_and_falls_with_noise() -> None:
     assert 1 > ms_ssim(weak, target).item() > ms_ssim(strong, target).item() > 0
 
 
-@pytest.mark.parametrize(("metric", "size"), [(ssim, 10), (ms_ssim, 175)])
+def five_scales(pred: np.ndarray, target: np.ndarray) -> float:
+    """Wang et al. 2003 in float64, windows within the image only."""
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(image, (1.5, 1.5, 0), truncate=3.5)
+
+    product = 1.0
+    for scale, exponent in enumerate([0.0448, 0.2856, 0.3001, 0.2363, 0.1333]):
+        a, b = mean(pred), mean(target)
+        covariance, spread = mean(pred * target) - a * b, mean(pred**2) - a**2 + mean(target**2) - b**2
+        similarity = (2 * covariance + 0.03**2) / (spread + 0.03**2)
+        if scale == 4:
+            similarity *= (2 * a * b + 0.01**2) / (a**2 + b**2 + 0.01**2)
+        product *= max(0.0, similarity[5:-5, 5:-5].mean()) ** exponent
+        pred, target = (
+            image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
+            .reshape(len(image) // 2, 2, image.shape[1] // 2, 2, 3)
+            .mean((1, 3))
+            for image in (pred, target)
+        )
+    return product
+
+
+@pytest.mark.parametrize("kind", ["noise", "blur", "shift"])
+def test_ms_ssim_of_a_photograph_is_that_of_its_definition(kind: str) -> None:
+    target = photograph("chelsea")
+    pred = worse(target, kind)
+    expected = five_scales(channels_last(pred[0]), channels_last(target[0]))
+    assert ms_ssim(pred, target).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("metric", "size"), [(ssim, 10), (ssim_full, 10), (ms_ssim, 175)])
 def test_too_small_images_are_refused(metric, size: int) -> None:
     pred, target = pair(1, size)
     with pytest.raises(ValueError, match=f"got {size} x {size}"):

@@ -139,6 +139,17 @@ def test_resets_come_at_their_own_distance_and_kill_none() -> None:
         torch.testing.assert_close(model.state().opacities.max(), torch.tensor(expected))
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0], ids=["duplicated", "split"])
+def test_growing_after_a_reset_kills_none(scale: float) -> None:
+    """A reset leaves .04, a few steps may take some of it; halves of .015 would be removed by the next edit."""
+    model, optimizer = gaussians([0.03, 0.025], scales=[scale] * 2)
+    control = DensityControl(ADAPTIVE, 500)
+    control.after_backward(rendered(gradients(9.0, 9.0)))
+    assert control.after_step(100, model, optimizer, torch.Generator().manual_seed(0)).removed == 0
+    assert len(model) == 4
+    assert control.after_step(150, model, optimizer, torch.Generator().manual_seed(0)).removed == 0
+
+
 def test_a_restored_control_goes_on_exactly() -> None:
     first, second = DensityControl(ADAPTIVE, 500), DensityControl(ADAPTIVE, 500)
     first.after_backward(rendered(gradients(0.06, 0.06)))

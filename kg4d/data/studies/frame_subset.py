@@ -19,7 +19,7 @@ class FramesConfig:
     Attributes:
         every: It sees every n-th frame, from the first on; the others are measured as `heldout/psnr`.
         textureless: The object has its mean colour everywhere, in all images, those that are measured on too: what
-            moves inside its outline shows in keypoints and flow alone.
+            moves inside its outline shows in keypoints and flow alone. The mean is that of the images that a fit sees.
     """
 
     every: int = 1
@@ -63,10 +63,10 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
 
 
 def without_texture(scene: Scene) -> Scene:
-    """The scene with the object in its mean colour."""
-    videos = [images for images in (scene.reference, scene.ring, scene.test) if images is not None]
-    weight = sum(float(images.alphas.sum()) for images in videos)
-    total = torch.stack([(images.images[..., :3] * images.alphas).sum((0, 1, 2)) for images in videos]).sum(0)
+    """The scene with the object in one colour, its mean in the reference video and the ring."""
+    seen = [images for images in (scene.reference, scene.ring) if images is not None]
+    weight = sum(float(images.alphas.sum()) for images in seen)
+    total = torch.stack([(images.images[..., :3] * images.alphas).sum((0, 1, 2)) for images in seen]).sum(0)
     color = total / max(weight, 1e-9)
 
     def painted(images: PosedImages) -> PosedImages:

@@ -72,14 +72,17 @@ def pixel_loss(
     Args:
         mixtures: Around the pixels.
         maps: The matrices B_k of `true_factors`; None takes the identity, the isotropic form of GaussianFlow.
-        pixels: The points p, px.
+        pixels: The points p, px; anything where nothing counts, NaN included.
         reference: The flow F at p.
         extent_px: Longer side of the image, px.
     """
+    weights = reference.confidence * mixtures.covered
+    # before it meets B_k, whose gradient is `away` times that of the error: 0 times NaN is NaN
+    pixels = pixels.masked_fill(weights[:, None] == 0, 0.0)
     away = pixels[:, None] - mixtures.earlier.means
     carried = away if maps is None else (maps * away[..., None, :]).sum(-1)
     model = (mixtures.weights[..., None] * (mixtures.later.means + carried - pixels[:, None])).sum(1)
-    return _pixel_mean(model - reference.flow, reference.confidence * mixtures.covered, extent_px)
+    return _pixel_mean(model - reference.flow, weights, extent_px)
 
 
 def component_loss(mixtures: PairedMixtures, targets: Advected, extent_px: float) -> Float[Tensor, ""]:

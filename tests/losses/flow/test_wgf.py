@@ -159,14 +159,48 @@ def test_the_pairs_of_a_batch_count_together(variant: WgfVariant) -> None:
     )
 
 
-@pytest.mark.parametrize("variant", WgfVariant)
-def test_a_pair_whose_flow_is_not_known_does_not_count(variant: WgfVariant) -> None:
-    batch, config = Batch(), WgfConfig(variant=variant, plan=PlanConfig(iterations=50))
+FORMS = [  # every form of every variant
+    WgfConfig(variant=variant, isotropic=isotropic, selection=selection, plan=PlanConfig(iterations=50))
+    for variant in WgfVariant
+    for isotropic in (False, True)
+    for selection in ContributorSelection
+    if selection is ContributorSelection.TRACKED or variant not in wgf._SAME_GAUSSIANS
+]
+
+
+def gradients(batch: Batch, config: WgfConfig, count: int = 2) -> dict[str, torch.Tensor]:
+    """Of the loss, by the centres, rotations and scales of all frames."""
+    moved = {
+        name: getattr(batch.geometry, name).detach().clone().requires_grad_() for name in ("means", "quats", "scales")
+    }
+    batch.geometry = replace(batch.geometry, **moved)
+    sum(term.value for term in batch.losses(config, count=count).values()).backward()
+    return {name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in moved.items()}
+
+
+@pytest.mark.parametrize("config", FORMS, ids=lambda c: f"{c.variant}-{c.selection}-{c.isotropic}")
+def test_a_pair_whose_flow_is_not_known_does_not_count(config: WgfConfig) -> None:
+    batch = Batch()
     batch.fields[1] = flow_field(torch.full((SIZE, SIZE, 2), 7.0), torch.zeros(SIZE, SIZE))
     together, alone = batch.losses(config), batch.losses(config, count=1)
     assert together.keys() == alone.keys()
     for name, term in together.items():
         torch.testing.assert_close(term.value, alone[name].value)
+    pulls, expected = gradients(batch, config), gradients(batch, config, count=1)
+    for name, pull in pulls.items():  # nor does its NaN reach what moves
+        assert pull.isfinite().all(), name
+        torch.testing.assert_close(pull, expected[name], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("config", FORMS, ids=lambda c: f"{c.variant}-{c.selection}-{c.isotropic}")
+@pytest.mark.parametrize("at_keypoints", [True, False])
+def test_without_any_known_flow_there_is_no_pull(config: WgfConfig, at_keypoints: bool) -> None:
+    batch = Batch()
+    batch.fields = [flow_field(torch.full((SIZE, SIZE, 2), 7.0), torch.zeros(SIZE, SIZE))] * 2
+    config = replace(config, at_keypoints=at_keypoints)
+    if not batch.losses(config):  # it looks at keypoints only
+        return
+    assert all((pull == 0).all() for pull in gradients(batch, config).values())
 
 
 def test_a_doubtful_flow_counts_as_much_as_it_is_trusted() -> None:
