@@ -26,11 +26,11 @@ from kg4d.data.records import Scene
 from kg4d.gaussians.build import build_gaussians
 from kg4d.lift.seeding import seed_keypoints
 from kg4d.losses.flow.observations import random_flow_pixels
+from kg4d.optim.objective import Objective
 from kg4d.ot.flow_targets import flow_field
-from kg4d.runs.build import build_run_deformation, build_run_renderer, build_scene
+from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene
 from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
-from kg4d.stages.objective import Objective
 
 PRESET = Path(__file__).parent.parent / "experiments" / "kg4d.yaml"
 FORMS = {
@@ -51,8 +51,8 @@ def make_step(config: ExperimentConfig, scene: Scene, batch: DynamicBatch) -> tu
     model = build_gaussians(config.gaussians, ring.cameras, ring.images, len(scene.keypoints.names), generator)
     parents = seed_keypoints(model, ring, scene.keypoints, config.kfc, scene.reference.cameras[0]).parents
     losses = MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones)
-    deformation = build_run_deformation(config, model)
-    stage = DynamicStage(model, deformation, renderer, config.dynamic, losses, parents, torch.ones(3), seed=0)
+    representation = build_run_representation(config, model)
+    stage = DynamicStage(representation, renderer, config.dynamic, losses, parents, torch.ones(3), seed=0)
     stage.to(renderer.device)
     return stage, one_step(stage, batch.to(renderer.device))
 
@@ -75,9 +75,9 @@ def one_step(stage: Stage[Any], batch: StaticBatch | DynamicBatch) -> Callable[[
 
 def contributors_call(config: ExperimentConfig, stage: DynamicStage, batch: DynamicBatch) -> Callable[[], object]:
     """The look-up of WGF's contributors for all pairs of a step, on renders made beforehand."""
-    geometry = stage.deformation(stage.canonical, batch.times)
+    moving = stage.representation.states(batch.times)
     renders = [
-        (stage.renderer(geometry.at(b, stage.canonical), batch.cameras[b]), batch.keypoints[b].nan_to_num())
+        (stage.renderer(moving.at(b), batch.cameras[b]), batch.keypoints[b].nan_to_num())
         for b in batch.pairs[:, 0].tolist()
     ]
     assert batch.flow is not None
