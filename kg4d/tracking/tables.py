@@ -1,4 +1,4 @@
-"""Tables of metrics: the comparison of an experiment's variants, and what one evaluation measured."""
+"""Tables of metrics: the comparison of an experiment's variants, and the results of one evaluation."""
 
 import csv
 import json
@@ -27,17 +27,17 @@ class Difference(NamedTuple):
     """A variant minus the first one, paired by seed."""
 
     mean: float
-    low: float | None  # ends of the bootstrap 95 % interval of the mean; None with fewer than two pairs
-    high: float | None
+    low: float | None  # lower end of the bootstrap 95 % interval of the mean; None with fewer than two pairs
+    high: float | None  # upper end
 
 
 class Cell(NamedTuple):
     """One metric of one variant."""
 
     mean: float
-    std: float | None  # over seeds, with n - 1; None with one seed
+    std: float | None  # over seeds, with n - 1 in the denominator; None with one seed
     seeds: int
-    difference: Difference | None  # None for the first variant, and where no seed has the metric in both
+    difference: Difference | None  # None for the first variant, and if no seed has the metric in both
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class AblationTable:
     """Metrics of the variants of one experiment.
 
     Attributes:
-        variants: Names; the first one is what the others are compared to.
-        metrics: Keys, in the order of `METRIC_KEYS`; others come last.
-        cells: By metric and variant; a metric that a variant does not have has no cell.
+        variants: Names of the variants; the others are compared to the first one.
+        metrics: Keys of the metrics, in the order of `METRIC_KEYS`; others come last.
+        cells: By metric and variant; there is no cell for a metric that a variant does not have.
     """
 
     variants: tuple[str, ...]
@@ -56,12 +56,12 @@ class AblationTable:
 
     @property
     def columns(self) -> list[str]:
-        """Names of what `rows` holds."""
+        """Names of the columns of `rows`."""
         return ["metric", "better", "variant", "mean", "std", "seeds", "difference", "low", "high"]
 
     @property
     def rows(self) -> list[list[Any]]:
-        """One row per metric and variant, for files that programs read; None where there is no value."""
+        """One row per metric and variant, for machine-readable files; None where there is no value."""
         return [
             [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None))]
             for metric in self.metrics
@@ -74,7 +74,7 @@ def ablation_table(results: Results, generator: torch.Generator) -> AblationTabl
     """Compare variants over seeds.
 
     Args:
-        results: Metrics by variant and seed; the first variant is what the others are compared to.
+        results: Metrics by variant and seed; the other variants are compared to the first one.
         generator: For the bootstrap.
 
     Raises:
@@ -111,9 +111,12 @@ def paired_difference(
     """Mean paired difference and its percentile bootstrap interval (Efron 1979).
 
     Args:
-        values: By seed, or by whatever else tells the pairs; None comes back where no key is in both.
-        base: What is subtracted.
+        values: Values by seed, or by another key that identifies the pairs.
+        base: The values to subtract, by the same keys.
         generator: For the bootstrap.
+
+    Returns:
+        The difference; None if no key is in both.
     """
     pairs = [value - base[key] for key, value in sorted(values.items()) if key in base]
     if not pairs:
@@ -128,7 +131,15 @@ def paired_difference(
 
 
 def write_tables(folder: Path, results: Results) -> AblationTable:
-    """Write `table.md`, `table.csv` and `table.json` (the same numbers in all) and return the table."""
+    """Write the comparison of variants as `table.md`, `table.csv` and `table.json`, with the same numbers in each.
+
+    Args:
+        folder: The folder to write to.
+        results: Metrics by variant and seed; the other variants are compared to the first one.
+
+    Returns:
+        The table.
+    """
     table = ablation_table(results, torch.Generator().manual_seed(0))
     with replacing(folder / "table.md") as part:
         part.write_text(_markdown(table), encoding="utf-8")
@@ -142,7 +153,7 @@ def write_tables(folder: Path, results: Results) -> AblationTable:
 
 
 def print_table(table: AblationTable) -> None:
-    """Show the comparison on the terminal."""
+    """Print the comparison on the terminal."""
     shown = Table("", *table.variants)
     for metric in table.metrics:
         shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(table, metric)))
@@ -152,7 +163,7 @@ def print_table(table: AblationTable) -> None:
 
 
 def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> None:
-    """Show what one evaluation measured, and why the rest is missing."""
+    """Print the metrics of one evaluation, and the reasons why others are missing."""
     shown = Table("", "", "")
     for metric, value in metrics.items():
         shown.add_row(_heading(metric), _number(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else "")
@@ -170,7 +181,7 @@ def _markdown(table: AblationTable) -> str:
 
 
 def _texts(table: AblationTable, metric: str) -> list[list[str]]:
-    """For each variant the lines of its cell: mean ± std, then the difference and its interval."""
+    """The lines of the cell of each variant: mean ± std, then the difference and its interval."""
     texts = []
     for variant in table.variants:
         cell = table.cells.get((metric, variant))
@@ -211,7 +222,7 @@ def _better(metric: str) -> str | None:
 
 
 def _number(value: float) -> str:
-    """Four significant digits, more where the integer part is longer: 24.31, 0.9123, 1234.
+    """Format with four significant digits, or more if the integer part is longer: 24.31, 0.9123, 1234.
 
     >>> _number(24.3149), _number(1234.4), _number(0.01)
     ('24.31', '1234', '0.01')
