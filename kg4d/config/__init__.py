@@ -1,1 +1,1 @@
-"""The configuration of an experiment: `schema` says what there is to set, `load` reads files and command lines."""
+"""The configuration of an experiment: `schema` defines the settings, `load` reads files and command lines."""

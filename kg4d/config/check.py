@@ -1,4 +1,4 @@
-"""Check plain values against a tree of dataclasses, so that a wrong key or value is named before anything runs."""
+"""Check plain values against a tree of dataclasses, so that wrong keys and values are reported before anything runs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -17,28 +17,31 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class CommandLineText(str):
-    """A value as typed: read as YAML, but kept as typed where the schema wants text (`name=007`, `mode=off`)."""
+    """A value from the command line: parsed as YAML, unless the schema wants text (`name=007`, `mode=off`)."""
 
 
 @dataclass(frozen=True)
 class Checker:
-    """Turns values from one source into what OmegaConf takes for the fields of a schema.
+    """Checks values from one source against a schema, and converts them for OmegaConf.
 
     Attributes:
         schema: Dataclass at the root.
-        source: Where the values come from, for messages.
+        source: Where the values come from, for error messages.
     """
 
     schema: type
     source: str
 
     def check(self, value: Any, hint: Any = None, key: str = "") -> Any:
-        """Verify names and types below `key`, and turn enum values into members.
+        """Check names and types below `key`, and turn enum values into members.
 
         Args:
-            value: Plain containers and scalars. Text with `${` is an interpolation and passes unread.
-            hint: Type that the schema gives to `key`; the schema itself when None.
+            value: Plain containers and scalars. Text with `${` is an interpolation and is not checked.
+            hint: Type of `key` in the schema; the schema itself when None.
             key: Dotted key of `value`.
+
+        Returns:
+            The converted value.
 
         Raises:
             InputError: A key is unknown or a value is of the wrong kind.
@@ -112,7 +115,7 @@ class Checker:
 
 
 def dotted_keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of a dataclass and of the dataclasses in it, dotted."""
+    """All keys of a dataclass and of the dataclasses in it, dotted."""
     types = get_type_hints(schema)
     for field in fields(schema):
         key = f"{prefix}.{field.name}".lstrip(".")
@@ -122,7 +125,7 @@ def dotted_keys(schema: Any, prefix: str = "") -> Iterator[str]:
 
 
 def suggestion(wrong: str, valid: Iterable[str]) -> str:
-    """The remedy for a wrong name: the nearest valid one, or all of them.
+    """The remedy for a wrong name: the closest valid name, or the list of all valid ones.
 
     >>> suggestion("wieght", ["weight", "mode"])
     'did you mean `weight`?'

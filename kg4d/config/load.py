@@ -1,8 +1,8 @@
 """Read a typed configuration from YAML files and `key=value` overrides.
 
-A file may say `extends: <path>`; what it says itself wins over what it extends, and the command line wins over both.
-The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in lower
-case (`wgf.variant=a` or `wgf.variant=offset`).
+A file may say `extends: <path>`; its own settings take precedence over those of that file, and the command line over
+both. The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in
+lower case (`wgf.variant=a` or `wgf.variant=offset`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,8 @@ class Run(Generic[T]):
     Attributes:
         variant: Name of the variant; also a folder name.
         seed: Seed of the run.
-        config: With this seed, no `seeds`, and this variant alone in `variants`: loaded again, it is this run again.
+        config: The configuration of this run alone: its seed, no `seeds`, and only its variant. Loading it again gives
+            this run again.
     """
 
     variant: str
@@ -40,12 +41,12 @@ class Run(Generic[T]):
 
 
 def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
-    """Build the configuration that a file (None: the defaults) and the command line describe.
+    """Build the configuration that a file and the command line describe.
 
     Args:
         schema: Dataclass to build.
-        path: YAML file.
-        overrides: `key=value` each, the key dotted, the value YAML.
+        path: YAML file; None for the defaults.
+        overrides: `key=value` strings, with dotted keys and YAML values.
 
     Raises:
         InputError: A file, key or value is wrong.
@@ -57,13 +58,15 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
 def expand(
     schema: type[T], path: str | Path, overrides: Sequence[str] = (), *, variant: str | None = None
 ) -> list[Run[T]]:
-    """List every variant times every seed that an experiment file names; file < variant < command line.
+    """List the runs of an experiment file: every variant with every seed.
+
+    The settings of a variant take precedence over those of the file, and the command line over both.
 
     Args:
         schema: Dataclass to build, with fields `seed`, `seeds` (may be empty) and `variants` (name to overrides).
         path: YAML file.
         overrides: As for `load_config`. A `seed=` here replaces the file's `seeds`.
-        variant: Only this one; all when None. A file that names no variants has one, `full`.
+        variant: Only this variant; all when None. A file without variants has one, called `full`.
 
     Raises:
         InputError: A file, key or value is wrong, or there is no such variant.
@@ -90,18 +93,18 @@ def expand(
 
 
 def to_yaml(config: Any) -> str:
-    """Write a configuration as YAML that `load_config` reads back to an equal one."""
+    """Write a configuration as YAML; `load_config` reads an equal configuration from it."""
     return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
 
 
 def packaged_configs() -> Path:
-    """Folder of the presets: inside the package when it is installed, beside it in a checkout."""
+    """The folder of the presets: inside the installed package, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
 def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
-    """The checked contents of a file and of all that it extends, the farthest first."""
+    """The checked contents of a file and of all files that it extends, the one farthest up first."""
     layers: list[dict[str, Any]] = []
     chain: list[Path] = []
     current = None if path is None else Path(path)
@@ -130,18 +133,18 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _extended(parent: object, child: Path) -> Path:
-    """The file that `child` extends: beside it, else among the presets."""
+    """The file that `child` extends: in its own folder, else among the presets."""
     if not isinstance(parent, str):
         raise InputError(f"{child}: extends", f"{parent!r} is not a path", "name one YAML file")
-    places = [child.parent / parent, packaged_configs() / parent]
-    for place in places:
-        if place.is_file():
-            return place
-    raise InputError(f"{child}: extends", f"no file {parent}", f"looked for {places[0]} and {places[1]}")
+    candidates = [child.parent / parent, packaged_configs() / parent]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputError(f"{child}: extends", f"no file {parent}", f"looked for {candidates[0]} and {candidates[1]}")
 
 
 def _override_layers(schema: type, overrides: Iterable[str], source: str) -> list[dict[str, Any]]:
-    """Each `key=value` as a checked layer of its own."""
+    """Each `key=value` as a separate, checked layer."""
     layers = []
     for override in overrides:
         key, _, value = (part.strip() for part in override.partition("="))

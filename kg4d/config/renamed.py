@@ -1,4 +1,4 @@
-"""Keys that have moved: files that were written with the old ones still load."""
+"""Renamed keys: files written with the old ones still load."""
 
 import logging
 from collections.abc import Mapping
@@ -10,15 +10,18 @@ _log = logging.getLogger(__name__)
 
 
 def with_new_names(values: dict[Any, Any], renamed: Mapping[str, str], source: str) -> dict[Any, Any]:
-    """Move what stands under an old key to the new one.
+    """Move the values of old keys to their new keys.
 
     Args:
-        values: Contents of a file, or of one override; not changed.
+        values: Contents of a file or of one override; not modified.
         renamed: New dotted key by old dotted key.
-        source: For messages.
+        source: Where the values come from, for error messages.
+
+    Returns:
+        The values under the new keys.
 
     Raises:
-        InputError: Both keys of a pair are there.
+        InputError: An old key and its new key are both there.
     """
     for old, new in renamed.items():
         found, rest = _taken(values, old.split("."))
@@ -32,7 +35,7 @@ def with_new_names(values: dict[Any, Any], renamed: Mapping[str, str], source: s
 
 
 def _taken(values: dict[Any, Any], path: list[str]) -> tuple[list[Any] | None, dict[Any, Any]]:
-    """What stands at `path`, in a list of one (None where nothing does), and the rest."""
+    """The value at `path`, in a list of one (None if there is no such key), and the remaining values."""
     head, *below = path
     if not isinstance(values, dict) or head not in values:
         return None, values

@@ -1,4 +1,4 @@
-"""The whole experiment as one typed tree: it composes the rooms' own dataclasses."""
+"""The configuration of an experiment as one typed tree, composed of the packages' own dataclasses."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -29,13 +29,13 @@ from kg4d.tracking.tracker import TrackingConfig
 
 @dataclass
 class EvaluationConfig:
-    """What is measured at the end of a run.
+    """Which metrics are computed at the end of a run.
 
     Attributes:
         protocol: Name of the protocol.
-        networks: Also compute what needs network weights (LPIPS, FVD), where the cache holds them.
-        metrics: Keys of the protocol's metrics to compute; empty computes all. Those of training frames, keypoints
-            and flow cost next to nothing and are always there.
+        networks: Also compute metrics that need network weights (LPIPS, FVD), if the cache holds the weights.
+        metrics: Keys of the protocol's metrics to compute; empty computes all. The metrics of training frames,
+            keypoints and flow cost next to nothing and are always computed.
     """
 
     protocol: str = "gltf4d"
@@ -45,11 +45,11 @@ class EvaluationConfig:
 
 @dataclass
 class GuidanceConfig(NoiseModelConfig):
-    """Score distillation from views that the input does not show.
+    """Score distillation of views that the input does not show.
 
     Attributes:
-        static: In the static stage.
-        dynamic: In the dynamic stage, where it is off unless it is given a weight.
+        static: Settings in the static stage.
+        dynamic: Settings in the dynamic stage, where it is off by default (weight 0).
     """
 
     static: SdsConfig = field(default_factory=SdsConfig)
@@ -61,37 +61,37 @@ class ExperimentConfig:
     """One experiment.
 
     Attributes:
-        name: Of the experiment: names the run folder and the group in W&B.
-        seed: Of this run.
-        seeds: Seeds to run; just `seed` where empty.
+        name: Name of the experiment, for the run folder and the group in W&B.
+        seed: Seed of the run.
+        seeds: Seeds to run; only `seed` if empty.
         output: Folder above the run folders.
         scene: A scene folder, `synthetic:<character>`, or an image, a video or a folder of frames, which is prepared
             first.
         priors: How an image or a video is prepared.
-        detections: Whether keypoints and flow of a scene folder are taken as they are, found again or disturbed.
+        detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
         keypoints: Which keypoints of the scene are used.
         frames: Which frames of the reference video are used, and how.
-        image_size: Side of the images that the fit works on, px.
+        image_size: Side of the images in the fit, px.
         background: Colour behind the object, RGB in [0, 1].
         renderer: Which renderer.
-        gaussians: The first Gaussians.
+        gaussians: The initial Gaussians.
         static: The static stage.
         dynamic: The dynamic stage.
         refine: The refine stage.
-        representation: What a moving set of Gaussians is.
+        representation: How moving Gaussians are represented.
         deformation: What moves the Gaussians of frame 0.
-        optimizer: What takes the steps of the stages.
-        lift: Keypoints of the reference video in 3D, before anything is rendered.
+        optimizer: The optimizer of the stages.
+        lift: Lifting the keypoints of the reference video to 3D, before anything is rendered.
         kfc: Keypoint Feature Calibration.
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
-        bones: Bones keep their length.
+        bones: Constant bone lengths.
         guidance: Score distillation by a diffusion model.
-        evaluation: What is measured.
+        evaluation: Which metrics are computed.
         export: What is exported.
         tracking: Logs and W&B.
         trainer: Lightning's Trainer, checkpoints, previews.
-        variants: Name of each variant and the overrides that make it.
+        variants: Name of each variant, and its overrides.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {
@@ -137,12 +137,12 @@ class ExperimentConfig:
     variants: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can start from.
+        """Check the ranges of settings.
 
         Raises:
-            ValueError: One of them is out of range; the message begins with the key.
+            ValueError: A value is out of range; the message begins with its key.
         """
-        least = {
+        minima = {
             "image_size": (self.image_size, 16),
             "gaussians.count": (self.gaussians.count, 1),
             "static.steps": (self.static.steps, 0),
@@ -158,21 +158,21 @@ class ExperimentConfig:
             "wgf.contributors": (self.wgf.contributors, 1),
             "wgf.random_pixels": (self.wgf.random_pixels, 0),
         }
-        for key, (value, bound) in least.items():
-            if value < bound:
-                raise ValueError(f"{key}: must be at least {bound}, not {value}")
+        for key, (value, minimum) in minima.items():
+            if value < minimum:
+                raise ValueError(f"{key}: must be at least {minimum}, not {value}")
         DensityControl(self.static.density, self.static.steps)
         opacity = self.gaussians.initial_opacity
         if opacity is not None and not 0 < opacity < 1:
             raise ValueError(f"gaussians.initial_opacity: must lie between 0 and 1, not {opacity}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {self.seed}")
-        for key, share in {
+        for key, positive in {
             "kfc.temperature": self.kfc.temperature,
             "kfc.seed_sigma": self.kfc.seed_sigma,
             "kfc.heatmap_scale": self.kfc.heatmap_scale,
         }.items():
-            if not share > 0:
-                raise ValueError(f"{key}: must be positive, not {share}")
+            if not positive > 0:
+                raise ValueError(f"{key}: must be positive, not {positive}")
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")

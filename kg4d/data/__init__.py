@@ -1,5 +1,5 @@
 """Scenes on disk and in memory, the procedural characters, and the batches that training steps see.
 
-`records` says what a scene is, `scene` loads one by one of the `readers`, `scene_writer` writes one; `images` and
-`videos` read pictures; `synthetic` makes characters, `studies` make scenes worse; `batches` are what a step gets.
+`records` defines what a scene is, `scene` loads one through one of the `readers`, `scene_writer` writes one; `images`
+and `videos` read inputs; `synthetic` renders characters, `studies` degrade scenes; `batches` feed training steps.
 """

@@ -1,6 +1,6 @@
-"""Image files in and out, and resampling: straight RGBA in [0, 1] everywhere.
+"""Reading, writing and resampling images: straight RGBA in [0, 1] everywhere.
 
-Straight alpha is what the files hold. Whatever mixes pixels (resampling, compositing) premultiplies first, so that the
+Files hold straight alpha. Everything that mixes pixels (resampling, compositing) premultiplies first, so that the
 colour of a transparent pixel never shows.
 """
 
@@ -18,19 +18,19 @@ from kg4d.errors import InputError
 from kg4d.utils.files import replacing
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-# What Pillow raises on damaged files.
+# What Pillow raises for damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _CONVERT = "convert it to an 8-bit RGB or RGBA PNG, JPEG or WebP"
 
 
 def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
-    """Read an 8-bit RGB or RGBA image; the orientation that a camera noted is applied.
+    """Read an 8-bit RGB or RGBA image; the orientation in its EXIF data is applied.
 
     Args:
         path: PNG, JPEG or WebP file.
 
     Returns:
-        Straight RGBA in [0, 1]; alpha is 1 where the file has none.
+        Straight RGBA in [0, 1]; alpha is 1 if the file has none.
 
     Raises:
         InputError: The file is missing, damaged, of another format, grey, palette, 16-bit, CMYK or animated.
@@ -51,10 +51,10 @@ def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
 
 
 def read_mask(path: str | Path) -> Float[Tensor, "H W 1"]:
-    """Read a matte: the alpha channel of a file that has one, else its brightness (white is the object).
+    """Read a matte in [0, 1]: the alpha channel if the file has one, else its brightness (white is the object).
 
     Args:
-        path: PNG, JPEG or WebP file of 8 bits or black and white.
+        path: PNG, JPEG or WebP file, 8-bit or black and white.
 
     Raises:
         InputError: The file is missing, damaged, of another format, 16-bit, CMYK or animated.
@@ -78,7 +78,7 @@ def read_mask(path: str | Path) -> Float[Tensor, "H W 1"]:
 
 
 def _refuse_unsuitable(image: Image.Image, path: Path) -> None:
-    """Raise for what would lose information silently on its way to 8-bit RGBA."""
+    """Raise an `InputError` for images that would silently lose information when converted to 8-bit RGBA."""
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(path, "is an animation", "give one picture a file")
     if image.mode not in ("RGB", "RGBA"):
@@ -86,12 +86,12 @@ def _refuse_unsuitable(image: Image.Image, path: Path) -> None:
         what = f"is a {kinds.get(image.mode, image.mode)} image"
         raise InputError(path, what, _CONVERT)
     raw_modes = {str(tile[3]) for tile in getattr(image, "tile", [])}
-    if any("16" in mode for mode in raw_modes):  # Pillow would drop the low byte without a word
+    if any("16" in mode for mode in raw_modes):  # Pillow would silently drop the low byte
         raise InputError(path, "is a 16-bit image", _CONVERT)
 
 
 def quantize(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """The 8-bit values that a file would hold; values outside [0, 1] are clipped."""
+    """Convert values in [0, 1] to 8-bit values, as a file holds them; values outside are clipped."""
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -102,13 +102,13 @@ def write_png(path: str | Path, image: Float[Tensor, "H W channels"]) -> None:
 
 
 def resample(channels: Float[Tensor, "M H W D"], width: int, height: int) -> Float[Tensor, "M height width D"]:
-    """Bilinear resampling with an antialiasing (triangle) filter; keeps the range of the values."""
+    """Resample bilinearly with an antialiasing (triangle) filter, which keeps the range of the values."""
     planar = channels.movedim(-1, 1)
     return F.interpolate(planar, (height, width), mode="bilinear", align_corners=False, antialias=True).movedim(1, -1)
 
 
 def resize_rgba(images: Float[Tensor, "M H W 4"], width: int, height: int) -> Float[Tensor, "M height width 4"]:
-    """Resample straight RGBA by way of premultiplied colours; fully transparent pixels come out black."""
+    """Resample straight RGBA through premultiplied colours; fully transparent pixels become black."""
     if images.shape[1:3] == (height, width):
         return images
     alphas = images[..., 3:]

@@ -1,4 +1,4 @@
-"""What a scene holds, as records: posed images, keypoints, optical flow."""
+"""The records of a scene: posed images, keypoints, optical flow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +20,8 @@ class PosedImages:
         cameras: M cameras.
         images: Straight (not premultiplied) RGBA in [0, 1].
         times: In [0, 1]; 0 is the first frame.
-        frames: Index of the frame each image shows, from 0.
-        views: Index of the view (camera path) each image belongs to.
+        frames: Index of the frame that each image shows, from 0.
+        views: Index of the view (camera path) that each image belongs to.
     """
 
     cameras: Cameras
@@ -34,7 +34,7 @@ class PosedImages:
         return self.images.shape[0]
 
     def __getitem__(self, index: slice | Int[Tensor, " n"]) -> "PosedImages":
-        """Pick images, in the order of the index."""
+        """Select images, in the order of the index."""
         return replace(
             self,
             cameras=self.cameras[index],
@@ -45,7 +45,7 @@ class PosedImages:
         )
 
     def composited(self, background: Float[Tensor, " 3"]) -> Float[Tensor, "M H W 3"]:
-        """The colours composited on a constant background."""
+        """The colours composited on a constant background, RGB in [0, 1]."""
         alpha = self.images[..., 3:]
         return self.images[..., :3] * alpha + background.to(alpha) * (1 - alpha)
 
@@ -55,25 +55,25 @@ class PosedImages:
         return self.images[..., 3:]
 
     def resized(self, size: int) -> "PosedImages":
-        """The same images on a `size` x `size` pixel grid."""
+        """The same images and cameras, resampled to `size` x `size` px."""
         images = resize_rgba(self.images, size, size)
         return replace(self, cameras=self.cameras.resized(size, size), images=images)
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """J keypoints of the reference video and of the ring, as a detector would give them, and the truth where known.
+    """J keypoints of the reference video and of the ring, as from a detector, and the ground truth if it is known.
 
     Attributes:
         names: J names.
-        parents: Index of the parent keypoint, -1 for a root.
+        parents: Index of the parent of each keypoint, -1 for a root.
         uv: Pixel positions in the T reference frames; finite where the weight is positive.
-        weights: Confidence in [0, 1]; 0 means not to be used (hidden, outside, not detected).
+        weights: Confidence in [0, 1]; 0 marks positions that must not be used (hidden, outside, not detected).
         ring_uv: Pixel positions in the R ring views.
-        ring_weights: Their confidence.
+        ring_weights: Confidence of these, in [0, 1].
         truth: True world positions, for metrics only.
         test_uv: True pixel positions in each of the V test videos, for metrics only.
-        test_visible: Whether each of these is seen.
+        test_visible: Whether each of these is visible.
     """
 
     names: tuple[str, ...]
@@ -87,7 +87,7 @@ class Keypoints:
     test_visible: Bool[Tensor, "V T J"] | None = None
 
     def scaled(self, factor: float) -> "Keypoints":
-        """The same keypoints on a pixel grid `factor` times as fine."""
+        """The same keypoints in images of `factor` times the size."""
         ring_uv = None if self.ring_uv is None else self.ring_uv * factor
         test_uv = None if self.test_uv is None else self.test_uv * factor
         return replace(self, uv=self.uv * factor, ring_uv=ring_uv, test_uv=test_uv)
@@ -99,14 +99,14 @@ class Flow:
 
     Attributes:
         flow: Displacement (dx, dy) in px, y down.
-        weights: Confidence in [0, 1]; 0 on the background and where the flow is not known.
+        weights: Confidence in [0, 1]; 0 on the background and where the flow is unknown.
     """
 
     flow: Float[Tensor, "pairs H W 2"]  # pairs = T - 1
     weights: Float[Tensor, "pairs H W"]
 
     def resized(self, size: int) -> "Flow":
-        """The same flow on a `size` x `size` pixel grid: means over what has weight, in the new pixels."""
+        """The same flow resampled to `size` x `size`, in the new pixels: means weighted by confidence."""
         width = self.flow.shape[2]
         if width == size:
             return self
@@ -119,16 +119,17 @@ class Flow:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a fit may look at, and (test, truth) what only metrics may.
+    """Everything that a fit may use, and what only metrics may (the test videos, the true keypoints).
 
     Attributes:
         name: For logs and folders.
         reference: The input video; its frame 0 is the input image.
-        ring: Views of frame 0 from around, or None.
+        ring: A ring of views of frame 0, or None.
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
         test: Held-out videos, never trained on, or None.
-        cache_keys: What it was made of, by provider, where it was prepared from an image or a video.
+        cache_keys: Keys of the cached priors that the scene was made from, by provider; empty if it was not prepared
+            from an image or a video.
     """
 
     name: str
@@ -140,7 +141,7 @@ class Scene:
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
 
     def resized(self, size: int) -> "Scene":
-        """The scene on a `size` x `size` pixel grid: images, cameras, keypoint pixels and flow."""
+        """The same scene at `size` x `size` px: images, cameras, keypoint pixels and flow."""
         factor = size / self.reference.cameras.width
         return replace(
             self,
@@ -153,7 +154,7 @@ class Scene:
 
 
 def view_grid(images: PosedImages) -> list[list[int]]:
-    """Positions of the images as a views x frames table.
+    """Indices of the images, as a table of views x frames.
 
     Raises:
         InputError: The views do not have the same frames.

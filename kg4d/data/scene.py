@@ -1,4 +1,4 @@
-"""`load_scene`: a scene on disk, in any format that a reader knows, to the records of `kg4d.data.records`."""
+"""`load_scene`: reads a scene on disk, in any format that has a reader, into the records of `kg4d.data.records`."""
 
 import logging
 from pathlib import Path
@@ -21,15 +21,15 @@ def load_scene(path: str | Path, size: int | None = None) -> Scene:
     """Read a scene.
 
     Args:
-        path: A folder in one of the known formats. `Scene.name` becomes its name.
-        size: Longer side of the images in px, to which they are resampled one at a time, else as `Scene.resized` does;
-            their own size when None.
+        path: A folder in one of the known formats. `Scene.name` is its name.
+        size: Longer side of the images, px: they are resampled to it one at a time, with the same result as
+            `Scene.resized`. Their own size when None.
 
     Returns:
-        The scene. Its optional parts are None where there are none; the log says so.
+        The scene. Optional parts that it lacks are None; the log names them.
 
     Raises:
-        InputError: The format is not known, or anything is missing, malformed or contradicts the rest.
+        InputError: The format is not known, or a part is missing, malformed or contradicts another.
     """
     path = Path(path)
     if not path.exists():

@@ -28,17 +28,17 @@ def write_scene(
 ) -> None:
     """Write a scene; the folder appears complete or not at all.
 
-    Images become 8-bit PNGs and the flow float16. `xyz` is written where the truth is known, and the rows of the test
-    videos in `uv` and `visible` where their pixels are.
+    Images become 8-bit PNGs and the flow float16. `keypoints.npz` gets `xyz` if the true positions are known, and the
+    rows of the test videos in `uv` and `visible` if the true pixels are.
 
     Args:
         scene: What to write.
-        folder: Where to; must not exist or be empty.
+        folder: The folder to write; must not exist or be empty.
         record: How the scene came about, for its `scene.json`, which also gets the hashes of all files.
-        preview: A picture of it all, for people.
+        preview: A picture that sums up the scene, RGB in [0, 1].
 
     Raises:
-        InputError: The folder exists and holds something, or cannot be one.
+        InputError: The folder exists and is not empty, or cannot be created.
     """
     check_writable(Path(folder))
     folder = Path(folder).resolve()
@@ -66,7 +66,11 @@ def write_scene(
 
 
 def check_writable(folder: Path) -> None:
-    """Raise an `InputError` where a scene cannot be written, because of what is there."""
+    """Check that a scene can be written to a folder.
+
+    Raises:
+        InputError: The folder exists and is not empty, is the current folder, or lies below a file.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(folder, "exists already", "choose another folder or remove it")
     if folder.resolve() == Path.cwd():
@@ -77,7 +81,7 @@ def check_writable(folder: Path) -> None:
 
 
 def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files in a folder, by their names relative to it."""
+    """SHA-256 of files in a folder, by name relative to the folder."""
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
 
 

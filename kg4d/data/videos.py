@@ -1,4 +1,4 @@
-"""Videos in: files that ffmpeg decodes, animated pictures, folders of frames; and what a person gave as the input."""
+"""Reading an input: video files, animated images, folders of frames, or a single image."""
 
 import logging
 import re
@@ -22,20 +22,20 @@ _log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ANIMATED = ("PNG", "WEBP", "GIF")
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
-_FPS = 8.0  # of frames without a clock
-_KEEP_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders of these drop it
-_AS_IT_IS = ["-fps_mode", "passthrough"]  # else frames are repeated until the rate is steady
+_FPS = 8.0  # for frames without time stamps
+_KEEP_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders of these formats drop the alpha channel
+_AS_IT_IS = ["-fps_mode", "passthrough"]  # otherwise frames are repeated to reach a constant rate
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of a video, or one image.
+    """The frames of a video, or one image (T = 1).
 
     Attributes:
-        frames: Straight RGBA in [0, 1]; alpha is 1 where the file has none.
-        fps: Frames a second, of these frames.
-        source_frames: How many frames the source has, of which these were picked evenly.
-        files: The files of the frames, where each has its own.
+        frames: Straight RGBA in [0, 1]; alpha is 1 if the file has none.
+        fps: Rate of these frames, frames per second.
+        source_frames: Number of frames of the source, from which these were picked evenly.
+        files: The files of the frames, if each has its own; otherwise empty.
     """
 
     frames: Float[Tensor, "T H W 4"]
@@ -45,38 +45,38 @@ class Clip:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether anything is transparent."""
+        """Whether any pixel is transparent."""
         return bool((self.frames[..., 3] < 1).any())
 
     @property
     def opaque(self) -> list[str]:
-        """The frames where nothing is transparent, by the names of their files where each has one."""
+        """The frames without any transparent pixel, by the names of their files, or by index."""
         solid = (self.frames[..., 3] == 1).flatten(1).all(1).tolist()
         names = [file.name for file in self.files] or [f"frame {index}" for index in range(len(solid))]
         return [name for name, all_solid in zip(names, solid, strict=True) if all_solid]
 
 
-def read_clip(path: str | Path, most: int) -> Clip:
+def read_clip(path: str | Path, max_frames: int) -> Clip:
     """Read one image (T = 1), or a video of at least two frames.
 
     Args:
-        path: An image; a video file; an animated GIF, WebP or PNG, which is a video too; or a folder of frames.
-        most: A longer video is thinned evenly to this many frames, the first and the last among them, by their number
-            and not by their time where the rate is not steady.
+        path: An image; a video file; an animated GIF, WebP or PNG, which counts as a video; or a folder of frames.
+        max_frames: A longer video is thinned evenly to this many frames, the first and the last included. Frames are
+            picked by index, not by time, which matters if the frame rate varies.
 
     Raises:
-        InputError: It is missing, damaged, of another format, or a video of one frame.
+        InputError: The input is missing, damaged, of another format, or a video of one frame.
     """
     path = Path(path)
     if path.is_dir():
-        clip = _read_folder(path, most)
+        clip = _read_folder(path, max_frames)
     elif not path.is_file():
         raise InputError(path, "no such file or folder", "check the path of the input")
     elif path.suffix.lower() in _VIDEO_SUFFIXES:
-        clip = _read_file(path, most)
+        clip = _read_file(path, max_frames)
     elif (count := _pictures(path)) > 1:
         _log.info("%s: an animation of %d pictures: taken as a video", path, count)
-        clip = _read_animation(path, count, most)
+        clip = _read_animation(path, count, max_frames)
     else:
         return Clip(read_image(path)[None], _FPS, 1, (path,))
     if len(clip.frames) < 2:
@@ -90,10 +90,10 @@ def is_clip(path: Path) -> bool:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The images in a folder, in the order of their names, numbers by value.
+    """The images in a folder, sorted by name, where numbers are compared by value ("2.png" before "10.png").
 
     Raises:
-        InputError: There is no such folder, or no image in it.
+        InputError: There is no such folder, or it has no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -104,15 +104,15 @@ def image_files(folder: str | Path) -> list[Path]:
     return sorted(files, key=_natural)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """Up to `most` indices below `count`, spread evenly from the first to the last.
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """Up to `limit` indices below `count`, spread evenly from the first to the last.
 
-    >>> evenly(31, 4), evenly(3, 16)
+    >>> evenly_spaced(31, 4), evenly_spaced(3, 16)
     ([0, 10, 20, 30], [0, 1, 2])
     """
-    if count <= most:
+    if count <= limit:
         return list(range(count))
-    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+    return [round(index * (count - 1) / (limit - 1)) for index in range(limit)]
 
 
 def _is_image(path: Path) -> bool:
@@ -123,9 +123,9 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
-def _read_folder(folder: Path, most: int) -> Clip:
+def _read_folder(folder: Path, max_frames: int) -> Clip:
     files = image_files(folder)
-    chosen = tuple(files[index] for index in evenly(len(files), most))
+    chosen = tuple(files[index] for index in evenly_spaced(len(files), max_frames))
     frames = [read_image(file) for file in chosen]
     for file, frame in zip(chosen, frames, strict=True):
         if frame.shape != frames[0].shape:
@@ -144,8 +144,8 @@ def _pictures(path: Path) -> int:
         return 1
 
 
-def _read_animation(path: Path, count: int, most: int) -> Clip:
-    frames, milliseconds, wanted = [], 0.0, set(evenly(count, most))
+def _read_animation(path: Path, count: int, max_frames: int) -> Clip:
+    frames, milliseconds, wanted = [], 0.0, set(evenly_spaced(count, max_frames))
     try:
         with Image.open(path, formats=_ANIMATED) as image:
             for index in range(count):
@@ -167,8 +167,8 @@ def _pixels(image: Image.Image) -> Float[Tensor, "H W 4"]:
     return torch.from_numpy(np.array(image)).float() / 255
 
 
-def _read_file(path: Path, most: int) -> Clip:
-    """By ffmpeg, in two passes, so that only the frames that are wanted are held."""
+def _read_file(path: Path, max_frames: int) -> Clip:
+    """Decode with ffmpeg in two passes, so that only the wanted frames are held in memory."""
     try:
         count, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
         decoded = _decoded(path, [])
@@ -176,21 +176,21 @@ def _read_file(path: Path, most: int) -> Clip:
         if decoder := _KEEP_ALPHA.get(about["codec"].strip(",")):
             decoded = _decoded(path, ["-c:v", decoder])
             about = next(decoded)
-        frames = _picked(decoded, evenly(count, most), about["size"])
+        frames = _picked(decoded, evenly_spaced(count, max_frames), about["size"])
     except (OSError, RuntimeError, StopIteration) as error:
         raise InputError(
             path, "cannot be decoded as a video", "save it again, as H.264 in an .mp4 for example"
         ) from error
     fps = float(about["fps"]) or _FPS
     announced = float(about["duration"]) * fps
-    if count < 0.9 * announced - 1 or len(frames) < min(count, most):
+    if count < 0.9 * announced - 1 or len(frames) < min(count, max_frames):
         what = f"is cut short: {count} of about {announced:.0f} frames can be decoded"
         raise InputError(path, what, "copy or save it again")
     return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
 
 
 def _decoded(path: Path, input_params: list[str]) -> Iterator[Any]:
-    """What ffmpeg says of a video, then its frames, each once."""
+    """What ffmpeg reports about a video, then each of its frames once."""
     frames: Iterator[Any] = imageio_ffmpeg.read_frames(
         str(path), pix_fmt="rgba", bpp=4, input_params=input_params, output_params=_AS_IT_IS
     )

@@ -1,4 +1,4 @@
-"""What an exporter gets, and what it says it has made."""
+"""The protocol of exporters: what they are given, and what they return."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +15,16 @@ from kg4d.render.base import Renderer
 
 @runtime_checkable  # for the tests, which check arguments at run time
 class MovingModel(Protocol):
-    """Gaussians that move, as exporters see them; all times lie in [0, 1]."""
+    """Moving Gaussians, as exporters see them; all times are in [0, 1]."""
 
     @property
     def renderer(self) -> Renderer:
-        """Draws them."""
+        """The renderer of the model."""
         ...
 
     @property
     def background(self) -> Float[Tensor, " 3"]:
-        """Colour behind them, RGB."""
+        """The background colour, RGB in [0, 1]."""
         ...
 
     def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
@@ -36,7 +36,7 @@ class MovingModel(Protocol):
         ...
 
     def render(self, cameras: Cameras, times: Float[Tensor, " M"]) -> Float[Tensor, "M H W 3"]:
-        """Image m is camera m at time m."""
+        """Render M images: image m from camera m at time m."""
         ...
 
 
@@ -45,9 +45,9 @@ class ExportSource:
     """What is exported.
 
     Attributes:
-        model: The Gaussians and their motion.
-        scene: What they were fitted to: its cameras, times and images, and the bones between its keypoints.
-        fps: Frames per second at which the times of the reference video are played, > 0.
+        model: The moving Gaussians.
+        scene: The scene that they were fitted to, for its cameras, times, images, and bones between keypoints.
+        fps: Frames per second at which the reference video is played, > 0.
     """
 
     model: MovingModel
@@ -57,11 +57,11 @@ class ExportSource:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an exporter has made.
+    """The files that an exporter has written.
 
     Attributes:
-        paths: Files, or folders of many files, for a person to look at.
-        videos: Those of them that a player or a tracker of experiments can show.
+        paths: Files, or folders of many files, to show to the person.
+        videos: Those of them that are videos.
     """
 
     paths: list[Path]
@@ -73,9 +73,9 @@ class Exporter(Protocol):
     """Writes one format."""
 
     def __call__(self, source: ExportSource, folder: Path) -> Exported:
-        """Write below `folder`.
+        """Write files below `folder`.
 
         Raises:
-            ImportError: A library is not installed; the message names the extra that brings it.
+            ImportError: A library is not installed; the message names the extra that installs it.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a run can be exported as. Light to import: a command lists the formats before it loads anything."""
+"""The export formats. Light to import: commands list the formats before they load anything."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 class ExportFormat(StrEnum):
-    """What can be made of a run for other programs."""
+    """The formats in which a run can be exported."""
 
-    PLY = "ply"  # one 3DGS file a frame
+    PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
     MP4 = "mp4"  # videos of the reference view, the test views and an orbit
     VIEWER = "viewer"  # one self-contained page
@@ -22,8 +22,8 @@ class ExportConfig:
     """What is exported at the end of a run.
 
     Attributes:
-        formats: Which files.
-        fps: Frames a second of videos and viewer.
+        formats: The formats.
+        fps: Frames per second of videos and viewer.
     """
 
     formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
@@ -31,7 +31,7 @@ class ExportConfig:
 
 
 def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
-    """What writes that format."""
+    """The exporter of a format."""
     match kind:
         case ExportFormat.PLY:
             from kg4d.formats.ply import export_ply

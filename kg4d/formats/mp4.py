@@ -1,6 +1,6 @@
-"""Videos and sheets of frames: what a person looks at first.
+"""MP4 videos, contact sheets and orbits.
 
-Frames are (T, H, W, 3), RGB, floats in [0, 1] or 8-bit; what is outside [0, 1] is clipped on the way to 8 bits.
+Frames are (T, H, W, 3), RGB, floats in [0, 1] or 8-bit; floats outside [0, 1] are clipped.
 """
 
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ from kg4d.geometry.orbits import orbit
 from kg4d.render.base import Renderer
 from kg4d.utils.files import replacing
 
-_CRF = 16  # x264's quality: 0 is lossless, 18 is called visually lossless
+_CRF = 16  # x264's quality: 0 is lossless, 18 counts as visually lossless
 _ORBIT_FRAMES = 48
 
 
 def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
     """Write H.264 that every browser and player shows; the file appears complete or not at all.
 
-    Odd sizes are padded to even ones by repeating the last row or column, as 4:2:0 chroma needs.
+    Odd sizes are padded to even ones by repeating the last row or column, as 4:2:0 chroma requires.
 
     Args:
-        path: The `.mp4` file; folders above it are made.
+        path: The `.mp4` file; parent folders are created.
         frames: At least one frame.
         fps: Frames per second, > 0.
 
     Raises:
         ValueError: There is no frame, or `fps` is not positive.
-        RuntimeError: ffmpeg did not write the file; its own words are on the console.
+        RuntimeError: ffmpeg did not write the file; its own message is on the console.
     """
     if len(frames) == 0 or fps <= 0:
         raise ValueError(f"need at least one frame and fps > 0, got {len(frames)} and {fps}")
@@ -72,14 +72,19 @@ def _even(frames: UInt8[Tensor, "T H W 3"]) -> UInt8[Tensor, "T even_H even_W 3"
 def side_by_side(
     prediction: Float[Tensor, "T H W 3"], truth: Float[Tensor, "T H W 3"]
 ) -> Float[Tensor, "T H three_W 3"]:
-    """Prediction, truth and their absolute difference, from left to right."""
+    """Place prediction, ground truth and their absolute difference side by side, from left to right."""
     return torch.cat([prediction, truth, (prediction - truth).abs()], dim=2)
 
 
 def contact_sheet(
     frames: Float[Tensor, "T H W 3"], columns: int, gap: int = 2
 ) -> Float[Tensor, "sheet_height sheet_width 3"]:
-    """All frames in one picture, row by row; `gap` white pixels between them, white where a row is not full.
+    """All frames in one image, row by row, on white.
+
+    Args:
+        frames: At least one frame.
+        columns: Frames per row, at least 1.
+        gap: Space between frames, px.
 
     Raises:
         ValueError: There is no frame, or `columns` is below 1.
@@ -99,16 +104,25 @@ def contact_sheet(
 def render_orbit(
     renderer: Renderer, states: Sequence[GaussianState], cameras: Cameras, background: Float[Tensor, " 3"]
 ) -> Float[Tensor, "C H W 3"]:
-    """One frame per camera while time loops through the states: frame i shows state i mod T.
+    """Render one frame per camera while time loops through the states: frame i shows state i mod T.
+
+    Args:
+        renderer: Renders the frames.
+        states: The Gaussians at T times, on the device of the renderer.
+        cameras: C cameras.
+        background: RGB in [0, 1].
+
+    Returns:
+        Colours in [0, 1].
 
     Raises:
         ValueError: There is no state.
     """
     if not states:
         raise ValueError("need at least one state")
-    here = cameras.to(renderer.device)
+    on_device = cameras.to(renderer.device)
     frames = [
-        renderer(states[index % len(states)], here[index], background=background).image[0]
+        renderer(states[index % len(states)], on_device[index], background=background).image[0]
         for index in range(len(cameras))
     ]
     return torch.stack(frames).clamp(0, 1)

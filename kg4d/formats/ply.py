@@ -1,7 +1,7 @@
 """Gaussians as PLY, in the layout of 3D Gaussian splatting that gsplat, SuperSplat and others read.
 
-Values are stored before activation: log-scales, opacity logits, and colours as coefficients of the harmonic of
-degree 0. World axes are stored as they are. Keypoint logits have no column in this layout and are not stored.
+Values are stored before activation: log-scales, opacity logits, and colours as coefficients of the spherical harmonic
+of degree 0. World axes are not changed. The layout has no column for keypoint logits, so they are not stored.
 """
 
 import json
@@ -18,7 +18,7 @@ from kg4d.utils.files import replacing
 
 _GROUPS = {
     "means": ("x", "y", "z"),
-    "normals": ("nx", "ny", "nz"),  # zero: the layout carries them from the point clouds it came from
+    "normals": ("nx", "ny", "nz"),  # zero: a legacy of the point clouds that the layout comes from
     "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
     "opacity_logits": ("opacity",),
     "log_scales": ("scale_0", "scale_1", "scale_2"),
@@ -28,7 +28,7 @@ _MARGIN = 1e-6  # opacities are kept this far from 0 and 1, where the logit is i
 
 
 def pre_activation(state: GaussianState) -> dict[str, np.ndarray]:
-    """What Gaussian files store: float32 `means`, `sh0`, `opacity_logits` (N, 1), `log_scales` and unit `quats`."""
+    """Arrays of a file of Gaussians: float32 `means`, `sh0`, `opacity_logits` (N, 1), `log_scales` and unit `quats`."""
     columns = {
         "means": state.means,
         "sh0": rgb_to_sh0(state.colors),
@@ -43,8 +43,8 @@ def write_ply(path: str | Path, state: GaussianState) -> None:
     """Write one PLY (binary little endian, float32); the file appears complete or not at all.
 
     Args:
-        path: The file; folders above it are made.
-        state: What to write. Opacities within 1e-6 of 0 or 1 are moved to that distance.
+        path: The file; parent folders are created.
+        state: The Gaussians. Opacities within 1e-6 of 0 or 1 are moved to that distance.
     """
     columns = pre_activation(state)
     columns["normals"] = np.zeros_like(columns["means"])
@@ -60,8 +60,8 @@ def write_sequence(folder: str | Path, states: Sequence[GaussianState], fps: int
     """Write `frame_0000.ply`, `frame_0001.ply`, ... and `index.json` (fps; file and time in seconds of each frame).
 
     Args:
-        folder: Where to; made if missing.
-        states: The frames in order.
+        folder: The folder; created if missing.
+        states: The Gaussians of the frames, in order.
         fps: Frames per second, > 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Gaussians as SPZ, the compact format of Niantic: about 16 bytes a Gaussian, quantised."""
+"""Gaussians as SPZ, Niantic's compact format: quantised to about 16 bytes per Gaussian."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from kg4d.formats.ply import pre_activation
 from kg4d.gaussians.state import GaussianState
 from kg4d.utils.files import replacing
 
-_FINEST_BITS = 16  # fraction of a position: 1.5e-5 world units a step, within +-128 units
+_FINEST_BITS = 16  # fractional bits of a position: steps of 1.5e-5 world units, within +-128 units
 
 
 def write_spz(path: str | Path, state: GaussianState) -> None:
     """Write one SPZ file (version 3); it appears complete or not at all.
 
-    Positions have 24 bits, log-scales steps of 1/16, opacities and colours 8 bits: expect errors of 3 % in the scales
-    and of half a step of 255 in the opacities. World axes are stored as they are; keypoint logits are not stored.
+    Positions have 24 bits, log-scales steps of 1/16, opacities and colours 8 bits: expect errors of up to 3 % in the
+    scales and 0.5 / 255 in the opacities. World axes are not changed; keypoint logits are not stored.
 
     Args:
-        path: The file; folders above it are made.
-        state: What to write.
+        path: The file; parent folders are created.
+        state: The Gaussians.
 
     Raises:
         ImportError: The package gsply is not installed.

@@ -1,6 +1,6 @@
 """Moving Gaussians and their skeleton in a browser, through viser: one self-contained page, or a live server.
 
-Colours are the plain colours of the Gaussians; +Y is up; the first view stands on +Z, where the reference camera is.
+Colours do not depend on the view; +Y is up; the first view is from +Z, where the reference camera is.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import viser
 
 _FOV_DEGREES = 50.0
-_SHARE = 0.98  # of the centres: the first camera stands where it sees these; strays do not count
+_QUANTILE = 0.98  # fraction of the centres that the first camera sees; the others may be strays
 _MARK_SCALE = 0.6  # of viser's font size
 _BONE_COLOR = (255, 64, 160)
 
 
 @contextlib.contextmanager
 def viewer_server(port: int = 0) -> Iterator["viser.ViserServer"]:
-    """A quiet viser server on 127.0.0.1 that stops at the end of the block; port 0 picks a free one.
+    """Run a quiet viser server on 127.0.0.1 until the end of the block; port 0 picks a free one.
 
     Raises:
         ImportError: The package viser is not installed.
@@ -53,7 +53,7 @@ def viewer_server(port: int = 0) -> Iterator["viser.ViserServer"]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep viser's banner, which it prints whatever `verbose` says, off the console."""
+    """Keep viser's banner off the console; it ignores `verbose`."""
     console = get_console()
     before, console.quiet = console.quiet, True
     try:
@@ -63,7 +63,7 @@ def _silent() -> Iterator[None]:
 
 
 class Film:
-    """The frames of moving Gaussians in a viser scene, one of them shown; the skeleton is a layer of its own."""
+    """The frames of moving Gaussians in a viser scene, one of them visible; the skeleton is a separate layer."""
 
     def __init__(
         self,
@@ -72,12 +72,12 @@ class Film:
         keypoints: Float[Tensor, "T J 3"] | None = None,
         parents: Sequence[int] = (),
     ) -> None:
-        """Add all frames to the scene of `server`, the first one visible, and place the first camera.
+        """Add all frames to the scene of `server`, show the first one, and place the first camera.
 
         Args:
-            server: The server to draw on.
-            states: T frames of Gaussians, at least one.
-            keypoints: World positions of the keypoints of each frame, or None.
+            server: The server whose scene it is.
+            states: The Gaussians of T frames, at least one.
+            keypoints: World positions of the keypoints in each frame, or None.
             parents: Index of the parent of each keypoint, -1 for a root; empty draws no bones.
 
         Raises:
@@ -103,11 +103,11 @@ class Film:
 
     @property
     def layers(self) -> list[str]:
-        """`gaussians`, and `keypoints` where there are any."""
+        """Names of the layers: `gaussians`, and `keypoints` if there are any."""
         return list(self._layers)
 
     def show(self, frame: int) -> None:
-        """Show this frame instead of the one before."""
+        """Show this frame in place of the current one."""
         with self._lock, self._server.atomic():
             for handle in self._frames[self._shown]:
                 handle.visible = False
@@ -116,17 +116,17 @@ class Film:
             self._shown = frame
 
     def show_layer(self, layer: str, visible: bool) -> None:
-        """Show or hide one of `layers`, whatever the frame."""
+        """Show or hide one of `layers`, in all frames."""
         self._layers[layer].visible = visible
 
 
 class Controls:
-    """Sliders and boxes of a live page that drive a film.
+    """Sliders and checkboxes of a live page that control a film.
 
     Args:
-        server: Shows them.
-        film: What they drive.
-        fps: Frames per second at the start, from 1 to 60.
+        server: The server of the page.
+        film: The film that they control.
+        fps: Initial frames per second, from 1 to 60.
     """
 
     def __init__(self, server: "viser.ViserServer", film: Film, fps: int | float) -> None:
@@ -143,14 +143,14 @@ class Controls:
 
     @property
     def seconds_per_frame(self) -> float:
-        """How long a frame is to be shown."""
+        """How long a frame is shown."""
         return 1.0 / float(self.fps.value)
 
     def _toggle(self, layer: str, _: object) -> None:
         self._film.show_layer(layer, self.layers[layer].value)
 
     def advance(self) -> None:
-        """Go to the next frame if the film plays, and from the last to the first."""
+        """Go to the next frame if the film is playing; after the last comes the first."""
         if self.playing.value:
             self.frame.value = (self.frame.value + 1) % len(self._film)
 
@@ -171,7 +171,7 @@ def _add_splats(server: "viser.ViserServer", name: str, state: GaussianState, vi
 def _add_skeleton(
     server: "viser.ViserServer", name: str, joints: Float[np.ndarray, "J 3"], parents: Sequence[int], visible: bool
 ) -> Any:
-    """One node with a mark per joint and a line per bone. Marks are labels: viser draws them in front of the splats."""
+    """A node with a mark per joint and a line per bone. Marks are labels, which viser draws in front of the splats."""
     node = server.scene.add_frame(name, show_axes=False, visible=visible)
     for index, position in enumerate(joints):
         server.scene.add_label(
@@ -185,20 +185,20 @@ def _add_skeleton(
 
 
 def _place_camera(server: "viser.ViserServer", state: GaussianState) -> None:
-    """Look at the middle of the Gaussians from +Z, a little from above, so that nearly all of them are in view."""
+    """Look at the middle of the Gaussians from +Z and slightly above, so that nearly all of them are in view."""
     means = state.means.detach().float().cpu()
-    low, high = torch.quantile(means, torch.tensor([1 - _SHARE, _SHARE]), dim=0)
+    low, high = torch.quantile(means, torch.tensor([1 - _QUANTILE, _QUANTILE]), dim=0)
     center = (low + high) / 2
-    reach = float(torch.quantile((means - center).norm(dim=-1), _SHARE))
-    distance = 1.1 * max(reach, 1e-3) / math.sin(math.radians(_FOV_DEGREES) / 2)
+    radius = float(torch.quantile((means - center).norm(dim=-1), _QUANTILE))
+    distance = 1.1 * max(radius, 1e-3) / math.sin(math.radians(_FOV_DEGREES) / 2)
     server.scene.set_up_direction("+y")
     server.initial_camera.fov = math.radians(_FOV_DEGREES)
     server.initial_camera.look_at = tuple(center.tolist())
     server.initial_camera.position = tuple((center + distance * torch.tensor([0.0, 0.15, 1.0])).tolist())
 
 
-# viser sorts the splats by depth in a module worker, and browsers refuse those to pages opened from disk: the far side
-# would show through. As a classic script the same worker is allowed; it reads `import.meta` for a base address only.
+# viser sorts the splats by depth in a module worker, which browsers do not allow on pages opened from disk, and the far
+# side would show through. As a classic script the worker is allowed; it reads `import.meta` only for a base address.
 _CLASSIC_WORKERS = """<script>
 if (location.protocol === "file:") {
   window.Blob = class extends Blob {
@@ -215,7 +215,7 @@ if (location.protocol === "file:") {
 
 
 def _openable_from_disk(page: str) -> str:
-    """The page with a first script that lets its workers start when it is opened as a file."""
+    """The page with an additional first script, so that its workers start when it is opened as a file."""
     return page.replace("<head>", f"<head>{_CLASSIC_WORKERS}", 1)
 
 
@@ -226,13 +226,13 @@ def write_viewer(
     keypoints: Float[Tensor, "T J 3"] | None = None,
     parents: Sequence[int] = (),
 ) -> None:
-    """Write one HTML file that plays the frames in a loop, works from disk and asks the network for nothing.
+    """Write one HTML file that plays the frames in a loop, from disk and without any network access.
 
     Args:
-        path: The `.html` file; folders above it are made.
-        states: T frames of Gaussians, at least one.
+        path: The `.html` file; parent folders are created.
+        states: The Gaussians of T frames, at least one.
         fps: Frames per second, > 0.
-        keypoints: World positions of the keypoints of each frame, or None.
+        keypoints: World positions of the keypoints in each frame, or None.
         parents: Index of the parent of each keypoint, -1 for a root; empty draws no bones.
 
     Raises:

@@ -54,7 +54,7 @@ class Views(NamedTuple):
     images: Float[Tensor, "R H W 4"]
     azimuths: list[float]  # degrees, relative to the input view
     elevations: list[float]  # degrees, relative to the input view
-    files: list[int]  # for all views but the first: which of the supplied files it is, where there are such files
+    files: list[int]  # for all views but the first: index among the supplied or generated views
     file_scale: float  # px of the scene per px of the supplied files
     fov_y: float | None  # vertical field of view of all but the first, degrees; that of the first when None
 
@@ -178,7 +178,7 @@ def make_views(
     first: Float[Tensor, "H W 4"],
     supplied: Float[Tensor, "R side side 4"] | None,
 ) -> Views | None:
-    """Views of the first frame from around; None where there shall be none.
+    """Views of the first frame from other cameras; None if they are switched off.
 
     A view that cannot be matted is left out; so is one from the camera of the input.
 
@@ -221,7 +221,7 @@ def make_keypoints(
     supplied: Supplied,
     crop: Crop,
 ) -> Keypoints | None:
-    """The keypoints of the video and of the views; None where there shall be none.
+    """The keypoints of the video and of the views; None if they are switched off.
 
     Args:
         bench: Cache and notes.
@@ -260,7 +260,7 @@ def make_flow(
     supplied: Flow | None,
     crop: Crop,
 ) -> Flow | None:
-    """Optical flow of the video; None where there shall be none.
+    """Optical flow of the video; None if it is switched off.
 
     Args:
         bench: Cache and notes.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kg4d.data.images import quantize
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.videos import evenly
+from kg4d.data.videos import evenly_spaced
 
 _COLUMNS = 8
 
@@ -19,13 +19,13 @@ def preview(scene: Scene) -> Float[Tensor, "height width 3"]:
     Keypoints are green where their confidence is high, red where it is low, and hollow where it is 0. The hue of the
     flow is its direction and the saturation its length; it fades to white where its confidence is low.
     """
-    frames = evenly(len(scene.reference), _COLUMNS)
+    frames = evenly_spaced(len(scene.reference), _COLUMNS)
     rows = [
         _marked(scene.reference, scene.keypoints, frames),
         [quantize(scene.reference.alphas[frame].expand(-1, -1, 3)).numpy() for frame in frames],
     ]
     if scene.flow is not None:
-        rows.append(_flow_pictures(scene.flow, evenly(len(scene.flow.flow), _COLUMNS)))
+        rows.append(_flow_pictures(scene.flow, evenly_spaced(len(scene.flow.flow), _COLUMNS)))
     if scene.ring is not None:
         views = _marked(scene.ring, scene.keypoints, list(range(len(scene.ring))), ring=True)
         rows += [views[first : first + _COLUMNS] for first in range(0, len(views), _COLUMNS)]

@@ -7,36 +7,44 @@ from typing import Any
 
 from kg4d.utils.files import replacing
 
-_PLACE = ("step", "stage", "stage_step")  # the first columns; `step` counts over all stages
+_INDEX_COLUMNS = ("step", "stage", "stage_step")  # the first columns; `step` counts over all stages
 
 
 class History:
-    """A CSV file with one row per logged step. Columns may appear at any time; rows before it are then left empty.
+    """A CSV file with one row per logged step. A column may appear at any time; earlier rows are empty there.
 
-    A row is on disk once a later one is added, or after `flush`. Opening an existing file goes on with it.
+    A row is on disk as soon as a later one is added, or after `flush`. An existing file is continued.
 
     Args:
-        path: The file; made when the first row is complete.
+        path: The file; created when the first row is complete.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pending: dict[str, Any] = {}
         rows = self._read()
-        self._columns = list(rows[0]) if rows else list(_PLACE)
+        self._columns = list(rows[0]) if rows else list(_INDEX_COLUMNS)
         self._starts = {row["stage"]: int(row["step"]) - int(row["stage_step"]) for row in rows}
         self._next = int(rows[-1]["step"]) + 1 if rows else 0
         self._earlier = set(self._starts)
 
     def step_of(self, stage: str, stage_step: int) -> int:
-        """The step over all stages of a stage's own step; a new stage begins after all rows so far."""
+        """Convert a stage's own step to the step over all stages; a new stage begins after all rows so far."""
         return self._starts.setdefault(stage, self._next) + stage_step
 
     def add(self, stage: str, stage_step: int, values: Mapping[str, float]) -> int:
-        """Add values to the row of this step; returns the step over all stages.
+        """Add values to the row of a step.
 
-        The first row that a stage adds to a file from before drops what that file has from this step on: the stage was
-        cut short there and is repeated.
+        When a resumed stage adds its first row, rows of the existing file from this step on are dropped: the stage was
+        interrupted there and repeats them.
+
+        Args:
+            stage: Name of the stage.
+            stage_step: Step of the stage, from 0.
+            values: Numbers by column.
+
+        Returns:
+            The step over all stages.
 
         Raises:
             ValueError: The step lies before the last one.
@@ -50,7 +58,7 @@ class History:
             raise ValueError(
                 f"steps must not go back: {stage} {stage_step} after step {self._next - 1} over all stages"
             )
-        self._pending |= dict(zip(_PLACE, (step, stage, stage_step), strict=True)) | dict(values)
+        self._pending |= dict(zip(_INDEX_COLUMNS, (step, stage, stage_step), strict=True)) | dict(values)
         self._next = step + 1
         return step
 

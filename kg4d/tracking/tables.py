@@ -1,4 +1,4 @@
-"""Tables of metrics: the comparison of an experiment's variants, and what one evaluation measured."""
+"""Tables of metrics: the comparison of an experiment's variants, and the results of one evaluation."""
 
 import csv
 import json
@@ -25,9 +25,9 @@ class Cell(NamedTuple):
     """One metric of one variant."""
 
     mean: float
-    std: float | None  # over seeds, with n - 1; None with one seed
+    std: float | None  # over seeds, with n - 1 in the denominator; None with one seed
     seeds: int
-    difference: Difference | None  # None for the first variant, and where no seed has the metric in both
+    difference: Difference | None  # None for the first variant, and if no seed has the metric in both
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class AblationTable:
     """Metrics of the variants of one experiment.
 
     Attributes:
-        variants: Names; the first one is what the others are compared to.
-        metrics: Keys, in the order of `METRIC_KEYS`; others come last.
-        cells: By metric and variant; a metric that a variant does not have has no cell.
+        variants: Names of the variants; the others are compared to the first one.
+        metrics: Keys of the metrics, in the order of `METRIC_KEYS`; others come last.
+        cells: By metric and variant; there is no cell for a metric that a variant does not have.
     """
 
     variants: tuple[str, ...]
@@ -51,7 +51,7 @@ class AblationTable:
 
     @property
     def rows(self) -> list[list[Any]]:
-        """One row per metric and variant, for files that programs read; None where there is no value."""
+        """One row per metric and variant, for machine-readable files; None where there is no value."""
         return [
             [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None, None))]
             for metric in self.metrics
@@ -128,7 +128,7 @@ def write_tables(folder: Path, results: Results) -> AblationTable:
 
 
 def print_table(table: AblationTable) -> None:
-    """Show the comparison on the terminal."""
+    """Print the comparison on the terminal."""
     shown = Table("", *table.variants)
     for metric in table.metrics:
         shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(table, metric)))
@@ -138,7 +138,7 @@ def print_table(table: AblationTable) -> None:
 
 
 def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> None:
-    """Show what one evaluation measured, and why the rest is missing."""
+    """Print the metrics of one evaluation, and the reasons why others are missing."""
     shown = Table("", "", "")
     for metric, value in metrics.items():
         shown.add_row(_heading(metric), _number(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else "")
@@ -195,7 +195,7 @@ def _better(metric: str) -> str | None:
 
 
 def _number(value: float) -> str:
-    """Four significant digits, more where the integer part is longer: 24.31, 0.9123, 1234.
+    """Format with four significant digits, or more if the integer part is longer: 24.31, 0.9123, 1234.
 
     >>> _number(24.3149), _number(1234.4), _number(0.01)
     ('24.31', '1234', '0.01')

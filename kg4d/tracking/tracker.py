@@ -1,6 +1,6 @@
-"""The one door to Weights & Biases, and the history of a run in `metrics.csv`.
+"""Logging to Weights & Biases, the only module that uses it, and to `metrics.csv`.
 
-Steps are counted over all stages: a stage's step 0 follows the last step of the stage before it.
+Steps are counted over all stages: step 0 of a stage follows the last step of the stage before it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ from kg4d.utils.plain import plain
 if TYPE_CHECKING:
     import wandb
 
-_ONLINE_TIMEOUT = 30.0  # seconds that the server has to answer
+_ONLINE_TIMEOUT = 30.0  # seconds to wait for the server
 
 
 class WandbMode(StrEnum):
-    """Where W&B runs go."""
+    """Where W&B runs are written."""
 
-    OFFLINE = "offline"  # into the run folder; `wandb sync` uploads them
+    OFFLINE = "offline"  # into the run folder; `wandb sync` uploads them later
     ONLINE = "online"  # to the server; needs a login
     DISABLED = "disabled"  # nowhere
 
@@ -39,10 +39,10 @@ class WandbConfig:
     """Settings of Weights & Biases.
 
     Attributes:
-        mode: Where runs go.
-        project: Project they belong to.
-        entity: User or team; the login's own where None.
-        tags: Labels of the runs.
+        mode: Where runs are written.
+        project: Project of the runs.
+        entity: User or team; that of the login when null.
+        tags: Tags of the runs.
     """
 
     mode: WandbMode = WandbMode.OFFLINE
@@ -53,7 +53,7 @@ class WandbConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where the history of a run is kept beside `metrics.csv`.
+    """Where the history of a run is logged, besides `metrics.csv`.
 
     Attributes:
         wandb: Weights & Biases.
@@ -64,7 +64,7 @@ class TrackingConfig:
 
 @runtime_checkable  # for the tests, which check arguments at run time
 class Experiment(Protocol):
-    """What the tracker asks of an experiment's configuration; it is a dataclass, and all of it is recorded."""
+    """What the tracker needs of an experiment's configuration, a dataclass that is recorded as a whole."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     name: str
@@ -72,21 +72,21 @@ class Experiment(Protocol):
 
 
 class Tracker:
-    """What one run logs: scalars to `metrics.csv`, and these, pictures, videos and tables to W&B.
+    """Logs one run: scalars to `metrics.csv` and W&B; images, videos and tables to W&B only.
 
-    W&B wants steps in order, but a preview may be drawn before the metrics of the same step are in; so what is logged
-    at a step waits until a later one comes.
+    W&B needs steps in order, but a preview may be rendered before the metrics of the same step are there. So values of
+    a step are held back until a later step is logged.
 
     Args:
-        config: Where to.
-        folder: Holds `metrics.csv`, which is continued if it exists, and the folder `wandb`.
-        group: Name of the experiment, under which W&B groups its runs.
-        name: Of the run within the experiment.
+        config: Where to log.
+        folder: The run folder, for `metrics.csv`, which is continued if it exists, and for the folder `wandb`.
+        group: Name of the experiment, by which W&B groups its runs.
+        name: Name of the run within the experiment.
         settings: Configuration to record.
-        run_id: Id of an earlier W&B run that this one continues; a new one when None.
+        run_id: Id of an earlier W&B run to continue; None starts a new one.
 
     Raises:
-        InputError: W&B is to be online, and the server cannot be reached or refuses the login.
+        InputError: W&B is online, and the server cannot be reached or refuses the login.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Tracker:
 
     @classmethod
     def of(cls, config: Experiment, folder: Path) -> "Tracker":
-        """The tracker of a run, named as its folder (variant and seed); what the folder holds of it is continued."""
+        """The tracker of a run, named like its folder (variant and seed); logs in the folder are continued."""
         earlier = next(folder.glob("wandb/*run-*/run-*.wandb"), None)
         run_id = None if earlier is None else earlier.stem.removeprefix("run-")
         name = f"{folder.parent.name}/{folder.name}"
@@ -123,11 +123,11 @@ class Tracker:
         self.close(failed=kind is not None)
 
     def begin(self, stage: str) -> None:
-        """Say which stage runs now: the pictures that follow belong to it."""
+        """Set the stage that runs now; steps of `image` are steps of this stage."""
         self._stage = stage
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """Log scalars as `<stage>/<name>`; values of one step may come in several calls.
+        """Log scalars as `<stage>/<name>`; the values of one step may come in several calls.
 
         Args:
             stage: Name of the stage.
@@ -139,18 +139,24 @@ class Tracker:
         """
         self.begin(stage)
         named = {f"{stage}/{name}": float(value) for name, value in values.items()}
-        place = self._history.add(stage, step, named)
-        self._send(before=place)
-        self._put(place, named)
+        global_step = self._history.add(stage, step, named)
+        self._send(before=global_step)
+        self._put(global_step, named)
 
     def image(self, name: str, image: Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"], step: int) -> None:
-        """Log a picture, RGB, floats in [0, 1] or 8-bit, at a step of the stage that runs now."""
+        """Log an image.
+
+        Args:
+            name: Name of the image in W&B.
+            image: RGB, floats in [0, 1] or 8-bit.
+            step: Step of the stage that runs now.
+        """
         if self._run is not None:
             import wandb
 
             pixels = (image.detach().clamp(0, 1) * 255).round().byte() if image.is_floating_point() else image
-            place = max(self._latest, self._history.step_of(self._stage, step))
-            self._waiting.setdefault(place, {})[name] = wandb.Image(pixels.cpu().numpy())
+            global_step = max(self._latest, self._history.step_of(self._stage, step))
+            self._waiting.setdefault(global_step, {})[name] = wandb.Image(pixels.cpu().numpy())
 
     def video(self, name: str, path: Path) -> None:
         """Log an MP4 file at the latest step."""
@@ -172,34 +178,34 @@ class Tracker:
             self._run.summary.update(dict(values))
 
     def flush(self) -> None:
-        """Write what waits for a later step."""
+        """Write the values that are held back."""
         self._history.flush()
         self._send()
 
     def close(self, failed: bool = False) -> None:
-        """Write the rest and end the W&B run."""
+        """Write the values that are held back, and end the W&B run."""
         self.flush()
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
             self._run = None
 
-    def _put(self, place: int, values: Mapping[str, Any]) -> None:
-        self._waiting.setdefault(place, {}).update(values)
-        self._latest = max(self._latest, place)
+    def _put(self, global_step: int, values: Mapping[str, Any]) -> None:
+        self._waiting.setdefault(global_step, {}).update(values)
+        self._latest = max(self._latest, global_step)
 
     def _send(self, before: int | None = None) -> None:
-        """Hand W&B what waits, up to the step `before`; all of it when None."""
-        for place in sorted(place for place in self._waiting if before is None or place < before):
-            values = self._waiting.pop(place)
-            self._latest = max(self._latest, place)
+        """Send the values that are held back to W&B: those of steps below `before`, or all when None."""
+        for global_step in sorted(step for step in self._waiting if before is None or step < before):
+            values = self._waiting.pop(global_step)
+            self._latest = max(self._latest, global_step)
             if self._run is not None:
-                self._run.log(values, step=place)
+                self._run.log(values, step=global_step)
 
 
 def _start(
     config: WandbConfig, folder: Path, group: str, name: str, settings: Mapping[str, Any], run_id: str | None
 ) -> "wandb.sdk.wandb_run.Run":
-    """A W&B run that says nothing on the console and records nothing of the machine; `run.json` has that."""
+    """Start a W&B run that prints nothing and records nothing about the machine, which `run.json` does."""
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,16 +241,23 @@ def _start(
 
 
 def log_table(config: TrackingConfig, folder: Path, experiment: str, table: AblationTable) -> None:
-    """Log the comparison of an experiment's variants to W&B, as a run of its own in the experiment's group."""
+    """Log the comparison of an experiment's variants to W&B, as a separate run in the experiment's group.
+
+    Args:
+        config: Where to log.
+        folder: For `metrics.csv` and the folder `wandb` of this run.
+        experiment: Name of the experiment.
+        table: The comparison.
+    """
     with Tracker(config, folder, experiment, "table", {}) as tracker:
         tracker.table("table", table.columns, table.rows)
 
 
 class StageLogger(Logger):
-    """Lightning's logger of one stage: what a module logs with `self.log` goes to a tracker.
+    """Lightning's logger of one stage: passes what a module logs with `self.log` to a tracker.
 
-    Lightning sends the last values again at every step until there are new ones. A module that does not log at every
-    step therefore logs `step` among its values: Lightning takes that as their step, so that each is counted once.
+    Lightning repeats the last values at every step until there are new ones. So a module that does not log at every
+    step must log `step` among its values: Lightning takes it as their step, and each value is counted once.
 
     Args:
         tracker: Receives the values, on the first process only.
@@ -264,7 +277,7 @@ class StageLogger(Logger):
 
     @property
     def version(self) -> str:
-        """Lightning asks for one; runs are told apart by their folders."""
+        """Empty: Lightning needs a version, but runs are distinguished by their folders."""
         return ""
 
     @rank_zero_only
@@ -276,9 +289,9 @@ class StageLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The tracker has the whole configuration already."""
+        """Do nothing: the tracker has recorded the whole configuration."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """A stage's rows are on disk when it ends, however it ends."""
+        """Write all rows of the stage to disk, however it ended."""
         self._tracker.flush()

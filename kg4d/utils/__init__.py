@@ -1,1 +1,1 @@
-"""What every command needs: one-line errors, log lines, whole-or-absent files, settings made before torch loads."""
+"""What every command needs: one-line errors, logging, atomic files, and process settings made before torch loads."""

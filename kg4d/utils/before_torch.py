@@ -1,14 +1,14 @@
-"""What every command sets in its process before torch loads: import this first.
+"""Process settings that have to be made before torch loads: import this first.
 
-Nothing here changes a result; both settings are about time alone.
+They affect speed only, never a result.
 """
 
 import ctypes
 import os
 import sys
 
-# Read by the OpenMP of torch when it loads: its threads spin for this long, then wait asleep for one another. They
-# would spin on, and where another program has one of the cores a training step would take five times as long.
+# torch's OpenMP reads this when it loads: waiting threads spin this many times, then sleep. By default they would spin
+# on, and when another program uses one of the cores a training step would take five times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def _keep_memory() -> None:
     """Let glibc keep freed blocks of up to 32 MiB.
 
-    It would give them back to the system at once, and every step of a stage would pay for its images' pages again.
+    By default it returns them to the system at once, and every training step has to map the pages of its images again.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries than glibc have none

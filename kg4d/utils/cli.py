@@ -1,6 +1,7 @@
-"""What the commands share: how a person is told that something is wrong, and the exit status.
+"""What the commands share: parsing, error messages and the exit status.
 
-0 done; 1 the run failed; 2 the request was wrong; 130 interrupted. Each but the first leaves one line on stderr.
+Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 interrupted. All but the first print one line on
+stderr.
 """
 
 import argparse
@@ -23,10 +24,10 @@ DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are `InputError`, with the option `--debug` that all commands have.
+    """An argument parser that raises `InputError`, with the option `--debug` that all commands have.
 
     Args:
-        prog: Module of the command: `kg4d.fit`.
+        prog: Module of the command, such as `kg4d.fit`.
         description: What the command does, in a sentence.
     """
 
@@ -35,11 +36,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show all log lines, and tracebacks")
 
     def add_overrides(self) -> None:
-        """Accept `key=value` words anywhere, as `overrides`."""
+        """Accept `key=value` arguments anywhere on the command line, as `overrides`."""
         self.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the file's")
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
+        """Raise an `InputError` about the command line."""
         raise InputError("command line", message, f"see {self.prog} --help")
 
 
@@ -47,9 +48,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv: Sequen
     """Parse the command line, call `main`, and report how it ended.
 
     Args:
-        main: Does the work; raises `InputError` where the request is wrong.
-        parser: The command's options. Its option `--resume`, if it has one, is what an interrupted person is told.
-        argv: Words after the command; those of the process when None.
+        main: Does the work; raises `InputError` if the request is wrong.
+        parser: The command's options. If `--resume` is among them, the message after an interrupt suggests it.
+        argv: Arguments after the command; those of the process when None.
 
     Returns:
         The exit status.
@@ -81,7 +82,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv: Sequen
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send, end the work as ctrl-C does."""
+    """Treat SIGTERM, which schedulers send, like ctrl-C."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -110,7 +111,7 @@ def _summary(error: Exception) -> str:
 
 
 def _traceback_place(error: Exception) -> str:
-    """Where the traceback is; written to a file now where no log was open."""
+    """Where the traceback is; it is written to a temporary file now if no log was open."""
     notes: list[str] = getattr(error, "__notes__", [])
     for note in notes:
         if note.startswith(TRACEBACK_NOTE):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, the folder that keeps what is costly to make, and names for contents."""
+"""Atomic writing of files, the cache folder, and hashes of tensors."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ from torch import Tensor
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path next to `path`; it becomes `path` when the block ends well and vanishes when it raises.
+    """Yield a temporary path next to `path`; it replaces `path` when the block ends, and is deleted when it raises.
 
-    Folders above `path` are made. The temporary name keeps the suffix, because some writers choose the format by it.
+    Parent folders are created. The temporary name keeps the suffix, because some writers choose the format by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,13 +27,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where weights, features and priors are kept: `$KG4D_CACHE`, else `~/.cache/kg4d`."""
+    """The folder for weights, features and priors: `$KG4D_CACHE`, else `~/.cache/kg4d`."""
     given = os.environ.get("KG4D_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "kg4d"
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values: equal for equal tensors, whatever file holds them."""
+    """SHA-256 over names, shapes, types and values: equal for equal tensors, independent of any file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Where log lines go: briefly to the terminal, with everything to the `log.txt` of a run."""
+"""Logging: briefly to the terminal, in full to the `log.txt` of a run."""
 
 import logging
 import sys
@@ -9,11 +9,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 _LOGGER = logging.getLogger("kg4d")
-TRACEBACK_NOTE = "traceback in "  # how an exception's note that names its log begins
+TRACEBACK_NOTE = "traceback in "  # beginning of the note on an exception that names its log
 
 
 class _Console(logging.Formatter):
-    """The bare message, after the level where it is not plain information."""
+    """The message alone, preceded by its level unless that is INFO."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -21,10 +21,10 @@ class _Console(logging.Formatter):
 
 
 def log_to_console(debug: bool = False) -> None:
-    """Show the package's log lines on stdout (stderr is for what went wrong); a second call replaces the first.
+    """Print the package's log on stdout (stderr is for errors); a second call replaces the first.
 
     Args:
-        debug: Show all levels, not only information and worse.
+        debug: Print all levels, not only INFO and above.
     """
     for handler in [handler for handler in _LOGGER.handlers if isinstance(handler.formatter, _Console)]:
         _LOGGER.removeHandler(handler)
@@ -37,12 +37,12 @@ def log_to_console(debug: bool = False) -> None:
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append all levels, other libraries' warnings and the traceback of what ends the block to a file.
+    """Append to a file: log lines of all levels, other libraries' warnings, and the traceback of an exception.
 
-    An exception leaves with a note that names the file; `cli.run` passes it on to the person.
+    An exception gets a note that names the file; `cli.run` shows it to the person.
 
     Args:
-        path: File to append to; its folder is made.
+        path: File to append to; its folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(path, encoding="utf-8")
@@ -57,7 +57,7 @@ def log_to_file(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _LOGGER.debug("ended by %s", type(error).__name__, exc_info=True)  # debug: not for the terminal
+        _LOGGER.debug("ended by %s", type(error).__name__, exc_info=True)  # DEBUG keeps it off the terminal
         error.add_note(f"{TRACEBACK_NOTE}{path}")
         raise
     finally:
@@ -70,7 +70,15 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on the terminal for work that reports (what is being done, how much of it is done, of how much)."""
+    """Show a progress bar on the terminal.
+
+    Args:
+        title: Shown before the bar.
+        shown: False shows nothing.
+
+    Yields:
+        A function to report progress with: what is being counted, how many are done, of how many.
+    """
     with tqdm(desc=title, disable=not shown, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} {bar:20}") as bar:
 
         def report(what: str, done: int, total: int) -> None:

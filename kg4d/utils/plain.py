@@ -1,4 +1,4 @@
-"""Settings as the plain data that YAML, JSON and W&B hold."""
+"""Settings as plain data, for YAML, JSON and W&B."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as dicts, tuples as lists and enum members as their values, at any depth.
+    """Convert dataclasses to dicts, tuples to lists and enum members to their values, at any depth.
 
     >>> from dataclasses import make_dataclass
     >>> plain(make_dataclass("Point", ["x", "y"])(1, (2, 3)))

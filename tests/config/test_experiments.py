@@ -27,8 +27,8 @@ def test_presets_are_found_from_anywhere(tmp_path: Path):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiments_expand_to_runs_in_folders_of_their_own(path: Path):
     runs: list[Run[ExperimentConfig]] = expand(ExperimentConfig, path)
-    places = [(run.config.name, run.variant, run.seed) for run in runs]
-    assert len(set(places)) == len(places) >= 1
+    runs_of_files = [(run.config.name, run.variant, run.seed) for run in runs]
+    assert len(set(runs_of_files)) == len(runs_of_files) >= 1
     assert {run.config.name for run in runs} == {path.stem}
 
 

@@ -122,15 +122,15 @@ def test_quantize_clips_and_rounds():
 
 def test_the_colour_of_transparent_pixels_never_shows():
     images = torch.zeros(1, 16, 16, 4)
-    images[..., 0] = 1.0  # red everywhere, but only the left half is there
+    images[..., 0] = 1.0  # red everywhere, but only the left half is covered
     images[..., 1] = (torch.arange(16) >= 8).float()  # what is transparent would be yellow
     images[..., 3] = (torch.arange(16) < 8).float()
     small = resize_rgba(images, 5, 5)
-    there = small[..., 3] > 0
-    assert there.any()
-    assert not there.all()
-    assert torch.allclose(small[there][:, 1], torch.tensor(0.0), atol=1e-6)
-    assert torch.allclose(small[there][:, 0], torch.tensor(1.0), atol=1e-6)
+    covered = small[..., 3] > 0
+    assert covered.any()
+    assert not covered.all()
+    assert torch.allclose(small[covered][:, 1], torch.tensor(0.0), atol=1e-6)
+    assert torch.allclose(small[covered][:, 0], torch.tensor(1.0), atol=1e-6)
 
 
 @given(st.integers(3, 40), st.integers(0, 10))

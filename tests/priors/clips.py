@@ -7,12 +7,12 @@ from torch import Tensor
 
 from kg4d.data.images import write_png
 from kg4d.formats.mp4 import write_mp4
-from tests.priors.textures import picture, turned
+from tests.priors.textures import picture, rotation
 
 
 def moving(frames: int = 4) -> Tensor:
     """The textured disc goes to the right and turns: straight RGBA (T, 96, 96, 4)."""
-    return torch.stack([picture(turned(4.0 * t), torch.tensor([2.0 * t, 0.0])) for t in range(frames)])
+    return torch.stack([picture(rotation(4.0 * t), torch.tensor([2.0 * t, 0.0])) for t in range(frames)])
 
 
 def on_white(rgba: Tensor) -> Tensor:

@@ -12,24 +12,24 @@ from kg4d.data.images import resize_rgba
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers
 from kg4d.priors.flow import DisFlow, FlowConfig, RaftFlow, confident
-from tests.priors.textures import SIZE, picture, turned
+from tests.priors.textures import SIZE, picture, rotation
 
 WARPS = {
     "still": (torch.eye(2), torch.zeros(2)),
-    "shift": (torch.eye(2), torch.tensor([3.0, -2.0])),
+    "translation": (torch.eye(2), torch.tensor([3.0, -2.0])),
     "half a pixel": (torch.eye(2), torch.tensor([0.5, 0.0])),
-    "turn": (turned(6), torch.zeros(2)),
+    "rotation": (rotation(6), torch.zeros(2)),
     "grow": (1.06 * torch.eye(2), torch.tensor([1.0, 1.0])),
 }
 
 
 @pytest.mark.parametrize("name", WARPS)
 def test_a_known_warp_is_found(name: str) -> None:
-    matrix, shift = WARPS[name]
-    video = torch.stack([picture(), picture(matrix, shift)])
+    matrix, translation = WARPS[name]
+    video = torch.stack([picture(), picture(matrix, translation)])
     found = DisFlow(FlowConfig())(video)
     centered = pixel_centers(SIZE, SIZE) - SIZE / 2
-    truth = centered @ matrix.T + shift - centered
+    truth = centered @ matrix.T + translation - centered
     core = video[0, ..., 3] > 0.9
     error = (found.flow[0] - truth).norm(dim=-1)
     assert error[core].mean() < 0.35
@@ -39,7 +39,9 @@ def test_a_known_warp_is_found(name: str) -> None:
 
 
 def test_confidence_is_in_range_and_zero_off_the_object() -> None:
-    video = torch.stack([picture(), picture(shift=torch.tensor([4.0, 0.0])), picture(shift=torch.tensor([8.0, 1.0]))])
+    video = torch.stack(
+        [picture(), picture(translation=torch.tensor([4.0, 0.0])), picture(translation=torch.tensor([8.0, 1.0]))]
+    )
     found = DisFlow(FlowConfig())(video)
     assert found.flow.shape == (2, SIZE, SIZE, 2)
     assert found.flow.isfinite().all()
@@ -48,7 +50,7 @@ def test_confidence_is_in_range_and_zero_off_the_object() -> None:
 
 
 def test_flow_depends_on_the_two_frames_alone() -> None:
-    frames = [picture(shift=torch.tensor([2.0 * step, 0.0])) for step in range(3)]
+    frames = [picture(translation=torch.tensor([2.0 * step, 0.0])) for step in range(3)]
     estimator = DisFlow(FlowConfig())
     together = estimator(torch.stack(frames))
     for pair in range(2):
@@ -80,7 +82,7 @@ def test_what_moves_off_the_object_is_not_believed() -> None:
 
 
 def test_tiny_frames_are_no_trouble() -> None:
-    small = resize_rgba(torch.stack([picture(), picture(shift=torch.tensor([6.0, 0.0]))]), 20, 16)
+    small = resize_rgba(torch.stack([picture(), picture(translation=torch.tensor([6.0, 0.0]))]), 20, 16)
     found = DisFlow(FlowConfig())(small)
     assert found.flow.isfinite().all()
 
@@ -90,7 +92,7 @@ def test_the_identity_names_the_tolerances() -> None:
 
 
 class Raft(torch.nn.Module):
-    """In the place of torchvision's: finds that each frame is the one before it, moved by (3, -2)."""
+    """In place of torchvision's: finds that each frame is the one before it, moved by (3, -2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ def test_raft_sees_padded_images_and_its_last_flow_is_taken_in_both_directions(r
     found = RaftFlow(FlowConfig())(brightening(3, 130, 133))
     assert found.flow.shape == (2, 130, 133, 2)
     assert torch.equal(found.flow, torch.tensor([3.0, -2.0]).expand(2, 130, 133, 2))
-    assert (found.weights[:, 2:, :-3] == 1).all(), "there and back again is home"
+    assert (found.weights[:, 2:, :-3] == 1).all(), "forward and backward flow agree exactly"
     assert (found.weights[:, :2] == 0).all(), "it leaves the image"
     assert [tuple(images.shape) for images in raft.seen] == [(2, 3, 136, 136)] * 2
     assert torch.allclose(raft.seen[0][:, 0, 0, 0], torch.tensor([51.0, 128.0]) / 127.5 - 1, atol=1 / 127)

@@ -69,7 +69,7 @@ def test_an_empty_matte_has_no_frame() -> None:
 
 
 @pytest.mark.parametrize("values", [{"size": 8}, {"share": 0.0}, {"share": 1.2}])
-def test_frames_that_hold_nothing_are_refused(values: dict) -> None:
+def test_framing_out_of_range_is_refused(values: dict) -> None:
     with pytest.raises(ValueError, match="framing"):
         FramingConfig(**values)
 

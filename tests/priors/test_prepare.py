@@ -88,7 +88,7 @@ def test_keypoints_are_those_of_the_file(video: Path, tmp_path: Path) -> None:
     assert torch.allclose(moved, torch.tensor([6.0, 0.0]), atol=1.5)  # 2 px a frame
 
 
-def test_a_keypoint_beside_the_object_is_told(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_keypoint_beside_the_object_is_noted(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beside = KEYPOINTS | {"uv": [[48.0, 48.0], [24.0, 24.0]]}
     (tmp_path / "k.json").write_text(json.dumps(beside))
     made(video, f"keypoints.path={tmp_path / 'k.json'}")
@@ -115,7 +115,7 @@ def test_frames_masks_and_animations_are_videos_too(video: Path, tmp_path: Path)
     assert record(tmp_path / "scene")["priors"]["matting"]["kind"] == "alpha"
 
 
-def test_what_a_camera_noted_is_applied(tmp_path: Path, svd_folder: Path) -> None:
+def test_the_orientation_of_a_photo_is_applied(tmp_path: Path, svd_folder: Path) -> None:
     tall = on_white(moving(1))[0, :, 10:86]
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter for viewing

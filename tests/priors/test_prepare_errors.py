@@ -99,7 +99,7 @@ def save_animation(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_an_input_that_is_none(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_input(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, make, says = INPUTS[name]
     make(tmp_path / file)
     refused(tmp_path / file)
@@ -225,7 +225,9 @@ def test_a_video_that_does_not_fit_its_picture(tmp_path: Path, capsys: pytest.Ca
         assert says in the_line(capsys)
 
 
-def test_a_video_that_begins_otherwise_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_video_that_begins_with_another_picture_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, video = save_picture(tmp_path / "disc.png"), save_video(tmp_path / "disc.mp4")
     assert prepared(source, tmp_path / "scene", f"video.path={video}") == 0
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A scene folder whose keypoints and flow are found again: a textured disc that goes to the right, seen from around."""
+"""Keypoints and flow of a scene folder, detected again: a textured disc that moves to the right, seen all around."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_keypoints_are_followed_from_the_first_frame_and_flow_is_estimated(scene
     assert found.keypoints is not None
     assert found.flow is not None
     assert torch.equal(found.keypoints.uv[0], START)
-    on_disc = START[:2] + torch.tensor([2.0, 0.0])  # its middle went 2 px to the right, and it turned a little
+    on_disc = START[:2] + torch.tensor([2.0, 0.0])  # its middle moved 2 px to the right, and it rotated a little
     assert (found.keypoints.uv[1, :2] - on_disc).norm(dim=-1).max() < 3
     assert found.keypoints.weights[:, :2].min() > 0.5
     assert (found.keypoints.weights[:, 2] == 0).all()  # nobody could mark what the first frame hides

@@ -16,28 +16,28 @@ def texture(seed: int = 0) -> Tensor:
     return F.interpolate(noise, (64, 64), mode="bicubic", align_corners=False).clamp(0, 1)[0].permute(1, 2, 0)
 
 
-def moved(points: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+def moved(points: Tensor, matrix: Tensor, translation: Tensor) -> Tensor:
     """Points of the object (pixels of its texture) in the image."""
-    return (points - 32) @ matrix.T + SIZE / 2 + shift
+    return (points - 32) @ matrix.T + SIZE / 2 + translation
 
 
-def picture(matrix: Tensor | None = None, shift: Tensor | None = None, seed: int = 0) -> Tensor:
-    """The textured disc of radius 28, turned and stretched by `matrix`, then shifted: straight RGBA (96, 96, 4)."""
+def picture(matrix: Tensor | None = None, translation: Tensor | None = None, seed: int = 0) -> Tensor:
+    """The textured disc of radius 28, rotated and stretched by `matrix`, then moved: straight RGBA (96, 96, 4)."""
     matrix = torch.eye(2) if matrix is None else matrix
-    shift = torch.zeros(2) if shift is None else shift
-    on_object = (pixel_centers(SIZE, SIZE) - SIZE / 2 - shift) @ torch.linalg.inv(matrix).T + 32
+    translation = torch.zeros(2) if translation is None else translation
+    on_object = (pixel_centers(SIZE, SIZE) - SIZE / 2 - translation) @ torch.linalg.inv(matrix).T + 32
     alpha = (28.5 - (on_object - 32).norm(dim=-1)).clamp(0, 1)[..., None]
     return torch.cat([sample_image(texture(seed), on_object), alpha], dim=-1)
 
 
-def turned(degrees: float) -> Tensor:
+def rotation(degrees: float) -> Tensor:
     """A rotation in the image plane."""
     angle = torch.deg2rad(torch.tensor(degrees))
     return torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
 
 
 class PatchFeatures:
-    """`FeatureExtractor` by the colours around a place, less their mean."""
+    """`FeatureExtractor` by the colours around a position, less their mean."""
 
     name = "features-patches"
 

@@ -27,14 +27,13 @@ class Case:
         def leaf(tensor: Tensor) -> Tensor:
             return tensor.to(renderer.device, dtype, copy=True).requires_grad_()
 
-        parts = {name: leaf(getattr(self.gaussians, name)) for name in self.gaussians.__dataclass_fields__}
         cameras = replace(
             self.cameras, viewmats=leaf(self.cameras.viewmats), Ks=self.cameras.Ks.to(renderer.device, dtype)
         )
         background = None if self.background is None else leaf(self.background)
         return replace(
             self,
-            gaussians=GaussianState(**parts),
+            gaussians=self.gaussians.map(leaf),
             cameras=cameras,
             features=leaf(self.features),
             background=background,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from kg4d.gaussians.state import GaussianState
 from kg4d.render import build_renderer
 from kg4d.render.base import Renderer
 from tests.render.scenes import Case, gradients, one_gaussian, random_case
@@ -23,8 +22,7 @@ def on_cpu(request: pytest.FixtureRequest) -> Renderer:
 def many(count: int, renderer: Renderer) -> Case:
     """`one_gaussian`, `count` times: each tensor repeats one row in place, so it costs nothing."""
     case = one_gaussian().on(renderer)
-    parts = {f: getattr(case.gaussians, f).detach() for f in case.gaussians.__dataclass_fields__}
-    repeated = GaussianState(**{name: t.expand(count, *t.shape[1:]) for name, t in parts.items()})
+    repeated = case.gaussians.map(lambda rows: rows.detach().expand(count, *rows.shape[1:]))
     return replace(case, gaussians=repeated, features=repeated.colors)
 
 

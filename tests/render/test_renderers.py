@@ -82,9 +82,8 @@ def test_antialiasing_keeps_the_light_of_a_small_gaussian(renderer: Renderer) ->
 def test_the_nearer_gaussian_covers_the_farther(renderer: Renderer) -> None:
     near, far = one_gaussian(), one_gaussian(mean=(0.0, 0.0, 3.0), opacity=0.5)
     for order in ([near, far], [far, near]):
-        gaussians = type(near.gaussians)(
-            *(torch.cat([getattr(c.gaussians, f) for c in order]) for f in near.gaussians.__dataclass_fields__)
-        )
+        parts = [[tensor for tensor in vars(case.gaussians).values() if tensor is not None] for case in order]
+        gaussians = type(near.gaussians)(*map(torch.cat, zip(*parts, strict=True)))
         depths = gaussians.means[:, 2:]
         output = Case(gaussians, near.cameras, depths).on(renderer).render(renderer)
         assert float(output.image.detach()[0, 16, 16, 0]) == pytest.approx(0.8 * 2 + 0.2 * 0.5 * 3, rel=1e-5)

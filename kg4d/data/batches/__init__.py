@@ -1,1 +1,1 @@
-"""What a training step gets, and which images it draws: pure functions of seed and step."""
+"""The batches of training steps: pure functions of seed and step."""

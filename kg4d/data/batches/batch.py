@@ -1,4 +1,4 @@
-"""What one training step sees. A batch is a pure function of the seed and the step: no sampler has a state."""
+"""The batches of training steps. A batch is a pure function of the seed and the step: no sampler has a state."""
 
 import hashlib
 from dataclasses import dataclass, fields, replace
@@ -18,10 +18,10 @@ class StaticBatch:
     Attributes:
         step: Index of the step, from 0.
         cameras: V cameras.
-        images: Colours composited on the background, in [0, 1].
+        images: Colours composited on the background, RGB in [0, 1].
         alphas: Mattes in [0, 1].
         keypoints: Pixel positions; J may be 0.
-        keypoint_weights: Confidences in [0, 1]; 0 means not to be used.
+        keypoint_weights: Confidences in [0, 1]; 0 marks positions that must not be used.
     """
 
     step: int
@@ -43,16 +43,16 @@ class DynamicBatch:
     Attributes:
         step: Index of the step, from 0.
         frames: Indices of the frames in the video; a frame may occur twice.
-        times: Their times in [0, 1].
+        times: Times of the frames, in [0, 1].
         cameras: B cameras.
-        images: Colours composited on the background, in [0, 1].
+        images: Colours composited on the background, RGB in [0, 1].
         alphas: Mattes in [0, 1].
         keypoints: Pixel positions; J may be 0.
-        keypoint_weights: Confidences in [0, 1]; 0 means not to be used.
-        pairs: Positions in the batch, 0 to B - 1, of an earlier and a later frame.
-        strides: How many frames lie from the earlier to the later.
-        flow: Displacement from the earlier frame to the later, px, chained over strides above 1; None without flow.
-        flow_weights: Confidence in [0, 1]; 0 where the flow is not known. None without flow.
+        keypoint_weights: Confidences in [0, 1]; 0 marks positions that must not be used.
+        pairs: Indices into the batch, 0 to B - 1, of the earlier and the later frame of each pair.
+        strides: Distance from the earlier to the later frame, in frames.
+        flow: Displacement from the earlier to the later frame, px; chained if the stride is above 1. None without flow.
+        flow_weights: Confidence in [0, 1]; 0 where the flow is unknown. None without flow.
     """
 
     step: int
@@ -83,7 +83,12 @@ def _moved(batch: _AnyBatch, device: torch.device | str) -> _AnyBatch:
 
 
 def step_generator(seed: int, stage: str, step: int) -> torch.Generator:
-    """Random numbers that depend on these three alone, alike on every machine and in every process.
+    """A random generator that depends on these three arguments alone, and is the same on every machine.
+
+    Args:
+        seed: Seed of the run.
+        stage: Name of what the numbers are for.
+        step: Index of the step, from 0.
 
     >>> step_generator(0, "static", 7).initial_seed() == step_generator(0, "static", 7).initial_seed()
     True

@@ -21,11 +21,11 @@ class DynamicDataConfig:
     """What a step of the dynamic stage sees.
 
     Attributes:
-        frames_per_step: Frames drawn at each step, two a pair and a single one where the number is odd; all frames and
-            all pairs where the video has no more than this.
-        strides: Distances between the frames of a pair, in frames; each pair draws one.
-        test_views: Draw from the test videos too, without keypoints or flow: the ceiling that an ablation compares to,
-            and no result, for the test metrics are then of trained views; their provenance says so.
+        frames_per_step: Frames drawn at each step: pairs, and a single frame if the number is odd; all frames and all
+            pairs if the video is no longer than this.
+        strides: Distances between the frames of a pair, in frames; each pair draws one of them.
+        test_views: Draw from the test videos too, without keypoints or flow. This gives an upper bound for ablations
+            and is not a result, since the test views are then trained on; the provenance of the metrics says so.
     """
 
     frames_per_step: int = 4
@@ -34,18 +34,18 @@ class DynamicDataConfig:
 
 
 class DynamicDataset(IterableDataset[DynamicBatch]):
-    """The batches of the steps from `first_step` on, without an end.
+    """The batches of the steps from `first_step` on, endless.
 
     Args:
-        scene: At the resolution of the fit.
-        config: How many frames.
-        background: Colour to composite on, RGB.
-        seed: Of the run.
-        first_step: Where to begin; a resumed run gets the batches that an uninterrupted one would have got.
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin; a resumed run gets the same batches as an uninterrupted one.
 
     Raises:
-        InputError: The configuration asks for no frames, for a stride that the video has not, or for test videos that
-            the scene has not.
+        InputError: The settings ask for no frames, for a stride longer than the video, or for test videos that the
+            scene does not have.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         return map(self.batch, itertools.count(self.first_step))
 
     def _draw(self, step: int) -> tuple[Int[Tensor, " B"], Int[Tensor, "P 2"], Int[Tensor, " P"]]:
-        """Frames of the batch, pairs of positions among them, and the strides of the pairs."""
+        """Frames of the batch, pairs of indices into the batch, and the strides of the pairs."""
         count, wanted = len(self._video), self.config.frames_per_step
         if wanted >= count:
             starts = [torch.arange(count - stride) for stride in self.config.strides]
@@ -110,8 +110,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         choice = torch.randint(len(self.config.strides), (number,), generator=generator)
         strides = torch.tensor(self.config.strides)[choice]
         # One pair from each of `number` equal parts of the video, so that a batch is spread over time.
-        parts = (torch.arange(number) + torch.rand(number, generator=generator)) / max(number, 1)
-        earlier = (parts * (count - strides)).long().clamp_max(count - strides - 1)  # parts may round up to 1
+        times = (torch.arange(number) + torch.rand(number, generator=generator)) / max(number, 1)
+        earlier = (times * (count - strides)).long().clamp_max(count - strides - 1)  # times may round up to 1
         single = torch.randint(count, (wanted % 2,), generator=generator)
         frames = torch.cat([torch.stack([earlier, earlier + strides], dim=-1).flatten(), single])
         return frames, torch.arange(2 * number).reshape(number, 2), strides
@@ -142,7 +142,15 @@ def _joined(*parts: PosedImages) -> PosedImages:
 
 
 class DynamicDataModule(lightning.LightningDataModule):
-    """`DynamicDataset` as Lightning wants it; the arguments are the same."""
+    """`DynamicDataset` as a LightningDataModule.
+
+    Args:
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin.
+    """
 
     def __init__(
         self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
@@ -151,5 +159,5 @@ class DynamicDataModule(lightning.LightningDataModule):
         self.dataset = DynamicDataset(scene, config, background, seed, first_step)
 
     def train_dataloader(self) -> DataLoader[DynamicBatch]:
-        """One batch a step, made in this process: it is an index operation."""
+        """One batch per step, made in this process, since it only takes indexing."""
         return DataLoader(self.dataset, batch_size=None, num_workers=0)

@@ -1,4 +1,4 @@
-"""Batches of the refine stage: frames of the reference video beside views of the first frame."""
+"""Batches of the refine stage: frames of the reference video, and views of the first frame."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ class RefineDataConfig:
     """What a step of the refine stage sees.
 
     Attributes:
-        frames: Frames of the reference video.
-        views: Views of the first frame: they keep the colours that the reference view does not see.
+        frames: Which frames of the reference video.
+        views: Which views of the first frame; they preserve the colours that the reference view does not show.
     """
 
     frames: DynamicDataConfig = field(default_factory=DynamicDataConfig)
@@ -31,7 +31,7 @@ class RefineDataConfig:
 
 @dataclass(frozen=True)
 class RefineBatch:
-    """One step's frames, and its views where the scene has a ring of them."""
+    """The frames of one step, and its views if the scene has a ring."""
 
     frames: DynamicBatch
     views: StaticBatch | None
@@ -47,7 +47,18 @@ class RefineBatch:
 
 
 class RefineDataset(IterableDataset[RefineBatch]):
-    """The batches of the steps from `first_step` on, without an end; arguments as for `DynamicDataset`."""
+    """The batches of the steps from `first_step` on, endless.
+
+    Args:
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin; a resumed run gets the same batches as an uninterrupted one.
+
+    Raises:
+        InputError: As `DynamicDataset` and `StaticDataset`.
+    """
 
     def __init__(
         self, scene: Scene, config: RefineDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
@@ -66,7 +77,15 @@ class RefineDataset(IterableDataset[RefineBatch]):
 
 
 class RefineDataModule(lightning.LightningDataModule):
-    """`RefineDataset` as Lightning wants it; the arguments are the same."""
+    """`RefineDataset` as a LightningDataModule.
+
+    Args:
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin.
+    """
 
     def __init__(
         self, scene: Scene, config: RefineDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
@@ -75,5 +94,5 @@ class RefineDataModule(lightning.LightningDataModule):
         self.dataset = RefineDataset(scene, config, background, seed, first_step)
 
     def train_dataloader(self) -> DataLoader[RefineBatch]:
-        """One batch a step, made in this process: it is an index operation."""
+        """One batch per step, made in this process, since it only takes indexing."""
         return DataLoader(self.dataset, batch_size=None, num_workers=0)

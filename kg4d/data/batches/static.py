@@ -23,7 +23,7 @@ class StaticDataConfig:
     """What a step of the static stage sees.
 
     Attributes:
-        views_per_step: Views drawn at each step without repetition; all of them where there are fewer.
+        views_per_step: Views drawn at each step, without replacement; all views if there are fewer.
     """
 
     views_per_step: int = 4
@@ -31,7 +31,7 @@ class StaticDataConfig:
 
 @dataclass(frozen=True)
 class References:
-    """The images that the static stage is fitted to, and their keypoints (J may be 0)."""
+    """The M images that the static stage is fitted to, and their keypoints in px (J may be 0)."""
 
     images: PosedImages
     keypoints: Float[Tensor, "M J 2"]
@@ -39,7 +39,7 @@ class References:
 
 
 def static_references(scene: Scene) -> References:
-    """The ring; without one, frame 0 of a video from a fixed camera, or all frames of one from a moving camera."""
+    """The ring; without a ring, frame 0 of the video if its camera is fixed, or all frames if the camera moves."""
     keypoints = scene.keypoints
     if scene.ring is not None:
         chosen, uv, weights = scene.ring, None, None
@@ -57,17 +57,17 @@ def static_references(scene: Scene) -> References:
 
 
 class StaticDataset(IterableDataset[StaticBatch]):
-    """The batches of the steps from `first_step` on, without an end.
+    """The batches of the steps from `first_step` on, endless.
 
     Args:
-        scene: At the resolution of the fit.
-        config: How many views.
-        background: Colour to composite on, RGB.
-        seed: Of the run.
-        first_step: Where to begin; a resumed run gets the batches that an uninterrupted one would have got.
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin; a resumed run gets the same batches as an uninterrupted one.
 
     Raises:
-        InputError: The configuration asks for no views.
+        InputError: The settings ask for no views.
     """
 
     def __init__(
@@ -109,7 +109,15 @@ class StaticDataset(IterableDataset[StaticBatch]):
 
 
 class StaticDataModule(lightning.LightningDataModule):
-    """`StaticDataset` as Lightning wants it; the arguments are the same."""
+    """`StaticDataset` as a LightningDataModule.
+
+    Args:
+        scene: The scene at the image size of the fit.
+        config: What a step sees.
+        background: Colour to composite on, RGB in [0, 1].
+        seed: Seed of the run.
+        first_step: Where to begin.
+    """
 
     def __init__(
         self, scene: Scene, config: StaticDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
@@ -118,5 +126,5 @@ class StaticDataModule(lightning.LightningDataModule):
         self.dataset = StaticDataset(scene, config, background, seed, first_step)
 
     def train_dataloader(self) -> DataLoader[StaticBatch]:
-        """One batch a step, made in this process: it is an index operation."""
+        """One batch per step, made in this process, since it only takes indexing."""
         return DataLoader(self.dataset, batch_size=None, num_workers=0)

@@ -1,4 +1,4 @@
-"""NumPy archives from outside, taken apart with every shape and value checked."""
+"""Reading NumPy archives from other programs, with every shape and value checked."""
 
 import zipfile
 import zlib
@@ -17,13 +17,13 @@ Array: TypeAlias = NDArray[Any]
 
 
 class Archive:
-    """The arrays of one `.npz` file. Axes have names: one size each, fixed by the first array that has the axis.
+    """The arrays of one `.npz` file. Axes have names; the first array with an axis fixes its size for the others.
 
-    Every method raises `InputError` naming the file and the array.
+    Every method raises an `InputError` that names the file and the array.
     """
 
     def __init__(self, path: Path, **sizes: int) -> None:
-        """Read the file; `sizes` are the axes that are known before."""
+        """Read the file; `sizes` are the sizes of axes that are known beforehand."""
         self._path = path
         self._sizes = sizes
         try:
@@ -37,15 +37,15 @@ class Archive:
         return name in self._arrays
 
     def size(self, axis: str) -> int:
-        """The size of an axis that an array has had."""
+        """The size of an axis that was given, or that an array taken before has."""
         return self._sizes[axis]
 
     def error(self, name: str, what: str, remedy: str) -> InputError:
-        """The error to raise about one array."""
+        """An `InputError` about one array."""
         return InputError(f"{self._path}: {name}", what, remedy)
 
     def take(self, name: str, axes: str) -> Array:
-        """The array `name` of the shape `axes`, e.g. "V T J 2"."""
+        """Take an array, checking its shape: `axes` are names and numbers, for example "V T J 2"."""
         if name not in self._arrays:
             raise self.error(name, "is missing", f"add an array of shape ({axes})")
         array, letters = self._arrays[name], axes.split()
@@ -58,21 +58,27 @@ class Archive:
         return array
 
     def numbers(self, name: str, axes: str) -> Float[Tensor, "..."]:
-        """The array as float32."""
+        """Take an array as float32, checking its shape."""
         array = self.take(name, axes)
         if array.dtype.kind not in "fbiu":
             raise self.error(name, f"holds {array.dtype}, not numbers", "save numbers")
         return torch.from_numpy(array.astype(np.float32))
 
     def weights(self, name: str, axes: str) -> Float[Tensor, "..."]:
-        """The array as confidences in [0, 1]."""
+        """Take an array of confidences, checking its shape and that they are in [0, 1]."""
         values = self.numbers(name, axes)
         if not ((values >= 0) & (values <= 1)).all():
             raise self.error(name, "holds NaN or values outside [0, 1]", "give confidences in [0, 1]")
         return values
 
     def where_seen(self, name: str, axes: str, weights: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-        """The array as vectors that are finite where `weights` is positive; what is not finite elsewhere becomes 0."""
+        """Take an array of vectors, checking that they are finite where `weights` is positive.
+
+        Args:
+            name: Name of the array.
+            axes: Its shape, as in `take`.
+            weights: Confidence of each vector; vectors of weight 0 that are not finite become 0.
+        """
         values = self.numbers(name, axes)
         bad = (weights > 0) & ~values.isfinite().all(-1)
         if bad.any():

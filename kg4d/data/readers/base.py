@@ -1,4 +1,4 @@
-"""What a reader of a scene format is."""
+"""The protocol of readers of scene formats."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,12 +10,12 @@ from kg4d.data.records import Scene
 class Reader(Protocol):
     """Reads the scenes of one format."""
 
-    format: str  # its name and how one tells it, for a person whose path no reader knows
+    format: str  # name of the format and its files, for the error about a path that no reader recognises
 
     def recognises(self, path: Path) -> bool:
-        """Whether `path` is meant as a scene of this format, judged by which files there are.
+        """Whether `path` is meant to be a scene of this format, judged by which files exist.
 
-        It says yes to a damaged one too: `read` then names the damage.
+        A damaged scene is recognised too; `read` then reports the damage.
         """
         ...
 
@@ -24,12 +24,12 @@ class Reader(Protocol):
 
         Args:
             path: The scene.
-            size: Longer side of its images in px, to which they are resampled; their own size when None.
+            size: Longer side that its images are resampled to, px; their own size when None.
 
         Returns:
-            The scene. What the format does not have, or this scene lacks, is None.
+            The scene. Parts that the format or this scene does not have are None.
 
         Raises:
-            InputError: Anything is missing, malformed or contradicts the rest.
+            InputError: A part is missing, malformed or contradicts another.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which reader reads a scene."""
+"""The choice of the reader for a scene."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ READERS: tuple[Reader, ...] = (DNerf(), SceneFolder())  # the first that recogni
 
 
 def find_reader(path: Path) -> Reader | None:
-    """The reader of the scene at `path`; None where no format is recognised."""
+    """The reader of the scene at `path`; None if no reader recognises it."""
     return next((reader for reader in READERS if reader.recognises(path)), None)

@@ -1,4 +1,4 @@
-"""D-NeRF scenes: a video whose camera may jump from frame to frame, and images to measure on at times of their own.
+"""D-NeRF scenes: a video whose camera may jump from frame to frame, and test images at other times.
 
 Source: Pumarola et al. 2021, "D-NeRF: neural radiance fields for dynamic scenes"; the layout is that of its data set.
 """
@@ -13,12 +13,12 @@ _OF_SCENE_FOLDERS = ("transforms_ring.json", "keypoints.npz", "flow.npz", "scene
 
 
 class DNerf:
-    """Reads D-NeRF scenes. `transforms_val.json` is left alone."""
+    """Reads D-NeRF scenes. `transforms_val.json` is ignored."""
 
     format = f"D-NeRF ({_TRAIN}, {_TEST})"
 
     def recognises(self, path: Path) -> bool:
-        """Whether there is a video, and nothing that only a scene folder has."""
+        """Whether there is a video, and no file that only scene folders have."""
         return (path / _TRAIN).exists() and not any((path / name).exists() for name in _OF_SCENE_FOLDERS)
 
     def read(self, path: Path, size: int | None) -> Scene:

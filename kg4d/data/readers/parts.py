@@ -1,4 +1,4 @@
-"""The video of a scene and its other images: several `transforms_*.json` read, and checked against each other."""
+"""Reading several `transforms_*.json` of a scene, and checking them against each other."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from kg4d.errors import InputError
 
 
 def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None) -> tuple[dict[str, PosedImages], int]:
-    """Read a video and what there is of other images.
+    """Read the reference video, and other images if they exist.
 
     Args:
-        folder: Of the scene.
+        folder: The folder of the scene.
         video: Name of the `transforms_*.json` of the reference video.
-        others: Names of the others, which may be missing.
-        size: As for `read_posed_images`.
+        others: Names of the other `transforms_*.json`, which may be missing.
+        size: Side that the images are resampled to, px; that of the files when None.
 
     Returns:
         The images by the name of their file, and the side of the pixel grid that all files have.

@@ -14,12 +14,12 @@ RECORD, PREVIEW = "scene.json", "preview.png"  # how a scene came about; not nee
 
 
 class SceneFolder:
-    """Reads scene folders. All but the reference video may be missing."""
+    """Reads scene folders, in which everything but the reference video is optional."""
 
     format = f"scene folder ({REFERENCE}, {RING}, {TEST}, {KEYPOINTS}, {FLOW})"
 
     def recognises(self, path: Path) -> bool:
-        """Whether the folder lists images."""
+        """Whether the folder has a `transforms_*.json`."""
         return any(path.glob("transforms_*.json"))
 
     def read(self, path: Path, size: int | None) -> Scene:
@@ -54,7 +54,7 @@ def _check_ring(path: Path, ring: PosedImages, reference: PosedImages) -> None:
 
 
 def _cache_keys(path: Path) -> dict[str, list[str]]:
-    """From `scene.json`, which other tools write too, each in its own way."""
+    """The cache keys in `scene.json`; none if another tool wrote that file in another layout."""
     try:
         keys = json.loads(path.read_text(encoding="utf-8")).get("cache_keys", {})
         return {str(provider): [str(key) for key in used] for provider, used in keys.items()}

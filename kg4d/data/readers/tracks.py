@@ -1,4 +1,4 @@
-"""`keypoints.npz` and `flow.npz` of a scene folder: what is known about motion in the images."""
+"""Reading `keypoints.npz` and `flow.npz` of a scene folder."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from kg4d.keypoints.skeleton import first_below_cycle
 def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, test_views: int | None) -> Keypoints:
     """Read `keypoints.npz`.
 
-    Confidences of the reference are the array `weights` or `confidence` (T, J), else 1 where row 0 of `visible`
-    (V, T, J); of the ring likewise, with the prefix `ring_` and R for T. A keypoint outside its image gets none.
-    Row v > 0 of `uv` and `visible` belongs to the test video with the v-th lowest view number.
+    The confidences of the reference video are the array `weights` or `confidence` (T, J), otherwise row 0 of `visible`
+    (V, T, J); for the ring likewise, with the prefix `ring_` and R in place of T. A keypoint outside its image gets
+    confidence 0. Row v > 0 of `uv` and `visible` belongs to the test video with the v-th lowest view number.
 
     Args:
         path: The file.
-        grid: Side of the images in px, the unit of the file.
-        frames: T of the reference video.
-        ring_views: R of the ring; None leaves the arrays of the ring alone.
-        test_views: Number of test videos; None leaves their rows alone.
+        grid: Side of the images, px; pixel positions in the file refer to it.
+        frames: Number T of frames of the reference video.
+        ring_views: Number R of views of the ring; None ignores the arrays of the ring.
+        test_views: Number of test videos; None ignores their rows.
 
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.
@@ -53,13 +53,13 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
 
 
 def read_flow(path: Path, height: int, width: int, frames: int) -> Flow:
-    """Read `flow.npz`; the weights are the array `weights`, else 1 where both `valid` and `visible_next`.
+    """Read `flow.npz`; the weights are the array `weights`, otherwise 1 where both `valid` and `visible_next` are.
 
     Args:
         path: The file.
-        height: Of the images in px, the unit of the file.
-        width: Likewise.
-        frames: T of the reference video.
+        height: Height of the images, px.
+        width: Width of the images, px.
+        frames: Number T of frames of the reference video.
 
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.

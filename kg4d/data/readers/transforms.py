@@ -1,7 +1,7 @@
-"""`transforms_*.json`: which images there are, from where and when (the layout of D-NeRF and nerfstudio).
+"""Reading `transforms_*.json`: images with their cameras and times, in the layout of D-NeRF and nerfstudio.
 
-Camera-to-world matrices in OpenGL axes, pixel centres at half integers; intrinsics of all images of a file, unless an
-entry has its own.
+Camera-to-world matrices have OpenGL axes; pixel centres are at half integers. The intrinsics of a file hold for all its
+images, except for entries with intrinsics of their own.
 """
 
 import json
@@ -39,14 +39,15 @@ class _Listed:
 def read_posed_images(path: Path, size: int | None = None) -> tuple[PosedImages, int]:
     """Read one `transforms_*.json` and its images.
 
+    Without the keys `frame_index` and `view`, the frame of an image is the rank of its time among the times of the
+    file, and its view is the number of images before it that have the same time.
+
     Args:
         path: The file; its `file_path` entries are relative to its folder, with or without an extension.
-        size: Pixel grid to resample each image to; the files' own when None.
+        size: Side that each image is resampled to, px; that of the files when None.
 
     Returns:
-        The images in the order of the file, and the side of the files' own square pixel grid. Without the keys
-        `frame_index` and `view`, the frame is the rank of the time among the times of the file and the view counts the
-        images before it that have the same time.
+        The images in the order of the file, and the side of the image files, px.
 
     Raises:
         InputError: The file or an image is missing, malformed or contradicts the rest.
@@ -147,7 +148,7 @@ def _refuse_repeated(path: Path, listed: list[_Listed]) -> None:
 
 
 def _read_images(listed: list[_Listed], size: int | None) -> tuple[Float[Tensor, "M H W 4"], int]:
-    """All images, resampled, and the side of the files' own square grid in pixels."""
+    """All images, resampled, and the side of the image files, px."""
     images, grid = [], 0
     for entry in listed:
         image = read_image(entry.image)
@@ -164,7 +165,7 @@ def _read_images(listed: list[_Listed], size: int | None) -> tuple[Float[Tensor,
 
 
 def _intrinsics(path: Path, table: Mapping[str, Any], grid: int) -> Float[Tensor, "3 3"]:
-    """From `fl_x` or `camera_angle_x`, with what else is given; `w` and `h` must be those of the images."""
+    """The intrinsics from `fl_x` or `camera_angle_x` and the optional keys; `w` and `h` must match the images."""
     where = f"{path}: "
     for key in ("w", "h"):
         if key in table and _number(where, table, key) != grid:

@@ -1,4 +1,4 @@
-"""Whether cameras can see the object: in front of them, and they outside of it."""
+"""Checking that cameras can see the object: it is in front of them, and they are outside it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,13 @@ from kg4d.geometry.cameras import Cameras
 
 
 def refuse_bad_viewpoints(images: Mapping[Path, PosedImages]) -> None:
-    """Raise an `InputError` for the first camera that looks away from the object or stands inside it.
+    """Check that no camera looks away from the object or stands inside it.
 
-    The object is a ball. Its centre is the point that the cameras look at (`looked_at`); its radius is the median over
-    the images of half the longer side of the matte's box, taken at the distance of the centre.
+    The object is taken for a ball. Its centre is the point that the cameras look at (`looked_at`); its radius is half
+    the longer side of the matte's bounding box at the distance of the centre, the median over all images.
+
+    Raises:
+        InputError: A camera does; the error names the first one.
     """
     center = looked_at([posed.cameras for posed in images.values()])
     extents = torch.cat([_half_extents(posed, center) for posed in images.values()])
@@ -35,19 +38,22 @@ def _refuse(path: Path, bad: Bool[Tensor, " M"], what: str) -> None:
 
 
 def looked_at(cameras: list[Cameras]) -> Float[Tensor, " 3"]:
-    """The point with the least sum of squared distances to the optical axes; of many, the one nearest to the origin."""
+    """The point with the least sum of squared distances to the optical axes, world units.
+
+    If there are many such points, it is the one closest to the origin.
+    """
     rotations = torch.cat([views.viewmats[:, :3, :3] for views in cameras]).double()
     centers = torch.cat([views.centers for views in cameras]).double()
     axes = rotations[:, 2]
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    # Cameras that share one axis leave the point free along it: a slight pull to the origin decides.
+    # Cameras that share an axis leave the point undetermined along it: a slight pull towards the origin decides.
     normal = across.mean(0) + 1e-4 * torch.eye(3, dtype=torch.float64)
     point: Tensor = torch.linalg.solve(normal, (across @ centers[..., None]).mean(0))
     return point[:, 0].float()
 
 
 def _half_extents(posed: PosedImages, center: Float[Tensor, " 3"]) -> Float[Tensor, " M"]:
-    """Half the longer side of each matte's box in world units at the distance of `center`."""
+    """Half the longer side of each matte's bounding box, in world units at the distance of `center`."""
     opaque = posed.alphas[..., 0] > 0.5
     sides = torch.stack([_span(opaque.any(1)), _span(opaque.any(2))], dim=-1)
     focal = posed.cameras.Ks[:, [0, 1], [0, 1]]
@@ -58,8 +64,8 @@ def _half_extents(posed: PosedImages, center: Float[Tensor, " 3"]) -> Float[Tens
 
 def _span(occupied: Bool[Tensor, "M n"]) -> Float[Tensor, " M"]:
     """Length from the first to the last set entry of each row; 0 for an empty row."""
-    places = torch.arange(1, occupied.shape[1] + 1)
-    last = (occupied * places).amax(-1)
-    from_end = (occupied * places.flip(0)).amax(-1)
+    counts = torch.arange(1, occupied.shape[1] + 1)
+    last = (occupied * counts).amax(-1)
+    from_end = (occupied * counts.flip(0)).amax(-1)
     length: Tensor = (last + from_end - occupied.shape[1]) * occupied.any(-1)
     return length.float()

@@ -1,1 +1,1 @@
-"""Scenes made worse on purpose: noisy detections, fewer frames, fewer keypoints."""
+"""Deliberately degraded scenes: noisy detections, fewer frames, fewer keypoints."""

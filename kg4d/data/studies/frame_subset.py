@@ -1,4 +1,4 @@
-"""What of a scene's images the fit sees: for studies of sparse videos, and of bodies without texture."""
+"""Restricting the images that the fit sees, for studies of sparse videos and of objects without texture."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ class FramesConfig:
     """Which frames of the reference video the fit sees, and how.
 
     Attributes:
-        every: It sees every n-th frame, from the first on; the others are measured as `heldout/psnr`.
-        textureless: The object has its mean colour everywhere, in all images, those that are measured on too: what
-            moves inside its outline shows in keypoints and flow alone. The mean is that of the images that a fit sees.
+        every: The fit sees every n-th frame, beginning with the first; the others are evaluated as `heldout/psnr`.
+        textureless: Paint the object in its mean colour in all images, the test images included, so that motion inside
+            its outline shows only in keypoints and flow. The mean is that of the images that a fit sees.
     """
 
     every: int = 1
     textureless: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no distance.
+        """Check the range of the settings.
 
         Raises:
             ValueError: `every` is not positive.
@@ -36,12 +36,12 @@ class FramesConfig:
 
 
 def seen_frames(scene: Scene, config: FramesConfig) -> Int[Tensor, " S"]:
-    """Which frames of the reference video the fit sees."""
+    """Indices of the S frames of the reference video that the fit sees."""
     return torch.arange(0, len(scene.reference), config.every)
 
 
 def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
-    """The scene with the seen frames only, numbered anew at their old times; the flow leads from each to the next.
+    """The scene with only the seen frames: renumbered, with their old times, and with flow from each to the next.
 
     Raises:
         InputError: Fewer than two frames are left.

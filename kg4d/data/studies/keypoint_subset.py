@@ -1,4 +1,4 @@
-"""Fewer keypoints, spread over the figure."""
+"""A subset of the keypoints, spread over the object."""
 
 from dataclasses import dataclass, replace
 from typing import Optional
@@ -17,17 +17,17 @@ class KeypointsConfig:
     """Which of the scene's keypoints the fit uses.
 
     Attributes:
-        count: How many, spread by farthest-point sampling in the first frame; all when None, none when 0.
+        count: How many, chosen by farthest-point sampling in the first frame; all when null, none when 0.
     """
 
     count: Optional[int] = None  # noqa: UP045 - structured configs read this form
 
 
 def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Keypoints | None:
-    """The keypoints that the fit uses, or None where there are none. A bone leads to the nearest kept ancestor.
+    """The keypoints that the fit uses; None if there are none. The parent becomes the nearest ancestor that is kept.
 
     Raises:
-        InputError: More keypoints are asked for than the scene has.
+        InputError: The scene has fewer keypoints than requested.
     """
     if keypoints is None or config.count is None:
         return keypoints
@@ -65,11 +65,11 @@ def _spread(points: Float[Tensor, "J 2"], weights: Float[Tensor, " J"], count: i
 
 
 def _kept_parents(parents: tuple[int, ...], kept: list[int]) -> tuple[int, ...]:
-    place = {old: new for new, old in enumerate(kept)}
+    new_index = {old: new for new, old in enumerate(kept)}
     linked = []
     for joint in kept:
         ancestor = parents[joint]
-        while ancestor >= 0 and ancestor not in place:
+        while ancestor >= 0 and ancestor not in new_index:
             ancestor = parents[ancestor]
-        linked.append(place.get(ancestor, -1))
+        linked.append(new_index.get(ancestor, -1))
     return tuple(linked)

@@ -1,4 +1,4 @@
-"""Keypoints as a detector would give them, made of perfect ones: how much of a result hangs on their quality?"""
+"""Noise on perfect keypoints, as from an imperfect detector, to study how much a result depends on their quality."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,24 +12,25 @@ from kg4d.data.records import Keypoints
 
 
 class DetectionsSource(StrEnum):
-    """Where keypoints and flow of a scene folder come from."""
+    """Where the keypoints and the flow of a scene folder come from."""
 
-    GIVEN = "given"  # the folder
-    FOUND = "found"  # the keypoints of its first frame, followed by the providers of `priors`; so the flow
+    GIVEN = "given"  # from the folder
+    FOUND = "found"  # tracked from the keypoints of its first frame, and estimated, by the providers of `priors`
 
 
 @dataclass
 class DetectionsConfig:
-    """Keypoints and flow of a scene folder, for studies of what happens when they are not perfect.
+    """Keypoints and flow of a scene folder, for studies of imperfect ones.
 
-    Noise strikes each keypoint in each image by itself, in the video and in the ring, and confidences do not show it.
+    The noise is independent for each keypoint in each image of the video and of the ring. It does not lower the
+    confidence of the keypoints.
 
     Attributes:
         source: Where they come from.
-        noise_px: Standard deviation of noise on both coordinates, px of the images that the fit works on.
-        outliers: Share of keypoints that are moved to any place in the box of all keypoints of their image.
-        missing: Share of keypoints that are taken away.
-        seed: Of the noise; that of the run when null.
+        noise_px: Standard deviation of the noise on both coordinates, px at the image size of the fit.
+        outliers: Fraction of keypoints moved to a random position in the bounding box of all keypoints of their image.
+        missing: Fraction of keypoints that are removed.
+        seed: Seed of the noise; that of the run when null.
     """
 
     source: DetectionsSource = DetectionsSource.GIVEN
@@ -39,10 +40,10 @@ class DetectionsConfig:
     seed: Optional[int] = None  # noqa: UP045 - structured configs read this form
 
     def __post_init__(self) -> None:
-        """Refuse what is no noise.
+        """Check the ranges of the settings.
 
         Raises:
-            ValueError: A share is outside [0, 1], or the deviation is negative.
+            ValueError: A fraction is outside [0, 1], or the standard deviation is negative.
         """
         for name, value, most in (("noise_px", self.noise_px, float("inf")), ("outliers", self.outliers, 1.0)):
             if not 0 <= value <= most:
@@ -52,17 +53,17 @@ class DetectionsConfig:
 
     @property
     def perfect(self) -> bool:
-        """Whether nothing is disturbed."""
+        """Whether there is no noise at all."""
         return self.noise_px == self.outliers == self.missing == 0
 
 
 def add_noise(keypoints: Keypoints | None, config: DetectionsConfig, seed: int) -> Keypoints | None:
-    """The same keypoints with noise; the truth and the test videos stay as they are.
+    """Add noise to the keypoints of the video and of the ring; what is for metrics only stays as it is.
 
     Args:
-        keypoints: At the resolution of the fit.
+        keypoints: The keypoints at the image size of the fit.
         config: How much noise.
-        seed: Of the noise where `config` has none.
+        seed: Seed of the noise if `config` has none.
     """
     if keypoints is None or config.perfect:
         return keypoints
@@ -81,8 +82,8 @@ def _noisy(
     seen = (weights > 0)[..., None]
     low = torch.where(seen, uv, torch.inf).amin(1, keepdim=True)
     high = torch.where(seen, uv, -torch.inf).amax(1, keepdim=True)
-    anywhere = low + (high - low) * torch.rand(uv.shape, generator=generator)
+    random = low + (high - low) * torch.rand(uv.shape, generator=generator)
     noisy = uv + config.noise_px * torch.randn(uv.shape, generator=generator)
-    chance = torch.rand(2, *weights.shape, generator=generator)
-    wrong, gone = chance[0] < config.outliers, chance[1] < config.missing
-    return torch.where(seen & wrong[..., None], anywhere, noisy), weights * ~gone
+    draws = torch.rand(2, *weights.shape, generator=generator)
+    outlier, missing = draws[0] < config.outliers, draws[1] < config.missing
+    return torch.where(seen & outlier[..., None], random, noisy), weights * ~missing

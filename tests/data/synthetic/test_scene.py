@@ -78,7 +78,7 @@ def test_keypoints_are_hidden_from_some_sides_only(scene: Scene):
 def test_the_far_arm_is_hidden(renderer: Renderer):
     scene = make_scene("walker", renderer, size=SIZE, frames=2)
     names = scene.keypoints.names
-    # The walker is turned by 35 degrees, so its left side is best seen from azimuth 125, its right side from 305.
+    # The walker is rotated by 35 degrees, so its left side is best seen from azimuth 125, its right side from 305.
     from_left, from_right = scene.keypoints.ring_weights[[6, 14]]
     left, right = names.index("left_shoulder"), names.index("right_shoulder")
     assert from_left[[left, right]].tolist() == [1, 0]
@@ -94,8 +94,8 @@ def test_the_flow_warps_the_next_frame_onto_this_one(scene: Scene):
         warped.append((moved - images[frame])[seen].abs().mean())
         still.append((images[frame + 1] - images[frame])[seen].abs().mean())
     assert torch.stack(warped).mean() < 0.35 * torch.stack(still).mean()
-    share = scene.flow.weights.sum() / (scene.reference.alphas[:-1] > 0.5).sum()
-    assert 0.6 < share < 1
+    fraction = scene.flow.weights.sum() / (scene.reference.alphas[:-1] > 0.5).sum()
+    assert 0.6 < fraction < 1
 
 
 def test_the_flow_at_keypoints_near_the_surface_is_their_motion(renderer: Renderer):

@@ -92,17 +92,17 @@ def test_all_that_decides_the_result_is_in_the_key(cache: PriorCache, provider: 
 
 
 @pytest.mark.parametrize("name", [DATA, MANIFEST])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99, None])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99, None])
 def test_an_entry_cut_short_is_said_and_made_again(
-    cache: PriorCache, provider: Doubling, name: str, share: float | None, caplog: pytest.LogCaptureFixture
+    cache: PriorCache, provider: Doubling, name: str, fraction: float | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     value = torch.arange(100.0)
     ask(cache, provider, value)
     file = entry(cache) / name
-    if share is None:
+    if fraction is None:
         file.unlink()
     else:
-        file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+        file.write_bytes(file.read_bytes()[: int(fraction * file.stat().st_size)])
     assert torch.equal(ask(cache, provider, value), value * 2)
     assert provider.calls == 2
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -304,6 +304,6 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "5XB"])
-def test_sizes_that_are_none(text: str) -> None:
+def test_invalid_sizes(text: str) -> None:
     with pytest.raises(InputError, match="--max-size"):
         parse_size(text)

@@ -199,7 +199,7 @@ def test_weights_of_the_hub_are_known_by_their_names_and_others_are_read_once(
     assert hash_of_weights(tmp_path / "own.safetensors") == own
 
 
-def test_the_licence_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_licence_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     announce_licence.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(2):

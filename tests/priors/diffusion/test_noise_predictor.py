@@ -91,7 +91,9 @@ def test_the_scale_and_the_elevation_reach_the_network(zero123_folder: Path) -> 
     unconditional, conditional = predict(scale=0.0), predict(scale=1.0)
     assert torch.allclose(predict(), unconditional + 5 * (conditional - unconditional), atol=1e-4)
     stable = predict(kind=GuidanceKind.STABLE_ZERO123)
-    assert (stable - predict()).abs().max() > 1e-4, "it is told the polar angle of the reference, not a distance"
+    assert (stable - predict()).abs().max() > 1e-4, (
+        "it is conditioned on the polar angle of the reference, not on a distance"
+    )
 
 
 def test_a_reference_above_the_pole_is_refused() -> None:

@@ -66,7 +66,7 @@ def test_frames_are_decoded_in_chunks(svd_folder: Path, picture: Tensor) -> None
         assert decoded == sizes
 
 
-def test_slices_that_a_pipeline_cannot_make_are_told(svd_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unsupported_attention_slices_are_logged(svd_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     _ = provider(svd_folder)._pipeline
     assert "slices" not in caplog.text
     _ = provider(svd_folder, attention_slicing=True)._pipeline
@@ -97,7 +97,7 @@ class Answer:
 
 
 class Played:
-    """In the place of a pipeline: takes few arguments, and answers as it is told."""
+    """In place of a pipeline: takes few arguments, and returns what it was given."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer

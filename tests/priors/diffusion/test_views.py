@@ -75,17 +75,17 @@ def synthesizer(folder: Path, **settings: object) -> ViewSynthesizer:
     return build_views(views_config(folder, **settings), CPU, NoMatting())
 
 
-def test_the_camera_is_told_as_the_papers_say(network: Zero123) -> None:
-    told = network.camera_embedding([0.0, 90.0, 180.0, -90.0], [0.0, 30.0, 0.0, -30.0])[:, 0]
+def test_the_camera_is_embedded_as_in_the_papers(network: Zero123) -> None:
+    embedded = network.camera_embedding([0.0, 90.0, 180.0, -90.0], [0.0, 30.0, 0.0, -30.0])[:, 0]
     expected = [[0, 0, 1, 0], [-math.pi / 6, 1, 0, 0], [0, 0, -1, 0], [math.pi / 6, -1, 0, 0]]
-    assert torch.allclose(told, torch.tensor(expected), atol=1e-6)
+    assert torch.allclose(embedded, torch.tensor(expected), atol=1e-6)
 
 
-def test_stable_zero123_is_told_the_polar_angle_of_the_reference(network: Zero123) -> None:
+def test_stable_zero123_is_conditioned_on_the_polar_angle_of_the_reference(network: Zero123) -> None:
     stable = Zero123(Zero123Kind.STABLE_ZERO123, network.checkpoint, CPU, reference_elevation=20.0)
-    told = stable.camera_embedding([0.0, 90.0], [0.0, 10.0])[:, 0]
-    assert torch.allclose(told[:, 3], torch.full((2,), math.radians(70)))
-    assert torch.equal(told[:, :3], network.camera_embedding([0.0, 90.0], [0.0, 10.0])[:, 0, :3])
+    embedded = stable.camera_embedding([0.0, 90.0], [0.0, 10.0])[:, 0]
+    assert torch.allclose(embedded[:, 3], torch.full((2,), math.radians(70)))
+    assert torch.equal(embedded[:, :3], network.camera_embedding([0.0, 90.0], [0.0, 10.0])[:, 0, :3])
 
 
 @given(azimuth=st.floats(-180, 180), elevation=st.floats(-60, 60))
@@ -105,8 +105,10 @@ def test_guidance_scale_0_is_unconditional_1_conditional_and_in_between_linear(
 ) -> None:
     noisy, camera = torch.randn(1, 4, 8, 8), ([70.0], [10.0])
 
-    def predict(scale: float, told: Condition = condition, where: tuple[list[float], list[float]] = camera) -> Tensor:
-        return network.predict(noisy, 400, told, *where, scale)
+    def predict(
+        scale: float, reference: Condition = condition, where: tuple[list[float], list[float]] = camera
+    ) -> Tensor:
+        return network.predict(noisy, 400, reference, *where, scale)
 
     other = network.condition(on_white(picture.flip(-1).clamp(0.2, 0.9))[None])
     context = network._projection(torch.cat([condition.embeddings, network.camera_embedding(*camera)], dim=-1))

@@ -1,4 +1,4 @@
-"""Windows, places and descriptors; VGG16 and DINOv2 of random weights through the code that reads the trained ones."""
+"""Windows, positions and descriptors; VGG16 and DINOv2 with random weights, read by the code for the trained ones."""
 
 from pathlib import Path
 
@@ -69,29 +69,29 @@ def test_the_crop_is_on_white_and_goes_beyond_the_image():
 @pytest.mark.parametrize("count", [1, 10, 300])
 def test_places_cover_the_matte(count: int):
     image = picture()
-    places = object_grid(image, object_window(image, 64, 16), count)
-    assert 0.5 * count <= len(places) <= 1.5 * count + 1
-    assert (places - 48).norm(dim=-1).max() < 32
+    positions = object_grid(image, object_window(image, 64, 16), count)
+    assert 0.5 * count <= len(positions) <= 1.5 * count + 1
+    assert (positions - 48).norm(dim=-1).max() < 32
     if count > 1:
-        assert torch.cdist(torch.tensor([[48.0, 22.0], [74.0, 48.0]]), places).amin(1).max() < 60 / count**0.5
+        assert torch.cdist(torch.tensor([[48.0, 22.0], [74.0, 48.0]]), positions).amin(1).max() < 60 / count**0.5
 
 
 def test_an_empty_matte_has_places_and_descriptors(extractor: FeatureExtractor):
     image = picture()
     image[..., 3] = 0
     found = extractor(image)
-    places = object_grid(image, found.window, 50)
-    assert len(places) > 20
-    assert found.at(places).isfinite().all()
+    positions = object_grid(image, found.window, 50)
+    assert len(positions) > 20
+    assert found.at(positions).isfinite().all()
 
 
 def test_descriptors_move_with_the_object(extractor: FeatureExtractor):
-    still, shift = picture(), torch.tensor([7.0, -4.0])
+    still, translation = picture(), torch.tensor([7.0, -4.0])
     points = torch.tensor([[40.0, 44.0], [52.2, 60.7]])
-    here, there = extractor(still).at(points), extractor(picture(shift=shift)).at(points + shift)
-    assert torch.allclose(here.norm(dim=-1), torch.ones(2), atol=1e-5)
-    assert torch.allclose(here, there, atol=1e-4)
-    assert here[0] @ here[1] < here[0] @ there[0] - 1e-3
+    original, moved = extractor(still).at(points), extractor(picture(translation=translation)).at(points + translation)
+    assert torch.allclose(original.norm(dim=-1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(original, moved, atol=1e-4)
+    assert original[0] @ original[1] < original[0] @ moved[0] - 1e-3
 
 
 def test_what_is_transparent_does_not_show(extractor: FeatureExtractor):

@@ -20,7 +20,7 @@ from kg4d.priors.keypoints.point_tracking import (
     TrackerKind,
     build_tracker,
 )
-from tests.priors.textures import SIZE, PatchFeatures, moved, picture, turned
+from tests.priors.textures import SIZE, PatchFeatures, moved, picture, rotation
 
 POINTS = torch.tensor([[32.0, 32.0], [22.0, 36.0], [44.0, 26.0], [36.0, 48.0]])  # of the texture
 
@@ -34,10 +34,10 @@ def tracker(request: pytest.FixtureRequest) -> KeypointTracker:
     return chain() if request.param == "chain" else KltTracker(PointTrackingConfig())
 
 
-def clip(matrices: list[Tensor], shifts: list[Tensor]) -> tuple[Tensor, Tensor]:
+def clip(matrices: list[Tensor], translations: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Frames, and where POINTS are in them."""
-    frames = [picture(matrix, shift) for matrix, shift in zip(matrices, shifts)]
-    return torch.stack(frames), torch.stack([moved(POINTS, *motion) for motion in zip(matrices, shifts)])
+    frames = [picture(matrix, translation) for matrix, translation in zip(matrices, translations)]
+    return torch.stack(frames), torch.stack([moved(POINTS, *motion) for motion in zip(matrices, translations)])
 
 
 def sliding(frames: int = 6) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def test_a_translation_is_followed(tracker: KeypointTracker):
 
 
 def test_turning_and_stretching_are_followed(tracker: KeypointTracker):
-    matrices = [turned(3.0 * t) @ torch.diag(torch.tensor([1 + 0.02 * t, 1 - 0.01 * t])) for t in range(6)]
+    matrices = [rotation(3.0 * t) @ torch.diag(torch.tensor([1 + 0.02 * t, 1 - 0.01 * t])) for t in range(6)]
     video, truth = clip(matrices, [torch.tensor([0.5, 0.5]) * t for t in range(6)])
     found = tracker(video, truth[0])
     assert (found.uv - truth).norm(dim=-1).max() < 3

@@ -22,9 +22,9 @@ def ball(azimuth: float) -> Tensor:
     x, y = ((pixel_centers(SIZE, SIZE) - SIZE / 2) / RADIUS).unbind(-1)
     depth = (1 - x**2 - y**2).clamp_min(0).sqrt()
     longitude = torch.atan2(x, depth) + azimuth
-    place = torch.stack([longitude / (2 * math.pi) % 1 * 120 + 0.5, (y.clamp(-1, 1).asin() / math.pi + 0.5) * 60], -1)
+    texel = torch.stack([longitude / (2 * math.pi) % 1 * 120 + 0.5, (y.clamp(-1, 1).asin() / math.pi + 0.5) * 60], -1)
     alpha = ((1 - (x**2 + y**2).sqrt()) * RADIUS + 0.5).clamp(0, 1)
-    return torch.cat([sample_image(skin, place), alpha[..., None]], dim=-1)
+    return torch.cat([sample_image(skin, texel), alpha[..., None]], dim=-1)
 
 
 def seen_at(longitude: Tensor, latitude: Tensor, azimuth: float) -> tuple[Tensor, Tensor]:
