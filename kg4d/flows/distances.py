@@ -42,8 +42,8 @@ def points_w2(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
 def optimal_plan(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
     """Squared distances, and the plan that is cheapest by them, between equally heavy points."""
     cost = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    weights = (torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in (x, y))
-    return cost, transport_plan(cost, *weights, PlanConfig(PlanSolver.EXACT))
+    weights = (torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in (x, y))
+    return cost, transport_plan(cost[None], *weights, PlanConfig(PlanSolver.EXACT))[0]
 
 
 def histogram_distance(

@@ -154,30 +154,34 @@ def minres(product: Product, b: Float[Tensor, " p"], config: SolverConfig) -> So
     x = torch.zeros_like(b)
     if size == 0:
         return Solution(x, 0.0, 0, math.nan)
-    v_old, v, w_old, w = x, b / size, x, x
+    basis = [b / size]
+    w_old, w = x, x
     beta, eta, c_old, c, s_old, s = 0.0, size, 1.0, 1.0, 0.0, 0.0
     diagonal: list[float] = []
     off: list[float] = []
-    for _ in range(config.iterations):
-        image = product(v) + config.damping * v - beta * v_old  # Lanczos
+    for _ in range(min(config.iterations, len(b))):
+        v = basis[-1]
+        image = product(v) + config.damping * v  # Lanczos, kept orthogonal by hand: rounding would undo it
         alpha = float(v @ image)
-        image = image - alpha * v
+        for _ in range(2):
+            image = image - torch.stack(basis).mT @ (torch.stack(basis) @ image)
         beta, beta_old = float(image.norm()), beta
         diagonal.append(alpha)
+        smallest = 10 * torch.finfo(b.dtype).eps * max(map(abs, diagonal + off))
         # the new column of the tridiagonal matrix, turned by the last two rotations and then by a new one
         above2, above1 = s_old * beta_old, s * alpha + c * c_old * beta_old
         here = c * alpha - s * c_old * beta_old
         radius = math.hypot(here, beta)
-        if radius <= 10 * torch.finfo(b.dtype).eps * max(map(abs, diagonal)):
+        if radius <= smallest:
             break  # what is left of the right side is out of the metric's reach
         c_old, c, s_old, s = c, here / radius, s, beta / radius
         w_old, w = w, (v - above1 * w - above2 * w_old) / radius
         x = x + c * eta * w
         eta = -s * eta
-        off.append(beta)
-        if abs(eta) <= config.tolerance * size or beta <= torch.finfo(b.dtype).eps * max(map(abs, diagonal)):
+        if abs(eta) <= config.tolerance * size or beta <= smallest:
             break
-        v_old, v = v, image / beta
+        off.append(beta)
+        basis.append(image / beta)
     residual = b - product(x) - config.damping * x
     return Solution(x, float(residual.norm()) / size, len(diagonal), _condition(diagonal, off[: len(diagonal) - 1]))
 
