@@ -81,10 +81,7 @@ def estimate(
         raise ValueError(f"the bandwidth must be positive, got {bandwidth}")
     s = torch.cdist(at, points, compute_mode="donot_use_mm_for_euclid_dist").square() / bandwidth**2
     logits = kernel.log(s)
-    if weights is None:
-        logits = logits - math.log(len(points))
-    else:
-        logits = logits + (weights / weights.sum()).log()
+    logits = logits - math.log(len(points)) if weights is None else logits + (weights / weights.sum()).log()
     log_density = logits.logsumexp(1)
     pull = (logits - log_density[:, None]).exp() * kernel.slope(s) * (2 / bandwidth**2)
     return Estimate(log_density, pull.sum(1, keepdim=True) * at - pull @ points)

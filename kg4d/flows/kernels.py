@@ -1,7 +1,7 @@
 r"""Kernels of density estimates in flat space, as functions of the squared distance.
 
-:math:`k(x, y) = e^{\ell(s)}`, :math:`s = |x - y|^2 / h^2`. Their normalisation is left out: it cancels in every velocity
-of `kg4d.flows.drifting` but that of MMD, where it is a factor of time.
+:math:`k(x, y) = e^{\ell(s)}`, :math:`s = |x - y|^2 / h^2`. Their normalisation is left out: it cancels in
+every velocity of `kg4d.flows.drifting` but that of MMD, where it is a factor of time.
 """
 
 from enum import StrEnum

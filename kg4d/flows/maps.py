@@ -126,7 +126,7 @@ class Planar(PushForward):
 
     A layer is invertible iff :math:`w \cdot \hat u > -1`. That is kept by moving u along w (Rezende & Mohamed 2015,
     appendix A.1), :math:`w \cdot \hat u = m(w \cdot u)`, with an m that leaves 0 where it is, so that u = 0 is the
-    identity: :math:`m(a) = \log(1 + (e - 1) e^a) - 1`.
+    identity, and that stays further from -1 than rounding reaches: :math:`m(a) = .999 (\log(1 + (e - 1) e^a) - 1)`.
 
     Attributes:
         dim: Number of coordinates.
@@ -156,7 +156,7 @@ class Planar(PushForward):
         at = self.layers * self.dim
         w, u, b = theta[:at].view(-1, self.dim), theta[at : 2 * at].view(-1, self.dim), theta[2 * at :]
         along = (w * u).sum(-1)
-        kept = F.softplus(along + math.log(math.e - 1)) - 1
+        kept = 0.999 * (F.softplus(along + math.log(math.e - 1)) - 1)
         length = w.square().sum(-1).clamp_min(torch.finfo(theta.dtype).tiny)
         return w, u + ((kept - along) / length)[:, None] * w, b, kept
 

@@ -3,6 +3,7 @@
 A network comes in as any `nn.Module` that maps (B, d) to (B, d); `FlatModule` makes it a function of one vector.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def perceptron(
     """
     sizes = [dim, *[width] * depth, dim if out is None else out]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes):
         linear = skip_init(nn.Linear, before, after)
         with torch.no_grad():
             for parameter in (linear.weight, linear.bias):

@@ -3,8 +3,8 @@ r"""The parametrized Wasserstein gradient flow, in the metric of densities, by t
 In that metric a change :math:`\delta = T_{\theta'} - T_\theta` costs only its gradient part, :math:`\nabla\psi`, the
 nearest gradient field in :math:`L^2(\rho_\theta)`; a motion that leaves the density alone is free. One step is
 
-.. math:: \theta' = \arg\min \Big\{ \max_\psi \int \big(2 \nabla\psi \cdot \delta \circ T_\theta^{-1} - |\nabla\psi|^2\big)
-    \rho_\theta + 2 h F(\theta') \Big\},
+.. math:: \theta' = \arg\min \Big\{ \max_\psi \int \big(2 \nabla\psi \cdot \delta \circ T_\theta^{-1}
+    - |\nabla\psi|^2\big) \rho_\theta + 2 h F(\theta') \Big\},
 
 with a network psi that goes on from step to step. On the moved points themselves :math:`T_\theta^{-1}` cancels.
 
@@ -119,7 +119,8 @@ def flow(
         after, _ = problem.gradient(theta, z)
         change = (problem.push_forward(theta, z) - old) / step
         psi.fit(old, change, config.inner)
-        explained = 2 * psi.gradient(old) * change - psi.gradient(old).square()
+        pull = psi.gradient(old).detach()
+        explained = 2 * pull * change - pull.square()
         part = float(explained.sum() / change.square().sum().clamp_min(torch.finfo(change.dtype).tiny))
         yield BilevelStep((k + 1) * step, theta, before, after, part)
 
@@ -145,7 +146,9 @@ def _step(
         adam.zero_grad()
         new.grad = torch.autograd.grad(objective, new)[0]
         if not bool(torch.isfinite(new.grad).all()):
-            raise FlowDivergedError("the energy or its gradient is not finite: take smaller steps or a lower theta_rate")
+            raise FlowDivergedError(
+                "the energy or its gradient is not finite: take smaller steps or a lower theta_rate"
+            )
         adam.step()
         schedule.step()
     return new.detach()

@@ -1,9 +1,9 @@
-r"""Drifting on the unit sphere :math:`S^{n}` in :math:`\mathbb R^{n+1}`: kernels of the angle, velocities that are tangent.
+r"""Drifting on the unit sphere :math:`S^{n}` in :math:`\mathbb R^{n+1}`: kernels of the angle, tangent velocities.
 
 The kernels depend on :math:`c = x \cdot y` alone, so the score's tangent part is :math:`\ell'(c) (y - c x)`.
 
-Sources: as `kg4d.flows.drifting`; Mardia & Jupp, Directional Statistics, 2000 (von Mises-Fisher); the heat kernel is the
-sum over eigenfunctions of the Laplacian, :math:`e^{-l (l + n - 1) t}` times zonal harmonics.
+Sources: as `kg4d.flows.drifting`; Mardia & Jupp, Directional Statistics, 2000 (von Mises-Fisher); the heat kernel is
+the sum over eigenfunctions of the Laplacian, :math:`e^{-l (l + n - 1) t}` times zonal harmonics.
 """
 
 import math

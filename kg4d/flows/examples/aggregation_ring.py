@@ -1,7 +1,7 @@
-r"""Points that attract from afar and repel nearby gather on a ring: :math:`W(x) = |x|^4 / 4 - |x|^2 / 2` in the plane.
+r"""Points that attract from afar and repel nearby gather on a ring: :math:`W(x) = |x|^4 / 4 - |x|^2 / 2`, plane.
 
 On a ring of radius R the force on one of its points is :math:`3 R^3 - R` inwards, so the ring rests at
-:math:`R = 1 / \sqrt 3 \approx .577`. (The source's slides say 1/2, at which the force is not zero.) From any law that is
+:math:`R = 1 / \sqrt 3 \approx .577`. (The source's slides say 1/2, where the force is not zero.) From any law that is
 round, points only move along their radius, :math:`\dot r = -r (r^2 + 2 E r^2 - 1)`: the reference below.
 
 The energy sees only moments up to the fourth, so it is as low for some uneven rings: evenness comes from the start, and
@@ -100,7 +100,10 @@ def run(seed: int = 0, spacing: float = 0.2, count: int = 800, step: float = 0.1
         Row("mean radius", float(distance.mean())),
         Row("spread of the radius", float(distance.std())),
         Row("1 - Kuiper's p of the angles", 1 - kuiper(sideways), "", 0.95),
-        Row("W2 of the radii to the exact flow", float((distance.sort().values - exact.sort().values).square().mean().sqrt())),
+        Row(
+            "W2 of the radii to the exact flow",
+            float((distance.sort().values - exact.sort().values).square().mean().sqrt()),
+        ),
         Row("energy (ring: -1/12)", energies[-1][1]),
     ]
 

@@ -4,6 +4,7 @@ On reference points with mean 0 and variance 1 the metric of the map is the iden
 descent and forward Euler must be of first order.
 """
 
+import itertools
 import math
 from pathlib import Path
 
@@ -46,14 +47,12 @@ def run(seed: int = 0, time: float = 0.3) -> Outcome:
     config = SolverConfig(Solver.MINRES, iterations=2, tolerance=1e-12)
 
     def final(step: float, scheme: Scheme) -> Gaussian:
-        *_, last = flow(
-            problem, start, lambda _: z, step=step, steps=round(time / step), solver=config, scheme=scheme
-        )
+        *_, last = flow(problem, start, lambda _: z, step=step, steps=round(time / step), solver=config, scheme=scheme)
         return law_of(last.theta)
 
     euler = {step: errors(final(step, Scheme.EULER), time) for step in STEPS}
     implicit = {step: errors(final(step, Scheme.SEMI_IMPLICIT), time) for step in STEPS}
-    halving = [max(euler[b]) / max(euler[a]) for a, b in zip(STEPS[:-1], STEPS[1:], strict=True)]
+    halving = [max(euler[b]) / max(euler[a]) for a, b in itertools.pairwise(STEPS)]
     small = Problem(problem.energy, problem.push_forward, standard_normal(1))
     psi = FlatModule(perceptron(1, 16, 1, generator, out=1))
     *_, bilevel = pwgf.flow(small, start.float(), lambda _: z.float(), psi, step=0.05, steps=round(time / 0.05))
@@ -84,6 +83,8 @@ def run(seed: int = 0, time: float = 0.3) -> Outcome:
                 right.loglog(STEPS, [max(table[step]) for step in STEPS], "o-", label=label)
             right.loglog(STEPS, [0.5 * step for step in STEPS], "k:", label="h / 2")
             right.set(title=f"error of moments at t = {time:g}", xlabel="h")
+            right.set_xticks(STEPS, [f"{step:g}" for step in STEPS])
+            right.minorticks_off()
             right.legend(fontsize=7)
         return [path]
 
