@@ -52,7 +52,7 @@ class PullbackMetric:
         """The metric times v."""
         return self.pull(self.push(v))
 
-    def jacobian(self, chunk: int | None = None) -> Float[Tensor, "B*d p"]:
+    def jacobian(self, chunk: int | None = None) -> Float[Tensor, "rows p"]:
         """All of J, for batches so small that it fits: row b d + i is the gradient of coordinate i of output b.
 
         Args:

@@ -96,7 +96,7 @@ def flow(
     Args:
         problem: What flows.
         theta: Parameters at time 0.
-        points: Reference points of step k.
+        points: Reference points of step k, many more than psi can tell apart: it could fit any change of a few.
         potential: psi, (B, d) to (B, 1): smooth, for its gradient is what counts (tanh, no ReLU).
         step: h > 0.
         steps: How many.

@@ -107,7 +107,7 @@ def test_energies_dissipate(divergence):
         values.append(float(divergence_value(q, p, grid, 0.5, divergence)))
         q = drift(q, p, 0.5, config, rate=0.1)
     assert values == sorted(values, reverse=True)
-    assert values[-1] < (0.7 if divergence is Divergence.MMD else 0.1) * values[0]
+    assert values[-1] < (0.7 if divergence is Divergence.MMD else 0.2) * values[0]
 
 
 def test_the_loss_descends_along_the_flow():

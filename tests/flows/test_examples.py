@@ -14,7 +14,7 @@ from kg4d.utils.cli import run
 SMALL = {
     "fokker_planck_10d": lambda: fokker_planck_10d.run(layers=3, count=60, step=0.5),
     "fokker_planck_30d": lambda: fokker_planck_30d.run(dim=2, count=40, step=0.3, chains=500),
-    "porous_medium": lambda: porous_medium.run(layers=2, count=40, end=0.05),
+    "porous_medium": lambda: porous_medium.run(layers=2, count=200, end=0.05),
     "aggregation_ring": lambda: aggregation_ring.run(spacing=0.7, count=40, end=0.5),
     "drifting_2d": lambda: drifting_2d.run(count=20, steps=3),
 }
@@ -78,7 +78,7 @@ def test_the_ring_rests_at_one_over_the_root_of_three():
         ring = radius * torch.stack([angle.cos(), angle.sin()], 1)
         x = ring[:1].clone().requires_grad_()
         (force,) = torch.autograd.grad(aggregation_ring.kernel(x - ring).mean(), x)
-        assert (force.norm() < 1e-12) is still or float(force.norm()) > 0.1
+        assert (float(force.norm()) < 1e-12) is still
     assert float(force.norm()) == pytest.approx(0.5 - 3 * 0.125, abs=1e-9)
 
 

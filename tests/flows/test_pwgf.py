@@ -26,13 +26,17 @@ class Quadratic(nn.Module):
 
 @pytest.mark.parametrize("network", [Quadratic(), perceptron(2, 24, 1, torch.Generator().manual_seed(1), out=1)])
 def test_psi_sees_stretches_and_not_turns(network):
-    """A turn leaves a round law alone: no gradient field is near it, and the metric of densities calls it free."""
+    """A turn leaves a round law alone: no gradient field is near it, and the metric of densities calls it free.
+
+    With many points: a few can be fitted by the gradient of a network whatever their changes are.
+    """
+    many = whitened(torch.randn(1500, 2, generator=torch.Generator().manual_seed(0)))
     turn, stretch = torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.5], [0.5, -0.3]])
     psi = Psi(FlatModule(network), 0.02)
-    psi.fit(WHITE, WHITE @ (turn + stretch).mT, 600)
-    found = psi.gradient(WHITE).detach()
-    wanted = WHITE @ stretch.mT
-    assert float((found - wanted).square().sum(-1).mean()) < 0.03 * float(wanted.square().sum(-1).mean())
+    psi.fit(many, many @ (turn + stretch).mT, 300)
+    found = psi.gradient(many).detach()
+    wanted = many @ stretch.mT
+    assert float((found - wanted).square().sum(-1).mean()) < 0.1 * float(wanted.square().sum(-1).mean())
 
 
 def test_an_affine_map_follows_the_exact_law():
