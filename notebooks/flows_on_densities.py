@@ -43,8 +43,9 @@ truth = OrnsteinUhlenbeck(
 energy = Potential(truth.potential) + Entropy()
 
 # %% [markdown]
-# The first map is affine, the second a planar normalising flow of eight layers that must discover that affine is enough.
-# Both start as the identity. Each step solves $\hat G(\theta)\, \zeta = \nabla F(\theta)$ and goes against $\zeta$.
+# The first map is affine, the second a planar normalising flow of eight layers that must discover that affine is
+# enough. Both start as the identity. Each step solves $\hat G(\theta)\, \zeta = \nabla F(\theta)$ and goes against
+# $\zeta$.
 
 # %%
 fresh = torch.randn(5000, 2, generator=torch.Generator().manual_seed(1))
@@ -82,8 +83,8 @@ for name, push_forward in (("affine", Affine(2)), ("planar", Planar(2, 8))):
 # %% [markdown]
 # ## Drifting: particles towards particles
 #
-# No map and no density now: 200 particles, a target of 200 unlabelled points on eight modes, and kernel estimates of both.
-# A wide kernel that narrows sees all modes from anywhere; a narrow one from a corner does not.
+# No map and no density now: 200 particles, a target of 200 unlabelled points on eight modes, and kernel estimates of
+# both. A wide kernel that narrows sees all modes from anywhere; a narrow one from a corner does not.
 
 # %%
 p = modes(200, torch.Generator().manual_seed(3))
