@@ -77,5 +77,5 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PY) -m pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
 	@$(PY) -m pip install --quiet -c constraints.txt cmake ninja \
 	  $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,priors,spz,viewer]"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,flows,priors,spz,viewer]"
 	@touch $@

@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -97,10 +97,12 @@ class BenchmarkScene:
 
     def on(self, device: torch.device) -> "BenchmarkScene":
         """The same scene with leaves of its own on `device`."""
-        parts = {f.name: getattr(self.gaussians, f.name) for f in fields(self.gaussians)}
-        moved = {n: t.detach().to(device, copy=True).requires_grad_(t.requires_grad) for n, t in parts.items()}
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, copy=True).requires_grad_(tensor.requires_grad)
+
         features = self.features.detach().to(device, copy=True).requires_grad_()
-        return BenchmarkScene(GaussianState(**moved), features, self.cameras.to(device))
+        return BenchmarkScene(self.gaussians.map(moved), features, self.cameras.to(device))
 
     def leaves(self) -> dict[str, Tensor]:
         """What gradients are taken by."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "recompute the metrics of a run, or score any method's renders",
     "export": "files of a run for other programs",
     "view": "interactive page of a run, with a time slider and the keypoints",
+    "flows": "gradient flows whose answers are known: tables and pictures",
 }
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import kg4d.runs.build
+import kg4d.runs.read_back
 from kg4d.errors import InputError
 from kg4d.formats.viewer import Controls
 from kg4d.gaussians.state import GaussianState
@@ -48,7 +48,7 @@ def test_the_page_plays_until_it_is_interrupted(monkeypatch, capsys):
 
     play = Controls.advance
     monkeypatch.setattr(Controls, "advance", advance)
-    monkeypatch.setattr(kg4d.runs.build, "load_run", lambda path: Run())
+    monkeypatch.setattr(kg4d.runs.read_back, "load_run", lambda path: Run())
     assert run(main, parser(), ["--run", "folder", "--port", "0"]) == DONE
     assert seen == [0, 1, 0]
     shown = capsys.readouterr()
