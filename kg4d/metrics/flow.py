@@ -5,6 +5,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.metrics.state import PooledMean, SampleMean
+
+
+def end_point_errors(
+    pred: Float[Tensor, "*batch H W 2"],
+    target: Float[Tensor, "*batch H W 2"],
+    weights: Float[Tensor, "*batch H W"],
+) -> Float[Tensor, " n"]:
+    """Distance in px between the two displacements, for every pixel with a positive weight; see `flow_epe`."""
+    return (pred - target).square().sum(-1).sqrt()[weights > 0]
+
 
 def flow_epe(
     pred: Float[Tensor, "*batch H W 2"],
@@ -18,7 +29,7 @@ def flow_epe(
         target: The true displacement.
         weights: > 0 where the truth is known.
     """
-    return (pred - target).square().sum(-1).sqrt()[weights > 0].mean()
+    return end_point_errors(pred, target, weights).mean()
 
 
 def flicker(
@@ -50,3 +61,33 @@ def flicker(
     change = (moved - video[:-1]).abs().mean(1)
     counts = (weights > 0).to(video.dtype)
     return (change * counts).sum((1, 2)) / counts.sum((1, 2))
+
+
+class FlowEPE(PooledMean):
+    """`flow_epe` over the pixels of all flow fields."""
+
+    higher_is_better = False
+
+    def update(
+        self,
+        pred: Float[Tensor, "*batch H W 2"],
+        target: Float[Tensor, "*batch H W 2"],
+        weights: Float[Tensor, "*batch H W"],
+    ) -> None:
+        """Add flow fields."""
+        self.add(end_point_errors(pred, target, weights))
+
+
+class Flicker(SampleMean):
+    """Mean of `flicker` over the steps of videos."""
+
+    higher_is_better = False
+
+    def update(
+        self,
+        video: Float[Tensor, "T 3 H W"],
+        flow: Float[Tensor, "T-1 H W 2"],
+        weights: Float[Tensor, "T-1 H W"],
+    ) -> None:
+        """Add a video."""
+        self.add(flicker(video, flow, weights))

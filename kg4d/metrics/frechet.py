@@ -6,6 +6,8 @@ Source: Heusel et al. 2017, "GANs trained by a two time-scale update rule", eq. 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 
 def frechet_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "M D"]) -> Float[Tensor, ""]:
@@ -70,3 +72,27 @@ def sample_warning(samples: int, dimensions: int) -> str | None:
         f"{samples} samples in {dimensions} dimensions: covariance of rank {samples - 1} at most, "
         "biased upwards, compare only at equal sample counts"
     )
+
+
+class FrechetDistance(Metric):
+    """`frechet_distance` between all features of one side and all of the other; keeps them, as they are few."""
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    features_a: list[Tensor]
+    features_b: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("features_a", [], dist_reduce_fx="cat")
+        self.add_state("features_b", [], dist_reduce_fx="cat")
+
+    def update(self, features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "M D"]) -> None:
+        """Add samples to both sides."""
+        self.features_a.append(features_a.detach())
+        self.features_b.append(features_b.detach())
+
+    def compute(self) -> Float[Tensor, ""]:
+        """The distance so far."""
+        return frechet_distance(dim_zero_cat(self.features_a), dim_zero_cat(self.features_b))

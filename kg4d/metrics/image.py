@@ -1,6 +1,6 @@
 """Image quality, one value an image: PSNR, PSNR around the object, SSIM, MS-SSIM.
 
-Every function takes batches of RGB images in [0, 1] and returns one value per image; the caller averages.
+Every function takes batches of RGB images in [0, 1] and returns one value per image; the class beside it averages.
 """
 
 import torch
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from kg4d.metrics.state import SampleMean
 
 MSE_FLOOR = 1e-10  # identical images then score 100 dB instead of infinity, and means stay finite
 SSIM_WINDOW = 11  # side of the Gaussian window with sigma 1.5: Wang et al. 2004, "Image quality assessment"
@@ -118,3 +120,65 @@ def _check_size(name: str, images: Float[Tensor, "B 3 H W"], minimum: int) -> No
     height, width = images.shape[-2:]
     if min(height, width) < minimum:
         raise ValueError(f"{name} needs images of at least {minimum} px, got {width} x {height}")
+
+
+class PSNR(SampleMean):
+    """Mean of `psnr` over images.
+
+    >>> metric = PSNR()
+    >>> metric.update(torch.full((2, 3, 2, 2), 0.6), torch.full((2, 3, 2, 2), 0.5))
+    >>> metric.update(torch.full((1, 3, 2, 2), 0.51), torch.full((1, 3, 2, 2), 0.5))
+    >>> metric.compute().round(decimals=2)
+    tensor(26.6700)
+    """
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add images."""
+        self.add(psnr(pred, target))
+
+
+class MaskedPSNR(SampleMean):
+    """Mean of `masked_psnr` over the images whose mask is not empty."""
+
+    higher_is_better = True
+
+    def update(
+        self,
+        pred: Float[Tensor, "B 3 H W"],
+        target: Float[Tensor, "B 3 H W"],
+        mask: Bool[Tensor, "B 1 H W"],
+    ) -> None:
+        """Add images."""
+        self.add(masked_psnr(pred, target, mask))
+
+
+class SSIM(SampleMean):
+    """Mean of `ssim` over images."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add images."""
+        self.add(ssim(pred, target))
+
+
+class FullSSIM(SampleMean):
+    """Mean of `ssim_full` over images."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add images."""
+        self.add(ssim_full(pred, target))
+
+
+class MultiScaleSSIM(SampleMean):
+    """Mean of `ms_ssim` over images."""
+
+    higher_is_better = True
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add images."""
+        self.add(ms_ssim(pred, target))

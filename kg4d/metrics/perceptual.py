@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.metrics.protocols import VideoInput
+from kg4d.metrics.state import SampleMean
 from kg4d.networks.i3d import I3D, INPUT_SIZE, MIN_FRAMES
 from kg4d.networks.load import load_i3d, load_lpips
 from kg4d.networks.lpips import LPIPS, Backbone
@@ -54,6 +55,19 @@ def lpips_distance(
     if min(height, width) < LPIPS_MIN_SIZE:
         raise ValueError(f"LPIPS needs images of at least {LPIPS_MIN_SIZE} px, got {width} x {height}")
     return network(2 * pred - 1, 2 * target - 1)
+
+
+def clip_similarity(
+    encoder: Callable[[Tensor], Tensor], pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, " B"]:
+    """CLIP-S of each pair: cosine of the two embeddings, in [-1, 1].
+
+    Args:
+        encoder: Maps images (B, 3, H, W) in [0, 1] to embeddings (B, D).
+        pred: Images in [0, 1].
+        target: Images in [0, 1].
+    """
+    return F.cosine_similarity(encoder(pred), encoder(target))
 
 
 def i3d_logits(video: Float[Tensor, "B T 3 H W"], video_input: VideoInput = VideoInput.CROP) -> Float[Tensor, "B 400"]:
@@ -114,3 +128,40 @@ def _kept_lpips(net: Backbone, file: Path) -> LPIPS:
 @lru_cache
 def _kept_i3d(file: Path) -> I3D:
     return load_i3d()
+
+
+class MeanLPIPS(SampleMean):
+    """Mean of `lpips_distance` over pairs of images in [0, 1].
+
+    Args:
+        network: Maps two batches of images in [-1, 1] to one distance per pair, such as
+            `kg4d.networks.load.load_lpips("vgg")`.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add pairs."""
+        self.add(lpips_distance(self.network, pred, target))
+
+
+class CLIPSimilarity(SampleMean):
+    """Mean of `clip_similarity` over pairs of images in [0, 1].
+
+    Args:
+        encoder: Maps images (B, 3, H, W) in [0, 1] to embeddings (B, D).
+    """
+
+    higher_is_better = True
+
+    def __init__(self, encoder: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def update(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> None:
+        """Add pairs."""
+        self.add(clip_similarity(self.encoder, pred, target))

@@ -10,25 +10,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 import kg4d
 from kg4d.metrics.feature_networks import Networks
-from kg4d.metrics.frechet import covariance_rank, frechet_distance, sample_warning
-from kg4d.metrics.image import masked_psnr, ms_ssim, object_mask, psnr, ssim, ssim_full
-from kg4d.metrics.perceptual import lpips_distance
+from kg4d.metrics.frechet import FrechetDistance, covariance_rank, sample_warning
+from kg4d.metrics.image import PSNR, SSIM, FullSSIM, MaskedPSNR, MultiScaleSSIM, object_mask
+from kg4d.metrics.perceptual import CLIPSimilarity, MeanLPIPS
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
-from kg4d.metrics.video import ClipFeatures, c4d_distance, paired_distance
+from kg4d.metrics.state import SampleMean, measured
+from kg4d.metrics.video import C4DDistance, ClipFeatures, PairedDistance
 from kg4d.networks.lpips import LPIPS, DeepMeans
 from kg4d.utils.files import replacing
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
-ImageMetric = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, target, alpha -> one value per image
 
 FID = "test/fid"
 GIVEN_FID = "fid"  # name of a feature network that the caller gives
+IMAGE_METRICS: dict[str, Callable[..., SampleMean]] = {  # made of the network that the protocol names, if any
+    "test/psnr": PSNR,
+    "test/psnr_masked": MaskedPSNR,
+    "test/ssim": SSIM,
+    "test/ssim_full": FullSSIM,
+    "test/ms_ssim": MultiScaleSSIM,
+    "test/lpips_vgg": MeanLPIPS,
+    "test/lpips_alex": MeanLPIPS,
+    "test/clip_s": CLIPSimilarity,
+}
+FEATURE_METRICS: dict[str, Callable[[], SampleMean | FrechetDistance]] = {
+    "test/fvd_f": FrechetDistance,
+    "test/fvd_v": FrechetDistance,
+    "test/fvd_diag": FrechetDistance,
+    "test/fv4d": FrechetDistance,
+    "test/fvd_c4d": C4DDistance,
+    "test/video_distance": PairedDistance,
+    FID: FrechetDistance,
+}
 IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bounds memory
 
 
@@ -107,7 +125,7 @@ def evaluate_grid(
     networks = networks or Networks()
     evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol, networks))
     vgg = _Vgg(networks.modules.get("lpips-vgg"))
-    images, videos = _image_metrics(networks, vgg), _clip_features(grid, networks)
+    videos = _clip_features(grid, networks)
     for key in protocol.metrics:
         name = _network_name(key, protocol, networks)
         if name is not None and name not in networks.modules:
@@ -121,7 +139,8 @@ def evaluate_grid(
                 _measure_fid(evaluation, grid, name, networks.modules[name], vgg)
                 _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
             else:
-                _measure_images(evaluation, key, images[key], grid)
+                network = vgg if name == "lpips-vgg" else networks.modules.get(name or "")
+                _measure_images(evaluation, key, grid, network)
         except ValueError as error:  # images too small, videos too short, too few samples
             evaluation.skip(key, str(error))
     return evaluation
@@ -130,7 +149,7 @@ def evaluate_grid(
 def training_metrics(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> dict[str, Tensor]:
     """`train/psnr` and `train/ssim`: how well the reference video is reproduced (8 bits, as above)."""
     pair = _eight_bits(predicted).movedim(-1, 1), _eight_bits(target).movedim(-1, 1)
-    return {"train/psnr": psnr(*pair).mean(), "train/ssim": ssim(*pair).mean()}
+    return {"train/psnr": measured(PSNR(), *pair), "train/ssim": measured(SSIM(), *pair)}
 
 
 def write_metrics_json(path: str | Path, evaluation: Evaluation, protocol: Protocol) -> None:
@@ -182,34 +201,29 @@ def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | Non
     return protocol.networks.get(key)
 
 
-def _image_metrics(networks: Networks, vgg: _Vgg) -> dict[str, ImageMetric]:
-    modules = networks.modules
-    return {
-        "test/psnr": lambda pred, true, _: psnr(pred, true),
-        "test/psnr_masked": lambda pred, true, alpha: masked_psnr(pred, true, object_mask(alpha)),
-        "test/ssim": lambda pred, true, _: ssim(pred, true),
-        "test/ssim_full": lambda pred, true, _: ssim_full(pred, true),
-        "test/ms_ssim": lambda pred, true, _: ms_ssim(pred, true),
-        "test/lpips_alex": lambda pred, true, _: lpips_distance(modules["lpips-alex"], pred, true),
-        "test/lpips_vgg": lambda pred, true, _: lpips_distance(vgg, pred, true),
-        "test/clip_s": lambda pred, true, _: F.cosine_similarity(modules["clip"](pred), modules["clip"](true)),
-    }
-
-
-def _measure_images(evaluation: Evaluation, key: str, metric: ImageMetric, grid: _Grid) -> None:
-    """Average a per-image metric over the grid and over each view, batch by batch."""
-    if key == "test/psnr_masked" and grid.alpha is None:
-        raise ValueError("the target images have no alpha channel")
+def _measure_images(
+    evaluation: Evaluation, key: str, grid: _Grid, network: Callable[..., Tensor] | None = None
+) -> None:
+    """Average a metric over the grid and over each view, batch by batch."""
+    metric = IMAGE_METRICS[key]() if network is None else IMAGE_METRICS[key](network)
     count = len(grid.target)
-    alpha = grid.target.new_zeros(count, 0) if grid.alpha is None else grid.alpha
-    values = []
     for start in range(0, count, IMAGE_BATCH):
         part = slice(start, start + IMAGE_BATCH)
-        values.append(metric(grid.predicted[part], grid.target[part], alpha[part]))
+        metric.update(*_inputs(metric, grid, part))
         if grid.progress is not None:
             grid.progress(key, min(start + IMAGE_BATCH, count), count)
-    table = torch.cat(values).double().reshape(grid.views, -1)
+    table = metric.per_sample().double().reshape(grid.views, -1)
     evaluation.record(key, table.nanmean(), table.nanmean(1).tolist())
+
+
+def _inputs(metric: SampleMean, grid: _Grid, part: slice) -> tuple[Tensor, ...]:
+    """What a metric of images wants to see of some of them."""
+    pair = grid.predicted[part], grid.target[part]
+    if not isinstance(metric, MaskedPSNR):
+        return pair
+    if grid.alpha is None:
+        raise ValueError("the target images have no alpha channel")
+    return (*pair, object_mask(grid.alpha[part]))
 
 
 def _clip_features(grid: _Grid, networks: Networks) -> ClipFeatures | None:
@@ -232,12 +246,11 @@ def _measure_videos(evaluation: Evaluation, key: str, videos: ClipFeatures | Non
         "video_input": str(video_input),
         "warning": None,
     }
-    if key in ("test/fvd_c4d", "test/video_distance"):
-        values = (c4d_distance if key == "test/fvd_c4d" else paired_distance)(predicted, target)
-        evaluation.record(key, values.mean(), values.tolist())
-        return
-    evaluation.record(key, frechet_distance(predicted, target))
-    samples |= {"rank": covariance_rank(target), "warning": sample_warning(*target.shape)}
+    metric = FEATURE_METRICS[key]()
+    value = measured(metric, predicted, target)
+    evaluation.record(key, value, metric.per_sample().tolist() if isinstance(metric, SampleMean) else None)
+    if isinstance(metric, FrechetDistance):
+        samples |= {"rank": covariance_rank(target), "warning": sample_warning(*target.shape)}
 
 
 def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Module, vgg: _Vgg) -> None:
@@ -248,7 +261,7 @@ def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Modu
             torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
             for images in (grid.predicted, grid.target)
         )
-    evaluation.record(FID, frechet_distance(predicted, target))
+    evaluation.record(FID, measured(FEATURE_METRICS[FID](), predicted, target))
     evaluation.provenance["samples"][FID] = {
         "images": len(target),
         "network": name,

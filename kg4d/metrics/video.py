@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kg4d.metrics.clips import diagonal_clips, frame_clips, repeated, serpentine_clips, view_clips
 from kg4d.metrics.perceptual import i3d_features, i3d_frames
 from kg4d.metrics.protocols import VideoInput
+from kg4d.metrics.state import SampleMean
 from kg4d.networks.i3d import MIN_FRAMES
 from kg4d.utils.files import replacing
 
@@ -43,6 +44,26 @@ def c4d_distance(features_a: Float[Tensor, "V D"], features_b: Float[Tensor, "V 
 def paired_distance(features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
     """Squared distance of each clip from its true counterpart; needs no covariance, so a few clips are enough."""
     return (features_a.double() - features_b.double()).square().sum(1)
+
+
+class C4DDistance(SampleMean):
+    """Mean of `c4d_distance` over views."""
+
+    higher_is_better = False
+
+    def update(self, features_a: Float[Tensor, "V D"], features_b: Float[Tensor, "V D"]) -> None:
+        """Add views."""
+        self.add(c4d_distance(features_a, features_b))
+
+
+class PairedDistance(SampleMean):
+    """Mean of `paired_distance` over clips."""
+
+    higher_is_better = False
+
+    def update(self, features_a: Float[Tensor, "N D"], features_b: Float[Tensor, "N D"]) -> None:
+        """Add clips and their counterparts."""
+        self.add(paired_distance(features_a, features_b))
 
 
 @dataclass

@@ -11,10 +11,11 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import PosedImages, Scene, view_grid
 from kg4d.data.studies.frame_subset import seen_frames
 from kg4d.metrics.feature_networks import Networks, load_networks
-from kg4d.metrics.flow import flicker, flow_epe
-from kg4d.metrics.image import psnr
-from kg4d.metrics.keypoints import box_sizes, keypoint_error_3d, pck
+from kg4d.metrics.flow import Flicker, FlowEPE
+from kg4d.metrics.image import PSNR
+from kg4d.metrics.keypoints import PCK, KeypointError3D, box_sizes
 from kg4d.metrics.protocols import Protocol, get_protocol
+from kg4d.metrics.state import measured
 from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics, write_metrics_json
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
@@ -80,7 +81,7 @@ def _test_metrics(
 
 
 def _mean_psnr(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> Tensor:
-    return psnr(predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1)).mean()
+    return measured(PSNR(), predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1))
 
 
 def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
@@ -92,7 +93,7 @@ def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene)
         return
     times = scene.reference.times
     points = fitted.keypoints(times)
-    evaluation.record(keys[0], keypoint_error_3d(points, keypoints.truth))
+    evaluation.record(keys[0], measured(KeypointError3D(), points, keypoints.truth))
     if scene.test is None or keypoints.test_uv is None or keypoints.test_visible is None:
         evaluation.skip(keys[1], "the scene has no true keypoints in its test views")
         return
@@ -104,7 +105,7 @@ def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene)
     predicted = torch.stack([_project(points, test, row) for row in table])
     views = torch.arange(len(table))[:, None]
     truth, visible = keypoints.test_uv[views, frames], keypoints.test_visible[views, frames]
-    evaluation.record(keys[1], pck(predicted, truth, visible, box_sizes(test.alphas)[table], 0.05))
+    evaluation.record(keys[1], measured(PCK(0.05), predicted, truth, visible, box_sizes(test.alphas)[table]))
 
 
 def _project(points: Float[Tensor, "T J 3"], test: PosedImages, row: Int[Tensor, " S"]) -> Float[Tensor, "S J 2"]:
@@ -123,9 +124,9 @@ def _flow_metrics(
         return
     pairs = [reference[t : t + 2] for t in range(len(reference) - 1)]
     predicted = torch.stack([fitted.flow(pair.cameras, pair.times) for pair in pairs])
-    evaluation.record(keys[0], flow_epe(predicted, flow.flow, flow.weights))
-    steps = flicker(rendered.clamp(0, 1).movedim(-1, 1), flow.flow, flow.weights)
-    evaluation.record(keys[1], steps.nanmean())
+    evaluation.record(keys[0], measured(FlowEPE(), predicted, flow.flow, flow.weights))
+    video = rendered.clamp(0, 1).movedim(-1, 1)
+    evaluation.record(keys[1], measured(Flicker(), video, flow.flow, flow.weights))
 
 
 def evaluate_run(path: str | Path) -> Evaluation:

@@ -1,16 +1,17 @@
 """The step that all stages share: objective, backward, optimiser, logs, times."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import lightning
 import torch
+from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kg4d.metrics.image import PSNR
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite, check_gradients
 from kg4d.render.base import Renderer
@@ -52,6 +53,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.steps = steps
         self.seed = seed
         self.optimizer_config = optimizer
+        self.psnr = PSNR()  # of the images of one step
         self.clock = Clock(renderer.device)
         self.renders = 0
 
@@ -66,6 +68,10 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
     @abstractmethod
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Set the learning rates of this step."""
+
+    def measure(self, drawn: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> None:
+        """Note how well a step's images are drawn; the mean of their PSNR is logged, over all processes."""
+        self.psnr.update(drawn.movedim(-1, 1), target.movedim(-1, 1))
 
     def begin(self) -> None:
         """Freeze what the stage does not fit; a subclass also forms what stays the same in all of its steps."""
@@ -102,6 +108,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         """
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         self.schedule(bare, batch.step)
+        self.psnr.reset()
         objective = Objective(progress=batch.step / max(1, self.steps))
         self.objective(batch, objective)
         total = objective.total
@@ -145,11 +152,6 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         total = objective.total
         if total is not None:
             values["loss"] = total.detach()
+        values["psnr"] = self.psnr.compute()
         self.log_dict(values, prog_bar=True)
         self.log("step", float(step))  # Lightning repeats the last values each step: their step tells them apart
-
-
-def psnr_of(predicted: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of a training batch, dB, for the progress bar (pooled, detached)."""
-    error = (predicted.detach() - target).square().mean().clamp_min(1e-12)
-    return -10.0 / math.log(10.0) * error.log()

@@ -25,7 +25,7 @@ from kg4d.optim.schedules import set_learning_rates, warm_cosine
 from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.representation.base import Representation
-from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.motion_terms import Rigidity
@@ -174,7 +174,7 @@ class DynamicStage(Stage[DynamicBatch]):
         objective.add(
             "photometric", photometric_loss(images, batch.images, alphas, batch.alphas, config), config.weight
         )
-        objective.terms["psnr"] = psnr_of(images, batch.images)
+        self.measure(images, batch.images)
 
     def _add_kfc(
         self,

@@ -13,7 +13,7 @@ from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
 from kg4d.representation.base import Representation
-from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.base import Stage
 
 
 @dataclass
@@ -93,4 +93,4 @@ class RefineStage(Stage[RefineBatch]):
         config = self.config.photometric
         loss = photometric_loss(images, target, alphas, torch.cat(mattes), config)
         objective.add("photometric", loss, config.weight)
-        objective.terms["psnr"] = psnr_of(images, target)
+        self.measure(images, target)

@@ -16,7 +16,7 @@ from kg4d.optim.build import OptimizerConfig, ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
 from kg4d.render.base import Renderer
-from kg4d.stages.base import Stage, psnr_of
+from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.density import DensityConfig, DensityControl
 from kg4d.stages.guidance import Guidance
@@ -137,7 +137,7 @@ class StaticStage(Stage[StaticBatch]):
         weights = self.config.photometric
         loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
         objective.add("photometric", loss, weights.weight)
-        objective.terms["psnr"] = psnr_of(output.image, batch.images)
+        self.measure(output.image, batch.images)
         if self.kfc.weight > 0 and bool((batch.keypoint_weights > 0).any()):
             self._calibrate(batch, objective)
         if self.guidance is not None:

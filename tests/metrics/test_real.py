@@ -1,6 +1,7 @@
 """Trained networks on real frames: other people's values, and damage that must rank in the right order."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -154,3 +155,21 @@ def test_flicker_grows_with_unsteady_brightness(data_root: Path) -> None:
         ladder.append(flicker(video, torch.zeros_like(flow), weights).mean())
         assert all(better < worse for better, worse in pairwise(ladder[:3]))
         assert ladder[0] < 0.5 * ladder[3]
+
+
+@torch.no_grad()
+def test_the_loop_of_the_docs_averages_over_uneven_batches(
+    video: Tensor, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (pytestconfig.rootpath / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(from torchmetrics.*?)```", page, re.S)
+    assert block is not None
+    true = on_white(video[:3])
+    pred = noisy(true, 0.1)
+    names: dict = {"batches": [(pred[:1], true[:1]), (pred[1:], true[1:])]}
+    exec(compile(block[1], "evaluation.md", "exec"), names)
+    assert "MeanLPIPS" in capsys.readouterr().out
+    found = names["metrics"].compute()
+    assert found["MeanLPIPS"].item() == pytest.approx(lpips(pred, true, "vgg").mean().item(), rel=1e-5)
+    assert found["PSNR"].item() == pytest.approx(psnr(pred, true).mean().item(), rel=1e-5)
+    assert found["SSIM"].item() == pytest.approx(ssim(pred, true).mean().item(), rel=1e-5)

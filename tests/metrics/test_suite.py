@@ -13,7 +13,14 @@ from kg4d.metrics.folders import read_folders
 from kg4d.metrics.image import masked_psnr, object_mask, psnr
 from kg4d.metrics.keys import METRIC_KEYS
 from kg4d.metrics.protocols import GLTF4D, PROTOCOLS, get_protocol
-from kg4d.metrics.suite import Evaluation, evaluate_grid, training_metrics, write_metrics_json
+from kg4d.metrics.suite import (
+    FEATURE_METRICS,
+    IMAGE_METRICS,
+    Evaluation,
+    evaluate_grid,
+    training_metrics,
+    write_metrics_json,
+)
 
 
 def grids(views: int = 2, frames: int = 3, size: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -149,3 +156,10 @@ def test_an_unknown_protocol_is_refused() -> None:
     assert get_protocol("gltf4d") is GLTF4D
     with pytest.raises(InputError, match="choose one of gltf4d"):
         get_protocol("nosuch")
+
+
+def test_every_key_has_a_metric_that_knows_which_direction_is_better() -> None:
+    metrics = IMAGE_METRICS | FEATURE_METRICS
+    assert set(metrics) == {key for protocol in PROTOCOLS.values() for key in protocol.metrics}
+    for key, metric in metrics.items():
+        assert metric.higher_is_better is METRIC_KEYS[key].higher_is_better, key

@@ -30,6 +30,7 @@ class Root(Stage[Numbered]):
         return [ParameterGroup("place", [self.place], 1.0)]
 
     def objective(self, batch: Numbered, objective: Objective) -> None:
+        self.measure(self.place.expand(2, 4, 4, 3), torch.zeros(2, 4, 4, 3))
         objective.add("root", self.place.square().sqrt().sum(), 1.0)
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
@@ -44,3 +45,11 @@ def test_a_gradient_that_is_not_finite_stops_the_stage_before_it_moves_anything(
     with pytest.raises(FloatingPointError, match=r"step 1 \(of place\)"):
         stage.take_step(Numbered(1), optimizer)
     assert stage.place.item() == 0.0
+
+
+def test_the_logged_psnr_is_that_of_one_step() -> None:
+    stage = Root(0.1)
+    optimizer = SGD([stage.place], lr=0.09)
+    for step, expected in enumerate((20.0, 40.0)):
+        stage.take_step(Numbered(step), optimizer)
+        assert stage.psnr.compute().item() == pytest.approx(expected, rel=1e-4)
