@@ -73,4 +73,6 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     representation = build_run_representation(config, gaussians)
     representation.load_state_dict(own)
     background = torch.tensor(config.background, device=renderer.device)
-    return LoadedRun(folder, config, FittedModel(representation.to(renderer.device), renderer, background))
+    model, normalisation = representation.to(renderer.device), folder.read_normalisation()
+    assert normalisation is not None  # there is a checkpoint
+    return LoadedRun(folder, config, FittedModel(model, renderer, background, normalisation))
