@@ -198,7 +198,7 @@ class SkinnedDeformation(Deformation):
             )
             objective.add("handle_bones", loss, handles.bones)
         if handles.smoothness > 0:
-            objective.add("handle_smoothness", acceleration_loss(translations), handles.smoothness)
+            objective.add("handle_smoothness", acceleration_loss(translations, self.times), handles.smoothness)
         if handles.coherence > 0:
             objective.add("handle_coherence", coherence_loss(quats, self.parents), handles.coherence)
 
