@@ -250,7 +250,14 @@ def build_run(config: ExperimentConfig, normalisation: Normalisation | None = No
         guidance,
         priors,
         static_data=StaticDataModule(scene, config.static.data, behind, seed),
-        dynamic_data=DynamicDataModule(scene, config.dynamic.data, behind, seed),
+        dynamic_data=DynamicDataModule(
+            scene,
+            config.dynamic.data,
+            behind,
+            seed,
+            paired=config.wgf.weight > 0,
+            rests_first=config.deformation.rests_first,
+        ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )
 
