@@ -88,8 +88,8 @@ def test_anchored_offsets_count_from_time_0_whatever_the_others_in_the_batch() -
 
     since = anchored(offsets_at, torch.tensor([0.5, 0.0, 1e-9], dtype=torch.float64))
     torch.testing.assert_close(since[0], (math.cos(0.5) - 1) * table.square())
-    assert torch.equal(since[1], torch.zeros(4, 10))
-    torch.testing.assert_close(since[2], torch.zeros(4, 10), atol=1e-12, rtol=0)
+    assert torch.equal(since[1], torch.zeros_like(table))
+    torch.testing.assert_close(since[2], torch.zeros_like(table), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kg4d.formats.mp4 import contact_sheet, orbit_around, render_orbit, side_by_side, write_mp4
+from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from tests.data.tiny import make_tiny_scene
@@ -104,6 +105,14 @@ def test_a_contact_sheet_needs_frames_and_columns(count, columns):
 
 class Painter:
     """A model that paints the time, and in one pixel where the camera stands."""
+
+    renderer = background = None
+
+    def states(self, times: torch.Tensor) -> list[GaussianState]:
+        raise NotImplementedError
+
+    def keypoints(self, times: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
 
     def render(self, cameras: Cameras, times: torch.Tensor) -> torch.Tensor:
         images = times[:, None, None, None].expand(-1, cameras.height, cameras.width, 3).clone()
