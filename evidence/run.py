@@ -73,13 +73,13 @@ def _share_stages(folder: "RunFolder", name: str) -> None:
     ]
     same_fit = [checkpoints for checkpoints, its in others if _fit_part(its) == _fit_part(mine)]
     same_static = [checkpoints for checkpoints, its in others if _static_part(its) == _static_part(mine)]
-    taken = [same_fit[0] / f"{stage}.ckpt" for stage in _STAGES] if same_fit else []
-    taken = taken or [checkpoints / "static.ckpt" for checkpoints in same_static[:1]]
-    for found in taken:
-        if found.is_file():
-            folder.checkpoints.mkdir(parents=True, exist_ok=True)
-            with replacing(folder.checkpoints / found.name) as part:
-                shutil.copyfile(found, part)
+    taken = [Path("checkpoints", f"{stage}.ckpt") for stage in _STAGES] if same_fit else []
+    taken = taken or [Path("checkpoints", "static.ckpt")]
+    for giver in [checkpoints.parent for checkpoints in [*same_fit, *same_static][:1]]:
+        for name in (*taken, Path(folder.normalisation.name)):
+            if (giver / name).is_file():
+                with replacing(folder.path / name) as part:
+                    shutil.copyfile(giver / name, part)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -57,9 +57,11 @@ def fit(config: ExperimentConfig, *, resume: bool = False) -> Path:
         costs = Costs()
         lightning.seed_everything(config.seed, verbose=False)
         with costs.part("setup"):
-            inputs = build_run(config)  # before an earlier run in that folder is cleared away: the request may be wrong
+            known = folder.read_normalisation() if resume else None
+            inputs = build_run(config, known)  # before an earlier run here is cleared away: the request may be wrong
         if not resume:
             folder.begin(config)
+        folder.write_normalisation(inputs.normalisation)
         with Tracker.of(config, folder.path) as tracker:
             _fit(inputs, Desk(folder, tracker, costs))
     return folder.path
@@ -86,7 +88,7 @@ def _fit(run: RunInputs, desk: Desk) -> None:
     representation = build_run_representation(run.config, run.gaussians)
     fit_motion(run, desk, representation)
     fit_colours(run, desk, representation)
-    fitted = FittedModel(representation, run.renderer, run.background)
+    fitted = FittedModel(representation, run.renderer, run.background, run.normalisation)
     with desk.costs.part("evaluation"):
         evaluation = evaluate(run, desk, fitted)
     with desk.costs.part("export"):
@@ -156,7 +158,7 @@ def run_one(
     representation: Representation,
     shown: PosedImages,
 ) -> None:
-    """Run a stage, with previews of the representation against the images in `shown`."""
+    """Run a stage, with previews of the representation against the images in `shown`, which are normalised."""
 
     def draw(step: int) -> None:
         fitted = FittedModel(representation, run.renderer, run.background)

@@ -54,6 +54,11 @@ class DeformationConfig:
     skinned: SkinnedConfig = field(default_factory=SkinnedConfig)
     control_points: ControlPointsConfig = field(default_factory=ControlPointsConfig)
 
+    @property
+    def rests_first(self) -> bool:
+        """Whether nothing moves at time 0."""
+        return self.anchor_first or self.kind in (DeformationKind.SKINNED, DeformationKind.NONE)
+
 
 def build_deformation(config: DeformationConfig, rest: RestGaussians, generator: torch.Generator) -> Deformation:
     """Make the deformation that `config` names.

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
-from kg4d.deform.offsets import OffsetMlp
+from kg4d.deform.offsets import OffsetMlp, anchored
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import farthest_points, nearest_neighbours
@@ -120,8 +120,13 @@ class ControlPoints(Deformation):
 
     def _motion(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 7"]:
         """Translations, and what is added to the identity quaternion."""
-        motion: Tensor = self.mlp(self.encoding.space(self.rest), self.encoding.time(times))
-        return motion * (times > 0).to(motion)[:, None, None] if self.anchor_first else motion
+        space = self.encoding.space(self.rest)
+
+        def motion_at(times: Float[Tensor, " R"]) -> Float[Tensor, "R M 7"]:
+            motion: Tensor = self.mlp(space, self.encoding.time(times))
+            return motion
+
+        return anchored(motion_at, times) if self.anchor_first else motion_at(times)
 
     def _followed(self, means: Float[Tensor, "N 3"]) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
         """The control points that each Gaussian follows, and their weights in it: normalised Gaussian kernels."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
-from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.optim.build import ParameterGroup
@@ -112,7 +112,10 @@ class HexPlaneMlp(Deformation):
         """Move the canonical Gaussians to `times`."""
         means = canonical.means.detach()
         space = None if self.encoding is None else self.encoding.space(means)
-        time = None if self.encoding is None else self.encoding.time(times)
-        offsets = self.mlp(space, time, self.planes(means, times))
-        moving = MovingGaussians.still(canonical, len(times))
-        return apply_offsets(moving, offsets, times, anchor_first=self.anchor_first)
+
+        def offsets_at(times: Float[Tensor, " R"]) -> Float[Tensor, "R N O"]:
+            time = None if self.encoding is None else self.encoding.time(times)
+            return self.mlp(space, time, self.planes(means, times))
+
+        offsets = anchored(offsets_at, times) if self.anchor_first else offsets_at(times)
+        return apply_offsets(MovingGaussians.still(canonical, len(times)), offsets)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
-from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 
@@ -22,6 +22,10 @@ class HseMlp(Deformation):
 
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""
-        offsets = self.mlp(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
-        moving = MovingGaussians.still(canonical, len(times))
-        return apply_offsets(moving, offsets, times, anchor_first=self.anchor_first)
+        space = self.encoding.space(canonical.means.detach())
+
+        def offsets_at(times: Float[Tensor, " R"]) -> Float[Tensor, "R N O"]:
+            return self.mlp(space, self.encoding.time(times))
+
+        offsets = anchored(offsets_at, times) if self.anchor_first else offsets_at(times)
+        return apply_offsets(MovingGaussians.still(canonical, len(times)), offsets)

@@ -1,6 +1,7 @@
 """What the learned deformations share: the network behind the features, and how its outputs move the Gaussians."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import assert_never
@@ -81,13 +82,22 @@ class OffsetMlp(nn.Module):
         return offsets.reshape(*x.shape[:2], -1)
 
 
-def apply_offsets(
-    gaussians: MovingGaussians,
-    offsets: Float[Tensor, "B N O"],
-    times: Float[Tensor, " B"],
-    *,
-    anchor_first: bool,
-) -> MovingGaussians:
+def anchored(
+    offsets_at: Callable[[Tensor], Float[Tensor, "R *points O"]], times: Float[Tensor, " B"]
+) -> Float[Tensor, "B *points O"]:
+    """What a function of time has changed by since time 0: nothing there, and little soon after.
+
+    Args:
+        offsets_at: The function; it is asked once, for a tensor of R times.
+        times: In [0, 1].
+    """
+    offsets = offsets_at(torch.cat([times, times.new_zeros(1)]))
+    since = offsets[:-1] - offsets[-1:]
+    moving = (times > 0).reshape(-1, *[1] * (since.ndim - 1))
+    return torch.where(moving, since, 0)  # exactly: rows of a matrix product may differ in their last bits
+
+
+def apply_offsets(gaussians: MovingGaussians, offsets: Float[Tensor, "B N O"]) -> MovingGaussians:
     """Translate the centres, add to the unit quaternions, and scale by the exponential.
 
     A quaternion keeps the norm it has: q + |q| r is the rotation of q / |q| + r, and q itself where r is 0.
@@ -95,11 +105,7 @@ def apply_offsets(
     Args:
         gaussians: At B times. Gradients reach them by the sums and products here.
         offsets: From `OffsetMlp`.
-        times: In [0, 1].
-        anchor_first: Take time 0 as rest: nothing moves there.
     """
-    if anchor_first:
-        offsets = offsets * (times > 0).to(offsets)[:, None, None]
     translations, rotations, scalings = torch.split(offsets, [3, 4, offsets.shape[-1] - 7], dim=-1)
     return replace(
         gaussians,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
-from kg4d.deform.offsets import OffsetMlp, apply_offsets
+from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
 from kg4d.deform.shading import Shading
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -198,7 +198,7 @@ class SkinnedDeformation(Deformation):
             )
             objective.add("handle_bones", loss, handles.bones)
         if handles.smoothness > 0:
-            objective.add("handle_smoothness", acceleration_loss(translations), handles.smoothness)
+            objective.add("handle_smoothness", acceleration_loss(translations, self.times), handles.smoothness)
         if handles.coherence > 0:
             objective.add("handle_coherence", coherence_loss(quats, self.parents), handles.coherence)
 
@@ -256,8 +256,8 @@ class SkinnedDeformation(Deformation):
         )
         if self.encoding is None or self.residual is None:
             return moving
-        offsets = self.residual(self.encoding.space(canonical.means.detach()), self.encoding.time(times))
-        return apply_offsets(moving, offsets, times, anchor_first=True)
+        space, encode, residual = self.encoding.space(canonical.means.detach()), self.encoding.time, self.residual
+        return apply_offsets(moving, anchored(lambda rows: residual(space, encode(rows)), times))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the checkpoint's number of key times."""

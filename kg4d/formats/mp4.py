@@ -3,7 +3,7 @@
 Frames are (T, H, W, 3), RGB, floats in [0, 1] or 8-bit; floats outside [0, 1] are clipped.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -13,12 +13,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kg4d.data.images import quantize
+from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import PosedImages, Scene, view_grid
 from kg4d.formats.base import Exported, ExportSource, MovingModel
-from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from kg4d.render.base import Renderer
 from kg4d.utils.files import replacing
 
 _CRF = 16  # x264's quality: 0 is lossless, 18 counts as visually lossless
@@ -100,32 +99,15 @@ def contact_sheet(
     return sheet[: sheet.shape[0] - gap, : sheet.shape[1] - gap]
 
 
-@torch.no_grad()
-def render_orbit(
-    renderer: Renderer, states: Sequence[GaussianState], cameras: Cameras, background: Float[Tensor, " 3"]
-) -> Float[Tensor, "C H W 3"]:
-    """Render one frame per camera while time loops through the states: frame i shows state i mod T.
-
-    Args:
-        renderer: Renders the frames.
-        states: The Gaussians at T times, on the device of the renderer.
-        cameras: C cameras.
-        background: RGB in [0, 1].
-
-    Returns:
-        Colours in [0, 1].
+def render_orbit(model: MovingModel, times: Float[Tensor, " T"], cameras: Cameras) -> Float[Tensor, "C H W 3"]:
+    """One frame per camera while time loops: frame i shows time i mod T.
 
     Raises:
-        ValueError: There is no state.
+        ValueError: There is no time.
     """
-    if not states:
-        raise ValueError("need at least one state")
-    on_device = cameras.to(renderer.device)
-    frames = [
-        renderer(states[index % len(states)], on_device[index], background=background).image[0]
-        for index in range(len(cameras))
-    ]
-    return torch.stack(frames).clamp(0, 1)
+    if not len(times):
+        raise ValueError("need at least one time")
+    return model.render(cameras, times[torch.arange(len(cameras)) % len(times)]).clamp(0, 1)
 
 
 def export_videos(source: ExportSource, folder: Path) -> Exported:
@@ -138,8 +120,7 @@ def export_videos(source: ExportSource, folder: Path) -> Exported:
             paths.append(folder / "video" / f"test_{view}.mp4")
             write_mp4(paths[-1], compared[row], source.fps)
     paths.append(folder / "video" / "orbit.mp4")
-    states = model.states(scene.reference.times)
-    write_mp4(paths[-1], render_orbit(model.renderer, states, _orbit(scene), model.background), source.fps)
+    write_mp4(paths[-1], render_orbit(model, scene.reference.times, orbit_around(scene)), source.fps)
     return Exported(paths, videos=paths)
 
 
@@ -147,10 +128,14 @@ def _beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, 
     return side_by_side(model.render(images.cameras, images.times).clamp(0, 1), images.composited(model.background))
 
 
-def _orbit(scene: Scene) -> Cameras:
-    """Around the origin, at the distance and with the lens of the first camera of the reference video."""
-    camera = scene.reference.cameras[0]
-    radius = float(camera.centers[0].norm())
+def orbit_around(scene: Scene) -> Cameras:
+    """Around what the cameras look at, at the distance and with the lens of the first one of the reference video."""
+    camera, around = scene.reference.cameras[0], scene.ring or scene.reference
+    center = looked_at([scene.reference.cameras, around.cameras])
+    radius = float((camera.centers[0] - center).norm())
     fov = 2 * torch.rad2deg(torch.atan(camera.height / (2 * camera.Ks[0, 1, 1]))).item()
     azimuths = torch.arange(_ORBIT_FRAMES) * (360.0 / _ORBIT_FRAMES)
-    return orbit(azimuths, torch.full_like(azimuths, 10.0), radius, fov, camera.width, camera.height)
+    cameras = orbit(azimuths, torch.full_like(azimuths, 10.0), radius, fov, camera.width, camera.height)
+    viewmats = cameras.viewmats.clone()
+    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ center
+    return replace(cameras, viewmats=viewmats)

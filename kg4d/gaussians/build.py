@@ -1,6 +1,7 @@
 """The first Gaussians, as the configuration asks for them."""
 
 import logging
+from collections.abc import Callable
 from typing import assert_never
 
 import torch
@@ -15,6 +16,7 @@ from kg4d.geometry.cameras import Cameras
 
 _log = logging.getLogger(__name__)
 
+_CUT = 0.01  # share of the first Gaussians in the outermost voxels of the hull's grid that is worth a warning
 _ABOUT = {
     InitKind.HULL: "in the visual hull of the views",
     InitKind.INFLATED: "on the only view of the first frame, inflated: what it does not show is a guess",
@@ -28,6 +30,7 @@ def build_gaussians(
     images: Float[Tensor, "R H W 4"] | None,
     keypoints: int,
     generator: torch.Generator,
+    normalised: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]] = lambda points: points,
 ) -> GaussianModel:
     """Make the model that the first stage trains.
 
@@ -37,6 +40,7 @@ def build_gaussians(
         images: These views, RGBA in [0, 1], colours not premultiplied; None where there are none.
         keypoints: Number of keypoint logits of each Gaussian.
         generator: Source of randomness (CPU).
+        normalised: From the world of the point cloud of `init: points` to that of the cameras.
 
     Raises:
         InputError: The config asks for a start that the input does not allow.
@@ -48,7 +52,7 @@ def build_gaussians(
         if views is not None:
             kind = InitKind.HULL if len(views[0]) >= 2 else InitKind.INFLATED
         _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
-    cloud = _points(config, kind, views, generator)
+    cloud = _points(config, kind, views, generator, normalised)
     opacity = config.initial_opacity
     if opacity is None:
         opacity = 0.1 if kind is InitKind.BALL else 0.5
@@ -57,7 +61,11 @@ def build_gaussians(
 
 
 def _points(
-    config: GaussiansConfig, kind: InitKind, views: tuple[Cameras, Tensor] | None, generator: torch.Generator
+    config: GaussiansConfig,
+    kind: InitKind,
+    views: tuple[Cameras, Tensor] | None,
+    generator: torch.Generator,
+    normalised: Callable[[Tensor], Tensor],
 ) -> PointCloud:
     match kind:
         case InitKind.HULL:
@@ -76,7 +84,8 @@ def _points(
         case InitKind.POINTS:
             if config.points is None:
                 raise InputError("gaussians.points", "no file given", "name a .ply or .npy file, or set another init")
-            return _thin(read_points(config.points), config.count, generator)
+            cloud = _thin(read_points(config.points), config.count, generator)
+            return PointCloud(normalised(cloud.points), cloud.colors)
         case InitKind.AUTO:
             raise AssertionError("auto is resolved before")
         case _:
@@ -84,18 +93,24 @@ def _points(
 
 
 def _hull(config: GaussiansConfig, views: tuple[Cameras, Tensor], generator: torch.Generator) -> Tensor:
+    half = config.hull_half_extent
     try:
         cameras, images = views
-        return visual_hull(
+        points = visual_hull(
             cameras,
             images[..., 3:],
             config.count,
             generator,
             resolution=config.hull_resolution,
-            half_extent=config.hull_half_extent,
+            half_extent=half,
         )
     except ValueError as error:
         raise InputError("gaussians.init", str(error), "check masks and cameras, or set gaussians.init=ball") from error
+    cut = float((points.abs().amax(-1) > half * (1 - 2 / config.hull_resolution)).float().mean())
+    if cut > _CUT:
+        what = "%.0f %% of the first Gaussians lie at the border of the hull's grid, which cuts off what is beyond"
+        _log.warning(f"{what}: raise gaussians.hull_half_extent above %g", 100 * cut, half)
+    return points
 
 
 def _thin(cloud: PointCloud, count: int, generator: torch.Generator) -> PointCloud:

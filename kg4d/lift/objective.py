@@ -21,7 +21,7 @@ from kg4d.keypoints.barycentre import log_window
 from kg4d.keypoints.skeleton import segment_distances
 from kg4d.lift.gait import Gait
 from kg4d.lift.surface import SurfaceTracks
-from kg4d.losses.motion_priors import bone_lengths, geman_mcclure, hinge_loss
+from kg4d.losses.motion_priors import acceleration_loss, bone_lengths, geman_mcclure, hinge_loss
 
 _WEIGHT_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates of the surface's skinning
 _ANNEALED = 0.75  # share of the steps after which the robust scales have reached their last values
@@ -50,7 +50,7 @@ class LiftConfig:
             `first_scale`. A bone whose length changes by more counts as one that bends or stretches.
         hinges: Weight of `hinge_loss`, which keeps bones whose length changes in a plane with the bones above them.
         bend: Change of length at which a bone has half its full weight in that loss.
-        acceleration: Weight of the squared second difference of the tracks in time.
+        acceleration: Weight of `acceleration_loss` of the tracks.
         first_scale: Scale of the robust losses at the first step.
         last_scale: Scale of the robust reprojection error of the keypoints from three quarters of the steps on, or
             three times the noise where that is larger.
@@ -220,15 +220,22 @@ class LiftObjective:
         config: Weights and scales.
         body: What moves.
         keypoints: Where the video shows its J keypoints.
+        times: Of the T frames, ascending, in [0, 1].
         noise: Standard deviation of the detections, longer image sides. The noisier they are, the more a prior keeps
             the body at its depth in the first frame.
         confidence: `Lift.overall_confidence`: factor on the weight of the keypoints, where there is a surface too.
     """
 
     def __init__(
-        self, config: LiftConfig, body: RestBody, keypoints: Observations, noise: float, confidence: float
+        self,
+        config: LiftConfig,
+        body: RestBody,
+        keypoints: Observations,
+        times: Float[Tensor, " T"],
+        noise: float,
+        confidence: float,
     ) -> None:
-        self.config, self.body, self.keypoints = config, body, keypoints
+        self.config, self.body, self.keypoints, self._times = config, body, keypoints, times
         self._surface = None
         if body.surface is not None:
             self._surface = Observations(body.surface.pixels, body.surface.weights, keypoints.cameras)
@@ -282,9 +289,7 @@ class LiftObjective:
             loss = loss + config.twist * skinning.twists.square().mean((1, 2, 3))
         if self._gait is not None:
             loss = loss + config.gait * self._gait_error(tracks, self._gait)
-        if tracks.shape[1] > 2:
-            loss = loss + config.acceleration * tracks.diff(n=2, dim=1).square().sum(-1).mean((1, 2))
-        return loss
+        return loss + config.acceleration * acceleration_loss(tracks, self._times)
 
     def _gait_error(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
         """Squared distance of hidden bones from those of the other side; their sum over the number of all keypoints."""

@@ -114,7 +114,7 @@ def _fit_hypotheses(
     generator: torch.Generator,
 ) -> _NetworkFit:
     """Fit the networks; where the detections are noisy or often wrong, once more without the wrong ones."""
-    objective = LiftObjective(config, body, detections, noise=0.0, confidence=1.0)
+    objective = LiftObjective(config, body, detections, times, noise=0.0, confidence=1.0)
     hypotheses = fit_networks(objective, times, generator)
     missed = detections.squared_errors(hypotheses.median(0).values[None])[0].sqrt()
     noise = robust_deviation(missed.flatten(), detections.weights.flatten())
@@ -123,7 +123,7 @@ def _fit_hypotheses(
     if noise <= _CLEAN_NOISE and bool(wrong.sum() <= _CLEAN_OUTLIERS * detected.sum()):
         return _NetworkFit(objective, hypotheses, noise, clean=True)
     kept = replace(detections, weights=detections.weights.masked_fill(wrong, 0.0))
-    objective = LiftObjective(config, body, kept, noise, _overall_confidence(noise))
+    objective = LiftObjective(config, body, kept, times, noise, _overall_confidence(noise))
     return _NetworkFit(objective, fit_networks(objective, times, generator), noise, clean=False)
 
 

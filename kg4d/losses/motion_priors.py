@@ -9,6 +9,8 @@ from torch.nn.functional import normalize
 
 from kg4d.geometry.rotations import nearest_rotation, quat_conjugate, quat_multiply, quat_rotate, quat_to_matrix
 
+_STEPS = 15  # units of time in a clip, for accelerations: weights are those of sixteen frames
+
 
 @dataclass
 class RigidityConfig:
@@ -59,7 +61,7 @@ class HandlesConfig:
             frame would carry it counts as not rigidly attached, and is hardly pulled.
         stretch: Scale of its robust loss on bone lengths, world units. A bone whose length changes by more than this
             counts as one that bends or stretches.
-        smoothness: Weight of the squared second difference in time of the frames' positions; 0 switches it off.
+        smoothness: Weight of `acceleration_loss` of the frames' positions; 0 switches it off.
         coherence: Weight of `coherence_loss` between the rotations of a frame and its parent; 0 switches it off.
     """
 
@@ -238,11 +240,24 @@ def carried_bones_loss(
     return geman_mcclure(gaps, loose).mean() + geman_mcclure(changes, stretch).mean()
 
 
-def acceleration_loss(values: Float[Tensor, "T J D"]) -> Float[Tensor, ""]:
-    """Mean squared second difference along T; 0 for fewer than three times."""
-    if len(values) < 3:
-        return values.new_zeros(())
-    return values.diff(n=2, dim=0).square().sum(-1).mean()
+def acceleration_loss(values: Float[Tensor, "*B T J D"], times: Float[Tensor, " T"]) -> Float[Tensor, "*B"]:
+    """Squared second derivative in time, a mean over the points and over the time; 0 for fewer than three times.
+
+    The unit of time is a fifteenth of the clip. With sixteen even frames this is the mean squared second difference;
+    the same motion costs the same at any other times. The second derivative is exact for parabolas.
+
+    Args:
+        values: J points at T times.
+        times: Ascending, in [0, 1]; evenly spaced or not.
+    """
+    if len(times) < 3:
+        return values.new_zeros(values.shape[:-3])
+    steps = times.to(values).diff() * _STEPS
+    spans = (steps[1:] + steps[:-1]) / 2
+    velocities = values.diff(dim=-3) / steps[:, None, None]
+    squared = (velocities.diff(dim=-3) / spans[:, None, None]).square().sum(-1).mean(-1)
+    mean: Tensor = squared @ (spans / spans.sum())
+    return mean
 
 
 def coherence_loss(quats: Float[Tensor, "T J 4"], parents: Int[Tensor, " J"]) -> Float[Tensor, ""]:

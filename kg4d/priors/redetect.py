@@ -106,6 +106,7 @@ def _estimated_flow(
 def _order_by_azimuth(ring: PosedImages, first: PosedImages) -> Int[Tensor, " R"]:
     """The order of the views around the object, beginning at the camera of the first frame."""
     center = looked_at([ring.cameras, first.cameras])
-    around, home = ring.cameras.centers - center, first.cameras.centers - center
-    azimuths = torch.atan2(around[:, 0], around[:, 2]) - torch.atan2(home[:, 0], home[:, 2])
+    right, _, forward = first.cameras.viewmats[0, :3, :3]  # whatever is up in the world
+    around = ring.cameras.centers - center
+    azimuths = torch.atan2(around @ right, -(around @ forward))
     return (azimuths.remainder(2 * torch.pi) + 1e-4).remainder(2 * torch.pi).argsort(stable=True)

@@ -14,6 +14,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Scene, view_grid
@@ -114,13 +115,14 @@ def _guided_stages(config: ExperimentConfig) -> list[str]:
 
 
 def build_run_guidance(
-    config: ExperimentConfig, scene: Scene, device: torch.device, cache: PriorCache
+    config: ExperimentConfig, scene: Scene, normalisation: Normalisation, device: torch.device, cache: PriorCache
 ) -> dict[str, Guidance]:
     """What judges views that the scene does not show, by the name of the stage; only for stages that have it.
 
     Args:
         config: Of the run.
-        scene: At the resolution of the fit.
+        scene: At the resolution of the fit, normalised.
+        normalisation: From the scene's world, where +Y is up.
         device: Where the fit computes; the diffusion model computes on the GPU where there is one.
         cache: Keeps what the diffusion model makes of the input.
 
@@ -136,7 +138,8 @@ def build_run_guidance(
     told = reference[: max(frames[name] for name in guided)]
     elevation = guidance.reference_elevation
     if elevation is None:
-        rising = float(reference.cameras.viewmats[0, 2, 1])  # how much of its line of sight goes along +Y, which is up
+        up = normalisation.rotation[:, 1].float()
+        rising = float(reference.cameras.viewmats[0, 2, :3] @ up)  # how much of its line of sight goes upwards
         elevation = -math.degrees(math.asin(max(-1.0, min(1.0, rising))))
     model = build_noise_model(guidance, told.composited(torch.ones(3)), elevation, networks_device(), cache)
     around = [reference.cameras] if scene.ring is None else [reference.cameras, scene.ring.cameras]
@@ -179,8 +182,9 @@ class RunInputs:
         protocol: What is measured at its end.
         renderer: Draws the Gaussians.
         background: Colour behind them.
-        whole_scene: What is measured and shown.
-        scene: What the stages see: perhaps fewer frames, and only keypoints that the model can carry.
+        whole_scene: What is measured and shown, in its own world.
+        normalisation: From that world to the axes and units of the fit.
+        scene: What the stages see, normalised: perhaps fewer frames, and only keypoints that the model can carry.
         gaussians: Before any training, with keypoint features.
         skeleton: Between the keypoints.
         guidance: What judges views that the scene does not show, by the name of the stage.
@@ -195,6 +199,7 @@ class RunInputs:
     renderer: Renderer
     background: Float[Tensor, " 3"]
     whole_scene: Scene
+    normalisation: Normalisation
     scene: Scene
     gaussians: GaussianModel
     skeleton: Skeleton
@@ -205,8 +210,12 @@ class RunInputs:
     refine_data: RefineDataModule
 
 
-def build_run(config: ExperimentConfig) -> RunInputs:
+def build_run(config: ExperimentConfig, normalisation: Normalisation | None = None) -> RunInputs:
     """Get everything ready that a wrong request can break, so that it breaks before the first step.
+
+    Args:
+        config: Of the run.
+        normalisation: That of the run to go on with; the one that the scene asks for when None.
 
     Raises:
         InputError: The configuration or the scene is wrong.
@@ -218,10 +227,11 @@ def build_run(config: ExperimentConfig) -> RunInputs:
     whole_scene = build_scene(config, renderer)
     if whole_scene.test is not None:
         view_grid(whole_scene.test)  # the metrics need complete videos
-    seen = choose_frames(whole_scene, config.frames)
+    normalisation = normalisation or normalisation_of(whole_scene)
+    seen = normalisation.scene(choose_frames(whole_scene, config.frames))
     priors = PriorCache(config.priors.cache)
-    guidance = build_run_guidance(config, seen, renderer.device, priors)
-    gaussians = build_run_gaussians(config, seen)
+    guidance = build_run_guidance(config, seen, normalisation, renderer.device, priors)
+    gaussians = build_run_gaussians(config, seen, normalisation)
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)
     gaussians = gaussians.to(renderer.device)
     check_neighbours(config, len(gaussians))
@@ -233,19 +243,27 @@ def build_run(config: ExperimentConfig) -> RunInputs:
         renderer,
         background,
         whole_scene,
+        normalisation,
         scene,
         gaussians,
         skeleton,
         guidance,
         priors,
         static_data=StaticDataModule(scene, config.static.data, behind, seed),
-        dynamic_data=DynamicDataModule(scene, config.dynamic.data, behind, seed),
+        dynamic_data=DynamicDataModule(
+            scene,
+            config.dynamic.data,
+            behind,
+            seed,
+            paired=config.wgf.weight > 0,
+            rests_first=config.deformation.rests_first,
+        ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )
 
 
-def build_run_gaussians(config: ExperimentConfig, scene: Scene) -> GaussianModel:
-    """The Gaussians before any training."""
+def build_run_gaussians(config: ExperimentConfig, scene: Scene, normalisation: Normalisation) -> GaussianModel:
+    """The Gaussians before any training, in a scene that is normalised; a point cloud that is read is not."""
     first = static_references(scene).images
     views = first if bool((first.frames == 0).all()) else None  # other moments would carve the moving parts away
     return build_gaussians(
@@ -254,6 +272,7 @@ def build_run_gaussians(config: ExperimentConfig, scene: Scene) -> GaussianModel
         None if views is None else views.images,
         0 if scene.keypoints is None else len(scene.keypoints.names),
         torch.Generator().manual_seed(config.seed),
+        normalisation.points,
     )
 
 

@@ -1,11 +1,12 @@
 """A fitted 4D model: Gaussians, their motion, and what one asks of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.data.normalisation import Normalisation
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Renderer
@@ -16,25 +17,35 @@ from kg4d.representation.base import Representation
 class FittedModel:
     """Gaussians that move. They live where their renderer draws; answers come back on the device of the question.
 
+    Questions and answers are in the axes, units and times of the scene's world, whatever those of the fit.
+
     Attributes:
         representation: The Gaussians and their motion.
         renderer: Draws them.
         background: Colour behind them.
+        normalisation: From that world to the fit's.
     """
 
     representation: Representation
     renderer: Renderer
     background: Float[Tensor, " 3"]
+    normalisation: Normalisation = field(default_factory=Normalisation.none)
 
     @torch.no_grad()
     def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
         """The whole Gaussians at `times`, each in [0, 1]."""
-        return [state.detach() for state in self.representation.states(times.to(self.renderer.device)).states()]
+        return [self.normalisation.world_state(state) for state in self._states(times)]
+
+    def _states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
+        """In the axes and units of the fit."""
+        inside = self.normalisation.times(times.to(self.renderer.device))
+        return [state.detach() for state in self.representation.states(inside).states()]
 
     @torch.no_grad()
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
         """World positions of the model's keypoints."""
-        return self.representation.keypoints(times.to(self.renderer.device)).to(times.device)
+        inside = self.normalisation.times(times.to(self.renderer.device))
+        return self.normalisation.world_points(self.representation.keypoints(inside)).to(times.device)
 
     @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
@@ -43,9 +54,10 @@ class FittedModel:
         Images of one time are drawn together, so that the motion is evaluated once a time.
         """
         images = torch.empty(len(cameras), cameras.height, cameras.width, 3, device=times.device)
+        cameras = self.normalisation.cameras(cameras)
         for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
-            state = self.representation.rest().detach() if frozen else self.states(torch.tensor([time]))[0]
+            state = self.representation.rest().detach() if frozen else self._states(torch.tensor([time]))[0]
             here = cameras[chosen].to(self.renderer.device)
             images[chosen] = self.renderer(state, here, background=self.background).image.to(images.device)
         return images
@@ -58,7 +70,8 @@ class FittedModel:
             cameras: The two cameras; the same one twice where it stands still.
             times: When each of them looks.
         """
-        now, later = self.states(times)
+        now, later = self._states(times)
+        cameras = self.normalisation.cameras(cameras)
         here, there = (cameras[index].to(self.renderer.device) for index in range(2))
         motion = (there.project(later.means).pixels - here.project(now.means).pixels)[0]
         output = self.renderer(now, here, features=motion)

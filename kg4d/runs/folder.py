@@ -9,6 +9,7 @@ from typing import Any
 
 from kg4d.config.load import load_config, to_yaml
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.normalisation import Normalisation
 from kg4d.errors import InputError
 from kg4d.utils.files import replacing
 
@@ -45,6 +46,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def normalisation(self) -> Path:
+        """Where the fit's axes, origin and units lie in the world of its scene."""
+        return self.path / "normalisation.json"
 
     @property
     def record(self) -> Path:
@@ -96,7 +102,12 @@ class RunFolder:
 
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""
-        for name in ("metrics.json", "run.json", "metrics.csv"):  # first what says that the run is done
+        for name in (
+            "metrics.json",
+            "run.json",
+            "metrics.csv",
+            self.normalisation.name,
+        ):  # first what says that the run is done
             (self.path / name).unlink(missing_ok=True)
         for old in (self.checkpoints, self.previews, self.export, self.path / "wandb"):
             shutil.rmtree(old, ignore_errors=True)
@@ -115,6 +126,20 @@ class RunFolder:
                 self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
             )
         return load_config(ExperimentConfig, self.config)
+
+    def read_normalisation(self) -> Normalisation | None:
+        """From the world of the run's scene to its fit; None where no stage has begun.
+
+        Earlier versions worked in the world's axes and units and wrote nothing.
+        """
+        if self.normalisation.is_file():
+            return Normalisation.from_state(json.loads(self.normalisation.read_text(encoding="utf-8")))
+        return Normalisation.none() if any(self.checkpoints.glob("*.ckpt")) else None
+
+    def write_normalisation(self, normalisation: Normalisation) -> None:
+        """Write `normalisation.json`, without which the weights in the checkpoints have no meaning."""
+        with replacing(self.normalisation) as part:
+            part.write_text(json.dumps(normalisation.state(), indent=2) + "\n", encoding="utf-8")
 
     def read_metrics(self) -> dict[str, Any] | None:
         """What `metrics.json` holds; None where the run is not done."""

@@ -1,5 +1,6 @@
 """A finished run read back: to look at, to measure again, to export."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.stages.refine import RefineStage
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "representation."  # of its weights in the checkpoint of a stage
 
@@ -73,4 +76,8 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     representation = build_run_representation(config, gaussians)
     representation.load_state_dict(own)
     background = torch.tensor(config.background, device=renderer.device)
-    return LoadedRun(folder, config, FittedModel(representation.to(renderer.device), renderer, background))
+    model, normalisation = representation.to(renderer.device), folder.read_normalisation()
+    assert normalisation is not None  # there is a checkpoint
+    if not folder.normalisation.is_file() and config.deformation.rests_first:
+        _log.warning("%s: fitted by an earlier version; what a network moves now moves otherwise: fit it again", path)
+    return LoadedRun(folder, config, FittedModel(model, renderer, background, normalisation))

@@ -45,7 +45,7 @@ def move_alike(module: ControlPoints, shift: torch.Tensor, turn: torch.Tensor) -
     )
 
     def mlp(space: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        return motion.expand(len(time), -1, -1)
+        return motion * (time[:, 0] > 0).float()[:, None, None]  # the first feature is the time itself
 
     module.mlp.forward = mlp  # type: ignore[assignment]
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,7 +7,7 @@ from torch import Tensor, nn
 from kg4d.deform.base import RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.hexplane import HexPlane, HexPlaneConfig
-from kg4d.deform.offsets import Activation, OffsetMlp, apply_offsets
+from kg4d.deform.offsets import Activation, OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix
@@ -65,7 +67,7 @@ def canonical(count: int = 4) -> GaussianState:
 
 def test_offsets_shift_turn_and_scale() -> None:
     state, offsets = canonical(), normal(2, 4, 10, seed=5) * 0.3
-    moved = apply_offsets(MovingGaussians.still(state, 2), offsets, torch.tensor([0.2, 0.9]), anchor_first=True)
+    moved = apply_offsets(MovingGaussians.still(state, 2), offsets)
     torch.testing.assert_close(moved.means, state.means + offsets[..., :3])
     torch.testing.assert_close(moved.scales.log(), state.scales.log() + offsets[..., 7:])
     unit = state.quats / state.quats.norm(dim=-1, keepdim=True)
@@ -73,17 +75,21 @@ def test_offsets_shift_turn_and_scale() -> None:
 
 
 def test_one_scaling_serves_all_axes() -> None:
-    moved = apply_offsets(MovingGaussians.still(canonical(), 1), normal(1, 4, 8), torch.ones(1), anchor_first=True)
+    moved = apply_offsets(MovingGaussians.still(canonical(), 1), normal(1, 4, 8))
     ratio = moved.scales / canonical().scales
     torch.testing.assert_close(ratio, ratio[..., :1].expand(-1, -1, 3))
 
 
-def test_a_diverged_network_cannot_move_the_first_frame_of_others() -> None:
-    """Time 0 is masked per frame, so the offsets of one frame never leak into another."""
-    offsets = torch.ones(2, 4, 10, dtype=torch.float64)
-    moved = apply_offsets(MovingGaussians.still(canonical(), 2), offsets, torch.tensor([0.0, 0.5]), anchor_first=True)
-    assert torch.equal(moved.means[0], canonical().means)
-    torch.testing.assert_close(moved.means[1], canonical().means + 1)
+def test_anchored_offsets_count_from_time_0_whatever_the_others_in_the_batch() -> None:
+    table = normal(4, 10)
+
+    def offsets_at(times: Tensor) -> Tensor:
+        return table + times.cos()[:, None, None] * table.square()
+
+    since = anchored(offsets_at, torch.tensor([0.5, 0.0, 1e-9], dtype=torch.float64))
+    torch.testing.assert_close(since[0], (math.cos(0.5) - 1) * table.square())
+    assert torch.equal(since[1], torch.zeros_like(table))
+    torch.testing.assert_close(since[2], torch.zeros_like(table), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE])

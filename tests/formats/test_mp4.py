@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-from kg4d.formats.mp4 import contact_sheet, render_orbit, side_by_side, write_mp4
+from kg4d.formats.mp4 import contact_sheet, orbit_around, render_orbit, side_by_side, write_mp4
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from kg4d.render.base import RasterOptions, RenderOutput
+from tests.data.tiny import make_tiny_scene
+from tests.worlds import moved
 
 
 def read_mp4(path) -> tuple[dict, np.ndarray]:
@@ -102,41 +104,34 @@ def test_a_contact_sheet_needs_frames_and_columns(count, columns):
 
 
 class Painter:
-    """Paints the colour of the first Gaussian, and in two pixels where the camera stands and the background."""
+    """A model that paints the time, and in one pixel where the camera stands."""
 
-    name = "painter"
-    device = torch.device("cpu")
+    renderer = background = None
 
-    def __call__(self, gaussians, cameras, *, background=None, **_):
-        image = gaussians.colors[0].expand(1, cameras.height, cameras.width, 3).clone()
-        image[:, 0, 0] = cameras.centers[0]
-        image[:, 0, 1] = background
-        empty = torch.zeros(1, cameras.height, cameras.width, 1)
-        return RenderOutput(
-            image, empty, None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64), RasterOptions(), None
-        )
-
-    def contributors(self, output, camera_ids, pixels, k):
+    def states(self, times: torch.Tensor) -> list[GaussianState]:
         raise NotImplementedError
+
+    def keypoints(self, times: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def render(self, cameras: Cameras, times: torch.Tensor) -> torch.Tensor:
+        images = times[:, None, None, None].expand(-1, cameras.height, cameras.width, 3).clone()
+        images[:, 0, 0] = cameras.centers
+        return images
 
 
 def test_an_orbit_loops_time_while_the_camera_goes_round():
-    states = [
-        GaussianState(
-            torch.zeros(1, 3),
-            torch.eye(1, 4),
-            torch.ones(1, 3),
-            torch.ones(1),
-            torch.full((1, 3), c),
-            torch.zeros(1, 0),
-        )
-        for c in (0.2, 0.4, 0.6)
-    ]
-    cameras = orbit([0.0, 90.0, 180.0, 270.0], [0.0] * 4, 0.9, 50.0, 8, 8)
-    frames = render_orbit(Painter(), states, cameras, torch.tensor([0.1, 0.7, 0.9]))
+    cameras, times = orbit([0.0, 90.0, 180.0, 270.0], [0.0] * 4, 0.9, 50.0, 8, 8), torch.tensor([0.2, 0.4, 0.6])
+    frames = render_orbit(Painter(), times, cameras)
     assert frames.shape == (4, 8, 8, 3)
     torch.testing.assert_close(frames[:, 4, 4, 0], torch.tensor([0.2, 0.4, 0.6, 0.2]))
     torch.testing.assert_close(frames[:, 0, 0], cameras.centers.clamp(0, 1))
-    torch.testing.assert_close(frames[2, 0, 1], torch.tensor([0.1, 0.7, 0.9]))
-    with pytest.raises(ValueError, match="at least one state"):
-        render_orbit(Painter(), [], cameras, torch.zeros(3))
+    with pytest.raises(ValueError, match="at least one time"):
+        render_orbit(Painter(), times[:0], cameras)
+
+
+def test_the_orbit_goes_around_what_the_cameras_look_at():
+    shift = torch.tensor([5.0, 1.0, -3.0])
+    near, far = orbit_around(make_tiny_scene()), orbit_around(moved(make_tiny_scene(), shift=shift.tolist()))
+    torch.testing.assert_close(far.centers, near.centers + shift, atol=1e-4, rtol=0)
+    torch.testing.assert_close(far.viewmats[:, :3, :3], near.viewmats[:, :3, :3])

@@ -22,6 +22,7 @@ from kg4d.gaussians.init import (
 from kg4d.gaussians.points import read_points
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.point_sets import nearest_neighbours
+from tests.data.tiny import make_tiny_scene
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -296,3 +297,12 @@ def test_a_start_that_the_input_does_not_allow_is_a_request_error() -> None:
         build_gaussians(GaussiansConfig(init=InitKind.INFLATED), None, None, 0, generator())
     with pytest.raises(InputError, match=r"gaussians\.points"):
         build_gaussians(GaussiansConfig(init=InitKind.POINTS), None, None, 0, generator())
+
+
+def test_a_hull_that_its_grid_cuts_off_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    scene = make_tiny_scene()
+    for half, said in ((0.85, False), (0.2, True)):
+        config = GaussiansConfig(50, hull_resolution=24, hull_half_extent=half)
+        caplog.clear()
+        build_gaussians(config, scene.ring.cameras, scene.ring.images, 0, generator())
+        assert ("raise gaussians.hull_half_extent above 0.2" in caplog.text) == said

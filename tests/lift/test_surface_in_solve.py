@@ -119,7 +119,7 @@ def test_the_limb_on_the_wrong_side_is_mirrored_and_no_other() -> None:
 
     def objective(mirrors: int) -> LiftObjective:
         config = replace(CONFIG, acceleration=1e-3, mirrors=mirrors)  # the arms are fast
-        return LiftObjective(config, body, keypoints, noise=0.0, confidence=1.0)
+        return LiftObjective(config, body, keypoints, TIMES, noise=0.0, confidence=1.0)
 
     candidates = mirror_translations(truth, parents, view)
     assert len(candidates) > 6  # more than are polished for all steps

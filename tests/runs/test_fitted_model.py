@@ -1,4 +1,4 @@
-"""The optical flow of a fitted model, where it is known in closed form."""
+"""A fitted model in the world of its scene: its optical flow in closed form, and other axes inside."""
 
 from dataclasses import replace
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from kg4d.data.normalisation import Normalisation
 from kg4d.data.records import Flow, PosedImages, Scene
 from kg4d.deform.base import Deformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.rotations import nearest_rotation
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.protocols import GLTF4D
 from kg4d.render.build import build_renderer
@@ -46,7 +48,7 @@ def wall(speed: float) -> FittedModel:
         scales=torch.full((40, 3), 0.06),
         opacities=torch.full((40,), 0.8),
         colors=torch.full((40, 3), 0.5),
-        keypoint_logits=torch.zeros(40, 0),
+        keypoint_logits=torch.arange(80.0).reshape(40, 2),
     )
     moving = CanonicalGaussians(GaussianModel.from_state(state), Sliding(speed), 1.0)
     return FittedModel(moving, build_renderer("reference"), torch.ones(3))
@@ -82,3 +84,29 @@ def test_a_true_model_has_no_flow_error_under_a_moving_camera() -> None:
     scene = Scene("wall", reference, flow=Flow(flow, (images[:2, ..., 3] > 0.1).float()))
     metrics = evaluate_model(fitted, scene, GLTF4D, Networks()).metrics
     assert metrics["motion/flow_epe"] < 1e-4
+
+
+def test_a_model_that_was_fitted_in_other_axes_and_units_answers_in_those_of_the_world() -> None:
+    """Its cameras and times are those of the world; so are Gaussians and keypoints, which draw the same there."""
+    turn = nearest_rotation(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    there = Normalisation(turn, torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64), unit=4.0, duration=0.5)
+    inside, inner = wall(speed=0.2), dolly(0.1 * TIMES)
+    outside, rotations = replace(inside, normalisation=there), inner.viewmats[:, :3, :3] @ turn.float()
+    viewmats, times = inner.viewmats.clone(), TIMES / 2
+    viewmats[:, :3, :3] = rotations
+    viewmats[:, :3, 3] = 4 * viewmats[:, :3, 3] - rotations @ there.center.float()
+    outer = replace(inner, viewmats=viewmats)
+    torch.testing.assert_close(there.cameras(outer).viewmats, inner.viewmats, atol=1e-5, rtol=0)
+    images = outside.render(outer, times)
+    torch.testing.assert_close(images, inside.render(inner, TIMES), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        outside.flow(outer[[0, 2]], times[[0, 2]]), inside.flow(inner[[0, 2]], TIMES[[0, 2]]), atol=1e-3, rtol=0
+    )
+    drawn = outside.renderer(outside.states(times)[2], outer[2], background=outside.background).image[0]
+    torch.testing.assert_close(drawn, images[2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        outer[2].project(outside.keypoints(times)[2]).pixels,
+        inner[2].project(inside.keypoints(TIMES)[2]).pixels,
+        atol=1e-3,
+        rtol=0,
+    )

@@ -1,4 +1,4 @@
-"""Batches of the dynamic stage: frames of the reference video, in pairs of an earlier and a later one."""
+"""Batches of the dynamic stage: frames of the reference video, all as often, in pairs for the flow loss."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,8 +21,7 @@ class DynamicDataConfig:
     """What a step of the dynamic stage sees.
 
     Attributes:
-        frames_per_step: Frames drawn at each step: pairs, and a single frame if the number is odd; all frames and all
-            pairs if the video is no longer than this.
+        frames_per_step: Frames drawn at each step; all frames and all pairs if the video is no longer than this.
         strides: Distances between the frames of a pair, in frames; each pair draws one of them.
         test_views: Draw from the test videos too, without keypoints or flow. This gives an upper bound for ablations
             and is not a result, since the test views are then trained on; the provenance of the metrics says so.
@@ -42,6 +41,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         background: Colour to composite on, RGB in [0, 1].
         seed: Seed of the run.
         first_step: Where to begin; a resumed run gets the same batches as an uninterrupted one.
+        paired: Draw frames in pairs, for the flow loss.
+        rests_first: Nothing moves at time 0, so images of it teach nothing: they come only as the earlier of a pair.
 
     Raises:
         InputError: The settings ask for no frames, for a stride longer than the video, or for test videos that the
@@ -49,7 +50,15 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
     """
 
     def __init__(
-        self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+        self,
+        scene: Scene,
+        config: DynamicDataConfig,
+        background: Float[Tensor, " 3"],
+        seed: int,
+        first_step: int = 0,
+        *,
+        paired: bool = True,
+        rests_first: bool = False,
     ) -> None:
         super().__init__()
         video, keypoints, count = scene.reference, scene.keypoints, len(scene.reference)
@@ -66,6 +75,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self.config = config
         self.seed = seed
         self.first_step = first_step
+        self._paired = paired
+        self._teaches = torch.ones(len(video), dtype=torch.bool) if not rests_first else video.times > 0
         self._video = video
         self._colors = video.composited(background)
         self._alphas = video.alphas.contiguous()
@@ -98,23 +109,32 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         return map(self.batch, itertools.count(self.first_step))
 
     def _draw(self, step: int) -> tuple[Int[Tensor, " B"], Int[Tensor, "P 2"], Int[Tensor, " P"]]:
-        """Frames of the batch, pairs of indices into the batch, and the strides of the pairs."""
-        count, wanted = len(self._video), self.config.frames_per_step
+        """Frames of the batch, pairs of positions among them, and the strides of the pairs."""
+        count, wanted, teaching = len(self._video), self.config.frames_per_step, torch.nonzero(self._teaches)[:, 0]
+        generator, nothing = step_generator(self.seed, "dynamic frames", step), torch.zeros(0, dtype=torch.int64)
+        if not self._paired:
+            # one from each of equal parts of the video, so that a batch is spread over time
+            places = _one_of_each(wanted, len(teaching), generator) if wanted < count else torch.arange(len(teaching))
+            return teaching[places], nothing.reshape(0, 2), nothing
         if wanted >= count:
             starts = [torch.arange(count - stride) for stride in self.config.strides]
             strides = torch.cat([torch.full_like(s, d) for s, d in zip(starts, self.config.strides, strict=True)])
             earlier = torch.cat(starts)
             return torch.arange(count), torch.stack([earlier, earlier + strides], dim=-1), strides
-        generator = step_generator(self.seed, "dynamic frames", step)
         number = wanted // 2
         choice = torch.randint(len(self.config.strides), (number,), generator=generator)
         strides = torch.tensor(self.config.strides)[choice]
-        # One pair from each of `number` equal parts of the video, so that a batch is spread over time.
-        times = (torch.arange(number) + torch.rand(number, generator=generator)) / max(number, 1)
-        earlier = (times * (count - strides)).long().clamp_max(count - strides - 1)  # times may round up to 1
-        single = torch.randint(count, (wanted % 2,), generator=generator)
-        frames = torch.cat([torch.stack([earlier, earlier + strides], dim=-1).flatten(), single])
-        return frames, torch.arange(2 * number).reshape(number, 2), strides
+        earlier = _one_of_each(number, count, generator)
+        # A pair that leaves the video at its end comes in at the beginning, and is none: so all frames come as often.
+        paired = earlier + strides < count
+        drawn = torch.stack([earlier, (earlier + strides) % count], dim=-1)
+        idle = ~self._teaches[drawn]
+        idle[:, 0] &= ~paired
+        others = teaching[torch.randint(len(teaching), (2 * number + wanted % 2,), generator=generator)]
+        drawn = torch.where(idle, others[: 2 * number].reshape(number, 2), drawn)
+        paired &= ~idle.any(1)
+        positions = torch.arange(2 * number).reshape(number, 2)
+        return torch.cat([drawn.flatten(), others[2 * number :]]), positions[paired], strides[paired]
 
     def _flow_of(
         self, earlier: Int[Tensor, " P"], strides: Int[Tensor, " P"]
@@ -126,6 +146,12 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
             along = slice(int(earlier[pair]), int(earlier[pair] + strides[pair]))
             flow[pair], weights[pair] = chain_flows(self._flow.flow[along], self._flow.weights[along])
         return flow, weights
+
+
+def _one_of_each(number: int, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+    """One of `count` places from each of `number` equal parts of them; all come as often."""
+    parts = (torch.arange(number) + torch.rand(number, generator=generator)) / max(number, 1)
+    return (parts * count).long().clamp_max(count - 1)  # parts may round up to 1
 
 
 def _joined(*parts: PosedImages) -> PosedImages:
@@ -150,13 +176,25 @@ class DynamicDataModule(lightning.LightningDataModule):
         background: Colour to composite on, RGB in [0, 1].
         seed: Seed of the run.
         first_step: Where to begin.
+        paired: Draw frames in pairs.
+        rests_first: Nothing moves at time 0.
     """
 
     def __init__(
-        self, scene: Scene, config: DynamicDataConfig, background: Float[Tensor, " 3"], seed: int, first_step: int = 0
+        self,
+        scene: Scene,
+        config: DynamicDataConfig,
+        background: Float[Tensor, " 3"],
+        seed: int,
+        first_step: int = 0,
+        *,
+        paired: bool = True,
+        rests_first: bool = False,
     ) -> None:
         super().__init__()
-        self.dataset = DynamicDataset(scene, config, background, seed, first_step)
+        self.dataset = DynamicDataset(
+            scene, config, background, seed, first_step, paired=paired, rests_first=rests_first
+        )
 
     def train_dataloader(self) -> DataLoader[DynamicBatch]:
         """One batch per step, made in this process, since it only takes indexing."""

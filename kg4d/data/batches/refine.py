@@ -65,7 +65,7 @@ class RefineDataset(IterableDataset[RefineBatch]):
     ) -> None:
         super().__init__()
         self.first_step = first_step
-        self._frames = DynamicDataset(scene, config.frames, background, seed)
+        self._frames = DynamicDataset(scene, config.frames, background, seed, paired=False)
         self._views = None if scene.ring is None else StaticDataset(scene, config.views, background, seed)
 
     def batch(self, step: int) -> RefineBatch:

@@ -1,6 +1,6 @@
 """Checking that cameras can see the object: it is in front of them, and they are outside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,19 +11,17 @@ from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 
+_PARALLEL = 1e-4  # smallest eigenvalue, of at most 1, of cameras whose axes count as meeting in a point
+
 
 def refuse_bad_viewpoints(images: Mapping[Path, PosedImages]) -> None:
     """Check that no camera looks away from the object or stands inside it.
 
-    The object is taken for a ball. Its centre is the point that the cameras look at (`looked_at`); its radius is half
-    the longer side of the matte's bounding box at the distance of the centre, the median over all images.
-
-    Raises:
-        InputError: A camera does; the error names the first one.
+    The object is a ball. Its centre is the point that the cameras look at (`looked_at`), its radius that of what they
+    see (`seen_radius`).
     """
     center = looked_at([posed.cameras for posed in images.values()])
-    extents = torch.cat([_half_extents(posed, center) for posed in images.values()])
-    radius = extents.median().item()
+    radius = seen_radius(images.values(), center)
     for path, posed in images.items():
         depths = posed.cameras.project(center).depths
         distances = (posed.cameras.centers - center).norm(dim=-1)
@@ -38,18 +36,22 @@ def _refuse(path: Path, bad: Bool[Tensor, " M"], what: str) -> None:
 
 
 def looked_at(cameras: list[Cameras]) -> Float[Tensor, " 3"]:
-    """The point with the least sum of squared distances to the optical axes, world units.
+    """The point with the least sum of squared distances to the optical axes; of many, the one nearest to the origin.
 
-    If there are many such points, it is the one closest to the origin.
+    Axes within about a degree of each other count as parallel.
     """
     rotations = torch.cat([views.viewmats[:, :3, :3] for views in cameras]).double()
     centers = torch.cat([views.centers for views in cameras]).double()
     axes = rotations[:, 2]
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    # Cameras that share an axis leave the point undetermined along it: a slight pull towards the origin decides.
-    normal = across.mean(0) + 1e-4 * torch.eye(3, dtype=torch.float64)
-    point: Tensor = torch.linalg.solve(normal, (across @ centers[..., None]).mean(0))
+    inverse = torch.linalg.pinv(across.mean(0), rtol=_PARALLEL, hermitian=True)
+    point: Tensor = inverse @ (across @ centers[..., None]).mean(0)
     return point[:, 0].float()
+
+
+def seen_radius(parts: Iterable[PosedImages], center: Float[Tensor, " 3"]) -> float:
+    """Median over all images of half the longer side of the matte's box, at the distance of `center`; world units."""
+    return torch.cat([_half_extents(posed, center) for posed in parts]).median().item()
 
 
 def _half_extents(posed: PosedImages, center: Float[Tensor, " 3"]) -> Float[Tensor, " M"]:
