@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.ot.sinkhorn import sinkhorn_unbalanced, solve
+from kg4d.ot.sinkhorn import sinkhorn_rounded, sinkhorn_unbalanced
 
 
 class PlanSolver(StrEnum):
@@ -55,7 +55,9 @@ def transport_plan(
     present = ((source.sum(-1) > 0) & (target.sum(-1) > 0))[..., None, None]
     match config.solver:
         case PlanSolver.SINKHORN:
-            found = solve(cost, source, target, epsilon_relative=config.epsilon, max_iterations=config.iterations).plan
+            found = sinkhorn_rounded(
+                cost, source, target, epsilon_relative=config.epsilon, max_iterations=config.iterations
+            ).plan
         case PlanSolver.EXACT:
             found = _linear_programs(cost, source, target)
         case PlanSolver.UNBALANCED:

@@ -96,7 +96,7 @@ def sinkhorn_unbalanced(
 
 
 @torch.no_grad()
-def solve(
+def sinkhorn_rounded(
     cost: Float[Tensor, "*batch n m"],
     source: Float[Tensor, "*batch n"],
     target: Float[Tensor, "*batch m"],

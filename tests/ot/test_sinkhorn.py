@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.ot.sinkhorn import round_to_coupling, sinkhorn, sinkhorn_unbalanced, solve
+from kg4d.ot.sinkhorn import round_to_coupling, sinkhorn, sinkhorn_rounded, sinkhorn_unbalanced
 
 seeds = st.integers(0, 2**31)
 
@@ -171,7 +171,7 @@ def test_envelope_theorem() -> None:
 @given(seeds, st.sampled_from([1.0, 4.0]), st.integers(1, 40))
 def test_solved_plan_is_a_coupling_however_early_it_stops(seed: int, peaked: float, iterations: int) -> None:
     cost, a, b = (x.float() for x in problem(seed, peaked=peaked))
-    found = solve(cost, a, b, max_iterations=iterations)
+    found = sinkhorn_rounded(cost, a, b, max_iterations=iterations)
     assert (found.plan >= 0).all()
     torch.testing.assert_close(found.plan.sum(-1), a, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found.plan.sum(-2), b, atol=1e-6, rtol=1e-5)
@@ -180,7 +180,7 @@ def test_solved_plan_is_a_coupling_however_early_it_stops(seed: int, peaked: flo
 @given(seeds)
 def test_solved_cost_is_near_the_linear_programme(seed: int) -> None:
     cost, a, b = problem(seed, 20, 20)
-    found = solve(cost, a, b, max_iterations=2000)
+    found = sinkhorn_rounded(cost, a, b, max_iterations=2000)
     best = (exact_plan(cost, a, b) * cost).sum()
     assert found.row_error <= 1e-4
     assert best - 1e-12 <= (found.plan * cost).sum() <= best + 0.05 * (cost * a[:, None] * b).sum()
@@ -188,22 +188,22 @@ def test_solved_cost_is_near_the_linear_programme(seed: int) -> None:
 
 def test_solve_does_not_know_the_unit_of_the_cost() -> None:
     cost, a, b = problem(7)
-    torch.testing.assert_close(solve(1e4 * cost, a, b).plan, solve(cost, a, b).plan)
+    torch.testing.assert_close(sinkhorn_rounded(1e4 * cost, a, b).plan, sinkhorn_rounded(cost, a, b).plan)
 
 
 def test_solve_stops_as_soon_as_every_problem_fits() -> None:
     easy, hard = problem(8, peaked=4.0), problem(12)
-    at_once = solve(*easy, tolerance=1e-4, max_iterations=10).row_error
+    at_once = sinkhorn_rounded(*easy, tolerance=1e-4, max_iterations=10).row_error
     assert at_once < 1e-4
-    assert solve(*hard, tolerance=1e-4, max_iterations=10).row_error > 0.1
-    assert 0 < solve(*hard, tolerance=1e-4).row_error <= 1e-4  # not iterated on to the rounding error
+    assert sinkhorn_rounded(*hard, tolerance=1e-4, max_iterations=10).row_error > 0.1
+    assert 0 < sinkhorn_rounded(*hard, tolerance=1e-4).row_error <= 1e-4  # not iterated on to the rounding error
     both = (torch.stack(parts) for parts in zip(easy, hard, strict=True))
-    assert (solve(*both, tolerance=1e-4).row_error <= 1e-4).all()
+    assert (sinkhorn_rounded(*both, tolerance=1e-4).row_error <= 1e-4).all()
 
 
 def test_solve_detaches_and_takes_a_zero_cost() -> None:
     half = torch.full((2,), 0.5)
-    found = solve(torch.zeros(2, 2, requires_grad=True), half, half)
+    found = sinkhorn_rounded(torch.zeros(2, 2, requires_grad=True), half, half)
     assert not found.plan.requires_grad
     torch.testing.assert_close(found.plan, torch.full((2, 2), 0.25))
 
@@ -225,9 +225,9 @@ def test_errors() -> None:
     for call in (
         lambda: sinkhorn(cost, a, b, epsilon=0.0, iterations=1),
         lambda: sinkhorn(cost, a, b, epsilon=1.0, iterations=0),
-        lambda: solve(cost, a, b, epsilon_relative=-1.0),
-        lambda: solve(cost, a, b, max_iterations=0),
-        lambda: solve(cost, a, b, check_every=0),
+        lambda: sinkhorn_rounded(cost, a, b, epsilon_relative=-1.0),
+        lambda: sinkhorn_rounded(cost, a, b, max_iterations=0),
+        lambda: sinkhorn_rounded(cost, a, b, check_every=0),
     ):
         with pytest.raises(ValueError, match="epsilon > 0 and iterations >= 1"):
             call()
