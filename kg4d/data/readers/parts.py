@@ -27,11 +27,15 @@ def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None
         InputError: A file or an image is missing, malformed or contradicts another, the video is none, a frame of a
             view is listed twice, or a camera cannot see the object.
     """
-    names = [video, *(name for name in others if (folder / name).exists())]
-    read = {folder / name: read_posed_images(folder / name, size) for name in names}
-    images = {path: posed for path, (posed, _) in read.items()}
+    path = folder / video
+    read = {path: read_posed_images(path, size)}
+    times = read[path][0].times
+    _check_video(path, read[path][0])
+    for other in (folder / name for name in others):
+        if other.exists():
+            read[other] = read_posed_images(other, size, times)
     grid = _common_grid({path: side for path, (_, side) in read.items()})
-    _check_video(folder / video, images[folder / video])
+    images = {path: posed for path, (posed, _) in read.items()}
     for path, posed in images.items():
         _refuse_repeated(path, posed)
     refuse_bad_viewpoints(images)
