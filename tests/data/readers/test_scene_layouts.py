@@ -70,6 +70,24 @@ def test_the_images_of_a_view_stand_in_the_order_of_time(folder: Path):
     assert view_grid(test) == [[0, 3, 1, 2]]
 
 
+def test_the_motion_begins_with_the_first_frame(folder: Path, caplog: pytest.LogCaptureFixture):
+    """A clip cut out of a longer video: all its files count from its first frame."""
+    expected = load_scene(folder)
+
+    def later(table: dict[str, Any]) -> None:
+        for frame in table["frames"]:
+            frame["time"] = 0.2 + 0.6 * frame["time"]
+
+    for name in ("train", "ring", "test"):
+        edit(name, later)(folder)
+    with caplog.at_level(logging.WARNING, "kg4d"):
+        scene = load_scene(folder)
+    assert "transforms_train.json: the first frame is at time 0.2: all times count from there" in caplog.text
+    for part in ("reference", "ring", "test"):
+        assert torch.allclose(getattr(scene, part).times, 0.6 * getattr(expected, part).times, atol=1e-6)
+    assert scene.reference.times[0] == 0
+
+
 def test_an_entry_may_have_a_lens_of_its_own(folder: Path):
     edit("ring", set_frame(1, fl_x=40.0, fl_y=41.0, cx=7.0, cy=9.0))(folder)
     Ks = load_scene(folder).ring.cameras.Ks
