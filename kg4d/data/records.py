@@ -20,7 +20,8 @@ class PosedImages:
         cameras: M cameras.
         images: Straight (not premultiplied) RGBA in [0, 1].
         times: In [0, 1]; 0 is the first frame.
-        frames: Index of the frame that each image shows, from 0.
+        frames: Index of the frame of the reference video that each image shows, from 0; from the length of that video
+            on for images that show none of its frames.
         views: Index of the view (camera path) that each image belongs to.
     """
 
@@ -154,15 +155,13 @@ class Scene:
 
 
 def view_grid(images: PosedImages) -> list[list[int]]:
-    """Indices of the images, as a table of views x frames.
+    """Indices of the images, as a table of views x frames; the images of a view are in the order of time.
 
     Raises:
         InputError: The views do not have the same frames.
     """
     table = {
-        view: [
-            m for _, m in sorted((int(images.frames[m]), m) for m in torch.nonzero(images.views == view)[:, 0].tolist())
-        ]
+        view: sorted(torch.nonzero(images.views == view)[:, 0].tolist(), key=lambda m: float(images.times[m]))
         for view in sorted(set(images.views.tolist()))
     }
     if len({len(row) for row in table.values()}) != 1:

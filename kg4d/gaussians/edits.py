@@ -23,7 +23,8 @@ def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tens
 
     Args:
         model: N Gaussians; the copies are its last rows.
-        optimizer: Of the model, kept in step; None where there is none.
+        optimizer: Of the model, kept in step; moments of copies, and of the opacity of originals, start at zero. None
+            where there is none.
         mask: Gaussians to copy.
         least: Opacity, in [0, 1], that no original or copy is lowered below: a faint one must not die of its copy.
     """
@@ -37,6 +38,8 @@ def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tens
     inherit = rows.clone()
     inherit[len(model) :] = -1
     model.replace_parameters(values, optimizer, inherit)
+    for moment in _moments(model.opacity_logits, optimizer):
+        moment[chosen] = 0  # it has jumped
 
 
 def split(
@@ -92,7 +95,8 @@ def relocate(
 
     Args:
         model: N Gaussians.
-        optimizer: Of the model; the moments of moved Gaussians become zero. None where there is none.
+        optimizer: Of the model; the moments of what jumps become zero: all of a moved Gaussian, opacity and scales of
+            its source. None where there is none.
         dead: Gaussians to move.
         generator: Source of randomness (CPU).
 
@@ -117,6 +121,9 @@ def relocate(
         parameter[targets] = parameter[sources]
         for moment in _moments(parameter, optimizer):
             moment[targets] = 0
+    for jumped in (model.opacity_logits, model.log_scales):
+        for moment in _moments(jumped, optimizer):
+            moment[copied] = 0
     model.means[targets] += offsets
 
 

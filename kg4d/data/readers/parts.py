@@ -1,6 +1,8 @@
 """Reading several `transforms_*.json` of a scene, and checking them against each other."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,9 +12,11 @@ from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
 from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
 
+_log = logging.getLogger(__name__)
+
 
 def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None) -> tuple[dict[str, PosedImages], int]:
-    """Read the reference video, and other images if they exist.
+    """Read the reference video, and other images if they exist; time 0 is the first frame of the video.
 
     Args:
         folder: The folder of the scene.
@@ -27,11 +31,15 @@ def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None
         InputError: A file or an image is missing, malformed or contradicts another, the video is none, a frame of a
             view is listed twice, or a camera cannot see the object.
     """
-    names = [video, *(name for name in others if (folder / name).exists())]
-    read = {folder / name: read_posed_images(folder / name, size) for name in names}
-    images = {path: posed for path, (posed, _) in read.items()}
+    path = folder / video
+    read = {path: read_posed_images(path, size)}
+    times = read[path][0].times
+    _check_video(path, read[path][0])
+    for other in (folder / name for name in others):
+        if other.exists():
+            read[other] = read_posed_images(other, size, times)
     grid = _common_grid({path: side for path, (_, side) in read.items()})
-    _check_video(folder / video, images[folder / video])
+    images = _from_first_frame({path: posed for path, (posed, _) in read.items()}, float(times[0]))
     for path, posed in images.items():
         _refuse_repeated(path, posed)
     refuse_bad_viewpoints(images)
@@ -60,6 +68,20 @@ def _check_video(path: Path, video: PosedImages) -> None:
     if len(out_of_order):
         where = f"{path}: frames[{int(out_of_order[0])}].frame_index"
         raise InputError(where, "does not count 0, 1, 2, ...", "number the frames in the order of time")
+
+
+def _from_first_frame(images: dict[Path, PosedImages], start: float) -> dict[Path, PosedImages]:
+    """The same images with times counted from the first frame of the video, at `start`: the motion begins there."""
+    if start == 0:
+        return images
+    for path, posed in images.items():
+        early = (posed.times < start - 1e-6).nonzero()  # rounding is no time before
+        if len(early):
+            index = int(early[0])
+            what = f"is {posed.times[index]:g}, before the first frame of the video at {start:g}"
+            raise InputError(f"{path}: frames[{index}].time", what, "leave it out: the motion begins with that frame")
+    _log.warning("%s: the first frame is at time %g: all times count from there", next(iter(images)), start)
+    return {path: replace(posed, times=(posed.times - start).clamp_min(0)) for path, posed in images.items()}
 
 
 def _refuse_repeated(path: Path, images: PosedImages) -> None:

@@ -23,6 +23,7 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import viewmats_from_opengl
 
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+_SAME_TIME = 0.01  # of the smallest distance of two frames
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class _Listed:
     viewmat: Float[Tensor, "4 4"]
 
 
-def read_posed_images(path: Path, size: int | None = None) -> tuple[PosedImages, int]:
+def read_posed_images(
+    path: Path, size: int | None = None, video_times: Float[Tensor, " T"] | None = None
+) -> tuple[PosedImages, int]:
     """Read one `transforms_*.json` and its images.
 
-    Without the keys `frame_index` and `view`, the frame of an image is the rank of its time among the times of the
-    file, and its view is the number of images before it that have the same time.
+    Without the key `frame_index`, an image shows the frame of the reference video that has its time; times that the
+    video does not have count on from T. Without the key `view`, its view is the number of images before it that have
+    the same time.
 
     Args:
         path: The file; its `file_path` entries are relative to its folder, with or without an extension.
         size: Side that each image is resampled to, px; that of the files when None.
+        video_times: Times of the T frames of the reference video, ascending; None for that video itself.
 
     Returns:
         The images in the order of the file, and the side of the image files, px.
@@ -59,7 +64,7 @@ def read_posed_images(path: Path, size: int | None = None) -> tuple[PosedImages,
     images, grid = _read_images(listed, size)
     Ks = torch.stack([_intrinsics(path, {**table, **entry}, grid) for entry in entries])
     cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, grid, grid)
-    frames, views = _frames_and_views(listed)
+    frames, views = _frames_and_views(listed, video_times)
     times = torch.tensor([entry.time for entry in listed])
     return PosedImages(cameras if size is None else cameras.resized(size, size), images, times, frames, views), grid
 
@@ -187,13 +192,28 @@ def _intrinsics(path: Path, table: Mapping[str, Any], grid: int) -> Float[Tensor
     return torch.tensor([[focal, 0, center_x], [0, focal_y, center_y], [0, 0, 1]])
 
 
-def _frames_and_views(listed: list[_Listed]) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
-    times = [entry.time for entry in listed]
-    ranks = {time: rank for rank, time in enumerate(sorted(set(times)))}
+def _frames_and_views(
+    listed: list[_Listed], video_times: Float[Tensor, " T"] | None
+) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
+    frame_at = _numbered({entry.time for entry in listed}, video_times)
     seen: Counter[float] = Counter()
     frames, views = [], []
     for entry in listed:
-        frames.append(ranks[entry.time] if entry.frame is None else entry.frame)
+        frames.append(frame_at[entry.time] if entry.frame is None else entry.frame)
         views.append(seen[entry.time] if entry.view is None else entry.view)
         seen[entry.time] += 1
     return torch.tensor(frames), torch.tensor(views)
+
+
+def _numbered(times: set[float], video_times: Float[Tensor, " T"] | None) -> dict[float, int]:
+    """The frame of each time. Files are rounded each in its own way: near to a frame of the video is at it."""
+    if video_times is None:
+        return {time: rank for rank, time in enumerate(sorted(times))}
+    near = _SAME_TIME * float(video_times.diff().min())
+    frames, beyond = {}, len(video_times)
+    for time in sorted(times):
+        distances = (video_times - time).abs()
+        frame = int(distances.argmin())
+        frames[time] = frame if float(distances[frame]) <= near else beyond
+        beyond += frames[time] == beyond
+    return frames

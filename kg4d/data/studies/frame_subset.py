@@ -58,7 +58,7 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
         reference=reference,
         keypoints=scene.keypoints and _keypoints_of(scene.keypoints, kept),
         flow=scene.flow and _flow_between(scene.flow, kept),
-        test=scene.test and _every(scene.test, config.every),
+        test=scene.test and _shown(scene.test, kept, len(scene.reference)),
     )
 
 
@@ -81,9 +81,12 @@ def without_texture(scene: Scene) -> Scene:
     )
 
 
-def _every(images: PosedImages, every: int) -> PosedImages:
-    kept = images[torch.nonzero(images.frames % every == 0)[:, 0]]
-    return replace(kept, frames=kept.frames // every)
+def _shown(images: PosedImages, kept: Int[Tensor, " S"], total: int) -> PosedImages | None:
+    """The images of the kept frames of `total`, and those of times between all frames; None where there are none."""
+    chosen = images[torch.nonzero(torch.isin(images.frames, kept) | (images.frames >= total))[:, 0]]
+    numbers = torch.arange(max(total, int(images.frames.max()) + 1)) + len(kept) - total
+    numbers[kept] = torch.arange(len(kept))
+    return replace(chosen, frames=numbers[chosen.frames]) if len(chosen) else None
 
 
 def _keypoints_of(keypoints: Keypoints, kept: Int[Tensor, " S"]) -> Keypoints:

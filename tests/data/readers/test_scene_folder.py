@@ -53,6 +53,7 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     "NaN time": (edit("train", set_frame(1, time=math.nan)), "frames[1].time", "finite"),
     "time in seconds": (edit("train", set_frame(3, time=3.0)), "frames[3].time", "[0, 1]"),
     "times backwards": (edit("train", set_frame(2, time=0.1)), "frames[2].time", "not in order"),
+    "test before the video": (edit("train", set_frame(0, time=0.1)), "frames[0].time", "before the first frame"),
     "duplicated time": (edit("train", set_frame(1, time=0.0)), "frames[1].time", "duplicated"),
     "frame numbers": (edit("train", set_frame(2, frame_index=7)), "frames[2].frame_index", "count"),
     "broken frame number": (edit("train", set_frame(2, frame_index=1.5)), "frames[2].frame_index", "integer"),

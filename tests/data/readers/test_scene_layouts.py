@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from kg4d.data.records import view_grid
 from kg4d.data.scene import load_scene
 from tests.data.damage import arrays, as_dnerf, edit, put, set_frame
 
@@ -31,20 +33,59 @@ def test_dnerf_folders_load(folder: Path, caplog: pytest.LogCaptureFixture):
         assert sum(f"no {what}" in record.message for record in caplog.records) == 1
 
 
-def test_frames_and_views_are_derived_from_times(folder: Path):
-    """A test file of moving cameras need not be in order, and images of one time are different views."""
-    times = [0.5, 0.5, 0.0, 1.0, 0.0, 1.0, 0.25, 0.75]
+def retimed(times: list[float]) -> Callable[[dict[str, Any]], None]:
+    """The first entries of a file at these times, without `frame_index` and `view`."""
 
-    def strip(table: dict[str, Any]) -> None:
+    def change(table: dict[str, Any]) -> None:
+        table["frames"] = table["frames"][: len(times)]
         for frame, time in zip(table["frames"], times, strict=True):
             del frame["frame_index"], frame["view"]
             frame["time"] = time
 
-    edit("test", strip)(folder)
+    return change
+
+
+def test_frames_and_views_are_derived_from_times(folder: Path):
+    """Images of one time are different views; times that the video (0, 1/3, 2/3, 1) does not show count on from it."""
+    edit("test", retimed([0.5, 0.5, 0.0, 1.0, 0.0, 1.0, 0.25, 0.75]))(folder)
     (folder / "keypoints.npz").unlink()
     test = load_scene(folder).test
-    assert test.frames.tolist() == [2, 2, 0, 4, 0, 4, 1, 3]
+    assert test.frames.tolist() == [5, 5, 0, 3, 0, 3, 4, 6]
     assert test.views.tolist() == [0, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_a_test_video_of_later_frames_shows_those_frames(folder: Path):
+    edit("test", retimed([0.6667, 1.0]))(folder)  # rounded otherwise than the video
+    (folder / "keypoints.npz").unlink()
+    scene = load_scene(folder)
+    assert scene.test.frames.tolist() == [2, 3]
+    assert scene.test.views.tolist() == [0, 0]
+
+
+def test_the_images_of_a_view_stand_in_the_order_of_time(folder: Path):
+    edit("test", retimed([0.0, 0.5, 1.0, 1 / 3]))(folder)
+    (folder / "keypoints.npz").unlink()
+    test = load_scene(folder).test
+    assert test.frames.tolist() == [0, 4, 3, 1]
+    assert view_grid(test) == [[0, 3, 1, 2]]
+
+
+def test_the_motion_begins_with_the_first_frame(folder: Path, caplog: pytest.LogCaptureFixture):
+    """A clip cut out of a longer video: all its files count from its first frame."""
+    expected = load_scene(folder)
+
+    def later(table: dict[str, Any]) -> None:
+        for frame in table["frames"]:
+            frame["time"] = 0.2 + 0.6 * frame["time"]
+
+    for name in ("train", "ring", "test"):
+        edit(name, later)(folder)
+    with caplog.at_level(logging.WARNING, "kg4d"):
+        scene = load_scene(folder)
+    assert "transforms_train.json: the first frame is at time 0.2: all times count from there" in caplog.text
+    for part in ("reference", "ring", "test"):
+        assert torch.allclose(getattr(scene, part).times, 0.6 * getattr(expected, part).times, atol=1e-6)
+    assert scene.reference.times[0] == 0
 
 
 def test_an_entry_may_have_a_lens_of_its_own(folder: Path):

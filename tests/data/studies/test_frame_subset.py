@@ -23,6 +23,23 @@ def test_every_third_frame_keeps_its_time_and_its_keypoints() -> None:
     assert seen.ring is scene.ring
 
 
+def test_test_images_between_all_frames_stay() -> None:
+    scene = make_tiny_scene()
+    assert scene.test is not None
+    between = torch.tensor([0, FRAMES, FRAMES + 1, 3, 1, 2, FRAMES, 0])  # frames 0 and 3 are seen
+    seen = choose_frames(replace(scene, test=replace(scene.test, frames=between)), FramesConfig(every=3))
+    assert seen.test is not None
+    assert seen.test.frames.tolist() == [0, 2, 3, 1, 2, 0]
+    assert torch.equal(seen.test.images, scene.test.images[[0, 1, 2, 3, 6, 7]])
+
+
+def test_test_videos_without_a_seen_frame_are_left_out() -> None:
+    scene = make_tiny_scene()
+    assert scene.test is not None
+    unseen = scene.test[(scene.test.frames == 1).nonzero()[:, 0]]
+    assert choose_frames(replace(scene, test=unseen), FramesConfig(every=3)).test is None
+
+
 def test_the_flow_leads_over_the_frames_between() -> None:
     scene = make_tiny_scene()
     assert scene.flow is not None
