@@ -76,10 +76,10 @@ def _share_stages(folder: "RunFolder", name: str) -> None:
     taken = [Path("checkpoints", f"{stage}.ckpt") for stage in _STAGES] if same_fit else []
     taken = taken or [Path("checkpoints", "static.ckpt")]
     for giver in [checkpoints.parent for checkpoints in [*same_fit, *same_static][:1]]:
-        for name in (*taken, Path(folder.normalisation.name)):
-            if (giver / name).is_file():
-                with replacing(folder.path / name) as part:
-                    shutil.copyfile(giver / name, part)
+        for file in (*taken, Path(folder.normalisation.name)):
+            if (giver / file).is_file():
+                with replacing(folder.path / file) as part:
+                    shutil.copyfile(giver / file, part)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -59,13 +59,14 @@ def test_the_contracts_can_break(
 class Import(NamedTuple):
     file: str
     module: str  # absolute, dotted
-    on_load: bool  # at the top of the file, not inside a function
+    on_load: bool  # at the top of the file, not inside a function or for types alone
 
 
 def imports(file: str) -> Iterator[Import]:
     tree = ast.parse(FILES[file].read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inside = {node for function in functions for node in ast.walk(function)}
+    typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    inside = {node for late in (*functions, *typing) for node in ast.walk(late)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (Import(file, alias.name, node not in inside) for alias in node.names)
@@ -96,10 +97,9 @@ def test_what_is_imported_is_declared():
         if top in {"kg4d", *sys.stdlib_module_names}:
             continue
         names = {owner.lower().replace("_", "-") for owner in owners.get(top, [top])}
-        typing_only = f"if TYPE_CHECKING:\n    import {top}" in FILES[found.file].read_text()
         module = f"kg4d.{found.file.removesuffix('.py').replace('/', '.')}"
         loads_with_others = any(other.on_load and within(other.module, module) for other in everything)
-        needed = found.on_load and not typing_only and loads_with_others
+        needed = found.on_load and loads_with_others
         assert names & (core if needed else core | optional), (
             f"{found.file} imports {top}: declare it, or import it late"
         )

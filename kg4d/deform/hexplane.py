@@ -115,7 +115,8 @@ class HexPlaneMlp(Deformation):
 
         def offsets_at(times: Float[Tensor, " R"]) -> Float[Tensor, "R N O"]:
             time = None if self.encoding is None else self.encoding.time(times)
-            return self.mlp(space, time, self.planes(means, times))
+            offsets: Tensor = self.mlp(space, time, self.planes(means, times))
+            return offsets
 
         offsets = anchored(offsets_at, times) if self.anchor_first else offsets_at(times)
         return apply_offsets(MovingGaussians.still(canonical, len(times)), offsets)

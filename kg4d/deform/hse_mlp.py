@@ -25,7 +25,8 @@ class HseMlp(Deformation):
         space = self.encoding.space(canonical.means.detach())
 
         def offsets_at(times: Float[Tensor, " R"]) -> Float[Tensor, "R N O"]:
-            return self.mlp(space, self.encoding.time(times))
+            offsets: Tensor = self.mlp(space, self.encoding.time(times))
+            return offsets
 
         offsets = anchored(offsets_at, times) if self.anchor_first else offsets_at(times)
         return apply_offsets(MovingGaussians.still(canonical, len(times)), offsets)

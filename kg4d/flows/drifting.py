@@ -137,7 +137,8 @@ def step_of(
     """How far each particle goes: `rate` h² along its velocity, but at most h, the reach of the estimates."""
     change = rate * bandwidth**2 * speed
     length = change.norm(dim=-1, keepdim=True)
-    return change * (bandwidth / length.clamp_min(bandwidth))
+    step: Tensor = change * (bandwidth / length.clamp_min(bandwidth))
+    return step
 
 
 def drift(

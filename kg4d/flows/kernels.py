@@ -56,4 +56,4 @@ def annealed(start: float, end: float, progress: float) -> float:
     """
     if start <= 0 or end <= 0:
         raise ValueError(f"bandwidths must be positive, got {start} and {end}")
-    return start * (end / start) ** min(max(progress, 0.0), 1.0)
+    return float(start * (end / start) ** min(max(progress, 0.0), 1.0))

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import skip_init
 
 from kg4d.flows.maps import PushForward
 
@@ -41,7 +40,7 @@ class FlatModule:
 
     def named(self, theta: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """The vector cut into the module's parameters."""
-        cuts = theta.split([shape.numel() for shape in self.shapes.values()])
+        cuts = torch.split(theta, [shape.numel() for shape in self.shapes.values()])
         return {name: cut.view(shape) for (name, shape), cut in zip(self.shapes.items(), cuts, strict=True)}
 
     def __call__(self, theta: Float[Tensor, " p"], *inputs: Tensor) -> Tensor:
@@ -65,7 +64,7 @@ def perceptron(
     sizes = [dim, *[width] * depth, dim if out is None else out]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        linear = skip_init(nn.Linear, before, after)
+        linear = nn.Linear(before, after, device="meta").to_empty(device="cpu")  # leaves the global generator alone
         with torch.no_grad():
             for parameter in (linear.weight, linear.bias):
                 bound = before**-0.5
