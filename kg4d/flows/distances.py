@@ -31,7 +31,8 @@ def gaussian_w2(a: Gaussian, b: Gaussian) -> float:
 
 def _root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0.0).sqrt() @ vectors.mT
+    root: Tensor = vectors * values.clamp_min(0.0).sqrt() @ vectors.mT
+    return root
 
 
 def points_w2(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
@@ -43,8 +44,8 @@ def points_w2(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
 def optimal_plan(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
     """Squared distances, and the plan that is cheapest by them, between equally heavy points."""
     cost = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    weights = (torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in (x, y))
-    return cost, transport_plan(cost[None], *weights, PlanConfig(PlanSolver.EXACT))[0]
+    a, b = (torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in (x, y))
+    return cost, transport_plan(cost[None], a, b, PlanConfig(PlanSolver.EXACT))[0]
 
 
 def histogram_distance(

@@ -41,7 +41,7 @@ class FlatModule:
 
     def named(self, theta: Float[Tensor, " p"]) -> dict[str, Tensor]:
         """The vector cut into the module's parameters."""
-        cuts = theta.split([shape.numel() for shape in self.shapes.values()])
+        cuts = torch.split(theta, [shape.numel() for shape in self.shapes.values()])
         return {name: cut.view(shape) for (name, shape), cut in zip(self.shapes.items(), cuts, strict=True)}
 
     def __call__(self, theta: Float[Tensor, " p"], *inputs: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def perceptron(
     sizes = [dim, *[width] * depth, dim if out is None else out]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        linear = skip_init(nn.Linear, before, after)
+        linear: nn.Linear = skip_init(nn.Linear, before, after)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter in (linear.weight, linear.bias):
                 bound = before**-0.5

@@ -70,8 +70,9 @@ def test_the_condition_number_is_that_of_the_spectrum():
 @given(st.integers(0, 10_000), st.integers(1, 8), st.booleans())
 def test_minres_is_scipys(seed, iterations, singular):
     g = torch.Generator().manual_seed(seed)
-    A = torch.randn(8, 8, generator=g, dtype=F64)
-    A = A @ A.mT if not singular else A[:, :5] @ A[:, :5].mT
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=g, dtype=F64))[0]
+    values = torch.logspace(0, -3, 8, dtype=F64)
+    A = turn * (values * (torch.arange(8) < 5) if singular else values) @ turn.mT
     b = torch.randn(8, generator=g, dtype=F64)
     ours = minres(lambda v: A @ v, b, SolverConfig(Solver.MINRES, iterations=iterations, tolerance=0.0))
     theirs, _ = linalg.minres(A.numpy(), b.numpy(), maxiter=iterations, rtol=0.0)

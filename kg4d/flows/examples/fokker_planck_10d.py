@@ -24,7 +24,8 @@ DIM, END = 10, 2.0
 def process() -> OrnsteinUhlenbeck:
     """The example's potential."""
     pair = torch.tensor([[5.0, -3.0], [-3.0, 5.0]]) / 8
-    cov = torch.block_diag(pair, torch.eye(2), torch.diag(torch.tensor([1.0, 0.25])), torch.eye(2), torch.eye(2) / 4)
+    cov = torch.diag(torch.tensor([1.0, 1, 1, 1, 1, 0.25, 1, 1, 0.25, 0.25]))
+    cov[:2, :2] = pair
     centre = torch.tensor([1.0, 1, 0, 0, 1, 2, 0, 0, 2, 3])
     return OrnsteinUhlenbeck(centre, torch.linalg.inv(cov), standard_normal(DIM))
 
@@ -99,4 +100,5 @@ def _ellipse(truth: OrnsteinUhlenbeck, pair: tuple[int, int]) -> Tensor:
     """The exact law's curve of two standard deviations."""
     law, index, turn = truth.at(END), list(pair), torch.linspace(0, 2 * torch.pi, 100)
     root = torch.linalg.cholesky(law.cov[index][:, index])
-    return law.mean[index] + 2 * torch.stack([turn.cos(), turn.sin()], 1) @ root.mT
+    curve: Tensor = law.mean[index] + 2 * torch.stack([turn.cos(), turn.sin()], 1) @ root.mT
+    return curve
