@@ -44,8 +44,8 @@ def points_w2(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
 def optimal_plan(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
     """Squared distances, and the plan that is cheapest by them, between equally heavy points."""
     cost = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    source, target = (torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in (x, y))
-    return cost, transport_plan(cost[None], source, target, PlanConfig(PlanSolver.EXACT))[0]
+    a, b = (torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in (x, y))
+    return cost, transport_plan(cost[None], a, b, PlanConfig(PlanSolver.EXACT))[0]
 
 
 def histogram_distance(

@@ -135,7 +135,7 @@ def step_of(
     q: Float[Tensor, "n d"], speed: Float[Tensor, "n d"], bandwidth: float, rate: float
 ) -> Float[Tensor, "n d"]:
     """How far each particle goes: `rate` h² along its velocity, but at most h, the reach of the estimates."""
-    change = rate * bandwidth**2 * speed
+    change: Tensor = rate * bandwidth**2 * speed
     length = change.norm(dim=-1, keepdim=True)
     step: Tensor = change * (bandwidth / length.clamp_min(bandwidth))
     return step

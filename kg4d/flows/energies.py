@@ -186,8 +186,9 @@ def wasserstein_gradient(
     """
     z = z.detach().requires_grad_()
     sample = push(push_forward, base, theta.detach(), z, energy.needs_density)
-    law = Sample(*(part if part is None else part.detach() for part in sample))  # type: ignore[arg-type]
+    density = sample.log_density
+    law = Sample(sample.points.detach(), None if density is None else density.detach())
     (by_z,) = torch.autograd.grad(energy.variation(sample, law).sum(), z)
     derivative = push_forward.derivative(theta.detach(), z.detach())
-    gradient: Tensor = torch.linalg.solve(derivative.mT, by_z[..., None])[..., 0]
-    return gradient
+    by_x: Tensor = torch.linalg.solve(derivative.mT, by_z[..., None])[..., 0]
+    return by_x

@@ -4,6 +4,7 @@ r"""Kernels of density estimates in flat space, as functions of the squared dist
 every velocity of `kg4d.flows.drifting` but that of MMD, where it is a factor of time.
 """
 
+import math
 from enum import StrEnum
 from typing import assert_never
 
@@ -56,4 +57,4 @@ def annealed(start: float, end: float, progress: float) -> float:
     """
     if start <= 0 or end <= 0:
         raise ValueError(f"bandwidths must be positive, got {start} and {end}")
-    return float(start * (end / start) ** min(max(progress, 0.0), 1.0))
+    return start * math.pow(end / start, min(max(progress, 0.0), 1.0))

@@ -38,16 +38,16 @@ class Gaussian:
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "B d"]:
         """Independent points."""
         z = torch.randn(count, len(self.mean), generator=generator, dtype=self.mean.dtype)
-        drawn: Tensor = z @ torch.linalg.cholesky(self.cov).mT + self.mean
-        return drawn
+        points: Tensor = z @ torch.linalg.cholesky(self.cov).mT + self.mean
+        return points
 
     def log_density(self, x: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         """Logarithm of the density."""
         root = torch.linalg.cholesky(self.cov)
         white = torch.linalg.solve_triangular(root, (x - self.mean).mT, upper=False)
         normaliser = root.diagonal().log().sum() + len(self.mean) / 2 * math.log(2 * math.pi)
-        value: Tensor = -white.square().sum(0) / 2 - normaliser
-        return value
+        found: Tensor = -white.square().sum(0) / 2 - normaliser
+        return found
 
 
 def standard_normal(dim: int, dtype: torch.dtype = torch.float32) -> Gaussian:
@@ -133,15 +133,14 @@ class Barenblatt:
         log_sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
         log_beta = math.lgamma(d / 2) + math.lgamma(power + 1) - math.lgamma(d / 2 + power + 1)
         log_mass = power * math.log(k) + log_sphere + log_beta - math.log(2)
-        return float(math.exp(-log_mass / (d + 2 * power)) * self.time**self.beta)
+        return math.exp(-log_mass / (d + 2 * power)) * float(self.time**self.beta)
 
     def log_density(self, x: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         """Logarithm of the density, -inf outside the radius."""
         scale = self.time**-self.beta
         k = self.beta * (self.exponent - 1) / (2 * self.exponent)
-        inside = k * ((self.radius * scale) ** 2 - x.square().sum(-1) * scale**2)
-        value: Tensor = inside.clamp_min(0.0).log() / (self.exponent - 1) + self.dim * math.log(scale)
-        return value
+        inside: Tensor = k * ((self.radius * scale) ** 2 - x.square().sum(-1) * scale**2)
+        return inside.clamp_min(0.0).log() / (self.exponent - 1) + self.dim * math.log(scale)
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "B d"]:
         """Independent points: (|x| / radius)² has the law Beta(d / 2, 1 + 1 / (m - 1)).
@@ -155,5 +154,5 @@ class Barenblatt:
         # The first d coordinates of a uniform direction in d + extra dimensions have just this law.
         direction = torch.randn(count, self.dim + round(extra), generator=generator)
         direction = direction / direction.norm(dim=-1, keepdim=True)
-        drawn: Tensor = self.radius * direction[:, : self.dim]
-        return drawn
+        points: Tensor = self.radius * direction[:, : self.dim]
+        return points

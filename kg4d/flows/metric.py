@@ -34,7 +34,7 @@ class PullbackMetric:
         weights: Float[Tensor, " B"] | None = None,
     ) -> None:
         self.function, self.theta = function, theta.detach()
-        self.outputs, self._pull = vjp(function, self.theta)  # type: ignore[misc]  # three only with has_aux
+        self.outputs, self._pull = vjp(function, self.theta)  # type: ignore[misc]  # three with has_aux
         count = len(self.outputs)
         self.weights = self.outputs.new_full((count,), 1 / count) if weights is None else weights
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import skip_init
 
 from kg4d.flows.maps import PushForward
 
@@ -64,7 +65,7 @@ def perceptron(
     sizes = [dim, *[width] * depth, dim if out is None else out]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        linear = nn.Linear(before, after, device="meta").to_empty(device="cpu")  # leaves the global generator alone
+        linear: nn.Linear = skip_init(nn.Linear, before, after)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter in (linear.weight, linear.bias):
                 bound = before**-0.5

@@ -92,8 +92,8 @@ def exponential(x: Float[Tensor, "n d"], tangent: Float[Tensor, "n d"]) -> Float
     """
     angle = tangent.norm(dim=-1, keepdim=True)
     there = angle.cos() * x + torch.sinc(angle / torch.pi) * tangent
-    unit: Tensor = there / there.norm(dim=-1, keepdim=True)
-    return unit
+    point: Tensor = there / there.norm(dim=-1, keepdim=True)
+    return point
 
 
 def sphere_drift(
