@@ -157,7 +157,7 @@ def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
     assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
-def test_keypoints_are_settled_once_the_motion_is_fitted_and_again_when_a_run_goes_on(
+def test_keypoints_are_refitted_after_the_motion_and_again_when_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("deformation.kind=skinned", "lift.steps=12", "lift.trial_steps=0")

@@ -131,6 +131,7 @@ def _in_front(
 
 
 def _on_middle_plane(uv: Float[Tensor, "J 2"], camera: Cameras) -> Float[Tensor, "J 3"]:
+    """World positions of pixels on the plane through the origin that faces the camera."""
     depth_of_origin = camera.viewmats[:, 2, 3]
     return camera.unproject(uv[None], depth_of_origin.expand(1, len(uv)))[0]
 

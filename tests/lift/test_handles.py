@@ -28,7 +28,7 @@ def gaussians() -> GaussianModel:
     )
 
 
-def test_rest_is_triangulated_or_what_the_features_say() -> None:
+def test_keypoints_at_rest_are_triangulated_or_barycentres() -> None:
     model = gaussians()
     points = REST.clone()
     points[2] = torch.nan
@@ -39,17 +39,17 @@ def test_rest_is_triangulated_or_what_the_features_say() -> None:
     torch.testing.assert_close(found[2], model.means[5].detach())
 
 
-def test_fitted_keypoints_go_to_their_line_of_sight_as_far_as_they_are_believed_and_keep_their_depth() -> None:
+def test_refitted_keypoints_move_to_their_line_of_sight_by_their_confidence_and_keep_their_depth() -> None:
     cameras = orbit([0.0] * 3, [0.0] * 3, 2.0, 49.0, 64, 64)
     noise = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(1))
     noise[0] = 0
-    tracks, places = REST + 0.1 * noise, REST + 0.1 * noise.flip(1)
-    trust = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
-    found = refitted_keypoints(places, Lift(tracks, trust, torch.ones(3, 3), 0.8), cameras)
+    tracks, positions = REST + 0.1 * noise, REST + 0.1 * noise.flip(1)
+    confidence = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
+    found = refitted_keypoints(positions, Lift(tracks, confidence, torch.ones(3, 3), 0.8), cameras)
     along = tracks - cameras.centers[:, None]
-    moved, missed = found - places, torch.linalg.cross(places - cameras.centers[:, None], along)
+    moved, missed = found - positions, torch.linalg.cross(positions - cameras.centers[:, None], along)
     torch.testing.assert_close((moved * along).sum(-1), torch.zeros(3, 3), atol=1e-6, rtol=0)  # nearer nor farther
-    torch.testing.assert_close(moved.norm(dim=-1), 0.8 * trust * missed.norm(dim=-1) / along.norm(dim=-1))
+    torch.testing.assert_close(moved.norm(dim=-1), 0.8 * confidence * missed.norm(dim=-1) / along.norm(dim=-1))
     left = torch.linalg.cross(found - cameras.centers[:, None], along)
-    torch.testing.assert_close(left, (1 - 0.8 * trust[..., None]) * missed, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(left, (1 - 0.8 * confidence[..., None]) * missed, atol=1e-6, rtol=1e-4)
     assert torch.equal(found[0], REST)
