@@ -1,6 +1,7 @@
 """Canonical Gaussians and a deformation, seen as one thing."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ KINDS = list(DeformationKind)
 def build(kind: DeformationKind = DeformationKind.HSE) -> Representation:
     config = DeformationConfig(kind, width=8, depth=2)
     config.control_points.count = 6
-    model = GaussianModel.from_state(random_state(12))
+    model = GaussianModel.from_state(replace(random_state(12), skinning_logits=None))
     return build_representation(RepresentationConfig(), config, model, 0.1, torch.Generator().manual_seed(0))
 
 
