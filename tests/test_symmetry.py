@@ -79,6 +79,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory):
 )
 def test_a_fit_reaches_the_same_in_another_world(reached, preset: str, world: str) -> None:
     here, there, scale = reached(preset, None), reached(preset, world), WORLDS[world][1]
+    decibels, share = (0.01, 1e-3) if world.startswith("turned") else (0.2, 0.05)  # turned ones agree to rounding
     for key in ("test/psnr", "train/psnr"):
-        assert there[key] == pytest.approx(here[key], abs=0.2), key
-    assert there["keypoints/error_3d"] == pytest.approx(scale * here["keypoints/error_3d"], rel=0.05)
+        assert there[key] == pytest.approx(here[key], abs=decibels), key
+    assert there["keypoints/error_3d"] == pytest.approx(scale * here["keypoints/error_3d"], rel=share)

@@ -15,7 +15,8 @@ from kg4d.lift.surface import SurfaceTracks
 
 FRAMES, SIZE = 9, 256
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
-CONFIG = LiftConfig(steps=150, hypotheses=3)
+SLOW = 3.7  # weight of the accelerations of bodies that need a whole clip for a turn or a bend
+CONFIG = LiftConfig(steps=150, hypotheses=3, acceleration=SLOW)
 # A trunk of three joints and a limb of two bones. Every bone leans towards the camera or away from it, so that pixels
 # and lengths determine on which side it moves.
 BODY = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.0, 0.25], [0.0, 0.4, -0.2], [-0.3, 0.1, 0.2], [-0.3, -0.15, 0.35]])

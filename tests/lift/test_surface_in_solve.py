@@ -118,7 +118,7 @@ def test_the_limb_on_the_wrong_side_is_mirrored_and_no_other() -> None:
     keypoints = Observations(seen(truth, view), torch.ones(FRAMES, 6), view)
 
     def objective(mirrors: int) -> LiftObjective:
-        config = replace(CONFIG, acceleration=1e-3, mirrors=mirrors)  # the arms are fast
+        config = replace(CONFIG, acceleration=0.012, mirrors=mirrors)  # the arms are fast
         return LiftObjective(config, body, keypoints, TIMES, noise=0.0, confidence=1.0)
 
     candidates = mirror_translations(truth, parents, view)
@@ -142,7 +142,7 @@ def test_hypotheses_that_put_a_keypoint_elsewhere_are_rivals() -> None:
     pixels, view = noisy(seen(truth, cameras(40.0)), 3.0), cameras(40.0)
 
     def lifted(trial_steps: int) -> Lift:
-        config = replace(CONFIG, hypotheses=5, acceleration=1e-3, trial_steps=trial_steps)
+        config = replace(CONFIG, hypotheses=5, acceleration=0.012, trial_steps=trial_steps)
         return lift_keypoints(
             config,
             rest=truth[0],
