@@ -28,11 +28,7 @@ def fit_networks(
     config, rest = objective.config, objective.body.rest
     network = HarmonicTranslations(config.hypotheses, rest, generator)
     skinning = objective.new_skinning(config.hypotheses)
-
-    def tracks() -> Float[Tensor, "S T J 3"]:
-        translated: Tensor = rest + network(times)
-        return translated
-
+    tracks = partial(_translated, rest, network, times)
     _descend(objective, tracks, list(network.parameters()), config.learning_rate, skinning, config.steps)
     with torch.no_grad():
         return tracks()
@@ -58,6 +54,14 @@ def polish(
     _descend(objective, polished, [positions], _POLISH_RATE, skinning, steps, annealed=True)
     with torch.no_grad():
         return polished(), objective(polished(), skinning)
+
+
+def _translated(
+    rest: Float[Tensor, "J 3"], network: HarmonicTranslations, times: Float[Tensor, " T"]
+) -> Float[Tensor, "S T J 3"]:
+    moving = (times > 0).to(rest)[:, None, None]
+    tracks: Tensor = rest + moving * network(times)
+    return tracks
 
 
 def _anchored(

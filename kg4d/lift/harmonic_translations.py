@@ -8,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.deform.encoding import HSE, HseConfig
-from kg4d.deform.offsets import anchored
 
 _WIDTH, _DEPTH = 64, 4
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])
 
 
 class HarmonicTranslations(nn.Module):
-    """S networks side by side, each from the encoding HSE(rest, t) of J keypoints to their translations since time 0.
+    """S networks side by side, each from the encoding HSE(rest, t) of J keypoints to their translations since rest.
 
     The last layer starts at zero, and so do the translations.
 
@@ -38,10 +37,7 @@ class HarmonicTranslations(nn.Module):
                 into.append(nn.Parameter(values.to(rest)))
 
     def forward(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
-        """Translations at times in [0, 1], world units; none at 0, and little soon after."""
-        return anchored(lambda rows: self._outputs(rows).transpose(0, 1), times).transpose(0, 1)
-
-    def _outputs(self, times: Float[Tensor, " T"]) -> Float[Tensor, "S T J 3"]:
+        """Translations at times in [0, 1], world units."""
         x: Tensor = self._encoding(self._rest, times).flatten(0, 1)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = x @ weight + bias
