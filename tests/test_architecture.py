@@ -1,6 +1,7 @@
 """Imports point downward and heavy libraries come in by one door each (`tool.importlinter` in pyproject.toml)."""
 
 import ast
+import logging
 import re
 import sys
 import tomllib
@@ -19,10 +20,18 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 
 
 @pytest.fixture
-def only_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The finder of an editable install takes the folder above `configs` for a part of the package."""
+def only_this_checkout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The finder of an editable install takes the folder above `configs` for a part of the package.
+
+    The linter's own set-up of logging switches all other loggers off; they are as before afterwards.
+    """
+    loggers = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    disabled = [logger.disabled for logger in loggers]
     monkeypatch.setattr(sys, "meta_path", [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")])
     monkeypatch.syspath_prepend(str(ROOT))
+    yield
+    for logger, was in zip(loggers, disabled, strict=True):
+        logger.disabled = was
 
 
 def kept(capsys: pytest.CaptureFixture[str], config: Path, *contracts: str) -> bool:

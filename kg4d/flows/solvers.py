@@ -167,7 +167,7 @@ def minres(product: Product, b: Float[Tensor, " p"], config: SolverConfig) -> So
             image = image - torch.stack(basis).mT @ (torch.stack(basis) @ image)
         beta, beta_old = float(image.norm()), beta
         diagonal.append(alpha)
-        smallest = torch.finfo(b.dtype).eps ** 0.75 * max(map(abs, diagonal + off))
+        smallest = torch.finfo(b.dtype).eps ** (2 / 3) * max(map(abs, diagonal + off))
         # the new column of the tridiagonal matrix, turned by the last two rotations and then by a new one
         above2, above1 = s_old * beta_old, s * alpha + c * c_old * beta_old
         here = c * alpha - s * c_old * beta_old
