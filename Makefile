@@ -22,9 +22,9 @@ fit: weights  ## fit the embedded character, evaluate and export it (experiments
 	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
 	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml
 
-test: weights  ## run the tests, all but `make fuzz`
+test: weights  ## run the tests, all but those of `make slow` and `make fuzz`
 	@echo "make test: runs the tests"
-	@$(PYTEST)
+	@$(PYTEST) -m "not slow and not fuzz"
 
 weights: $(STAMP)  ## fetch the weights of the metrics' networks (LPIPS, I3D) into the cache
 	@$(PY) -m kg4d.metrics.weights pull || echo "make weights: could not fetch them; the metrics that need them are skipped"
