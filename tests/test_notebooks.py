@@ -31,7 +31,8 @@ def test_notebooks_and_scripts_say_the_same(path: Path):
 def test_notebooks_print_what_they_show(path: Path):
     stored = nbformat.read(path, as_version=4)
     fresh = jupytext.read(path.with_suffix(".py"))
-    NotebookClient(fresh, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
+    where = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(fresh, timeout=600, startup_timeout=300, kernel_name="python3", resources=where).execute()
     assert printed(fresh) == pytest.approx(printed(stored), rel=0.2)
 
 
