@@ -76,8 +76,10 @@ def test_minres_is_scipys(seed, iterations, singular):
     b = torch.randn(8, generator=g, dtype=F64)
     ours = minres(lambda v: A @ v, b, SolverConfig(Solver.MINRES, iterations=iterations, tolerance=0.0))
     theirs, _ = linalg.minres(A.numpy(), b.numpy(), maxiter=iterations, rtol=0.0)
-    residual = np.linalg.norm(b.numpy() - A.numpy() @ theirs) / float(b.norm())
-    assert ours.residual <= residual + 1e-6
+    least = A.numpy() @ np.linalg.lstsq(A.numpy(), b.numpy(), rcond=1e-9)[0]
+    reached, least = (np.linalg.norm(b.numpy() - there) / float(b.norm()) for there in (A.numpy() @ theirs, least))
+    # beyond the rank, theirs divides by eigenvalues that are rounding: its residual is no guide there
+    assert ours.residual <= max(reached, least) + 1e-6
 
 
 def test_a_singular_metric_gives_the_least_squares_solution_or_an_error():
