@@ -198,6 +198,7 @@ def test_the_last_checkpoint_is_there_however_short_the_stages(tmp_path: Path) -
         ("gaussians.init=ball", "static.density.kind=adaptive"),
         ("dynamic.data.frames_per_step=1", "kfc.weight=0"),
         ("frames.textureless=true",),
+        ("deformation.kind=skinned", "deformation.skinned.shading=true", "lift.steps=20", "keypoints.count=0"),
         ("dynamic.data.strides=[2, 3]", "wgf.flow=keypoints", "keypoints.count=2"),
     ],
 )
