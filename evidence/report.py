@@ -21,7 +21,8 @@ PAGE = ROOT / "docs" / "evidence.md"
 METRICS = {
     "test/psnr": ("PSNR, dB", "{:.2f}"),
     "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
-    "keypoints/error_3d": ("3D keypoint error", "{:.3f}"),
+    "keypoints/error_3d": ("3D error of drawn keypoints", "{:.3f}"),
+    "keypoints/error_3d_tracks": ("3D error of the reported tracks", "{:.3f}"),
     "test/lpips_vgg": ("LPIPS-VGG", "{:.4f}"),
     "test/fvd_f": ("FVD-F", "{:.0f}"),
     "train/psnr": ("reference view, dB", "{:.2f}"),

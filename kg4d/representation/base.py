@@ -33,6 +33,15 @@ class Representation(nn.Module, ABC):
             moving: The Gaussians at these times, where they are known already.
         """
 
+    def drawn_keypoints(
+        self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None
+    ) -> Float[Tensor, "B J 3"]:
+        """World positions of the keypoints of the Gaussians as they are drawn; `keypoints` by default.
+
+        A motion may know its keypoints better than it draws them. Arguments are those of `keypoints`.
+        """
+        return self.keypoints(times, moving)
+
     @abstractmethod
     def motion_groups(self) -> list[ParameterGroup]:
         """What the dynamic stage fits."""

@@ -49,8 +49,12 @@ class CanonicalGaussians(Representation):
     def keypoints(self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None) -> Float[Tensor, "B J 3"]:
         """The motion's own keypoints, or barycentres of the Gaussians at `times`."""
         own = self.deformation.keypoints(times)
-        if own is not None:
-            return own
+        return self.drawn_keypoints(times, moving) if own is None else own
+
+    def drawn_keypoints(
+        self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None
+    ) -> Float[Tensor, "B J 3"]:
+        """Barycentres of the Gaussians at `times`, by the keypoint logits that the static stage has left (eq. 7)."""
         weights = assignment(self.gaussians.keypoint_logits, self.keypoint_temperature)
         return barycentre(weights, (moving or self.states(times)).means)
 

@@ -67,6 +67,15 @@ def test_keypoints_are_those_of_the_motion_or_barycentres() -> None:
     torch.testing.assert_close(plain.keypoints(TIMES, plain.states(TIMES)), plain.keypoints(TIMES))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_keypoints_are_barycentres_whatever_the_motion_says_of_its_own(kind: DeformationKind) -> None:
+    representation = started(kind)
+    representation.correct_keypoints(lambda positions: positions + 1.0)
+    state = representation.rest()
+    expected = (state.keypoint_logits / 0.1).softmax(0).T @ state.means
+    torch.testing.assert_close(representation.drawn_keypoints(TIMES), expected.expand(3, -1, -1))
+
+
 def test_a_copy_learns_alone() -> None:
     one = started(DeformationKind.SKINNED)
     other = copy.deepcopy(one)
