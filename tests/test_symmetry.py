@@ -11,13 +11,13 @@ import pytest
 
 from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
+from kg4d.data.studies.world import mirrored, moved, slower, turn
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.pipeline import fit
 from kg4d.render.build import build_renderer
 from tests.tiny_runs import tiny
-from tests.worlds import mirrored, moved, slower, turn
 
-PRESETS = ("recommended", "kg4d", "dg4d", "gaussianflow", "sc4d", "paper")
+PRESETS = ("recommended", "kg4d", "hexplane_images", "hexplane_flow", "control_points_images", "paper")
 SMALL = (
     "image_size=48",
     "gaussians.count=300",

@@ -1,10 +1,12 @@
 """Read a typed configuration from YAML files and `key=value` overrides.
 
 A file may say `extends: <path>`; its own settings take precedence over those of that file, and the command line over
-both. The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in
-lower case (`wgf.variant=a` or `wgf.variant=offset`).
+both. It may also say `notice: <text>`, which is logged when it is read. The schema is any tree of dataclasses that
+OmegaConf accepts; an enum is written by its value, or by its name in lower case (`wgf.variant=a` or
+`wgf.variant=offset`).
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from kg4d.errors import InputError
 from kg4d.utils.plain import plain
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _COMMAND_LINE = "command line"
 
@@ -115,6 +119,9 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
         chain.append(current)
         values = _read(current)
         parent = values.pop("extends", None)
+        notice = values.pop("notice", None)
+        if notice is not None:
+            _log.warning("%s: %s", current, notice)
         layers.insert(0, _checked(schema, values, str(current)))
         current = None if parent is None else _extended(parent, current)
     return layers

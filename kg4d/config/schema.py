@@ -6,6 +6,7 @@ from typing import ClassVar
 from kg4d.data.studies.frame_subset import FramesConfig
 from kg4d.data.studies.keypoint_subset import KeypointsConfig
 from kg4d.data.studies.noisy_detections import DetectionsConfig
+from kg4d.data.studies.world import WorldConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.formats.build import ExportConfig
 from kg4d.gaussians.init import GaussiansConfig
@@ -67,6 +68,7 @@ class ExperimentConfig:
         output: Folder above the run folders.
         scene: A scene folder, `synthetic:<character>`, or an image, a video or a folder of frames, which is prepared
             first.
+        world: The world of the scene turned, scaled or mirrored; no result may depend on it.
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
         keypoints: Which keypoints of the scene are used.
@@ -110,6 +112,7 @@ class ExperimentConfig:
     seeds: list[int] = field(default_factory=list)
     output: str = "runs"
     scene: str = "synthetic:walker"
+    world: WorldConfig = field(default_factory=WorldConfig)
     priors: PriorsConfig = field(default_factory=PriorsConfig)
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)

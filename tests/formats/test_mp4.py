@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from kg4d.data.studies.world import moved
 from kg4d.formats.mp4 import contact_sheet, orbit_around, render_orbit, side_by_side, write_mp4
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from tests.data.tiny import make_tiny_scene
-from tests.worlds import moved
 
 
 def read_mp4(path) -> tuple[dict, np.ndarray]:

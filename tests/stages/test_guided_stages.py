@@ -163,7 +163,9 @@ def test_gradients_reach_the_colours_of_what_the_reference_does_not_see(model_fo
     renderer = build_renderer()
     scene = make_tiny_scene()
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}", "guidance.static.views=2")
-    guidance = build_run_guidance(config, scene, Normalisation.none(), renderer.device, PriorCache(tmp_path))["static"]
+    guidance = build_run_guidance(
+        config.guidance, scene, Normalisation.none(), config.seed, renderer.device, PriorCache(tmp_path)
+    )["static"]
     generator = torch.Generator().manual_seed(0)
     model = GaussianModel.from_state(initial_state(points_in_ball(60, 0.4, generator), None, 0.9, 0, generator))
     objective, state = Objective(progress=0.5), model.state()
@@ -183,9 +185,8 @@ def test_which_stages_are_guided_and_by_what(model_folder: Path, tmp_path: Path)
     above = replace(above, reference=replace(above.reference, cameras=orbit([0.0] * 4, [25.0] * 4, 2.0, 49.1, 16, 16)))
 
     def build(*words: str, scene: Scene = above) -> dict[str, Guidance]:
-        return build_run_guidance(
-            tiny(tmp_path, f"guidance.model={model_folder}", *words), scene, Normalisation.none(), cpu, cache
-        )
+        config = tiny(tmp_path, f"guidance.model={model_folder}", *words)
+        return build_run_guidance(config.guidance, scene, Normalisation.none(), config.seed, cpu, cache)
 
     assert build() == {}
     static = build("guidance.kind=stable_zero123")
@@ -286,6 +287,8 @@ def test_the_diffusion_model_need_not_compute_where_the_fit_does(
     monkeypatch.setattr(build, "networks_device", lambda: torch.device("meta"))
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}")
     cpu = torch.device("cpu")
-    guidance = build_run_guidance(config, make_tiny_scene(), Normalisation.none(), cpu, PriorCache(tmp_path))["static"]
+    guidance = build_run_guidance(
+        config.guidance, make_tiny_scene(), Normalisation.none(), config.seed, cpu, PriorCache(tmp_path)
+    )["static"]
     assert guidance.predictor.network.device.type == "meta"  # type: ignore[attr-defined]
     assert {guidance.center.device, guidance.references.Ks.device, guidance.predictor.alphas.device} == {cpu}
