@@ -120,7 +120,7 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
 
 def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> None:
     """Lift the keypoints of the video, start the motion there, and fit it to the video."""
-    config, video = run.config, run.scene.reference
+    config, video, joint = run.config, run.scene.reference, run.config.dynamic.gaussian_rates
     problem = MotionProblem(
         run.scene,
         run.skeleton,
@@ -130,6 +130,7 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
         MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.lift.weight),
         config.lift,
         config.optimizer,
+        config.static.learning_rates.scaled(joint) if joint > 0 else None,
         config.seed,
     )
     lift = None

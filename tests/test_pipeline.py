@@ -223,6 +223,23 @@ def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
     assert len(list((folder / "export" / "ply").glob("*.ply"))) == 16  # all moments are shown
 
 
+@pytest.mark.parametrize("rate", [0, 0.5])
+def test_gaussians_are_trained_with_their_motion_only_where_asked_for(rate: float, tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, f"dynamic.gaussian_rates={rate}", "refine.steps=0", file="hexplane_images"))
+    before = torch.load(folder / "checkpoints/static.ckpt", weights_only=True)["state_dict"]
+    after = torch.load(folder / "checkpoints/dynamic.ckpt", weights_only=True)["state_dict"]
+    for name in ("means", "quats", "log_scales", "opacity_logits", "colors"):
+        same = torch.equal(before[f"model.{name}"], after[f"representation.gaussians.{name}"])
+        assert same is (rate == 0), name
+    assert torch.equal(load_run(folder).fitted.states(torch.zeros(1))[0].means, _world_means(folder, after))
+
+
+def _world_means(folder: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
+    normalisation = RunFolder(folder).read_normalisation()
+    assert normalisation is not None
+    return normalisation.world_points(state["representation.gaussians.means"])
+
+
 def test_planes_learn_at_their_own_rate() -> None:
     model = GaussianModel.from_state(blobs())
     config = tiny(Path("runs"), "deformation.kind=hexplane")

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
-from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
@@ -70,6 +70,10 @@ class CanonicalGaussians(Representation):
     def colour_parameters(self) -> list[nn.Parameter]:
         """The colours of frame 0."""
         return [self.gaussians.colors]
+
+    def rest_groups(self, rates: LearningRates) -> list[ParameterGroup]:
+        """The Gaussians of frame 0, but for their keypoint logits."""
+        return self.gaussians.parameter_groups(rates)
 
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Those of the deformation."""

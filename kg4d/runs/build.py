@@ -274,7 +274,7 @@ def build_run(config: ExperimentConfig, normalisation: Normalisation | None = No
             behind,
             seed,
             paired=config.wgf.weight > 0,
-            rests_first=config.deformation.rests_first,
+            rests_first=config.deformation.rests_first and config.dynamic.gaussian_rates == 0,
         ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )

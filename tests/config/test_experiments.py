@@ -18,6 +18,18 @@ def test_presets_load(path: Path):
     assert isinstance(load_config(ExperimentConfig, path), ExperimentConfig)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("dg4d", "hexplane_images"), ("gaussianflow", "hexplane_flow"), ("sc4d", "control_points_images")]
+)
+def test_old_names_of_presets_say_what_they_are(old: str, new: str, caplog: pytest.LogCaptureFixture):
+    folder = packaged_configs()
+    read = [load_config(ExperimentConfig, folder / f"{name}.yaml") for name in (old, new)]
+    assert read[0] == read[1]
+    [record] = caplog.records
+    assert f"this is now called {new}" in record.getMessage()
+    assert "without its score distillation" in record.getMessage()
+
+
 def test_presets_are_found_from_anywhere(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("extends: kg4d.yaml\nseed: 3\n")
     preset = load_config(ExperimentConfig, ROOT / "configs" / "kg4d.yaml", ["seed=3"])

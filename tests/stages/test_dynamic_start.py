@@ -97,6 +97,7 @@ class Trials:
             MotionLosses(lift_weight=1.0),
             LiftConfig(),
             OptimizerConfig(),
+            gaussian_rates=None,
             seed=0,
         )
         start = CanonicalGaussians(copy.deepcopy(self.model), SkinnedDeformation(SkinnedConfig(), 3), 0.1)

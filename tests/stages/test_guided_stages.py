@@ -292,3 +292,11 @@ def test_the_diffusion_model_need_not_compute_where_the_fit_does(
     )["static"]
     assert guidance.predictor.network.device.type == "meta"  # type: ignore[attr-defined]
     assert {guidance.center.device, guidance.references.Ks.device, guidance.predictor.alphas.device} == {cpu}
+
+
+def test_a_fit_is_guided_where_auto_finds_the_model(model_folder: Path, tmp_path: Path) -> None:
+    words = ("refine.steps=0", "static.steps=2", "dynamic.steps=2", f"guidance.model={model_folder}")
+    folder = fit(tiny(tmp_path, *words, file="paper"))
+    history = (folder / "metrics.csv").read_text()
+    assert "static/sds" in history
+    assert "dynamic/sds" in history
