@@ -23,7 +23,8 @@ class Arm:
 class Group:
     """Arms that are compared with one of them, or with `group/arm`; `set` holds for all.
 
-    Without `metrics` all are shown; without `seeds` those of the plan are run; `mirrored` adds the mirrored scenes.
+    Without `metrics` all are shown; without `seeds` those of the plan are run; `mirrored` names the arms that
+    are fitted on the mirrored scenes too.
     """
 
     title: str = MISSING
@@ -31,13 +32,13 @@ class Group:
     set: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    mirrored: bool = False
+    mirrored: list[str] = field(default_factory=list)
     arms: dict[str, Arm] = field(default_factory=dict)
 
 
 @dataclass
 class Plan:
-    """Everything that is run; scenes are given by what they set, `mirrored` ones only to groups that ask for them."""
+    """Everything that is run; scenes are given by what they set, `mirrored` ones are only for arms that ask for them."""
 
     scenes: dict[str, list[str]] = MISSING
     mirrored: dict[str, list[str]] = MISSING
@@ -76,15 +77,15 @@ def compared_with(name: str, group: Group) -> tuple[str, str]:
     return where or name, arm
 
 
-def scenes_of(plan: Plan, group: Group | None = None) -> dict[str, list[str]]:
+def scenes_of(plan: Plan, mirrored: bool = False) -> dict[str, list[str]]:
     """What each scene sets, by name: the real characters where they are present, else the synthetic ones.
 
     Args:
         plan: All of them.
-        group: Adds the mirrored scenes where it asks for them.
+        mirrored: Add the mirrored scenes.
     """
     data = Path(os.environ.get("KG4D_DATA", ROOT.parent / "shared" / "data")) / "gltf4d"
-    chosen = {**plan.scenes, **(plan.mirrored if group is not None and group.mirrored else {})}
+    chosen = {**plan.scenes, **(plan.mirrored if mirrored else {})}
     placed = {
         name: [f"scene={data / word.removeprefix('scene=')}" if word.startswith("scene=") else word for word in words]
         for name, words in chosen.items()
@@ -115,7 +116,7 @@ def jobs(plan: Plan, output: Path) -> list[Job]:
         )
         for seed in plan.seeds
         for name, group in plan.groups.items()
-        for scene, words in scenes_of(plan, group).items()
+        for scene, words in scenes_of(plan, mirrored=True).items()
         for arm, choice in group.arms.items()
-        if not group.seeds or seed in group.seeds
+        if (not group.seeds or seed in group.seeds) and (scene not in plan.mirrored or arm in group.mirrored)
     ]

@@ -144,7 +144,7 @@ def main() -> int:
     scenes = list(scenes_of(plan))
     lines = []
     for name, group in plan.groups.items():
-        lines += table(values, name, group, scenes, [scene for scene in scenes_of(plan, group) if scene not in scenes])
+        lines += table(values, name, group, scenes, list(plan.mirrored) if group.mirrored else [])
         if name == "presets" and lines:
             lines += gap_closed(values, scenes)
     replace_between(PAGE, "tables", lines)

@@ -131,3 +131,15 @@ def test_control_points_that_scatter_pay_if_they_are_asked_to_move_rigidly() -> 
     module.arap = ArapConfig()
     module.regularisers(free, TIMES)
     assert free.terms == {}
+
+
+def test_edges_are_found_once_and_again_when_other_control_points_are_loaded() -> None:
+    module = build(6, 3)
+    module.arap = ArapConfig(weight=10.0, neighbours=2)
+    module.regularisers(Objective(progress=0.5), TIMES)
+    found = module._edges
+    module.regularisers(Objective(progress=0.5), TIMES)
+    assert module._edges is found
+    module.load_state_dict({**module.state_dict(), "rest": module.rest.flip(0) * torch.tensor([1.0, 9.0, 1.0])})
+    module.regularisers(Objective(progress=0.5), TIMES)
+    assert not torch.equal(module._edges.weights, found.weights)

@@ -119,3 +119,23 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     assert with_gait[0] < 0.5 * plain[0]
     assert with_gait[1] > plain[1]
     assert error_and_confidence(1.0, [str(j) for j in range(7)]) == plain
+
+
+def test_frames_that_are_not_evenly_spaced_show_no_gait(caplog: pytest.LogCaptureFixture) -> None:
+    """A lag of so many frames is no period there."""
+    caplog.set_level("INFO")
+    truth, view = walker(), orbit([0.0], [10.0], 2.0, 49.1, 128, 128)
+    for times in (TIMES, TIMES**1.2):
+        lift_keypoints(
+            LiftConfig(steps=2, hypotheses=1, gait=1.0),
+            rest=truth[0],
+            parents=PARENTS,
+            pixels=view.project(truth.flatten(0, 1)).pixels[0].unflatten(0, truth.shape[:2]),
+            weights=EVERYTHING,
+            cameras=view[torch.zeros(FRAMES, dtype=torch.int64)],
+            times=times,
+            generator=torch.Generator().manual_seed(0),
+            surface=SurfaceTracks(truth[0, :2], torch.zeros(FRAMES, 2, 2), torch.zeros(FRAMES, 2)),
+            counterparts=other_sides(NAMES),
+        )
+        assert ("not evenly spaced" in caplog.text) is (times is not TIMES)
