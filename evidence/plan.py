@@ -38,7 +38,7 @@ class Group:
 
 @dataclass
 class Plan:
-    """Everything that is run; scenes are given by what they set, `mirrored` ones are only for arms that ask for them."""
+    """Everything that is run; scenes are given by what they set, `mirrored` ones are for arms that ask for them."""
 
     scenes: dict[str, list[str]] = MISSING
     mirrored: dict[str, list[str]] = MISSING
