@@ -1,6 +1,6 @@
 """Dynamic stage: the motion of the Gaussians is fitted to the reference video, on request together with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -131,15 +131,13 @@ class DynamicStage(Stage[DynamicBatch]):
         progress = step / max(1, self.steps)
         set_learning_rates(optimizer, warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
-        super().on_save_checkpoint(checkpoint)
         if self.lift is not None:
             checkpoint["lift"] = self.lift.state()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with the lift that this fit began with."""
-        super().on_load_checkpoint(checkpoint)
         if "lift" in checkpoint:
             self.lift = Lift.from_state(checkpoint["lift"]).to(self.renderer.device)
 

@@ -1,5 +1,6 @@
 """Static stage: Gaussians with keypoint features are fitted to the views of frame 0."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,12 +144,10 @@ class StaticStage(Stage[StaticBatch]):
         if any(report):
             self.log("gaussians", float(len(self.model)))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of density control too."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["density"] = self.density.state_dict()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it up again."""
-        super().on_load_checkpoint(checkpoint)
         self.density.load_state_dict(checkpoint["density"])
