@@ -19,6 +19,7 @@ from yaml import YAMLError
 from kg4d.config.check import Checker, CommandLineText, suggestion
 from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
+from kg4d.utils.names import is_folder_name
 from kg4d.utils.plain import plain
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ def expand(
     runs = []
     for name, settings in variants.items():
         where = f"{path}: variants.{name}"
-        if not name.replace("_", "").replace("-", "").isalnum():
+        if not is_folder_name(name):
             raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
         merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
         for seed in dict.fromkeys(merged.seeds or [merged.seed]):

@@ -26,6 +26,7 @@ from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
 from kg4d.stages.static import StaticConfig
 from kg4d.tracking.tracker import TrackingConfig
+from kg4d.utils.names import is_folder_name
 
 
 @dataclass
@@ -168,6 +169,8 @@ class ExperimentConfig:
         opacity = self.gaussians.initial_opacity
         if opacity is not None and not 0 < opacity < 1:
             raise ValueError(f"gaussians.initial_opacity: must lie between 0 and 1, not {opacity}")
+        if not is_folder_name(self.name):
+            raise ValueError(f"name: {self.name!r} cannot be a folder name, use letters, digits, _ and -")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {self.seed}")
         for key, positive in {

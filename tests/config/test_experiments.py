@@ -7,6 +7,7 @@ import yaml
 
 from kg4d.config.load import Run, expand, load_config, packaged_configs
 from kg4d.config.schema import ExperimentConfig
+from kg4d.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "experiments").glob("sweep_*.yaml"))
@@ -28,6 +29,12 @@ def test_old_names_of_presets_say_what_they_are(old: str, new: str, caplog: pyte
     [record] = caplog.records
     assert f"this is now called {new}" in record.getMessage()
     assert "without its score distillation" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/abs", "a b", "a/b", "."])
+def test_a_name_leads_nowhere_else(name: str):
+    with pytest.raises(InputError, match=r"name: .* cannot be a folder name"):
+        load_config(ExperimentConfig, None, [f"name='{name}'"])
 
 
 def test_presets_are_found_from_anywhere(tmp_path: Path):

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,8 @@ class NoiseModelConfig:
             from the camera's pose (+Y up).
         attention_slicing: Compute attention in slices: less memory, more time.
     """
+
+    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
 
     kind: GuidanceKind = GuidanceKind.NONE
     model: str | None = None

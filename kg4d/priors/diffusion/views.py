@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -57,6 +57,8 @@ class ViewsConfig:
         seed: Seed of the noise.
         attention_slicing: Compute attention in slices: less memory, more time.
     """
+
+    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
 
     kind: ViewsKind = ViewsKind.AUTO
     path: str | None = None
