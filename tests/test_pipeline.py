@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,10 @@ from kg4d.runs.folder import RunFolder
 from kg4d.runs.measure import evaluate_model, evaluate_run
 from kg4d.runs.outputs import export_run
 from kg4d.runs.read_back import LoadedRun, load_run
-from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.utils.cli import run
-from tests.losses.test_kfc import blobs
-from tests.tiny_runs import tiny
+from tests import make
+from tests.tiny_runs import stages_of, stop_after, tiny
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +90,6 @@ def test_a_run_read_back_measures_the_same(finished: Path, tmp_path: Path) -> No
     assert len(list(written[ExportFormat.PLY].paths[0].glob("*.ply"))) == 16
 
 
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    """Send this process SIGTERM in the middle of that step."""
-    original: Callable[..., Any] = Stage.training_step
-
-    def step(self: Stage[Any], batch: Any, batch_idx: int) -> None:
-        original(self, batch, batch_idx)
-        if self.name == stage and batch.step == steps - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Stage, "training_step", step)
-
-
 @pytest.mark.parametrize(("stage", "steps"), [("static", 3), ("dynamic", 5)])
 def test_a_stopped_run_goes_on_to_the_same_result(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, steps: int
@@ -115,11 +101,6 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert not (RunFolder.of(tiny(tmp_path)).metrics).exists()
     resumed = fit(tiny(tmp_path), resume=True)
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
-
-
-def stages_of(run: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = json.loads((run / "run.json").read_text())["stages"]
-    return stages
 
 
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
@@ -241,7 +222,7 @@ def _world_means(folder: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def test_planes_learn_at_their_own_rate() -> None:
-    model = GaussianModel.from_state(blobs())
+    model = GaussianModel.from_state(make.blobs())
     config = tiny(Path("runs"), "deformation.kind=hexplane")
     stage = DynamicStage(
         build_run_representation(config, model),

@@ -16,9 +16,9 @@ from kg4d.data.records import Scene
 from kg4d.data.studies.world import moved, slower, turn
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.solve import lift_keypoints
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
-TINY = make_tiny_scene()
+TINY = make.tiny_scene()
 
 
 def seen(scene: Scene) -> Scene:

@@ -11,20 +11,13 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
 from kg4d.losses.motion_priors import ArapConfig
 from kg4d.optim.objective import Objective
+from tests import make
 
 TIMES = torch.tensor([0.0, 0.4, 1.0])
 
 
 def gaussians(count: int = 40) -> GaussianState:
-    g = torch.Generator().manual_seed(0)
-    return GaussianState(
-        means=torch.rand(count, 3, generator=g) - 0.5,
-        quats=torch.randn(count, 4, generator=g),
-        scales=torch.rand(count, 3, generator=g) + 0.01,
-        opacities=torch.full((count,), 0.5),
-        colors=torch.rand(count, 3, generator=g),
-        keypoint_logits=torch.zeros(count, 0),
-    )
+    return make.random_gaussians(count, spread=0.3)
 
 
 def build(points: int = 8, neighbours: int = 4) -> ControlPoints:

@@ -13,22 +13,14 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate, quat_to_matrix
 from kg4d.keypoints.motion import KeypointMotion
+from tests import make
 
 BLENDS = list(Blend)
 TIMES = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
 
 
 def state(count: int = 12, joints: int = 3, dtype: torch.dtype = torch.float32) -> GaussianState:
-    g = torch.Generator().manual_seed(4)
-    return GaussianState(
-        means=torch.randn(count, 3, generator=g, dtype=dtype),
-        quats=torch.randn(count, 4, generator=g, dtype=dtype),
-        scales=torch.rand(count, 3, generator=g, dtype=dtype) + 0.01,
-        opacities=torch.rand(count, generator=g, dtype=dtype),
-        colors=torch.rand(count, 3, generator=g, dtype=dtype),
-        keypoint_logits=torch.zeros(count, 0, dtype=dtype),
-        skinning_logits=0.1 * torch.randn(count, joints, generator=g, dtype=dtype),
-    )
+    return make.random_gaussians(count, frames=joints, dtype=dtype, seed=4)
 
 
 def moving(blend: Blend = Blend.LINEAR, joints: int = 3) -> SkinnedDeformation:

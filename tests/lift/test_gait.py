@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.keypoints.sides import other_sides
 from kg4d.lift.gait import find_gait
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
+from tests import make
 
 FRAMES = 16
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
@@ -90,7 +90,7 @@ def test_without_sides_or_where_too_little_was_seen_there_is_no_gait() -> None:
 
 def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     truth, weights = walker(), hidden_arm()
-    view = orbit([90.0], [10.0], 2.0, 49.0, 256, 256)[torch.zeros(FRAMES, dtype=torch.int64)]
+    view = make.cameras([90.0], [10.0], size=256)[torch.zeros(FRAMES, dtype=torch.int64)]
     pixels = torch.stack([view[t].project(truth[t]).pixels[0] for t in range(FRAMES)])
     beside = torch.tensor([[0.0, 0.02, 0.04], [0.02, 0.0, -0.04], [-0.02, 0.02, 0.03]])
     points = truth[:, :3] + beside

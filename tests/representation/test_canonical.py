@@ -1,7 +1,6 @@
 """Canonical Gaussians and a deformation, seen as one thing."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.representation.base import Representation
 from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
-from tests.gaussians.gaussian_samples import random_state
+from tests import make
 
 TIMES = torch.tensor([0.0, 0.5, 1.0])
 REST = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.5, 0.5, 0.0]])
@@ -21,7 +20,7 @@ KINDS = list(DeformationKind)
 def build(kind: DeformationKind = DeformationKind.HSE) -> Representation:
     config = DeformationConfig(kind, width=8, depth=2)
     config.control_points.count = 6
-    model = GaussianModel.from_state(replace(random_state(12), skinning_logits=None))
+    model = GaussianModel.from_state(make.random_gaussians(12, frames=None))
     return build_representation(RepresentationConfig(), config, model, 0.1, torch.Generator().manual_seed(0))
 
 

@@ -20,6 +20,7 @@ from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.measure import evaluate_model
+from tests import make
 
 SIZE, FOCAL, DEPTH = 32, 40.0, 2.0
 TIMES = torch.tensor([0.0, 0.25, 1.0])
@@ -42,14 +43,8 @@ def wall(speed: float) -> FittedModel:
     """Gaussians in the plane z = `DEPTH`, where a shift is the same number of px everywhere."""
     means = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     means[:, 2] = DEPTH
-    state = GaussianState(
-        means=means,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(40, 1),
-        scales=torch.full((40, 3), 0.06),
-        opacities=torch.full((40,), 0.8),
-        colors=torch.full((40, 3), 0.5),
-        keypoint_logits=torch.arange(80.0).reshape(40, 2),
-    )
+    logits = torch.arange(80.0).reshape(40, 2)
+    state = make.gaussians(means, scales=0.06, opacities=0.8, colors=0.5, keypoint_logits=logits)
     moving = CanonicalGaussians(GaussianModel.from_state(state), Sliding(speed), 1.0)
     return FittedModel(moving, build_renderer("reference"), torch.ones(3))
 
