@@ -1,5 +1,6 @@
-"""Fits of seconds: the settings that make every experiment file small, a stop in their middle, and their record."""
+"""Fits of seconds: the settings that make every experiment file small, a stop in their middle, what they leave."""
 
+import csv
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kg4d.config.load import expand
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.records import PosedImages
 from kg4d.stages.base import Stage
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +21,8 @@ TINY = (
     "image_size=32",
     "gaussians.count=150",
     "gaussians.hull_resolution=24",
+    "lift.steps=12",
+    "lift.trial_steps=2",
     "static.steps=6",
     "dynamic.steps=6",
     "refine.steps=2",
@@ -53,3 +58,16 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
 def stages_of(run: Path) -> dict[str, Any]:
     stages: dict[str, Any] = json.loads((run / "run.json").read_text())["stages"]
     return stages
+
+
+def terms_of(run: Path, stage: str) -> set[str]:
+    """Names of the terms of the loss that a stage wrote to the history."""
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as lines:
+        written = {name for row in csv.DictReader(lines) for name, value in row.items() if value}
+    return {name.removeprefix(f"{stage}/") for name in written if name.startswith(f"{stage}/")}
+
+
+def blank_psnr(views: PosedImages) -> float:
+    """The PSNR of white images: what a method scores that draws nothing."""
+    truth = views.composited(torch.ones(3))
+    return float(-10 * (1 - truth).square().mean((1, 2, 3)).log10().mean())

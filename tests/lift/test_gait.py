@@ -124,7 +124,7 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
 def test_frames_that_are_not_evenly_spaced_show_no_gait(caplog: pytest.LogCaptureFixture) -> None:
     """A lag of so many frames is no period there."""
     caplog.set_level("INFO")
-    truth, view = walker(), orbit([0.0], [10.0], 2.0, 49.1, 128, 128)
+    truth, view = walker(), make.cameras([0.0], [10.0], size=128)
     for times in (TIMES, TIMES**1.2):
         lift_keypoints(
             LiftConfig(steps=2, hypotheses=1, gait=1.0),
