@@ -1,10 +1,12 @@
 """What must not matter: the same video from a world that is turned, scaled, moved, slower or seen in a mirror, or taken
 with more pixels or more frames.
 
-Fits are small, so what is compared is one optimisation with itself: rounding errors grow along the steps, and a mirror
-changes what is drawn at random.
+Fits are small, and rounding errors grow along their steps.
 """
 
+import math
+import statistics
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -51,7 +53,6 @@ WORLDS = {  # what is set, and the factor of lengths
         ("world.slower=0.7", "world.turn=[17, 35, 52]", "world.scale=10", "world.shift=[30, -20, 10]"),
         10.0,
     ),
-    "mirrored": (("world.mirrored=true",), 1.0),
 }
 
 
@@ -81,8 +82,11 @@ def first_frames(scene: Scene, count: int) -> Scene:
     )
 
 
+Reached = Callable[..., dict[str, float]]
+
+
 @pytest.fixture(scope="module")
-def reached(tmp_path_factory: pytest.TempPathFactory):
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Reached:
     """Metrics of a preset with other settings, measured in the images of `SMALL`; each fitted once."""
     folder = tmp_path_factory.mktemp("worlds")
     write_scene(make_scene("walker", build_renderer(), size=96), folder / "walker")
@@ -93,8 +97,8 @@ def reached(tmp_path_factory: pytest.TempPathFactory):
         return tiny(path, *SMALL, f"scene={folder / 'walker'}", *words, file=preset)
 
     @cache
-    def metrics(preset: str, words: tuple[str, ...] = (), scene: str = "walker") -> dict[str, float]:
-        run = load_run(fit(config(preset, (*words, f"scene={folder / scene}"))))
+    def metrics(preset: str, words: tuple[str, ...] = (), scene: str = "walker", seed: int = 0) -> dict[str, float]:
+        run = load_run(fit(config(preset, (*words, f"scene={folder / scene}", f"seed={seed}"))))
         shown = config(preset, tuple(word for word in words if word.startswith("world.")))
         return measure(shown, run.fitted, build_scene(shown, build_renderer())).metrics
 
@@ -102,14 +106,9 @@ def reached(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("preset", "world"),
-    [
-        *((preset, world) for preset in ("recommended", "kg4d") for world in WORLDS),
-        *((preset, world) for preset in PRESETS[2:] for world in ("all of it", "mirrored")),
-    ],
-)
-def test_a_fit_reaches_the_same_in_another_world(reached, preset: str, world: str) -> None:
+@pytest.mark.parametrize("preset", ["recommended", "kg4d"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_fit_reaches_the_same_in_another_world(reached: Reached, preset: str, world: str) -> None:
     words, scale = WORLDS[world]
     here, there = reached(preset), reached(preset, words)
     decibels, share = (0.01, 1e-3) if world.startswith("turned") else (0.2, 0.05)  # turned ones agree to rounding
@@ -118,10 +117,40 @@ def test_a_fit_reaches_the_same_in_another_world(reached, preset: str, world: st
     assert there["keypoints/error_3d"] == pytest.approx(scale * here["keypoints/error_3d"], rel=share)
 
 
+SEEDS = (0, 1, 2)
+
+
+def assert_alike(reached: Reached, preset: str, words: tuple[str, ...], scale: float) -> None:
+    """Means over seeds agree, but for 0.2 dB or 5 % and what three seeds leave open.
+
+    Where what is drawn at random differs, or rounding decides (planes that learn fast), a fit is one of many that
+    differ by up to a decibel: two worlds can be told apart by their means alone.
+    """
+    for key, bar in (("test/psnr", 0.2), ("train/psnr", 0.2), ("keypoints/error_3d", 0.05)):
+        here, there = ([reached(preset, *how, seed=seed)[key] for seed in SEEDS] for how in ((), (words,)))
+        if key == "keypoints/error_3d":
+            here, there = [math.log(value) for value in here], [math.log(value / scale) for value in there]
+        spread = math.sqrt((statistics.variance(here) + statistics.variance(there)) / len(SEEDS))
+        difference = statistics.mean(there) - statistics.mean(here)
+        assert abs(difference) < bar + 2.776 * spread, f"{key}: {here}, {there}"  # Student's t, 4 degrees, 95 %
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_fit_in_the_mirror_is_as_good(reached: Reached, preset: str) -> None:
+    assert_alike(reached, preset, ("world.mirrored=true",), 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS[2:])
+def test_other_presets_do_not_depend_on_the_world_either(reached: Reached, preset: str) -> None:
+    assert_alike(reached, preset, *WORLDS["all of it"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("more", ["pixels", "frames"])
-def test_more_pixels_or_frames_of_the_same_motion_do_no_harm(reached, preset: str, more: str) -> None:
+def test_more_pixels_or_frames_of_the_same_motion_do_no_harm(reached: Reached, preset: str, more: str) -> None:
     here = reached(preset)
     there = reached(preset, ("image_size=96",)) if more == "pixels" else reached(preset, scene="walker31")
     for key in ("test/psnr", "train/psnr"):
