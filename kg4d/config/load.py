@@ -21,6 +21,7 @@ from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
 from kg4d.utils.names import is_folder_name
 from kg4d.utils.plain import plain
+from kg4d.utils.reading import MEGABYTE, read_table
 
 T = TypeVar("T")
 
@@ -130,14 +131,25 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        values = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+        values = OmegaConf.to_container(OmegaConf.create(read_table(path, MEGABYTE)))
     except OSError as error:
         raise InputError(path, (error.strerror or str(error)).lower(), "give the path of a YAML file") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(path, f"is not valid YAML: {' '.join(str(error).split())}", "correct it") from error
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise InputError(path, f"is not valid YAML: {_brief(error)}", "correct it") from error
+    except RecursionError as error:
+        raise InputError(path, "is not valid YAML: nested too deeply", "correct it") from error
     if not isinstance(values, dict):
         raise InputError(path, "holds no `key: value` lines", "write some")
     return values
+
+
+def _brief(error: Exception) -> str:
+    """What a parser says, without the lines of a file that may be no business of whoever reads it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', None) or 'a mistake'}, line {mark.line + 1}, column {mark.column + 1}"
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _extended(parent: object, child: Path) -> Path:

@@ -17,6 +17,7 @@ from kg4d.data.readers.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REF
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.files import replacing_folder
+from kg4d.utils.reading import regular
 
 
 def write_scene(
@@ -76,7 +77,7 @@ def check_writable(folder: Path) -> None:
 
 def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files in a folder, by name relative to the folder."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
+    return {name: hashlib.sha256(regular(folder / name).read_bytes()).hexdigest() for name in sorted(names)}
 
 
 def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:

@@ -16,6 +16,7 @@ from kg4d.errors import InputError
 from kg4d.utils.files import replacing, tree_hash
 from kg4d.utils.locks import held_alone
 from kg4d.utils.plain import flat, plain
+from kg4d.utils.reading import read_json, read_table
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ class RunFolder:
                 self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
             )
         config = load_config(ExperimentConfig, self.config)
-        written = self.config.read_text(encoding="utf-8")
+        written = read_table(self.config)
         if not (written.startswith("name:") and "\nvariants:" in written):  # its first key and its last
             raise InputError(self.config, "is cut short: it has not all keys", "restore it, or fit again")
         return config
@@ -188,7 +189,7 @@ class RunFolder:
         Earlier versions worked in the world's axes and units and wrote nothing.
         """
         if self.normalisation.is_file():
-            return Normalisation.from_state(json.loads(self.normalisation.read_text(encoding="utf-8")))
+            return Normalisation.from_state(read_json(self.normalisation))
         return Normalisation.none() if any(self.checkpoints.glob("*.ckpt")) else None
 
     def write_normalisation(self, normalisation: Normalisation) -> None:
@@ -200,7 +201,7 @@ class RunFolder:
         """What `metrics.json` holds; None where the run is not done."""
         if not self.metrics.is_file():
             return None
-        table: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        table: dict[str, Any] = read_json(self.metrics)
         return table
 
     def write_record(self, record: Mapping[str, Any]) -> None:

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu", run: str = "
     else:
         renamed = {_renamed(name): value for name, value in weights.items()}
         checkpoint["state_dict"] = _with_skinning(renamed, "representation.gaussians.")
-    return on_device(checkpoint, device)
+    return {name: on_device(value, device) for name, value in checkpoint.items()}
 
 
 def on_device(tree: Any, device: torch.device | str) -> Any:

@@ -215,7 +215,7 @@ def test_the_file_at_fault_is_the_one_that_says_it(write):
 def test_files_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(InputError, match="no such file or directory"):
         load_config(Toy, tmp_path / "gone.yaml")
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(InputError, match="not a regular file"):
         load_config(Toy, tmp_path)
     (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff")
     with pytest.raises(InputError, match="is not valid YAML"):
