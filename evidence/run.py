@@ -70,6 +70,7 @@ def _share_stages(folder: "RunFolder", name: str) -> None:
     others = [
         (path.parent, _settings(type(folder)(path.parents[1]).config))
         for path in sorted(OUTPUT.glob(f"*/{name}/*/{folder.path.name}/checkpoints/static.ckpt"))
+        if (path.parents[1] / "config.yaml").is_file()
     ]
     same_fit = [checkpoints for checkpoints, its in others if _fit_part(its) == _fit_part(mine)]
     same_static = [checkpoints for checkpoints, its in others if _static_part(its) == _static_part(mine)]
