@@ -155,10 +155,10 @@ class StaticStage(Stage[StaticBatch]):
         self.renders += add_calibration(
             objective,
             kfc,
-            self.renderer,
-            [(state, batch.cameras)],
+            lambda cameras, features: self.renderer(state, cameras, features=features),
+            state.keypoint_logits,
             barycentre(weights, state.means).expand(len(batch.cameras), -1, -1),
-            [self._output],
+            self._output,
             batch.cameras,
             batch.keypoints,
             batch.keypoint_weights,

@@ -29,22 +29,18 @@ class RenderedModel:
 
     Attributes:
         renderer: What drew it; looks up contributors.
-        outputs: The render of each frame, by that frame's camera alone.
+        output: The render of the frames.
         geometry: Its N Gaussians at the frames.
     """
 
     renderer: Renderer
-    outputs: Sequence[RenderOutput]
+    output: RenderOutput
     geometry: MovingGaussians
 
     def contributors(self, frames: Int[Tensor, " Q"], points: Float[Tensor, "Q P 2"], count: int) -> Contributors:
         """The heaviest `count` Gaussians at P points (px) in each of Q frames; Q P rows, frame after frame."""
-        cameras = frames.new_zeros(points.shape[1])
-        found = [
-            self.renderer.contributors(self.outputs[frame], cameras, pixels, count)
-            for frame, pixels in zip(frames.tolist(), points, strict=True)
-        ]
-        return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+        of_point = frames[:, None].expand(points.shape[:2]).flatten()
+        return self.renderer.contributors(self.output, of_point, points.flatten(0, 1), count)
 
 
 @dataclass(frozen=True)
