@@ -17,7 +17,7 @@ from kg4d.lift.record import Lift
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
-from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, bone_loss
+from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.optim.build import OptimizerConfig, ParameterGroup
 from kg4d.optim.objective import Objective
@@ -115,6 +115,7 @@ class DynamicStage(Stage[DynamicBatch]):
         with torch.no_grad():
             self.rest_points = self.representation.keypoints(rest.means.new_zeros(1), MovingGaussians.still(rest, 1))[0]
         self.rigidity = Rigidity(self.losses.rigidity, rest, self.seed)
+        self.bones = Bones.of(self.parents)
         self._flow_fields = FlowFields()
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
@@ -215,8 +216,8 @@ class DynamicStage(Stage[DynamicBatch]):
     ) -> None:
         self.rigidity.add(objective, moving, batch.step)
         bones = self.losses.bones
-        if bones.weight > 0 and bool((self.parents >= 0).any()):
-            objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
+        if bones.weight > 0 and len(self.bones.children):
+            objective.add("bones", bone_loss(points(), self.rest_points, self.bones), bones.weight)
         self.representation.regularisers(objective, batch.times)
 
 
@@ -230,8 +231,7 @@ class FlowFields:
         """One for each pair; None without a dense flow."""
         if batch.flow is None or batch.flow_weights is None:
             return None
-        names = list(zip(batch.frames[batch.pairs[:, 0]].tolist(), batch.strides.tolist(), strict=True))
-        for index, name in enumerate(names):
+        for index, name in enumerate(batch.pair_names):
             if name not in self._known:
                 self._known[name] = flow_field(batch.flow[index], batch.flow_weights[index])
-        return [self._known[name] for name in names]
+        return [self._known[name] for name in batch.pair_names]

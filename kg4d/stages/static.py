@@ -138,7 +138,7 @@ class StaticStage(Stage[StaticBatch]):
         loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
         objective.add("photometric", loss, weights.weight)
         self.measure(output.image, batch.images)
-        if self.kfc.weight > 0 and bool((batch.keypoint_weights > 0).any()):
+        if self.kfc.weight > 0 and batch.has_keypoints:
             self._calibrate(batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(
@@ -172,7 +172,7 @@ class StaticStage(Stage[StaticBatch]):
         self.density.after_backward(self._output)
         report = self.density.after_step(step, self.model, optimizer, step_generator(self.seed, "density", step))
         if any(report):
-            self.log("gaussians", float(len(self.model)))
+            self.record(step, {"gaussians": float(len(self.model))})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of density control too."""

@@ -14,6 +14,7 @@ from kg4d.geometry.sampling import sample_images
 from kg4d.losses.flow.variants import PixelFlow
 from kg4d.ot.flow_targets import FlowField
 from kg4d.render.base import Contributors, Renderer, RenderOutput
+from kg4d.utils.devices import sent
 
 
 class FlowSource(StrEnum):
@@ -71,7 +72,8 @@ def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator)
     """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
     if len(field.known) == 0:
         return field.known.new_full((count, 2), torch.nan)
-    return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
+    chosen = torch.randint(len(field.known), (count,), generator=generator)
+    return field.known[sent(chosen, field.known.device)]
 
 
 def keypoint_motion(
