@@ -74,8 +74,14 @@ class Projections:
 
     def detach(self) -> "Projections":
         """The same without history."""
-        tensors = (self.means2d, self.conics, self.opacities, self.depths, self.radii)
-        return Projections(*(tensor.detach() for tensor in tensors), self.size)
+        return Projections(
+            self.means2d.detach(),
+            self.conics.detach(),
+            self.opacities.detach(),
+            self.depths.detach(),
+            self.radii.detach(),
+            self.size,
+        )
 
     def front_to_back(self) -> Splats:
         """The splats of every camera, with an axis for the cameras; the culled ones come last and are transparent."""

@@ -25,7 +25,7 @@ class Frames:
         check_query(camera_ids, pixels, k)
         ids = torch.full((len(pixels), k), -1, dtype=torch.int64, device=pixels.device)
         weights = torch.zeros(len(pixels), k, device=pixels.device)
-        for frame in camera_ids.unique().tolist():
+        for frame in torch.unique(camera_ids).tolist():
             rows = (camera_ids == frame).nonzero()[:, 0]
             found = renderer.contributors(self.outputs[frame], torch.zeros_like(rows), pixels[rows], k)
             ids[rows], weights[rows] = found.ids, found.weights.to(weights)

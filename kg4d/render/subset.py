@@ -52,11 +52,20 @@ def project_subset(
         shared = cameras.viewmats, cameras.Ks, ids, frames, cameras.width, cameras.height, eps2d
         return Gaussians2D(*_ProjectSubset.apply(means, quats, scales, *shared))  # type: ignore[no-untyped-call]
     rows = (frames[:, None] * count + ids.clamp_min(0)).flatten()
-    chosen = [
-        values.flatten(0, 1).index_select(0, rows).unflatten(0, tuple(ids.shape)) for values in (means, quats, scales)
-    ]
-    views = cameras.viewmats.index_select(0, frames), cameras.Ks.index_select(0, frames)
-    return project_gaussians(*chosen, *views, cameras.width, cameras.height, eps2d=eps2d)
+
+    def chosen(values: Tensor) -> Tensor:
+        return values.flatten(0, 1).index_select(0, rows).reshape(*ids.shape, values.shape[-1])
+
+    return project_gaussians(
+        chosen(means),
+        chosen(quats),
+        chosen(scales),
+        cameras.viewmats.index_select(0, frames),
+        cameras.Ks.index_select(0, frames),
+        cameras.width,
+        cameras.height,
+        eps2d=eps2d,
+    )
 
 
 class _ProjectSubset(torch.autograd.Function):

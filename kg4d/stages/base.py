@@ -159,5 +159,5 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Log values of a step. Lightning's own `log` would read all of them from the device at every step."""
-        if self.trainer.logger is not None:
-            self.trainer.logger.log_metrics(values, step)  # type: ignore[arg-type]  # it only reads them
+        if self.logger is not None:
+            self.logger.log_metrics(dict(values), step)

@@ -60,7 +60,7 @@ class Clock:
             self.seconds[name] += time.perf_counter() - start
 
     def _record(self, name: str | None) -> None:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         self._events.append((name, event))
         if len(self._events) > _HELD:
