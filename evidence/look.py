@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from evidence.plan import ROOT, read_plan, scene_paths
+from evidence.plan import ROOT, read_plan, scenes_of
 from evidence.report import PAGE, replace_between
 from evidence.run import run_folder
 from kg4d.data.images import write_png
@@ -24,7 +24,7 @@ from kg4d.formats.mp4 import contact_sheet
 from kg4d.runs.folder import RunFolder
 from kg4d.runs.read_back import load_run
 
-SHOWN = (("presets", "dg4d"), ("presets", "kg4d"), ("presets", "recommended"), ("detections", "noisy"))
+SHOWN = (("presets", "hexplane_images"), ("presets", "kg4d"), ("presets", "recommended"), ("detections", "noisy"))
 VIEWS = (0, 2)  # to the sides, where depth shows
 SECONDS = ("loop", "deformation", "render", "losses", "backward", "optimizer", "total")
 
@@ -97,7 +97,7 @@ def by_keypoint(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
 def by_part(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """Where a fit's time goes: seconds of both stages by part, mean over scenes and seeds."""
     lines = ["**Seconds of a fit at full size, on one core beside another fit**", "", *_head(SECONDS)]
-    for arm in ("dg4d", "kg4d", "recommended"):
+    for arm in ("hexplane_images", "kg4d", "recommended"):
         files = [folder.record for folder in finished(arm, scenes, seeds)]
         records = [json.loads(file.read_text(encoding="utf-8"))["stages"] for file in files]
         for stage in ("static", "dynamic"):
@@ -119,7 +119,7 @@ def _line(name: str, cells: Sequence[str]) -> str:
 def main() -> int:
     """Write pictures and tables."""
     plan = read_plan()
-    scenes = list(scene_paths(plan))
+    scenes = list(scenes_of(plan))
     lines = [*by_view(scenes, plan.seeds), *by_keypoint(scenes, plan.seeds), *by_part(scenes, plan.seeds)]
     columns = ", ".join(f"`{arm}`" + ("" if group == "presets" else f" ({group})") for group, arm in SHOWN)
     lines += [f"Side views of the middle frame, from left to right: truth, {columns}.", ""]

@@ -23,7 +23,8 @@ class Arm:
 class Group:
     """Arms that are compared with one of them, or with `group/arm`; `set` holds for all.
 
-    Without `metrics` all are shown; without `seeds` those of the plan are run.
+    Without `metrics` all are shown; without `seeds` those of the plan are run; `mirrored` names the arms that
+    are fitted on the mirrored scenes too.
     """
 
     title: str = MISSING
@@ -31,15 +32,17 @@ class Group:
     set: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    mirrored: list[str] = field(default_factory=list)
     arms: dict[str, Arm] = field(default_factory=dict)
 
 
 @dataclass
 class Plan:
-    """Everything that is run."""
+    """Everything that is run; scenes are given by what they set, `mirrored` ones are for arms that ask for them."""
 
-    scenes: list[str] = MISSING
-    synthetic: list[str] = MISSING
+    scenes: dict[str, list[str]] = MISSING
+    mirrored: dict[str, list[str]] = MISSING
+    synthetic: dict[str, list[str]] = MISSING
     seeds: list[int] = MISSING
     common: list[str] = MISSING
     groups: dict[str, Group] = MISSING
@@ -74,12 +77,21 @@ def compared_with(name: str, group: Group) -> tuple[str, str]:
     return where or name, arm
 
 
-def scene_paths(plan: Plan) -> dict[str, str]:
-    """Name and `scene` key of each scene: the real characters where they are present, else the synthetic ones."""
+def scenes_of(plan: Plan, mirrored: bool = False) -> dict[str, list[str]]:
+    """What each scene sets, by name: the real characters where they are present, else the synthetic ones.
+
+    Args:
+        plan: All of them.
+        mirrored: Add the mirrored scenes.
+    """
     data = Path(os.environ.get("KG4D_DATA", ROOT.parent / "shared" / "data")) / "gltf4d"
-    if all((data / name).is_dir() for name in plan.scenes):
-        return {name: str(data / name) for name in plan.scenes}
-    return {scene.partition(":")[2]: scene for scene in plan.synthetic}
+    chosen = {**plan.scenes, **(plan.mirrored if mirrored else {})}
+    placed = {
+        name: [f"scene={data / word.removeprefix('scene=')}" if word.startswith("scene=") else word for word in words]
+        for name, words in chosen.items()
+    }
+    there = (Path(word.removeprefix("scene=")) for words in placed.values() for word in words if "scene=" in word)
+    return placed if all(path.is_dir() for path in there) else plan.synthetic
 
 
 def jobs(plan: Plan, output: Path) -> list[Job]:
@@ -94,7 +106,7 @@ def jobs(plan: Plan, output: Path) -> list[Job]:
             (
                 f"output={output / name}",
                 f"name={scene}",
-                f"scene={path}",
+                *words,
                 f"variants={{{arm}: []}}",
                 f"seed={seed}",
                 *plan.common,
@@ -104,7 +116,7 @@ def jobs(plan: Plan, output: Path) -> list[Job]:
         )
         for seed in plan.seeds
         for name, group in plan.groups.items()
-        for scene, path in scene_paths(plan).items()
+        for scene, words in scenes_of(plan, mirrored=True).items()
         for arm, choice in group.arms.items()
-        if not group.seeds or seed in group.seeds
+        if (not group.seeds or seed in group.seeds) and (scene not in plan.mirrored or arm in group.mirrored)
     ]

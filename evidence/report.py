@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scene_paths
+from evidence.plan import ROOT, Group, compared_with, jobs, read_plan, scenes_of
 from evidence.run import OUTPUT, run_folder
 from kg4d.metrics.intervals import paired_difference
 from kg4d.tracking.tables import difference_text
@@ -21,7 +21,8 @@ PAGE = ROOT / "docs" / "evidence.md"
 METRICS = {
     "test/psnr": ("PSNR, dB", "{:.2f}"),
     "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
-    "keypoints/error_3d": ("3D keypoint error", "{:.3f}"),
+    "keypoints/error_3d": ("3D error of drawn keypoints", "{:.3f}"),
+    "keypoints/error_3d_tracks": ("3D error of the reported tracks", "{:.3f}"),
     "test/lpips_vgg": ("LPIPS-VGG", "{:.4f}"),
     "test/fvd_f": ("FVD-F", "{:.0f}"),
     "train/psnr": ("reference view, dB", "{:.2f}"),
@@ -40,14 +41,23 @@ def read_results() -> Values:
     return found
 
 
-def table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
-    """One group: for each metric a row per arm, with the scenes, their mean and the paired difference."""
+def table(values: Values, name: str, group: Group, scenes: Sequence[str], mirrored: Sequence[str] = ()) -> list[str]:
+    """One group: for each metric a row per arm, with the scenes, their mean and the paired difference.
+
+    Args:
+        values: Of all runs.
+        name: Of the group.
+        group: Its arms and metrics.
+        scenes: What mean and difference are over.
+        mirrored: Shown only: they are no scenes of their own.
+    """
     lines: list[str] = []
     for metric in group.metrics or METRICS:
         label, number = METRICS[metric]
-        rows = [_row(values, (name, arm), compared_with(name, group), metric, number, scenes) for arm in group.arms]
+        base = compared_with(name, group)
+        rows = [_row(values, (name, arm), base, metric, number, scenes, mirrored) for arm in group.arms]
         if any(rows):
-            head = ["", *scenes, "mean of scenes", f"minus {group.against}"]
+            head = ["", *scenes, "mean", f"minus {group.against}", *mirrored]
             lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
             lines += [row for row in rows if row] + [""]
     return [f"### {group.title}", "", arms_of(group), "", *lines] if lines else []
@@ -70,6 +80,7 @@ def _row(
     metric: str,
     number: str,
     scenes: Sequence[str],
+    mirrored: Sequence[str],
 ) -> str | None:
     def of(which: tuple[str, str]) -> dict[str, dict[int, float]]:
         by_scene: dict[str, dict[int, float]] = {}
@@ -81,17 +92,18 @@ def _row(
     mine, base = of(row), of(against)
     if not mine:
         return None
-    cells, means = [], []
-    for scene in scenes:
+
+    def cell(scene: str) -> str:
         sample = list(mine.get(scene, {}).values())
-        means.append(statistics.mean(sample) if sample else None)
         spread = f" ± {number.format(statistics.stdev(sample))}" if len(sample) > 1 else ""
-        cells.append(number.format(means[-1]) + spread if sample else "–")
-    known = [mean for mean in means if mean is not None]
-    cells.append(number.format(statistics.mean(known)) if len(known) == len(scenes) else "–")
-    difference = None if row == against else paired_difference(mine, base)
-    cells.append("" if difference is None else difference_text(difference, number.replace(":", ":+")))
-    return f"| {row[1]} | " + " | ".join(cells) + " |"
+        return number.format(statistics.mean(sample)) + spread if sample else "–"
+
+    known = [statistics.mean(mine[scene].values()) for scene in scenes if scene in mine]
+    mean = number.format(statistics.mean(known)) if len(known) == len(scenes) else "–"
+    counted = [{scene: found for scene, found in arm.items() if scene in scenes} for arm in (mine, base)]
+    difference = None if row == against else paired_difference(*counted)
+    text = "" if difference is None else difference_text(difference, number.replace(":", ":+"))
+    return f"| {row[1]} | " + " | ".join([*map(cell, scenes), mean, text, *map(cell, mirrored)]) + " |"
 
 
 def gap_closed(values: Values, scenes: Sequence[str]) -> list[str]:
@@ -129,10 +141,10 @@ def replace_between(page: Path, marker: str, lines: Sequence[str]) -> None:
 def main() -> int:
     """Replace the tables of the page."""
     plan, values = read_plan(), read_results()
-    scenes = list(scene_paths(plan))
+    scenes = list(scenes_of(plan))
     lines = []
     for name, group in plan.groups.items():
-        lines += table(values, name, group, scenes)
+        lines += table(values, name, group, scenes, list(plan.mirrored) if group.mirrored else [])
         if name == "presets" and lines:
             lines += gap_closed(values, scenes)
     replace_between(PAGE, "tables", lines)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 OUTPUT = ROOT / "build" / "evidence"
 _STATIC_KEYS = (
-    *("scene", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
+    *("scene", "world", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
     *("frames", "detections", "guidance", "priors"),
 )
 _STAGES = ("static", "dynamic", "refine")

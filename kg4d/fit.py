@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
 
 
@@ -17,7 +18,9 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.pipeline import fit
     from kg4d.runs.results import compare, gather
 
-    folders = [fit(one.config, resume=arguments.resume) for one in runs]
+    if arguments.resume and arguments.overwrite:
+        raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
+    folders = [fit(one.config, resume=arguments.resume, overwrite=arguments.overwrite) for one in runs]
     compare(folders[0].parents[1], gather(everything), runs[0].config)
     _show(folders)
 
@@ -39,6 +42,7 @@ def parser() -> Parser:
     options.add_argument(
         "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"
     )
+    options.add_argument("--overwrite", action="store_true", help="replace finished runs")
     options.add_overrides()
     return options
 

@@ -20,7 +20,7 @@ from kg4d.runs.build import RunInputs, build_run, build_run_representation, chec
 from kg4d.runs.costs import Costs
 from kg4d.runs.environment import environment, peak_memory_bytes, training_seconds
 from kg4d.runs.fitted_model import FittedModel
-from kg4d.runs.folder import RunFolder, variant_of
+from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.measure import measure
 from kg4d.runs.outputs import export, write_preview
 from kg4d.stages.base import Stage
@@ -36,34 +36,39 @@ from kg4d.utils.logs import log_to_file
 _log = logging.getLogger(__name__)
 
 
-def fit(config: ExperimentConfig, *, resume: bool = False) -> Path:
+def fit(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Fit one scene under one configuration; returns the run folder.
 
     Args:
         config: A single run: its `seed`, and at most one entry in `variants`, which names it.
         resume: Go on with the run in that folder: finished stages are loaded, the one cut short goes on from its last
             checkpoint, and a run that is done stays as it is.
+        overwrite: Replace a finished run in that folder.
 
     Raises:
-        InputError: The configuration or the scene is wrong.
+        InputError: The configuration or the scene is wrong, another process fits in the folder, a finished run lies
+            there, or a checkpoint is damaged or belongs to another run.
         KeyboardInterrupt: A signal came; a checkpoint was written.
     """
     folder = RunFolder.of(config)
-    resume = resume and folder.holds_run_of(config)
-    if resume and folder.metrics.exists() and folder.record.exists():
-        _log.info("%s: already done", folder.path)
-        return folder.path
-    with log_to_file(folder.log):
-        costs = Costs()
-        lightning.seed_everything(config.seed, verbose=False)
-        with costs.part("setup"):
-            known = folder.read_normalisation() if resume else None
-            inputs = build_run(config, known)  # before an earlier run here is cleared away: the request may be wrong
-        if not resume:
-            folder.begin(config)
-        folder.write_normalisation(inputs.normalisation)
-        with Tracker.of(config, folder.path) as tracker:
-            _fit(inputs, Desk(folder, tracker, costs))
+    with folder.alone():
+        resume = resume and folder.holds_run_of(config)
+        if resume and folder.is_done(config):
+            _log.info("%s: already done", folder.path)
+            return folder.path
+        if not resume and not overwrite:
+            folder.check_free(config)
+        with log_to_file(folder.log):
+            costs = Costs()
+            lightning.seed_everything(config.seed, verbose=False)
+            with costs.part("setup"):
+                known = folder.read_normalisation() if resume else None
+                inputs = build_run(config, known)  # before an earlier run here is cleared away: it may be wrong
+            if not resume:
+                folder.begin(config)
+            folder.write_normalisation(inputs.normalisation)
+            with Tracker.of(config, folder.path) as tracker:
+                _fit(inputs, Desk(folder, tracker, costs))
     return folder.path
 
 
@@ -120,7 +125,7 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
 
 def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> None:
     """Lift the keypoints of the video, start the motion there, and fit it to the video."""
-    config, video = run.config, run.scene.reference
+    config, video, joint = run.config, run.scene.reference, run.config.dynamic.gaussian_rates
     problem = MotionProblem(
         run.scene,
         run.skeleton,
@@ -130,10 +135,11 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
         MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.lift.weight),
         config.lift,
         config.optimizer,
+        config.static.learning_rates.scaled(joint) if joint > 0 else None,
         config.seed,
     )
     lift = None
-    if not has_begun(DynamicStage.name, desk.folder.checkpoints):  # else its checkpoint has the lift
+    if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
         with desk.costs.part("lift"):
             run.dynamic_data.dataset.move(run.renderer.device)  # where its trials take place
             lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
@@ -172,6 +178,7 @@ def run_one(
         data,
         folder=desk.folder.checkpoints,
         config=run.config.trainer,
+        run=run_hash(run.config),
         logger=StageLogger(desk.tracker, stage.name),
         callbacks=[Previews(draw, run.config.trainer.preview_every)],
     )

@@ -34,7 +34,8 @@ def test_every_arm_is_a_valid_configuration_of_its_own(group: str) -> None:
 
 def test_a_plan_names_the_arm_it_compares_to(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
-    text = "scenes: [], synthetic: [], seeds: [], common: [], groups: {g: {title: t, against: nobody, arms: {}}}"
+    groups = "{g: {title: t, against: nobody, arms: {}}}"
+    text = f"scenes: {{}}, mirrored: {{}}, synthetic: {{}}, seeds: [], common: [], groups: {groups}"
     plan.write_text("{" + text + "}", encoding="utf-8")
     with pytest.raises(ValueError, match="nobody"):
         read_plan(plan)
@@ -44,14 +45,15 @@ def test_a_group_may_have_fewer_seeds(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     arms = "against: a, arms: {a: {config: configs/kg4d.yaml}}"
     groups = f"{{all: {{title: t, {arms}}}, few: {{title: t, seeds: [1], {arms}}}}}"
-    text = f"{{scenes: [nowhere], synthetic: ['synthetic:walker'], seeds: [0, 1], common: [], groups: {groups}}}"
+    scenes = "scenes: {a: [scene=nowhere]}, mirrored: {}, synthetic: {walker: ['scene=synthetic:walker']}"
+    text = f"{{{scenes}, seeds: [0, 1], common: [], groups: {groups}}}"
     plan.write_text(text, encoding="utf-8")
     found = [(job.group, job.seed) for job in jobs(read_plan(plan), tmp_path)]
     assert found == [("all", 0), ("all", 1), ("few", 1)]
 
 
 def presets() -> Values:
-    psnr = {"dg4d": 18.0, "recommended": 24.0, "floor": 17.0, "ceiling": 27.0}
+    psnr = {"hexplane_images": 18.0, "recommended": 24.0, "floor": 17.0, "ceiling": 27.0}
     return {
         ("presets", arm, scene, seed): {"test/psnr": value + 0.5 * seed}
         for arm, value in psnr.items()
@@ -62,18 +64,18 @@ def presets() -> Values:
 
 def test_tables_show_means_spreads_and_paired_differences() -> None:
     text = "\n".join(table(presets(), "presets", PLAN.groups["presets"], SCENES))
-    assert "| dg4d | 18.25 ± 0.35 | 18.25 ± 0.35 | 18.25 |  |" in text
+    assert "| hexplane_images | 18.25 ± 0.35 | 18.25 ± 0.35 | 18.25 |  |" in text
     assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 (+6.00 to +6.00) |" in text
     assert "LPIPS" not in text  # nobody measured it
     assert "| kg4d |" not in text
 
 
 def test_a_section_says_what_its_arms_are() -> None:
-    group = Group(title="t", against="dg4d")
-    group.arms["dg4d"] = Arm("configs/dg4d.yaml")
+    group = Group(title="t", against="hexplane_images")
+    group.arms["hexplane_images"] = Arm("configs/hexplane_images.yaml")
     group.arms["mine"] = Arm("configs/kg4d.yaml")
     group.arms["few"] = Arm("configs/kg4d.yaml", ["keypoints.count=6", "wgf.weight=0"])
-    expected = "Arms: dg4d; mine: `kg4d`; few: `kg4d` with `keypoints.count=6`, `wgf.weight=0`."
+    expected = "Arms: hexplane_images; mine: `kg4d`; few: `kg4d` with `keypoints.count=6`, `wgf.weight=0`."
     assert arms_of(group) == expected
     assert expected in table({("t", "few", "a", 0): {"test/psnr": 1.0}}, "t", group, ["a"])
 
@@ -88,11 +90,34 @@ def test_a_mean_over_scenes_needs_all_of_them() -> None:
     assert "| recommended | 24.25 ± 0.35 | – | – | +6.00 (+6.00 to +6.00) |" in text
 
 
+def test_mirrored_scenes_are_shown_and_not_counted() -> None:
+    values = {
+        ("presets", arm, scene, 0): {"test/psnr": 18.0 + (arm == "recommended") * effect}
+        for arm in ("hexplane_images", "recommended")
+        for effect, scene in zip((5.0, 6.0, 7.0, 1.0), ("a", "b", "c", "a_mirrored"), strict=True)
+    }
+    text = "\n".join(table(values, "presets", PLAN.groups["presets"], ["a", "b", "c"], ["a_mirrored"]))
+    assert "| recommended | 23.00 | 24.00 | 25.00 | 24.00 | +6.00 [+3.52, +8.48] | 19.00 |" in text
+
+
+def test_only_groups_that_ask_for_them_have_mirrored_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("fox", "cesium_man", "drone"):
+        (tmp_path / "gltf4d" / name).mkdir(parents=True)
+    monkeypatch.setenv("KG4D_DATA", str(tmp_path))
+    found = {group: {job.scene for job in jobs(PLAN, Path("out")) if job.group == group} for group in PLAN.groups}
+    assert found["presets"] - found["method"] == {"fox_mirrored", "cesium_man_mirrored"}
+    assert found["method"] == {"fox", "cesium_man", "drone"}
+    job = next(job for job in jobs(PLAN, Path("out")) if job.scene == "fox_mirrored")
+    config = load_config(ExperimentConfig, job.config, job.overrides)
+    assert config.world.mirrored
+    assert config.scene == str(tmp_path / "gltf4d" / "fox")
+
+
 def test_an_interval_is_that_of_the_scenes_whatever_seeds_they_have() -> None:
     """Scenes differ by 1, seeds by little: nine pairs are no nine independent differences."""
     values = {
         ("presets", arm, scene, seed): {"test/psnr": 18.0 + (arm == "recommended") * (5.0 + effect + 0.01 * seed)}
-        for arm in ("dg4d", "recommended")
+        for arm in ("hexplane_images", "recommended")
         for effect, scene in enumerate("abc")
         for seed in range(3)
     }
@@ -103,7 +128,7 @@ def test_an_interval_is_that_of_the_scenes_whatever_seeds_they_have() -> None:
 def test_the_gap_reaches_from_the_floor_to_the_ceiling() -> None:
     lines = gap_closed(presets(), SCENES)
     assert "| recommended | 70 | 70 |" in lines
-    assert "| dg4d | 10 | 10 |" in lines
+    assert "| hexplane_images | 10 | 10 |" in lines
     assert not any("ceiling |" in line for line in lines)
 
 
@@ -150,6 +175,7 @@ def stages_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *changed:
         ("lift.weight=7", {"static"}),
         ("kfc.weight=7", set()),
         ("detections.noise_px=1", set()),
+        ("world.mirrored=true", set()),
         ("static.steps=7", set()),
     ],
 )

@@ -17,8 +17,7 @@ from kg4d.priors.cache.store import PriorCache
 from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.fitted_model import FittedModel
-from tests.data.tiny import make_tiny_scene
-from tests.gaussians.gaussian_samples import random_state
+from tests import make
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -34,7 +33,7 @@ def page() -> dict[str, Any]:
 
 
 def test_the_deformation_is_rest_at_birth_and_learns_with_its_prior(page: dict[str, Any]) -> None:
-    state, times = random_state(6), torch.tensor([0.0, 0.25, 0.75])
+    state, times = make.random_gaussians(6), torch.tensor([0.0, 0.25, 0.75])
     sway = page["Sway"](page["SwayConfig"](calm=0.01))
     assert torch.equal(sway(state, times).means, state.means.expand(3, -1, -1))
     optimizer = build_optimizer(OptimizerConfig(), sway.parameter_groups())
@@ -65,8 +64,8 @@ def test_the_reader_reads_what_it_recognises(page: dict[str, Any], tmp_path: Pat
 
 def test_the_export_writes_what_the_model_says(page: dict[str, Any], tmp_path: Path) -> None:
     sway = page["Sway"](page["SwayConfig"]())
-    moving = CanonicalGaussians(GaussianModel.from_state(random_state(6)), sway, 0.1)
-    fitted, scene = FittedModel(moving, build_renderer("reference"), torch.ones(3)), make_tiny_scene()
+    moving = CanonicalGaussians(GaussianModel.from_state(make.random_gaussians(6)), sway, 0.1)
+    fitted, scene = FittedModel(moving, build_renderer("reference"), torch.ones(3)), make.tiny_scene()
     made = page["export_tracks"](ExportSource(fitted, scene, fps=8), tmp_path)
     table = json.loads(made.paths[0].read_text())
     assert tuple(table["names"]) == scene.keypoints.names

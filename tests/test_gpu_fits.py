@@ -22,9 +22,9 @@ MOST_OPERATIONS = {
     "kg4d": {"static": 250, "dynamic": 1340, "refine": 235},
     "recommended": {"static": 250, "dynamic": 1590, "refine": 700},
     "paper": {"static": 270, "dynamic": 700, "refine": 235},
-    "dg4d": {"static": 200, "dynamic": 430, "refine": 330},
-    "sc4d": {"static": 200, "dynamic": 720, "refine": 450},
-    "gaussianflow": {"static": 200, "dynamic": 1080, "refine": 330},
+    "hexplane_images": {"static": 200, "dynamic": 430, "refine": 330},
+    "control_points_images": {"static": 200, "dynamic": 720, "refine": 450},
+    "hexplane_flow": {"static": 200, "dynamic": 1080, "refine": 330},
 }
 
 

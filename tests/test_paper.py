@@ -15,7 +15,6 @@ from kg4d.config.check import dotted_keys
 from kg4d.config.schema import ExperimentConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.keypoints.soft_argmax import KeypointReading
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
@@ -26,13 +25,14 @@ from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.offset import wasserstein_offset_closed
 from kg4d.ot.plans import PlanConfig, PlanSolver
 from kg4d.render.build import build_renderer
+from tests import make
 
 EYE = torch.eye(2, dtype=torch.float64)
 
 
 def test_section_4_2_one_scale_a_gaussian_makes_rotations_invisible() -> None:
     """With s in R^N the covariance is s² I: neither r nor its offset can be learned from images."""
-    camera, g = orbit([20.0], [10.0], 2.0, 49.1, 64, 64), torch.Generator().manual_seed(0)
+    camera, g = make.cameras([20.0], [10.0], size=64), torch.Generator().manual_seed(0)
     means, one = torch.rand(8, 3, generator=g) - 0.5, torch.full((8, 3), 0.05)
     first, second = (torch.randn(8, 4, generator=g) for _ in range(2))
     seen = [project_gaussians(means, q, one, camera.viewmats[0], camera.Ks[0], 64, 64).covs for q in (first, second)]
@@ -41,7 +41,7 @@ def test_section_4_2_one_scale_a_gaussian_makes_rotations_invisible() -> None:
 
 def test_section_4_3_one_projection_matrix_for_all_gaussians_is_pixels_off() -> None:
     """The best affine camera for a ball of radius 0.5 at distance 2, 256 px."""
-    camera, g = orbit([0.0], [0.0], 2.0, 49.1, 256, 256), torch.Generator().manual_seed(0)
+    camera, g = make.cameras(size=256), torch.Generator().manual_seed(0)
     means = torch.randn(2000, 3, generator=g)
     means = 0.5 * torch.rand(2000, 1, generator=g) ** (1 / 3) * means / means.norm(dim=-1, keepdim=True)
     affine = torch.cat([means, torch.ones(2000, 1)], -1)
@@ -55,19 +55,14 @@ def cloud() -> GaussianState:
     """A flat picture of 300 small Gaussians that faces the camera."""
     g = torch.Generator().manual_seed(0)
     means = torch.rand(300, 3, generator=g) - 0.5
-    return GaussianState(
-        means=means * torch.tensor([1.0, 1.0, 0.02]),
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(300, 1),
-        scales=torch.full((300, 3), 0.03),
-        opacities=0.3 + 0.6 * torch.rand(300, generator=g),
-        colors=torch.rand(300, 3, generator=g),
-        keypoint_logits=torch.zeros(300, 0),
+    return make.gaussians(
+        means * torch.tensor([1.0, 1.0, 0.02]), scales=0.03, opacities=0.3 + 0.6 * torch.rand(300, generator=g)
     )
 
 
 def still_offsets(flow: torch.Tensor, *, fresh: bool) -> torch.Tensor:
     """H at nine pixels of a model that does not move, with the later set tracked or found at p + F."""
-    state, view, renderer = cloud(), orbit([0.0], [0.0], 2.0, 49.1, 128, 128), build_renderer("reference")
+    state, view, renderer = cloud(), make.cameras(size=128), build_renderer("reference")
     output = renderer(state, view)
     pixels = torch.cartesian_prod(*[torch.tensor([52.0, 64.0, 76.0])] * 2)
     none = torch.zeros(9, dtype=torch.int64)

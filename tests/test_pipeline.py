@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,15 @@ from kg4d.metrics.protocols import GLTF4D, get_protocol
 from kg4d.metrics.suite import evaluate_grid
 from kg4d.pipeline import fit
 from kg4d.render.build import build_renderer
-from kg4d.runs.build import build_run_representation
+from kg4d.runs.build import build_run, build_run_representation
 from kg4d.runs.folder import RunFolder
 from kg4d.runs.measure import evaluate_model, evaluate_run
 from kg4d.runs.outputs import export_run
 from kg4d.runs.read_back import LoadedRun, load_run
-from kg4d.stages.base import Stage
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.utils.cli import run
-from tests.losses.test_kfc import blobs
-from tests.tiny_runs import tiny
+from tests import make
+from tests.tiny_runs import blank_psnr, stages_of, stop_after, terms_of, tiny
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +90,6 @@ def test_a_run_read_back_measures_the_same(finished: Path, tmp_path: Path) -> No
     assert len(list(written[ExportFormat.PLY].paths[0].glob("*.ply"))) == 16
 
 
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    """Send this process SIGTERM in the middle of that step."""
-    original: Callable[..., Any] = Stage.training_step
-
-    def step(self: Stage[Any], batch: Any, batch_idx: int) -> None:
-        original(self, batch, batch_idx)
-        if self.name == stage and batch.step == steps - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Stage, "training_step", step)
-
-
 @pytest.mark.parametrize(("stage", "steps"), [("static", 3), ("dynamic", 5)])
 def test_a_stopped_run_goes_on_to_the_same_result(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, steps: int
@@ -115,11 +101,6 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert not (RunFolder.of(tiny(tmp_path)).metrics).exists()
     resumed = fit(tiny(tmp_path), resume=True)
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
-
-
-def stages_of(run: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = json.loads((run / "run.json").read_text())["stages"]
-    return stages
 
 
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
@@ -145,7 +126,7 @@ def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
 def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("deformation.kind=skinned", "lift.steps=12", "detections.noise_px=2")
+    words = ("deformation.kind=skinned", "detections.noise_px=2")
     whole = fit(tiny(tmp_path / "whole", *words))
     with monkeypatch.context() as patch:
         stop_after(5, patch, "dynamic")
@@ -160,7 +141,7 @@ def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
 def test_keypoints_are_refitted_after_the_motion_and_again_when_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("deformation.kind=skinned", "lift.steps=12", "lift.trial_steps=0")
+    words = ("deformation.kind=skinned", "lift.trial_steps=0")
     whole = fit(tiny(tmp_path / "whole", *words))
     representation = load_run(whole).fitted.representation
     assert float(representation.get_buffer("deformation.keypoint_offsets").abs().max()) > 1e-4
@@ -188,23 +169,67 @@ def test_the_last_checkpoint_is_there_however_short_the_stages(tmp_path: Path) -
     assert (checkpoints / "last.ckpt").read_bytes() == (checkpoints / "refine.ckpt").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("deformation.kind=none",),
-        ("deformation.kind=hexplane",),
-        ("static.steps=0", "dynamic.steps=0", "refine.steps=0"),
-        ("kfc.mode=heatmap", "image_size=33"),
-        ("gaussians.init=ball", "static.density.kind=adaptive"),
-        ("dynamic.data.frames_per_step=1", "kfc.weight=0"),
-        ("frames.textureless=true",),
-        ("dynamic.data.strides=[2, 3]", "wgf.flow=keypoints", "keypoints.count=2"),
-    ],
-)
-def test_unusual_settings_run(words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "moves"), [("none", False), ("hexplane", True)])
+def test_what_can_move_moves(kind: str, moves: bool, tmp_path: Path) -> None:
+    loaded = load_run(fit(tiny(tmp_path, f"deformation.kind={kind}")))
+    first, last = loaded.states(torch.tensor([0.0, 1.0]))
+    assert torch.equal(first.means, last.means) is not moves
+
+
+def test_stages_without_steps_leave_the_gaussians_as_they_began(tmp_path: Path) -> None:
+    config = tiny(tmp_path, "static.steps=0", "dynamic.steps=0", "refine.steps=0")
+    folder = fit(config)
+    assert [stage["renders"] for stage in stages_of(folder).values()] == [0, 0, 0]
+    began, found = build_run(config).gaussians.state(), load_run(folder).fitted.representation.rest()
+    for name in ("means", "quats", "scales", "opacities", "colors"):
+        assert torch.equal(getattr(found, name), getattr(began, name)), name
+
+
+def test_heatmaps_are_read_in_images_of_an_odd_side(tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "kfc.mode=heatmap", "image_size=33"))
+    loaded = load_run(folder)
+    views = loaded.scene.reference
+    assert loaded.fitted.render(views.cameras[:1], views.times[:1]).shape == (1, 33, 33, 3)
+    per_step = 4 + 4  # an image and its heatmaps
+    assert [stages_of(folder)[name]["renders"] for name in ("static", "dynamic")] == [6 * per_step, 6 * per_step]
+    assert "kfc" in terms_of(folder, "dynamic")
+
+
+def test_a_ball_is_filled_by_density_control(tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "gaussians.init=ball", "static.density.kind=adaptive"))
+    loaded = load_run(folder)
+    assert len(loaded.fitted.representation.rest()) > 2 * 150
+    psnr = json.loads((folder / "metrics.json").read_text())["metrics"]["train/psnr"]
+    assert psnr > blank_psnr(loaded.scene.reference) + 1
+
+
+def test_one_frame_a_step_has_no_pairs_and_no_weight_no_term(tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "dynamic.data.frames_per_step=1", "kfc.weight=0"))
+    assert stages_of(folder)["dynamic"]["renders"] == 6
+    assert terms_of(folder, "dynamic") >= {"photometric", "bones", "rigidity"}
+    assert not terms_of(folder, "dynamic") & {"kfc", "wgf_offset", "wgf_paired"}
+
+
+def test_an_object_without_texture_has_one_colour_in_all_images(tmp_path: Path) -> None:
+    scene = load_run(fit(tiny(tmp_path, "frames.textureless=true"))).scene
+    assert scene.test is not None
+    for views in (scene.reference, scene.test):
+        inside = views.images[..., :3][views.images[..., 3] > 0]
+        assert torch.equal(inside, inside[:1].expand_as(inside))
+
+
+def test_two_keypoints_give_the_flow_between_distant_frames(tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, "dynamic.data.strides=[2, 3]", "wgf.flow=keypoints", "keypoints.count=2"))
+    assert load_run(folder).keypoints(torch.tensor([0.0, 0.5])).shape == (2, 2, 3)
+    assert terms_of(folder, "dynamic") >= {"kfc", "wgf_offset", "wgf_paired"}
+
+
+def test_a_skinned_motion_without_keypoints_learns_from_the_images(tmp_path: Path) -> None:
+    words = ("deformation.kind=skinned", "deformation.skinned.shading=true", "keypoints.count=0")
     folder = fit(tiny(tmp_path, *words))
-    assert set(stages_of(folder)) == {"static", "dynamic", "refine"}
-    assert load_run(folder).states(torch.tensor([0.5]))
+    assert not terms_of(folder, "dynamic") & {"kfc", "bones"}
+    psnr = json.loads((folder / "metrics.json").read_text())["metrics"]["train/psnr"]
+    assert psnr > blank_psnr(load_run(folder).scene.reference) + 3
 
 
 def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
@@ -222,8 +247,25 @@ def test_frames_that_the_fit_did_not_see_are_held_out(tmp_path: Path) -> None:
     assert len(list((folder / "export" / "ply").glob("*.ply"))) == 16  # all moments are shown
 
 
+@pytest.mark.parametrize("rate", [0, 0.5])
+def test_gaussians_are_trained_with_their_motion_only_where_asked_for(rate: float, tmp_path: Path) -> None:
+    folder = fit(tiny(tmp_path, f"dynamic.gaussian_rates={rate}", "refine.steps=0", file="hexplane_images"))
+    before = torch.load(folder / "checkpoints/static.ckpt", weights_only=True)["state_dict"]
+    after = torch.load(folder / "checkpoints/dynamic.ckpt", weights_only=True)["state_dict"]
+    for name in ("means", "quats", "log_scales", "opacity_logits", "colors"):
+        same = torch.equal(before[f"model.{name}"], after[f"representation.gaussians.{name}"])
+        assert same is (rate == 0), name
+    assert torch.equal(load_run(folder).fitted.states(torch.zeros(1))[0].means, _world_means(folder, after))
+
+
+def _world_means(folder: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
+    normalisation = RunFolder(folder).read_normalisation()
+    assert normalisation is not None
+    return normalisation.world_points(state["representation.gaussians.means"])
+
+
 def test_planes_learn_at_their_own_rate() -> None:
-    model = GaussianModel.from_state(blobs())
+    model = GaussianModel.from_state(make.blobs())
     config = tiny(Path("runs"), "deformation.kind=hexplane")
     stage = DynamicStage(
         build_run_representation(config, model),

@@ -10,6 +10,7 @@ from kg4d.formats.viewer import Controls
 from kg4d.gaussians.state import GaussianState
 from kg4d.utils.cli import DONE, WRONG_REQUEST, run
 from kg4d.view import main, parser
+from tests import make
 
 
 class Run:
@@ -21,17 +22,7 @@ class Run:
     )
 
     def states(self, times: torch.Tensor) -> list[GaussianState]:
-        return [
-            GaussianState(
-                torch.eye(3) + t,
-                torch.eye(1, 4).expand(3, 4),
-                torch.ones(3, 3),
-                torch.ones(3),
-                torch.eye(3),
-                torch.eye(3, 2),
-            )
-            for t in times
-        ]
+        return [make.gaussians(torch.eye(3) + t, keypoint_logits=torch.eye(3, 2)) for t in times]
 
     def keypoints(self, times: torch.Tensor) -> torch.Tensor:
         return times[:, None, None] * torch.ones(2, 2, 3)

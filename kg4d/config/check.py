@@ -1,5 +1,6 @@
 """Check plain values against a tree of dataclasses, so that wrong keys and values are reported before anything runs."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from yaml import YAMLError
 
 from kg4d.errors import InputError
 
+_TOO_MANY = 2**32  # of anything; seeds lie below it
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -54,7 +56,7 @@ class Checker:
         if isinstance(value, CommandLineText):
             value = self._parsed(value, hint, key)
         if isinstance(value, str) and "${" in value:
-            return value
+            return self._interpolation(value, key)
         if is_dataclass(hint) or get_origin(hint) is dict:
             return self._block(value, hint, key)
         if isinstance(value, Mapping) and value:
@@ -76,8 +78,28 @@ class Checker:
             full = f"{key}.{name}".lstrip(".")
             if name not in types:
                 self._unknown(full)
-            checked[str(name)] = self.check(item, types[name], full)
+            checked[str(name)] = found = self.check(item, types[name], full)
+            self._within_range(found, full, signed=name in getattr(hint, "SIGNED", ()))
         return checked
+
+    def _within_range(self, value: Any, key: str, signed: bool) -> None:
+        """Weights, rates, counts and lengths are not negative; what may be stands in its dataclass's `SIGNED`."""
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                self._within_range(item, f"{key}[{index}]", signed=True)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                self._fail(key, f"{value} is not a finite number", "give one")
+            if value < 0 and not signed:
+                self._fail(key, f"must not be negative, not {value:g}", "give 0 or more")
+            if isinstance(value, int) and abs(value) >= _TOO_MANY:
+                self._fail(key, f"{value:.3g} is too large", f"give less than {_TOO_MANY}")
+
+    def _interpolation(self, text: str, key: str) -> str:
+        """Only between settings: what is in the environment would be copied into files and W&B."""
+        if "${oc." in text:
+            self._fail(key, f"{text!r} reads what is outside of the settings", "write the value itself")
+        return text
 
     def _member(self, value: Any, hint: type[Enum], key: str) -> Enum:
         """The member written by its value, or by its name in lower case where that is another word."""

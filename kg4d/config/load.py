@@ -1,10 +1,12 @@
 """Read a typed configuration from YAML files and `key=value` overrides.
 
 A file may say `extends: <path>`; its own settings take precedence over those of that file, and the command line over
-both. The schema is any tree of dataclasses that OmegaConf accepts; an enum is written by its value, or by its name in
-lower case (`wgf.variant=a` or `wgf.variant=offset`).
+both. It may also say `notice: <text>`, which is logged when it is read. The schema is any tree of dataclasses that
+OmegaConf accepts; an enum is written by its value, or by its name in lower case (`wgf.variant=a` or
+`wgf.variant=offset`).
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,13 @@ from yaml import YAMLError
 from kg4d.config.check import Checker, CommandLineText, suggestion
 from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
+from kg4d.utils.names import is_folder_name
 from kg4d.utils.plain import plain
+from kg4d.utils.reading import MEGABYTE, read_table
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _COMMAND_LINE = "command line"
 
@@ -82,7 +88,7 @@ def expand(
     runs = []
     for name, settings in variants.items():
         where = f"{path}: variants.{name}"
-        if not name.replace("_", "").replace("-", "").isalnum():
+        if not is_folder_name(name):
             raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
         merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
         for seed in dict.fromkeys(merged.seeds or [merged.seed]):
@@ -115,6 +121,9 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
         chain.append(current)
         values = _read(current)
         parent = values.pop("extends", None)
+        notice = values.pop("notice", None)
+        if notice is not None:
+            _log.warning("%s: %s", current, notice)
         layers.insert(0, _checked(schema, values, str(current)))
         current = None if parent is None else _extended(parent, current)
     return layers
@@ -122,14 +131,25 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[Any, Any]:
     try:
-        values = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+        values = OmegaConf.to_container(OmegaConf.create(read_table(path, MEGABYTE)))
     except OSError as error:
         raise InputError(path, (error.strerror or str(error)).lower(), "give the path of a YAML file") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(path, f"is not valid YAML: {' '.join(str(error).split())}", "correct it") from error
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise InputError(path, f"is not valid YAML: {_brief(error)}", "correct it") from error
+    except RecursionError as error:
+        raise InputError(path, "is not valid YAML: nested too deeply", "correct it") from error
     if not isinstance(values, dict):
         raise InputError(path, "holds no `key: value` lines", "write some")
     return values
+
+
+def _brief(error: Exception) -> str:
+    """What a parser says, without the lines of a file that may be no business of whoever reads it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', None) or 'a mistake'}, line {mark.line + 1}, column {mark.column + 1}"
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _extended(parent: object, child: Path) -> Path:

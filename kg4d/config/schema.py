@@ -6,6 +6,7 @@ from typing import ClassVar
 from kg4d.data.studies.frame_subset import FramesConfig
 from kg4d.data.studies.keypoint_subset import KeypointsConfig
 from kg4d.data.studies.noisy_detections import DetectionsConfig
+from kg4d.data.studies.world import WorldConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.formats.build import ExportConfig
 from kg4d.gaussians.init import GaussiansConfig
@@ -25,6 +26,7 @@ from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
 from kg4d.stages.static import StaticConfig
 from kg4d.tracking.tracker import TrackingConfig
+from kg4d.utils.names import is_folder_name
 
 
 @dataclass
@@ -67,6 +69,7 @@ class ExperimentConfig:
         output: Folder above the run folders.
         scene: A scene folder, `synthetic:<character>`, or an image, a video or a folder of frames, which is prepared
             first.
+        world: The world of the scene turned, scaled or mirrored; no result may depend on it.
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
         keypoints: Which keypoints of the scene are used.
@@ -110,6 +113,7 @@ class ExperimentConfig:
     seeds: list[int] = field(default_factory=list)
     output: str = "runs"
     scene: str = "synthetic:walker"
+    world: WorldConfig = field(default_factory=WorldConfig)
     priors: PriorsConfig = field(default_factory=PriorsConfig)
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
@@ -165,6 +169,8 @@ class ExperimentConfig:
         opacity = self.gaussians.initial_opacity
         if opacity is not None and not 0 < opacity < 1:
             raise ValueError(f"gaussians.initial_opacity: must lie between 0 and 1, not {opacity}")
+        if not is_folder_name(self.name):
+            raise ValueError(f"name: {self.name!r} cannot be a folder name, use letters, digits, _ and -")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: must be from 0 to {2**32 - 1}, not {self.seed}")
         for key, positive in {

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from kg4d.data.images import write_png
 from kg4d.data.readers.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.utils.files import replacing_folder
+from kg4d.utils.reading import regular
 
 
 def write_scene(
@@ -42,27 +42,22 @@ def write_scene(
     """
     check_writable(Path(folder))
     folder = Path(folder).resolve()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        _write_posed_images(scene.reference, partial / REFERENCE, "train/r_{frame:03d}")
+    with replacing_folder(folder) as part:
+        _write_posed_images(scene.reference, part / REFERENCE, "train/r_{frame:03d}")
         if scene.ring is not None:
-            _write_posed_images(scene.ring, partial / RING, "ring/r_{view:03d}")
+            _write_posed_images(scene.ring, part / RING, "ring/r_{view:03d}")
         if scene.test is not None:
-            _write_posed_images(scene.test, partial / TEST, "test/v{view}_{frame:03d}")
+            _write_posed_images(scene.test, part / TEST, "test/v{view}_{frame:03d}")
         if scene.keypoints is not None:
-            np.savez_compressed(partial / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
+            np.savez_compressed(part / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
         if scene.flow is not None:
-            np.savez_compressed(partial / FLOW, **_flow_arrays(scene.flow))
+            np.savez_compressed(part / FLOW, **_flow_arrays(scene.flow))
         if preview is not None:
-            write_png(partial / PREVIEW, preview)
+            write_png(part / PREVIEW, preview)
         if record is not None:
-            names = [path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()]
-            table = {**record, "files": hashes(partial, names)}
-            (partial / RECORD).write_text(json.dumps(table, indent=1), encoding="utf-8")
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            names = [path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()]
+            table = {**record, "files": hashes(part, names)}
+            (part / RECORD).write_text(json.dumps(table, indent=1), encoding="utf-8")
 
 
 def check_writable(folder: Path) -> None:
@@ -82,7 +77,7 @@ def check_writable(folder: Path) -> None:
 
 def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files in a folder, by name relative to the folder."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
+    return {name: hashlib.sha256(regular(folder / name).read_bytes()).hexdigest() for name in sorted(names)}
 
 
 def _write_posed_images(posed: PosedImages, path: Path, pattern: str) -> None:

@@ -1,6 +1,7 @@
 """From the config to a deformation."""
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
@@ -12,6 +13,8 @@ from kg4d.deform.encoding import HSE, HseConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation, OffsetMlp
 from kg4d.deform.skinned import SkinnedConfig
+
+_log = logging.getLogger(__name__)
 
 
 class DeformationKind(StrEnum):
@@ -30,8 +33,8 @@ class DeformationConfig:
 
     Attributes:
         kind: Which features the network reads; `skinned` are frames at the keypoints that the Gaussians follow, with a
-            network only on top; `control_points` are frames spread over the object that the network moves; `none` is no
-            motion at all.
+            network only on top, and that of `hse` alone where there are no keypoints; `control_points` are frames
+            spread over the object that the network moves; `none` is no motion at all.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
@@ -69,8 +72,7 @@ def build_deformation(config: DeformationConfig, rest: RestGaussians, generator:
         generator: Source of the initial weights (CPU).
 
     Raises:
-        ValueError: A size or the radius is not positive, `skinned` has no keypoints, or there are more control points
-            than Gaussians.
+        ValueError: A size or the radius is not positive, or there are more control points than Gaussians.
     """
     scalings = 1 if rest.isotropic else 3
     match config.kind:
@@ -87,6 +89,11 @@ def build_deformation(config: DeformationConfig, rest: RestGaussians, generator:
             beside = HSE(config.hse, rest.radius) if config.hexplane.use_hse else None
             mlp = _mlp(config, beside, planes.width, generator, scalings)
             return HexPlaneMlp(planes, beside, mlp, config.anchor_first, config.learning_rate)
+        case DeformationKind.SKINNED if rest.keypoints == 0:
+            _log.warning(
+                "there are no keypoints to skin the Gaussians to: the motion is a network (deformation.kind: hse)"
+            )
+            return build_deformation(replace(config, kind=DeformationKind.HSE), rest, generator)
         case DeformationKind.SKINNED:
             from kg4d.deform.skinned import SkinnedDeformation
 

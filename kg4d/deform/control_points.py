@@ -45,6 +45,13 @@ class _Nearest(NamedTuple):
     ids: Int[Tensor, "N K"]
 
 
+class _Edges(NamedTuple):
+    means: Float[Tensor, "M 3"]  # as above, of the control points themselves
+    version: int
+    ids: Int[Tensor, "M E"]
+    weights: Float[Tensor, "M E"]
+
+
 class ControlPoints(Deformation):
     """M frames that a network moves; Gaussians follow the K nearest at rest.
 
@@ -86,6 +93,7 @@ class ControlPoints(Deformation):
         floor = 1e-3 * encoding.scene_radius
         self.log_radii = nn.Parameter(apart.clamp(floor, encoding.scene_radius).log())
         self._nearest: _Nearest | None = None
+        self._edges: _Edges | None = None
 
     def positions(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 3"]:
         """Where the control points are, world units."""
@@ -95,8 +103,11 @@ class ControlPoints(Deformation):
         """Let the control points move as rigidly as possible at the times of the batch."""
         if self.arap.weight <= 0:
             return
-        near = nearest_neighbours(self.rest, min(self.arap.neighbours, len(self.rest) - 1))
-        loss = arap_loss(self.positions(times), self.rest, near.ids, neighbour_weights(near.distances))
+        known = self._edges
+        if known is None or known.means is not self.rest or known.version != self.rest._version:
+            near = nearest_neighbours(self.rest, min(self.arap.neighbours, len(self.rest) - 1))
+            known = self._edges = _Edges(self.rest, self.rest._version, near.ids, neighbour_weights(near.distances))
+        loss = arap_loss(self.positions(times), self.rest, known.ids, known.weights)
         objective.add("arap", loss, self.arap.weight)
 
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:

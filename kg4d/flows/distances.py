@@ -16,11 +16,11 @@ def moments(x: Float[Tensor, "B d"]) -> Gaussian:
     return Gaussian(x.mean(0), centred.mT @ centred / len(x))
 
 
-def gaussian_w2(a: Gaussian, b: Gaussian) -> float:
+def moments_w2(a: Gaussian, b: Gaussian) -> float:
     """The 2-Wasserstein distance of two Gaussians in any dimension; of other laws with these moments a lower bound.
 
     >>> a, b = (Gaussian(torch.zeros(3), s * torch.eye(3)) for s in (1.0, 4.0))
-    >>> round(gaussian_w2(a, b) ** 2, 6)  # (2 - 1)² an axis
+    >>> round(moments_w2(a, b) ** 2, 6)  # (2 - 1)² an axis
     3.0
     """
     root = _root(a.cov.double())

@@ -60,7 +60,7 @@ def perceptron(
         depth: Hidden layers.
         generator: Draws the weights, uniform within 1 / sqrt(inputs).
         out: Outputs; as many as inputs when None.
-        at_zero: Start with a last layer of zeros, so that `Residual` and `NeuralODE` are the identity at birth.
+        at_zero: Start with a last layer of zeros, so that `ResidualMap` and `NeuralODE` are the identity at birth.
     """
     sizes = [dim, *[width] * depth, dim if out is None else out]
     layers: list[nn.Module] = []
@@ -78,7 +78,7 @@ def perceptron(
 
 
 @dataclass(frozen=True)
-class Residual(PushForward):
+class ResidualMap(PushForward):
     """T(z) = z + f(z). Nothing keeps it invertible: densities hold as long as its derivative has no zero determinant.
 
     Attributes:
@@ -111,7 +111,7 @@ class NeuralODE(PushForward):
 
     Attributes:
         dim: Number of coordinates.
-        network: f, as in `Residual`.
+        network: f, as in `ResidualMap`.
         steps: Number of Runge-Kutta steps.
     """
 

@@ -55,7 +55,7 @@ class BilevelStep(NamedTuple):
     gradient_part: float  # what psi explains of the mean squared change, in [0, 1] when psi has converged
 
 
-class Potential:
+class Psi:
     """A network psi of points, its parameters and what Adam remembers: warm from step to step.
 
     Args:
@@ -81,7 +81,7 @@ class Potential:
             self._adam.step()
 
 
-def flow(
+def bilevel_flow(
     problem: Problem,
     theta: Float[Tensor, " p"],
     points: Points,
@@ -109,7 +109,7 @@ def flow(
     if step <= 0 or steps < 1:
         raise ValueError(f"need step > 0 and steps >= 1, got {step} and {steps}")
     config = config or BilevelConfig()
-    psi = Potential(potential, config.psi_rate / step)  # changes are of the order of the step: psi learns change / step
+    psi = Psi(potential, config.psi_rate / step)  # changes are of the order of the step: psi learns change / step
     theta = theta.detach()
     for k in range(steps):
         z = points(k)
@@ -130,7 +130,7 @@ def _step(
     theta: Float[Tensor, " p"],
     z: Float[Tensor, "B d"],
     old: Float[Tensor, "B d"],
-    psi: Potential,
+    psi: Psi,
     step: float,
     config: BilevelConfig,
 ) -> Float[Tensor, " p"]:

@@ -84,10 +84,10 @@ def sphere_estimate(
     return Estimate(log_density - math.log(len(points)), score)
 
 
-def exponential(x: Float[Tensor, "n d"], tangent: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def exponential_map(x: Float[Tensor, "n d"], tangent: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Where a walk along a great circle ends that starts at unit vectors `x` along `tangent`, as long as that is.
 
-    >>> exponential(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, torch.pi / 2]])).round(decimals=6).abs()
+    >>> exponential_map(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, torch.pi / 2]])).round(decimals=6).abs()
     tensor([[0., 1.]])
     """
     angle = tangent.norm(dim=-1, keepdim=True)
@@ -118,4 +118,4 @@ def sphere_drift(
     of_q = sphere_estimate(q, q, bandwidth, kernel)
     change = rate * bandwidth**2 * combine(of_p, of_q, config or DriftConfig())
     length = change.norm(dim=-1, keepdim=True)
-    return exponential(q, change * (bandwidth / length.clamp_min(bandwidth)))
+    return exponential_map(q, change * (bandwidth / length.clamp_min(bandwidth)))

@@ -1,6 +1,7 @@
 """The Gaussians that training changes: raw, unbounded parameters whose number N may change from step to step."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,9 +10,38 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kg4d.gaussians.state import GaussianState
+from kg4d.optim.build import ParameterGroup
 
 PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits", "skinning_logits")
 """Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
+
+
+@dataclass
+class LearningRates:
+    """Adam rates of the per-Gaussian tensors at the first step.
+
+    Attributes:
+        means: Centres, world units a step.
+        quats: Rotations.
+        log_scales: Scales.
+        opacity_logits: Opacities.
+        colors: Colours.
+        final_means: Factor that the rate of the centres falls to.
+        final_others: Factor that the other rates fall to.
+    """
+
+    means: float = 2e-3
+    quats: float = 1e-2
+    log_scales: float = 1e-2
+    opacity_logits: float = 5e-2
+    colors: float = 2e-2
+    final_means: float = 0.05
+    final_others: float = 0.2
+
+    def scaled(self, factor: float) -> "LearningRates":
+        """All rates times a factor."""
+        names = ("means", "quats", "log_scales", "opacity_logits", "colors")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 class GaussianModel(nn.Module):
@@ -83,6 +113,13 @@ class GaussianModel(nn.Module):
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    def parameter_groups(self, rates: LearningRates) -> list[ParameterGroup]:
+        """What the images show of the Gaussians, one group a tensor: edits of their number edit the state of each."""
+        return [
+            ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name))
+            for name in ("means", "quats", "log_scales", "opacity_logits", "colors")
+        ]
 
     @torch.no_grad()
     def replace_parameters(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.utils.reading import regular
 
 _PLY_TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -37,20 +38,22 @@ def read_points(path: str | Path) -> PointCloud:
         InputError: The file is missing, is neither format, or holds no points.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(path, "no such file", "give the point cloud as a .ply or .npy file")
     try:
+        regular(path)
         match path.suffix.lower():
             case ".ply":
                 cloud = _from_ply(path)
             case ".npy":
-                cloud = _from_array(np.load(path, allow_pickle=False))
+                cloud = _from_array(np.load(path, mmap_mode="r", allow_pickle=False))
             case _:
                 raise InputError(path, "not a point cloud that can be read", "give a .ply or .npy file")
-    except (ValueError, KeyError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(path, f"cannot be read as a point cloud: {error}", "give a .ply or .npy file") from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever the readers make of bytes that are no point cloud
+        what = f"cannot be read as a point cloud: {str(error)[:200]}"
+        raise InputError(path, what, "give a .ply or .npy file") from error
     if not len(cloud.points) or not bool(torch.isfinite(cloud.points).all()):
         raise InputError(path, "holds no points, or points that are not finite", "give a point cloud")
     return cloud
@@ -75,6 +78,9 @@ def _from_ply(path: Path) -> PointCloud:
     return PointCloud(torch.from_numpy(points), colors)
 
 
+_MOST_POINTS = 10**8
+
+
 def _ply_vertices(file: BinaryIO) -> Mapping[str, np.ndarray]:
     """The columns of the element `vertex`, which must come first, as in every point cloud."""
     if file.readline().strip() != b"ply":
@@ -93,6 +99,8 @@ def _ply_vertices(file: BinaryIO) -> Mapping[str, np.ndarray]:
                 fields.append((name, _PLY_TYPES[kind]))
             case []:
                 raise ValueError("the header has no end")
+    if count > _MOST_POINTS:
+        raise ValueError(f"it says that it holds {count:.3g} points")
     if form == "ascii":
         rows = np.loadtxt(file, max_rows=count, ndmin=2)
         return {name: rows[:, i].astype(kind) for i, (name, kind) in enumerate(fields)}

@@ -83,7 +83,7 @@ def lift_keypoints(
     spread = (fit.hypotheses - tracks).norm(dim=-1).median(0).values
     if body.surface is not None:
         tracks = mirror_limbs(fit.objective, tracks, times)
-        fit, spread = _with_gait(fit, tracks, spread, counterparts)
+        fit, spread = _with_gait(fit, tracks, spread, counterparts, times)
     refined, losses = _refine(fit.objective, tracks[None], times)
     lift = _finish(fit, refined, losses, spread, times)
     if config.trial_steps == 0:
@@ -128,11 +128,19 @@ def _fit_hypotheses(
 
 
 def _with_gait(
-    fit: _NetworkFit, tracks: Float[Tensor, "T J 3"], spread: Float[Tensor, "T J"], counterparts: Sequence[int]
+    fit: _NetworkFit,
+    tracks: Float[Tensor, "T J 3"],
+    spread: Float[Tensor, "T J"],
+    counterparts: Sequence[int],
+    times: Float[Tensor, " T"],
 ) -> tuple[_NetworkFit, Float[Tensor, "T J"]]:
     """Hold hidden bones to the other side of the body, where it has a gait, and limit their spread accordingly."""
     objective = fit.objective
     if objective.config.gait <= 0 or not counterparts:
+        return fit, spread
+    apart = times.diff()
+    if float(apart.max() - apart.min()) > 0.01 * float(apart.mean()):
+        _log.info("lift: the frames are not evenly spaced in time, so no gait is looked for")
         return fit, spread
     gait = find_gait(tracks, objective.body.parents, counterparts, objective.keypoints.weights)
     if gait is None:

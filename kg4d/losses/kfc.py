@@ -7,6 +7,7 @@ weights carry over between image sizes.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -65,6 +66,8 @@ class KfcConfig:
         warmup: Fraction of the dynamic stage over which the weight grows from 0.
         freeze_after: Fraction of the static stage after which P no longer changes (1: never).
     """
+
+    SIGNED: ClassVar[tuple[str, ...]] = ("background_logit",)
 
     weight: float = 100.0
     mode: KfcMode = KfcMode.BARYCENTRE

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.utils.reading import regular
 
 NAME = re.compile(r"(?P<view>.+)_(?P<frame>\d+)\.png")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -124,7 +125,11 @@ def _read(
 
 def _read_image(path: Path) -> Float[Tensor, "H W C"]:
     """An 8-bit RGB or RGBA image in [0, 1]."""
-    header = path.read_bytes()[:26]
+    try:
+        with regular(path).open("rb") as file:
+            header = file.read(26)
+    except OSError as error:
+        raise InputError(path, (error.strerror or str(error)).lower(), "give a PNG image") from error
     if len(header) < 26 or not header.startswith(PNG_SIGNATURE):
         raise InputError(path, "is not a PNG image", "save it as 8-bit RGB or RGBA PNG")
     # read from the header: Pillow turns 16-bit RGB into 8 bits without a word
@@ -134,6 +139,6 @@ def _read_image(path: Path) -> Float[Tensor, "H W C"]:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(path, "is a broken PNG image", "write it again") from error
     return torch.from_numpy(pixels.copy()).float() / 255

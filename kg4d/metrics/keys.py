@@ -40,7 +40,9 @@ METRIC_KEYS: dict[str, MetricKey] = {
     "train/ssim": MetricKey("SSIM on the same frames", "", True),
     "heldout/psnr": MetricKey("PSNR on the frames of the reference video that the fit did not see", "dB", True),
     "train/flicker": MetricKey("colour change along the true motion of the reference video", "", False),
-    "keypoints/pck_0.05": MetricKey("share of keypoints within 5 % of the object's box", "", True),
-    "keypoints/error_3d": MetricKey("mean distance of keypoints from the truth", "world units", False),
+    "keypoints/pck_0.05": MetricKey("share of drawn keypoints within 5 % of the object's box", "", True),
+    "keypoints/pck_0.05_tracks": MetricKey("the same of the tracks that the motion reports", "", True),
+    "keypoints/error_3d": MetricKey("mean distance of drawn keypoints from the truth", "world units", False),
+    "keypoints/error_3d_tracks": MetricKey("the same of the tracks that the motion reports", "world units", False),
     "motion/flow_epe": MetricKey("mean end-point error of the optical flow", "px", False),
 }

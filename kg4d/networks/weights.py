@@ -24,6 +24,7 @@ from kg4d.networks.i3d import i3d_state
 from kg4d.networks.lpips import lpips_state
 from kg4d.networks.unpickle import load_arrays
 from kg4d.utils.files import cache_folder, content_hash, replacing
+from kg4d.utils.reading import regular
 
 PULL = "python -m kg4d.metrics.weights pull"
 
@@ -100,11 +101,11 @@ def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]
         InputError: The name is unknown, the file is missing or unreadable, or the cached content is not the pinned one.
     """
     file = weight_path(name) if path is None else Path(path)
-    if not file.is_file():
+    if not file.exists():
         remedy = f"run: {PULL} {name}" if path is None else "give the path of a safetensors file"
         raise InputError(name, f"weights are missing: there is no {file}", remedy)
     try:
-        state = load_file(file)
+        state = load_file(regular(file))
     except Exception as error:  # the library's own exception type derives from Exception alone
         raise InputError(file, "is not a readable safetensors file", f"delete it and run: {PULL} {name}") from error
     if path is None and content_hash(state) != WEIGHTS[name].content_sha256:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
@@ -33,6 +34,15 @@ class Representation(nn.Module, ABC):
             moving: The Gaussians at these times, where they are known already.
         """
 
+    def drawn_keypoints(
+        self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None
+    ) -> Float[Tensor, "B J 3"]:
+        """World positions of the keypoints of the Gaussians as they are drawn; `keypoints` by default.
+
+        A motion may know its keypoints better than it draws them. Arguments are those of `keypoints`.
+        """
+        return self.keypoints(times, moving)
+
     @abstractmethod
     def motion_groups(self) -> list[ParameterGroup]:
         """What the dynamic stage fits."""
@@ -40,6 +50,14 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def colour_parameters(self) -> list[nn.Parameter]:
         """What the refine stage fits."""
+
+    def rest_groups(self, rates: LearningRates) -> list[ParameterGroup]:
+        """What the dynamic stage fits too where it trains Gaussians with their motion; none by default.
+
+        Args:
+            rates: Of the Gaussians.
+        """
+        return []
 
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Add the priors that only this representation has; none by default.

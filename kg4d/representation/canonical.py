@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
-from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
@@ -49,8 +49,12 @@ class CanonicalGaussians(Representation):
     def keypoints(self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None) -> Float[Tensor, "B J 3"]:
         """The motion's own keypoints, or barycentres of the Gaussians at `times`."""
         own = self.deformation.keypoints(times)
-        if own is not None:
-            return own
+        return self.drawn_keypoints(times, moving) if own is None else own
+
+    def drawn_keypoints(
+        self, times: Float[Tensor, " B"], moving: MovingGaussians | None = None
+    ) -> Float[Tensor, "B J 3"]:
+        """Barycentres of the Gaussians at `times`, by the keypoint logits that the static stage has left (eq. 7)."""
         weights = assignment(self.gaussians.keypoint_logits, self.keypoint_temperature)
         return barycentre(weights, (moving or self.states(times)).means)
 
@@ -66,6 +70,10 @@ class CanonicalGaussians(Representation):
     def colour_parameters(self) -> list[nn.Parameter]:
         """The colours of frame 0."""
         return [self.gaussians.colors]
+
+    def rest_groups(self, rates: LearningRates) -> list[ParameterGroup]:
+        """The Gaussians of frame 0, but for their keypoint logits."""
+        return self.gaussians.parameter_groups(rates)
 
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Those of the deformation."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.config.schema import ExperimentConfig
+from kg4d.config.schema import ExperimentConfig, GuidanceConfig
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
@@ -22,6 +22,7 @@ from kg4d.data.scene import load_scene
 from kg4d.data.studies.frame_subset import choose_frames, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
+from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
@@ -32,7 +33,12 @@ from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
-from kg4d.priors.diffusion.noise_predictor import GuidanceKind, build_noise_model, find_noise_model
+from kg4d.priors.diffusion.noise_predictor import (
+    GuidanceKind,
+    build_noise_model,
+    find_noise_model,
+    settle_noise_model,
+)
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.render.base import Renderer
@@ -79,7 +85,7 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     Detections that are to be found are found, where they were not found before.
     """
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
-    scene = _whole_scene(config.scene, config.image_size, priors, renderer)
+    scene = in_world(_whole_scene(config.scene, config.image_size, priors, renderer), config.world)
     if config.detections.source is DetectionsSource.FOUND:
         with _keys_below_priors():
             scene = redetected(scene, priors)
@@ -101,41 +107,53 @@ def _whole_scene(name: str, size: int, priors: PriorsConfig, renderer: Renderer)
     return load_scene(path, size)
 
 
-def check_run_guidance(config: ExperimentConfig) -> None:
+def settle_run_guidance(config: ExperimentConfig) -> GuidanceConfig:
     """Look for the diffusion model of the guidance before the scene is built, which may take hours.
+
+    Returns:
+        The settings of the guidance, with its kind settled.
 
     Raises:
         InputError: The model is not there.
     """
-    if _guided_stages(config):
-        find_noise_model(config.guidance)
+    if not _guided_stages(config.guidance):
+        return config.guidance
+    settled = replace(config.guidance, kind=settle_noise_model(config.guidance))
+    if settled.kind is not GuidanceKind.NONE:
+        find_noise_model(settled)
+    return settled
 
 
-def _guided_stages(config: ExperimentConfig) -> list[str]:
-    guidance = config.guidance
+def _guided_stages(guidance: GuidanceConfig) -> list[str]:
     weights = {StaticStage.name: guidance.static.weight, DynamicStage.name: guidance.dynamic.weight}
     return [name for name, weight in weights.items() if weight > 0 and guidance.kind is not GuidanceKind.NONE]
 
 
 def build_run_guidance(
-    config: ExperimentConfig, scene: Scene, normalisation: Normalisation, device: torch.device, cache: PriorCache
+    guidance: GuidanceConfig,
+    scene: Scene,
+    normalisation: Normalisation,
+    seed: int,
+    device: torch.device,
+    cache: PriorCache,
 ) -> dict[str, Guidance]:
     """What judges views that the scene does not show, by the name of the stage; only for stages that have it.
 
     Args:
-        config: Of the run.
+        guidance: Settings, with the kind settled.
         scene: At the resolution of the fit, normalised.
         normalisation: From the scene's world, where +Y is up.
+        seed: Of what is drawn at random.
         device: Where the fit computes; the diffusion model computes on a GPU where there is one.
         cache: Keeps what the diffusion model makes of the input.
 
     Raises:
         InputError: The diffusion model is not there.
     """
-    guidance, reference = config.guidance, scene.reference
+    reference = scene.reference
     frames = {StaticStage.name: 1, DynamicStage.name: len(reference)}
     settings = {StaticStage.name: guidance.static, DynamicStage.name: guidance.dynamic}
-    guided = _guided_stages(config)
+    guided = _guided_stages(guidance)
     if not guided:
         return {}
     told = reference[: max(frames[name] for name in guided)]
@@ -155,7 +173,7 @@ def build_run_guidance(
             reference.times[: frames[name]].to(device),
             center,
             elevation,
-            config.seed,
+            seed,
         )
         for name in guided
     }
@@ -226,14 +244,14 @@ def build_run(config: ExperimentConfig, normalisation: Normalisation | None = No
     protocol = get_protocol(config.evaluation.protocol, config.evaluation.metrics)
     renderer = build_run_renderer(config)
     background = torch.tensor(config.background, device=renderer.device)
-    check_run_guidance(config)
+    judged = settle_run_guidance(config)
     whole_scene = build_scene(config, renderer)
     if whole_scene.test is not None:
         view_grid(whole_scene.test)  # the metrics need complete videos
     normalisation = normalisation or normalisation_of(whole_scene)
     seen = normalisation.scene(choose_frames(whole_scene, config.frames))
     priors = PriorCache(config.priors.cache)
-    guidance = build_run_guidance(config, seen, normalisation, renderer.device, priors)
+    guidance = build_run_guidance(judged, seen, normalisation, config.seed, renderer.device, priors)
     gaussians = build_run_gaussians(config, seen, normalisation)
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)
     gaussians = gaussians.to(renderer.device)
@@ -259,7 +277,7 @@ def build_run(config: ExperimentConfig, normalisation: Normalisation | None = No
             behind,
             seed,
             paired=config.wgf.weight > 0,
-            rests_first=config.deformation.rests_first,
+            rests_first=config.deformation.rests_first and config.dynamic.gaussian_rates == 0,
         ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )

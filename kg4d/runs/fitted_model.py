@@ -48,6 +48,12 @@ class FittedModel:
         return self.normalisation.world_points(self.representation.keypoints(inside)).to(times.device)
 
     @torch.no_grad()
+    def drawn_keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
+        """World positions of the keypoints of the Gaussians as they are drawn."""
+        inside = self.normalisation.times(times.to(self.renderer.device))
+        return self.normalisation.world_points(self.representation.drawn_keypoints(inside)).to(times.device)
+
+    @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
         """Image m is camera m at time m; `frozen` leaves the Gaussians as the static stage has left them.
 

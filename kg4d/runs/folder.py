@@ -1,8 +1,10 @@
 """The folder of one run: where its files lie, what is recorded of it, and how it is read back."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,30 @@ from kg4d.config.load import load_config, to_yaml
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.normalisation import Normalisation
 from kg4d.errors import InputError
-from kg4d.utils.files import replacing
+from kg4d.utils.files import replacing, tree_hash
+from kg4d.utils.locks import held_alone
+from kg4d.utils.plain import flat, plain
+from kg4d.utils.reading import read_json, read_table
+
+_log = logging.getLogger(__name__)
+
+_ELSEWHERE = ("output", "tracking")  # keys that say where a run lies and who watches it, and nothing of the fit
+_STAGES = ("static", "dynamic", "refine")
 
 
 def variant_of(config: ExperimentConfig) -> str:
     """Name of the one variant that a run's configuration holds; `full` where the experiment names none."""
     return next(iter(config.variants), "full")
+
+
+def fit_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """All settings by their dotted keys, but for those that say where a run lies and who watches it."""
+    return {key: value for key, value in flat(plain(config)).items() if key.split(".")[0] not in _ELSEWHERE}
+
+
+def run_hash(config: ExperimentConfig) -> str:
+    """What checkpoints of a run are known by."""
+    return tree_hash(fit_settings(config))
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,14 @@ class RunFolder:
         """All log lines, with tracebacks."""
         return self.path / "log.txt"
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other fits out of this folder while the block runs.
+
+        Raises:
+            InputError: A fit goes on here already, or the folder cannot be written to.
+        """
+        return held_alone(self.path / ".lock", self.path, "wait for it, or give another name= or output=")
+
     def holds_run_of(self, config: ExperimentConfig) -> bool:
         """Whether a run was begun here, to be resumed or read.
 
@@ -90,28 +118,52 @@ class RunFolder:
         """
         if not self.config.exists():
             return False
-        if not self.matches(config):
-            raise InputError(
-                self.config, "differs from the configuration given", "resume with the same one, or start anew"
-            )
+        different = self.differences(config)
+        if different:
+            keys = ", ".join(different[:5]) + (f" and {len(different) - 5} more" if len(different) > 5 else "")
+            remedy = "resume with the same configuration, or start anew without --resume"
+            raise InputError(self.config, f"differs from the configuration given in {keys}", remedy)
         return True
 
     def matches(self, config: ExperimentConfig) -> bool:
-        """Whether the run here is one of exactly this configuration."""
-        return self.config.is_file() and to_yaml(self.read_config()) == to_yaml(config)
+        """Whether the run here is one of this configuration, wherever its folder lies and whatever tracks it."""
+        return self.config.is_file() and not self.differences(config)
+
+    def differences(self, config: ExperimentConfig) -> list[str]:
+        """Dotted keys in which the configuration of the run here differs, but for `output` and `tracking`."""
+        mine, given = fit_settings(self.read_config()), fit_settings(config)
+        return [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
+
+    def is_done(self, config: ExperimentConfig) -> bool:
+        """Whether everything that a fit with this configuration leaves behind is here."""
+        stages = all((self.checkpoints / f"{name}.ckpt").is_file() for name in _STAGES)
+        exported = not config.export.formats or (self.export.is_dir() and any(self.export.iterdir()))
+        return self.metrics.is_file() and self.record.is_file() and stages and exported
+
+    def check_free(self, config: ExperimentConfig) -> None:
+        """See that no finished run would be replaced; say so in the log where an unfinished one will be.
+
+        Raises:
+            InputError: A finished run lies here.
+        """
+        if self.metrics.is_file():
+            remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
+            raise InputError(self.path, "holds a finished run", remedy)
+        begun = [name for name in (*_STAGES, "last") if (self.checkpoints / f"{name}.ckpt").is_file()]
+        if begun:
+            _log.warning("%s: what an unfinished run left is removed (%s)", self.path, ", ".join(begun))
 
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""
-        for name in (
-            "metrics.json",
-            "run.json",
-            "metrics.csv",
-            self.normalisation.name,
-        ):  # first what says that the run is done
-            (self.path / name).unlink(missing_ok=True)
-        for old in (self.checkpoints, self.previews, self.export, self.path / "wandb"):
-            shutil.rmtree(old, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
+        for old in (  # first what says that the run is done
+            *(self.metrics, self.record, self.path / "metrics.csv", self.normalisation),
+            *(self.checkpoints, self.previews, self.export, self.path / "wandb"),
+        ):
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
         with replacing(self.config) as part:
             part.write_text(to_yaml(config), encoding="utf-8")
 
@@ -125,7 +177,11 @@ class RunFolder:
             raise InputError(
                 self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
             )
-        return load_config(ExperimentConfig, self.config)
+        config = load_config(ExperimentConfig, self.config)
+        written = read_table(self.config)
+        if not (written.startswith("name:") and "\nvariants:" in written):  # its first key and its last
+            raise InputError(self.config, "is cut short: it has not all keys", "restore it, or fit again")
+        return config
 
     def read_normalisation(self) -> Normalisation | None:
         """From the world of the run's scene to its fit; None where no stage has begun.
@@ -133,7 +189,7 @@ class RunFolder:
         Earlier versions worked in the world's axes and units and wrote nothing.
         """
         if self.normalisation.is_file():
-            return Normalisation.from_state(json.loads(self.normalisation.read_text(encoding="utf-8")))
+            return Normalisation.from_state(read_json(self.normalisation))
         return Normalisation.none() if any(self.checkpoints.glob("*.ckpt")) else None
 
     def write_normalisation(self, normalisation: Normalisation) -> None:
@@ -145,7 +201,7 @@ class RunFolder:
         """What `metrics.json` holds; None where the run is not done."""
         if not self.metrics.is_file():
             return None
-        table: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        table: dict[str, Any] = read_json(self.metrics)
         return table
 
     def write_record(self, record: Mapping[str, Any]) -> None:

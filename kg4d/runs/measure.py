@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.records import PosedImages, Scene, view_grid
+from kg4d.data.records import Keypoints, PosedImages, Scene, view_grid
 from kg4d.data.studies.frame_subset import seen_frames
 from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.flow import Flicker, FlowEPE
@@ -85,27 +85,37 @@ def _mean_psnr(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W
 
 
 def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
-    keys = ("keypoints/error_3d", "keypoints/pck_0.05")
-    keypoints = scene.keypoints
+    """Of the keypoints that are drawn, which every motion has, and of the tracks that it reports."""
+    error, share = "keypoints/error_3d", "keypoints/pck_0.05"
+    keypoints, times = scene.keypoints, scene.reference.times
     if keypoints is None or keypoints.truth is None:
-        for key in keys:
+        for key in (error, f"{error}_tracks", share, f"{share}_tracks"):
             evaluation.skip(key, "the scene has no true keypoints")
         return
-    times = scene.reference.times
-    points = fitted.keypoints(times)
-    evaluation.record(keys[0], measured(KeypointError3D(), points, keypoints.truth))
+    for suffix, points in {"": fitted.drawn_keypoints(times), "_tracks": fitted.keypoints(times)}.items():
+        evaluation.record(error + suffix, measured(KeypointError3D(), points, keypoints.truth))
+        try:
+            evaluation.record(share + suffix, _share_correct(points, scene, keypoints))
+        except ValueError as reason:
+            evaluation.skip(share + suffix, str(reason))
+
+
+def _share_correct(points: Float[Tensor, "T J 3"], scene: Scene, keypoints: Keypoints) -> Tensor:
+    """Share of keypoints that the test videos show in the right place.
+
+    Raises:
+        ValueError: It cannot be told; the message says why.
+    """
     if scene.test is None or keypoints.test_uv is None or keypoints.test_visible is None:
-        evaluation.skip(keys[1], "the scene has no true keypoints in its test views")
-        return
+        raise ValueError("the scene has no true keypoints in its test views")
     test, table = scene.test, torch.tensor(view_grid(scene.test))
     frames = test.frames[table]  # the videos may leave frames of the reference out
-    if int(frames.max()) >= len(times):
-        evaluation.skip(keys[1], "the test views show frames that the reference video has not")
-        return
+    if int(frames.max()) >= len(points):
+        raise ValueError("the test views show frames that the reference video has not")
     predicted = torch.stack([_project(points, test, row) for row in table])
     views = torch.arange(len(table))[:, None]
     truth, visible = keypoints.test_uv[views, frames], keypoints.test_visible[views, frames]
-    evaluation.record(keys[1], measured(PCK(0.05), predicted, truth, visible, box_sizes(test.alphas)[table]))
+    return measured(PCK(0.05), predicted, truth, visible, box_sizes(test.alphas)[table])
 
 
 def _project(points: Float[Tensor, "T J 3"], test: PosedImages, row: Int[Tensor, " S"]) -> Float[Tensor, "S J 2"]:

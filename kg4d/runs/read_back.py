@@ -67,7 +67,7 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     folder = RunFolder(Path(path))
     config = folder.read_config()
     checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
-    if not checkpoint.is_file():
+    if not checkpoint.exists():
         raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
     renderer = renderer or build_run_renderer(config)
     weights = read_checkpoint(checkpoint, renderer.device)["state_dict"]

@@ -15,6 +15,7 @@ from kg4d.metrics.image import PSNR
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite
 from kg4d.render.base import Renderer
+from kg4d.stages.checkpoints import seal
 from kg4d.stages.clock import Clock
 
 
@@ -54,6 +55,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.seed = seed
         self.optimizer_config = optimizer
         self.psnr = PSNR()  # of the images of one step
+        self.run = ""  # hash of the configuration that the checkpoints belong to
         self.clock = Clock(renderer.device)
         self.renders = 0
         self.shown: dict[str, float] = {}  # the values that were logged last, for the progress bar
@@ -139,13 +141,22 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.clock.start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep which stage this is and what it has cost."""
+        """Keep which stage of which run this is, what it has cost, and what else it needs to go on."""
         checkpoint["kg4d"] = {"stage": self.name, "renders": self.renders, "seconds": self.clock.snapshot()}
+        self.save_state(checkpoint)
+        seal(checkpoint, self.run)  # the last thing: the hash is over all the rest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting, and with what else was kept."""
         self.renders = checkpoint["kg4d"]["renders"]
         self.clock.seconds.update(checkpoint["kg4d"]["seconds"])
+        self.load_state(checkpoint)
+
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
+        """Put into a checkpoint what a subclass needs besides its parameters; nothing by default."""
+
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take it up again."""
 
     def _log_terms(self, step: int, objective: Objective) -> None:
         terms = {name: value.float() for name, value in objective.terms.items()}

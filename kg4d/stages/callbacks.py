@@ -39,6 +39,12 @@ class LastCheckpoint(Callback):
         if self.every > 0 and trainer.global_step % self.every == 0:
             save_checkpoint(trainer, self.path)
 
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Write the rows of the steps before a checkpoint too: a run that goes on from it does not repeat them."""
+        if self.every > 0 and trainer.global_step % self.every == 0:
+            for logger in trainer.loggers:
+                logger.save()
+
 
 class CleanStop(Callback):
     """Turns the first SIGINT or SIGTERM into a stop at the end of the step, with a checkpoint; the second one kills.

@@ -1,4 +1,4 @@
-"""Checkpoints of stages: read without executing code, those of earlier versions too."""
+"""Checkpoints of stages: whose they are, whether they are whole; read without executing code, old ones too."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+import kg4d
+from kg4d.errors import InputError
+from kg4d.utils.files import tree_hash
+
+SCHEMA = 1
+"""Of the entry `kg4d`; 0 had no hashes."""
+
+_AGAIN = "remove it; kg4d.fit --resume then goes on from what is left"
 
 # Beginnings of names in a state dict: before, now. Dynamic and refine stages held Gaussians and deformation apart.
 _RENAMED = {
@@ -15,16 +24,60 @@ _RENAMED = {
 }
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The checkpoint of a stage, in today's names."""
-    checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    weights = checkpoint["state_dict"]
-    if checkpoint["kg4d"]["stage"] == "static":
+def seal(checkpoint: dict[str, Any], run: str) -> None:
+    """Note in a checkpoint whose it is, and a hash of all of it, by which `read_checkpoint` knows that it is whole.
+
+    Args:
+        checkpoint: With its entry `kg4d`, which names the stage.
+        run: Hash of the configuration of the run.
+    """
+    checkpoint["kg4d"] |= {"schema": SCHEMA, "version": kg4d.__version__, "run": run}
+    checkpoint["kg4d"]["sha256"] = tree_hash(checkpoint)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu", run: str = "") -> dict[str, Any]:
+    """The checkpoint of a stage, in today's names.
+
+    Args:
+        path: The file.
+        device: Where its tensors go.
+        run: Hash of the configuration that it must belong to; any when empty. Checkpoints of earlier versions have
+            none, nor a hash of their content.
+
+    Raises:
+        InputError: It is no checkpoint of this package, is damaged, of a later version, or of another run.
+    """
+    if not path.is_file():
+        raise InputError(path, "is no regular file", _AGAIN)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        about = checkpoint["kg4d"]
+        stage, weights, schema = about["stage"], checkpoint["state_dict"], about.get("schema", 0)
+        sealed = about.pop("sha256", None)
+        whole = sealed is None or sealed == tree_hash(checkpoint)
+    except Exception as error:  # whatever the reader makes of bytes that are no checkpoint
+        raise InputError(path, f"is no checkpoint, or is damaged ({type(error).__name__})", _AGAIN) from error
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise InputError(path, f"was written by kg4d {about.get('version')}, a later version", "read it with that one")
+    if not whole or (schema > 0 and sealed is None):
+        raise InputError(path, "is damaged: its content is not what was written", _AGAIN)
+    if run and about.get("run", run) != run:
+        raise InputError(path, "belongs to a run with another configuration", _AGAIN)
+    if stage == "static":
         checkpoint["state_dict"] = _with_skinning(weights, "model.")
     else:
         renamed = {_renamed(name): value for name, value in weights.items()}
         checkpoint["state_dict"] = _with_skinning(renamed, "representation.gaussians.")
-    return checkpoint
+    return {name: on_device(value, device) for name, value in checkpoint.items()}
+
+
+def on_device(tree: Any, device: torch.device | str) -> Any:
+    """The same nested dicts and lists, with their tensors on a device."""
+    if isinstance(tree, Tensor):
+        return tree.to(device)
+    if isinstance(tree, dict):
+        return {key: on_device(value, device) for key, value in tree.items()}
+    return [on_device(value, device) for value in tree] if isinstance(tree, list) else tree
 
 
 def _renamed(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Dynamic stage: the motion of the Gaussians is fitted to the reference video; all else is frozen."""
+"""Dynamic stage: the motion of the Gaussians is fitted to the reference video, on request together with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import DynamicBatch, step_generator
 from kg4d.data.batches.dynamic import DynamicDataConfig
+from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.lift.record import Lift
@@ -40,6 +41,9 @@ class DynamicConfig:
         data: Frames drawn at each step.
         warmup_steps: Steps over which the learning rates grow linearly from 0.
         final_factor: Factor that they fall to, along a half cosine.
+        gaussian_rates: Factor of the static stage's learning rates by which the Gaussians of frame 0 are trained with
+            their motion (DreamGaussian4D: 1); 0 freezes them. Rigidity and bones go on to refer to the Gaussians that
+            the static stage has left.
         photometric: The image loss, a mean over the drawn frames.
     """
 
@@ -47,6 +51,7 @@ class DynamicConfig:
     data: DynamicDataConfig = field(default_factory=DynamicDataConfig)
     warmup_steps: int = 20
     final_factor: float = 0.05
+    gaussian_rates: float = 0.0
     photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
 
 
@@ -75,6 +80,7 @@ class DynamicStage(Stage[DynamicBatch]):
         guidance: Judges views that the video does not show; None where nothing does.
         lift: The video's keypoints in 3D, and which detections to believe; None where they were not lifted.
         optimizer: Which optimiser takes the steps; Adam when None.
+        gaussian_rates: Learning rates of the Gaussians of frame 0; None freezes them.
     """
 
     name = "dynamic"
@@ -94,9 +100,11 @@ class DynamicStage(Stage[DynamicBatch]):
         guidance: Guidance | None = None,
         lift: Lift | None = None,
         optimizer: OptimizerConfig | None = None,
+        gaussian_rates: LearningRates | None = None,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.representation = representation
+        self.gaussian_rates = gaussian_rates
         self.lift = lift
         self.config = config
         self.losses = losses
@@ -105,8 +113,9 @@ class DynamicStage(Stage[DynamicBatch]):
         self.register_buffer("background", background, persistent=False)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """What moves the Gaussians."""
-        return self.representation.motion_groups()
+        """What moves the Gaussians, and the Gaussians where they are not frozen."""
+        rest = [] if self.gaussian_rates is None else self.representation.rest_groups(self.gaussian_rates)
+        return [*self.representation.motion_groups(), *rest]
 
     def begin(self) -> None:
         """Form what the Gaussians at rest give once: keypoints, neighbours."""
@@ -123,15 +132,13 @@ class DynamicStage(Stage[DynamicBatch]):
         progress = step / max(1, self.steps)
         set_learning_rates(optimizer, warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
-        super().on_save_checkpoint(checkpoint)
         if self.lift is not None:
             checkpoint["lift"] = self.lift.state()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with the lift that this fit began with."""
-        super().on_load_checkpoint(checkpoint)
         if "lift" in checkpoint:
             self.lift = Lift.from_state(checkpoint["lift"]).to(self.renderer.device)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kg4d.data.batches.batch import DynamicBatch
 from kg4d.data.records import Scene
+from kg4d.gaussians.model import LearningRates
 from kg4d.geometry.cameras import project_each
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.sides import other_sides
@@ -55,6 +56,7 @@ class MotionProblem:
         losses: Its losses.
         lift: How keypoints are lifted to 3D.
         optimizer: Which optimiser takes the steps.
+        gaussian_rates: Learning rates of the Gaussians of frame 0 in the stage; None freezes them, as trials do.
         seed: Of all that is drawn at random.
     """
 
@@ -66,6 +68,7 @@ class MotionProblem:
     losses: MotionLosses
     lift: LiftConfig
     optimizer: OptimizerConfig
+    gaussian_rates: LearningRates | None
     seed: int
 
     def stage(
@@ -101,6 +104,7 @@ class MotionProblem:
             guidance,
             lift,
             self.optimizer,
+            self.gaussian_rates if steps is None else None,
         )
 
     def rest_points(self, representation: Representation) -> Float[Tensor, "J 3"]:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
+import kg4d
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule
@@ -83,6 +84,7 @@ def run_stage(
     *,
     folder: Path,
     config: TrainerConfig,
+    run: str = "",
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> StageRecord:
@@ -95,19 +97,22 @@ def run_stage(
         data: Gives its batches; told from which step on.
         folder: Of the checkpoints.
         config: Of the Trainer.
+        run: Hash of the configuration that checkpoints belong to; those of another run are refused.
         logger: Gets the logged terms.
         callbacks: What else happens around the steps, such as previews; checkpoints and a clean stop always do.
 
     Raises:
+        InputError: A checkpoint is damaged or belongs to another run.
         Interrupted: A signal came; `last.ckpt` holds the state.
     """
-    name = stage.name
+    name, stage.run = stage.name, run
     final, last = folder / f"{name}.ckpt", folder / "last.ckpt"
     if final.exists():
         _log.info("%s: already done, loaded from %s", name, final)
-        return _load(stage, final)
-    start = last if _belongs_to(last, name) else None
-    first_step = 0 if start is None else int(read_checkpoint(start)["global_step"])
+        return _load(stage, final, run)
+    begun = read_checkpoint(last, run=run) if last.exists() else None
+    start = last if begun is not None and begun["kg4d"]["stage"] == name else None
+    first_step = 0 if start is None or begun is None else int(begun["global_step"])
     if start is not None:
         _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
     stage.clock.begin_total()
@@ -131,9 +136,15 @@ def run_stage(
     return _record(stage)
 
 
-def has_begun(name: str, folder: Path) -> bool:
-    """Whether a checkpoint of that stage lies in `folder`, from which `run_stage` would go on."""
-    return (folder / f"{name}.ckpt").exists() or _belongs_to(folder / "last.ckpt", name)
+def has_begun(name: str, folder: Path, run: str = "") -> bool:
+    """Whether a checkpoint of that stage lies in `folder`, from which `run_stage` would go on.
+
+    Raises:
+        InputError: The last checkpoint is damaged or belongs to another run.
+    """
+    last = folder / "last.ckpt"
+    begun = last.exists() and bool(read_checkpoint(last, run=run)["kg4d"]["stage"] == name)
+    return begun or (folder / f"{name}.ckpt").exists()
 
 
 def _trainer(
@@ -165,12 +176,11 @@ def _silence_lightning() -> None:
         logging.getLogger(logger).setLevel(logging.WARNING)
 
 
-def _belongs_to(path: Path, name: str) -> bool:
-    return path.exists() and bool(read_checkpoint(path)["kg4d"]["stage"] == name)
-
-
-def _load(stage: Stage[Any], path: Path) -> StageRecord:
-    checkpoint = read_checkpoint(path)
+def _load(stage: Stage[Any], path: Path, run: str) -> StageRecord:
+    checkpoint = read_checkpoint(path, run=run)
+    version = checkpoint["kg4d"].get("version")
+    if version is not None and version != kg4d.__version__:
+        _log.warning("%s was fitted by kg4d %s; this is %s", path, version, kg4d.__version__)
     stage.load_state_dict(checkpoint["state_dict"])
     stage.on_load_checkpoint(checkpoint)
     return _record(stage)

@@ -1,5 +1,6 @@
 """Static stage: Gaussians with keypoint features are fitted to the views of frame 0."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import StaticBatch, step_generator
 from kg4d.data.batches.static import StaticDataConfig
-from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
@@ -20,29 +21,6 @@ from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.density import DensityConfig, DensityControl
 from kg4d.stages.guidance import Guidance
-
-
-@dataclass
-class LearningRates:
-    """Adam rates of the per-Gaussian tensors at the first step.
-
-    Attributes:
-        means: Centres, world units a step.
-        quats: Rotations.
-        log_scales: Scales.
-        opacity_logits: Opacities.
-        colors: Colours.
-        final_means: Factor that the rate of the centres falls to.
-        final_others: Factor that the other rates fall to.
-    """
-
-    means: float = 2e-3
-    quats: float = 1e-2
-    log_scales: float = 1e-2
-    opacity_logits: float = 5e-2
-    colors: float = 2e-2
-    final_means: float = 0.05
-    final_others: float = 0.2
 
 
 @dataclass
@@ -102,16 +80,8 @@ class StaticStage(Stage[StaticBatch]):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """One group a tensor: density control edits the optimiser's state of each."""
-        rates = self.config.learning_rates
-        by_name = {
-            "means": rates.means,
-            "quats": rates.quats,
-            "log_scales": rates.log_scales,
-            "opacity_logits": rates.opacity_logits,
-            "colors": rates.colors,
-            "keypoint_logits": self.kfc.learning_rate,
-        }
-        return [ParameterGroup(name, [self.model.get_parameter(name)], rate) for name, rate in by_name.items()]
+        keypoints = ParameterGroup("keypoint_logits", [self.model.keypoint_logits], self.kfc.learning_rate)
+        return [*self.model.parameter_groups(self.config.learning_rates), keypoints]
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Exponential decay; the keypoint features stop when they are frozen."""
@@ -174,12 +144,10 @@ class StaticStage(Stage[StaticBatch]):
         if any(report):
             self.record(step, {"gaussians": float(len(self.model))})
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of density control too."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["density"] = self.density.state_dict()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it up again."""
-        super().on_load_checkpoint(checkpoint)
         self.density.load_state_dict(checkpoint["density"])

@@ -1,13 +1,23 @@
 """The history of a run as a CSV file: one row per logged step, over all stages."""
 
 import csv
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kg4d.utils.files import replacing
+from kg4d.utils.files import flush_to_disk, replacing
+
+_log = logging.getLogger(__name__)
 
 _INDEX_COLUMNS = ("step", "stage", "stage_step")  # the first columns; `step` counts over all stages
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a row has all its cells and its steps are numbers; a power cut or a full disk leaves others."""
+    numbers = (row.get("step") or "", row.get("stage_step") or "")
+    return None not in row and None not in row.values() and all(number.isdigit() for number in numbers)
 
 
 class History:
@@ -22,6 +32,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pending: dict[str, Any] = {}
+        self._saved: dict[str, Any] = {}  # what of it is on disk
         rows = self._read()
         self._columns = list(rows[0]) if rows else list(_INDEX_COLUMNS)
         self._starts = {row["stage"]: int(row["step"]) - int(row["stage_step"]) for row in rows}
@@ -63,17 +74,24 @@ class History:
         return step
 
     def flush(self) -> None:
-        """Write the last row."""
-        if not self._pending:
+        """Write the last row, and end it: a later `add` begins another one."""
+        self.save()
+        self._pending, self._saved = {}, {}
+
+    def save(self) -> None:
+        """Write the last row as it stands; `add` may still add to it."""
+        if self._pending == self._saved:
             return
         fresh = [name for name in self._pending if name not in self._columns]
-        if fresh or not self._path.exists():
+        if fresh or self._saved or not self._path.exists():
             self._columns += fresh
-            self._rewrite([*self._read(), self._pending])
+            rows = self._read()
+            self._rewrite([*(rows[:-1] if self._saved else rows), self._pending])
         else:
             with self._path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerow(self._pending)
-        self._pending = {}
+            flush_to_disk(self._path)
+        self._saved = dict(self._pending)
 
     def _drop_from(self, step: int) -> None:
         rows = self._read()
@@ -87,8 +105,17 @@ class History:
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.exists():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines(keepends=True)
+        whole = [line for line in lines if "\0" not in line and line.endswith("\n")]
+        rows = list(csv.DictReader(whole))
+        good = list(itertools.takewhile(_is_whole, rows))
+        if len(good) + 1 < len(lines):
+            lost = len(lines) - 1 - len(good)
+            _log.warning("%s: %d torn row(s) at the end are dropped", self._path, lost)
+            self._columns = list(good[0]) if good else list(_INDEX_COLUMNS)
+            self._rewrite(good)
+        return good
 
     def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with replacing(self._path) as part, part.open("w", newline="", encoding="utf-8") as file:

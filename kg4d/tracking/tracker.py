@@ -178,6 +178,10 @@ class Tracker:
         if self._run is not None:
             self._run.summary.update(dict(values))
 
+    def save(self) -> None:
+        """Write the history so far to disk; its last row can still grow."""
+        self._history.save()
+
     def flush(self) -> None:
         """Write the values that are held back."""
         self._history.flush()
@@ -293,6 +297,11 @@ class StageLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Do nothing: the tracker has recorded the whole configuration."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write all rows so far to disk."""
+        self._tracker.save()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

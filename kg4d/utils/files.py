@@ -1,10 +1,14 @@
 """Atomic writing of files, the cache folder, and hashes of tensors."""
 
+import glob
 import hashlib
 import os
+import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,22 +18,104 @@ from torch import Tensor
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; it replaces `path` when the block ends, and is deleted when it raises.
 
-    Parent folders are created. The temporary name keeps the suffix, because some writers choose the format by it.
+    The new file is on the disk before it gets its name, and the name before this returns: after a power cut there is
+    the old file or the new one. Parent folders are created. The temporary name keeps the suffix, because some writers
+    choose the format by it. What a killed process has left of an earlier try is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = _temporary(path, f".part{path.suffix}", path.stem)
     try:
         yield part
+        flush_to_disk(part)
         part.replace(path)
+        flush_to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | Path, over: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder next to `folder`, which becomes `folder` when the block ends; it is deleted on an error.
+
+    As durable as `replacing`.
+
+    Args:
+        folder: Its parents are created.
+        over: Remove what is there just before; else it must not be there, or be empty.
+    """
+    folder = Path(folder)
+    part = _temporary(folder, ".partial", folder.name)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for inside in sorted(part.rglob("*")):
+            flush_to_disk(inside)
+        flush_to_disk(part)
+        if over and folder.exists():
+            shutil.rmtree(folder)
+        part.replace(folder)
+        flush_to_disk(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path, suffix: str, stem: str) -> Path:
+    """A name beside `path` that is this process's own; what dead processes of this machine have left there goes."""
+    begin = f".{stem}.{socket.gethostname().replace('.', '_')}-"
+    for other in path.parent.glob(f"{glob.escape(begin)}*{suffix}"):
+        number = other.name.removeprefix(begin).removesuffix(suffix)
+        if number.isdigit() and (int(number) == os.getpid() or not _alive(int(number))):
+            shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
+    return path.with_name(f"{begin}{os.getpid()}{suffix}")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def cache_folder() -> Path:
     """The folder for weights, features and priors: `$KG4D_CACHE`, else `~/.cache/kg4d`."""
     given = os.environ.get("KG4D_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "kg4d"
+
+
+def tree_hash(tree: Any) -> str:
+    """SHA-256 over nested dicts, lists, tensors and plain values: equal for equal ones, whatever file they were in."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(content_hash({"": value}).encode())
+        elif isinstance(value, Mapping):
+            digest.update(f"{{{len(value)}".encode())
+            for key in sorted(value, key=repr):
+                add(key)
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            digest.update(f"[{len(value)}".encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update(f"{type(value).__name__} {value!r}\n".encode())
+
+    add(tree)
+    return digest.hexdigest()
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -20,3 +20,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted keys; an empty dict is a leaf.
+
+    >>> flat({"a": {"b": 1, "c": {}}, "d": [2]})
+    {'a.b': 1, 'a.c': {}, 'd': [2]}
+    """
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix: tree}
+    return {
+        key: leaf for name, item in tree.items() for key, leaf in flat(item, f"{prefix}.{name}".lstrip(".")).items()
+    }

@@ -1,21 +1,96 @@
 """The files that people start from name only keys and values that exist."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from kg4d.config.load import Run, expand, load_config, packaged_configs
+from kg4d.config.load import Run, expand, load_config, packaged_configs, to_yaml
 from kg4d.config.schema import ExperimentConfig
+from kg4d.deform.build import DeformationKind
+from kg4d.errors import InputError
+from kg4d.utils.plain import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "experiments").glob("sweep_*.yaml"))
 EXPERIMENTS = sorted(set((ROOT / "experiments").glob("*.yaml")) - set(SWEEPS))
 
 
-@pytest.mark.parametrize("path", sorted(packaged_configs().glob("*.yaml")), ids=lambda path: path.stem)
-def test_presets_load(path: Path):
-    assert isinstance(load_config(ExperimentConfig, path), ExperimentConfig)
+PRESETS = {  # what moves the Gaussians, and the losses beside the one on the images
+    "base": (DeformationKind.HSE, {"kfc", "wgf", "rigidity", "bones"}),
+    "paper": (DeformationKind.HSE, {"kfc", "wgf"}),
+    "kg4d": (DeformationKind.HSE, {"kfc", "wgf", "rigidity", "bones"}),
+    "recommended": (DeformationKind.SKINNED, {"kfc", "rigidity"}),
+    "hexplane_images": (DeformationKind.HEXPLANE, set()),
+    "hexplane_flow": (DeformationKind.HEXPLANE, {"wgf"}),
+    "hexplane_inputs": (DeformationKind.HEXPLANE, {"kfc", "wgf", "rigidity", "bones"}),
+    "hexplane_joint": (DeformationKind.HEXPLANE, set()),
+    "hexplane_rigid": (DeformationKind.HEXPLANE, {"rigidity"}),
+    "control_points_images": (DeformationKind.CONTROL_POINTS, set()),
+}
+FORMER = {"dg4d", "gaussianflow", "sc4d"}  # names that only lead to others
+
+
+@cache
+def preset(name: str) -> ExperimentConfig:
+    return load_config(ExperimentConfig, packaged_configs() / f"{name}.yaml")
+
+
+def settings(tree: object, prefix: str = "") -> dict[str, object]:
+    """The leaves of nested settings, by their dotted keys."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {key: leaf for name, value in tree.items() for key, leaf in settings(value, f"{prefix}.{name}").items()}
+
+
+def test_every_preset_is_described_here():
+    assert {path.stem for path in packaged_configs().glob("*.yaml")} == set(PRESETS) | FORMER
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_motion_and_its_losses(name: str):
+    config, (kind, losses) = preset(name), PRESETS[name]
+    assert config.deformation.kind is kind
+    assert {loss for loss in ("kfc", "wgf", "rigidity", "bones") if getattr(config, loss).weight > 0} == losses
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"base"}))
+def test_a_preset_is_the_one_it_extends_but_for_the_lines_that_it_writes(name: str):
+    written = yaml.safe_load((packaged_configs() / f"{name}.yaml").read_text())
+    parent = preset(Path(written.pop("extends")).stem)
+    expected, found = settings(plain(parent)) | settings(written), settings(plain(preset(name)))
+    assert {key: found[key] for key in found if found[key] != expected[key]} == {}
+
+
+def test_presets_take_over_what_they_share():
+    assert preset("hexplane_flow").deformation == preset("hexplane_images").deformation
+    assert preset("paper").deformation.hse != preset("kg4d").deformation.hse
+    assert preset("paper").wgf.variant is not preset("kg4d").wgf.variant
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_being_written_down(name: str, tmp_path: Path):
+    (tmp_path / "written.yaml").write_text(to_yaml(preset(name)))
+    assert load_config(ExperimentConfig, tmp_path / "written.yaml") == preset(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("dg4d", "hexplane_images"), ("gaussianflow", "hexplane_flow"), ("sc4d", "control_points_images")]
+)
+def test_old_names_of_presets_say_what_they_are(old: str, new: str, caplog: pytest.LogCaptureFixture):
+    folder = packaged_configs()
+    read = [load_config(ExperimentConfig, folder / f"{name}.yaml") for name in (old, new)]
+    assert read[0] == read[1]
+    [record] = caplog.records
+    assert f"this is now called {new}" in record.getMessage()
+    assert "without its score distillation" in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/abs", "a b", "a/b", "."])
+def test_a_name_leads_nowhere_else(name: str):
+    with pytest.raises(InputError, match=r"name: .* cannot be a folder name"):
+        load_config(ExperimentConfig, None, [f"name='{name}'"])
 
 
 def test_presets_are_found_from_anywhere(tmp_path: Path):

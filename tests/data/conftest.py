@@ -7,18 +7,18 @@ import pytest
 
 from kg4d.data.records import Scene
 from kg4d.data.scene_writer import write_scene
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
 
 @pytest.fixture
 def tiny_scene() -> Scene:
-    return make_tiny_scene()
+    return make.tiny_scene()
 
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scenes") / "tiny"
-    write_scene(make_tiny_scene(), path)
+    write_scene(make.tiny_scene(), path)
     return path
 
 

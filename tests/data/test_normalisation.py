@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.viewpoints import seen_radius
 from kg4d.data.records import Scene
+from kg4d.data.studies.world import moved, slower, turn
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.solve import lift_keypoints
-from tests.data.tiny import make_tiny_scene
-from tests.worlds import moved, slower, turn
+from tests import make
 
-TINY = make_tiny_scene()
+TINY = make.tiny_scene()
 
 
 def seen(scene: Scene) -> Scene:

@@ -1,4 +1,4 @@
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,18 +8,7 @@ from kg4d.data.records import Flow, Scene
 from kg4d.data.scene import load_scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
-
-
-def assert_same(a: object, b: object, *, atol: float = 1e-6) -> None:
-    assert type(a) is type(b)
-    if is_dataclass(a):
-        for field in fields(a):
-            assert_same(getattr(a, field.name), getattr(b, field.name), atol=atol)
-    elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype
-        assert torch.allclose(a, b, atol=atol) if a.is_floating_point() else torch.equal(a, b)
-    else:
-        assert a == b
+from tests.compare import assert_same
 
 
 def test_what_was_written_is_loaded(tiny_scene: Scene, folder: Path):

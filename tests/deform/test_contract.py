@@ -16,6 +16,7 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.objective import Objective
+from tests import make
 
 PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
 CONFIGS = {
@@ -51,16 +52,7 @@ SOON = 1e-6  # of the clip
 
 
 def gaussians(count: int = 9) -> GaussianState:
-    generator = torch.Generator().manual_seed(1)
-    return GaussianState(
-        means=torch.randn(count, 3, generator=generator) * 0.4,
-        quats=torch.randn(count, 4, generator=generator) * 2,
-        scales=torch.rand(count, 3, generator=generator) + 0.01,
-        opacities=torch.rand(count, generator=generator),
-        colors=torch.rand(count, 3, generator=generator),
-        keypoint_logits=torch.zeros(count, 2),
-        skinning_logits=torch.randn(count, 2, generator=generator),
-    )
+    return make.random_gaussians(count, keypoints=2, spread=0.4, seed=1)
 
 
 REST = RestGaussians(gaussians().means, radius=0.8, keypoints=2)

@@ -11,20 +11,13 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
 from kg4d.losses.motion_priors import ArapConfig
 from kg4d.optim.objective import Objective
+from tests import make
 
 TIMES = torch.tensor([0.0, 0.4, 1.0])
 
 
 def gaussians(count: int = 40) -> GaussianState:
-    g = torch.Generator().manual_seed(0)
-    return GaussianState(
-        means=torch.rand(count, 3, generator=g) - 0.5,
-        quats=torch.randn(count, 4, generator=g),
-        scales=torch.rand(count, 3, generator=g) + 0.01,
-        opacities=torch.full((count,), 0.5),
-        colors=torch.rand(count, 3, generator=g),
-        keypoint_logits=torch.zeros(count, 0),
-    )
+    return make.random_gaussians(count, spread=0.3)
 
 
 def build(points: int = 8, neighbours: int = 4) -> ControlPoints:
@@ -131,3 +124,15 @@ def test_control_points_that_scatter_pay_if_they_are_asked_to_move_rigidly() -> 
     module.arap = ArapConfig()
     module.regularisers(free, TIMES)
     assert free.terms == {}
+
+
+def test_edges_are_found_once_and_again_when_other_control_points_are_loaded() -> None:
+    module = build(6, 3)
+    module.arap = ArapConfig(weight=10.0, neighbours=2)
+    module.regularisers(Objective(progress=0.5), TIMES)
+    found = module._edges
+    module.regularisers(Objective(progress=0.5), TIMES)
+    assert module._edges is found
+    module.load_state_dict({**module.state_dict(), "rest": module.rest.flip(0) * torch.tensor([1.0, 9.0, 1.0])})
+    module.regularisers(Objective(progress=0.5), TIMES)
+    assert not torch.equal(module._edges.weights, found.weights)

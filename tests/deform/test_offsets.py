@@ -11,6 +11,7 @@ from kg4d.deform.offsets import Activation, OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix
+from tests import make
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -55,14 +56,7 @@ def test_the_network_is_a_plain_mlp_with_its_gradients(
 
 
 def canonical(count: int = 4) -> GaussianState:
-    return GaussianState(
-        means=normal(count, 3),
-        quats=normal(count, 4, seed=1) * 3,
-        scales=normal(count, 3, seed=2).exp(),
-        opacities=torch.full((count,), 0.5, dtype=torch.float64),
-        colors=normal(count, 3),
-        keypoint_logits=normal(count, 0),
-    )
+    return make.random_gaussians(count, dtype=torch.float64)
 
 
 def test_offsets_shift_turn_and_scale() -> None:

@@ -9,6 +9,7 @@ from kg4d.deform.skinned import SkinnedConfig, SkinnedDeformation
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.normals import outward_normals
 from kg4d.geometry.rotations import quat_rotate
+from tests import make
 
 WIDTH = 0.3
 QUARTER = torch.tensor([0.5**0.5, 0.0, 0.0, -(0.5**0.5)])  # about z: what looked along y looks along x
@@ -17,11 +18,7 @@ QUARTER = torch.tensor([0.5**0.5, 0.0, 0.0, -(0.5**0.5)])  # about z: what looke
 def sphere(count: int = 400) -> GaussianState:
     g = torch.Generator().manual_seed(0)
     points = normalize(torch.randn(count, 3, generator=g), dim=-1)
-    ones = torch.ones(count)
-    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1)
-    return GaussianState(
-        points, quats, 0.1 * torch.ones(count, 3), 0.9 * ones, torch.rand(count, 3, generator=g), ones[:, None]
-    )
+    return make.gaussians(points, scales=0.1, colors=torch.rand(count, 3, generator=g))
 
 
 def lit(light: torch.Tensor) -> Shading:

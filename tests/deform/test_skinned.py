@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 
 import pytest
@@ -12,22 +13,14 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate, quat_to_matrix
 from kg4d.keypoints.motion import KeypointMotion
+from tests import make
 
 BLENDS = list(Blend)
 TIMES = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
 
 
 def state(count: int = 12, joints: int = 3, dtype: torch.dtype = torch.float32) -> GaussianState:
-    g = torch.Generator().manual_seed(4)
-    return GaussianState(
-        means=torch.randn(count, 3, generator=g, dtype=dtype),
-        quats=torch.randn(count, 4, generator=g, dtype=dtype),
-        scales=torch.rand(count, 3, generator=g, dtype=dtype) + 0.01,
-        opacities=torch.rand(count, generator=g, dtype=dtype),
-        colors=torch.rand(count, 3, generator=g, dtype=dtype),
-        keypoint_logits=torch.zeros(count, 0, dtype=dtype),
-        skinning_logits=0.1 * torch.randn(count, joints, generator=g, dtype=dtype),
-    )
+    return make.random_gaussians(count, frames=joints, dtype=dtype, seed=4)
 
 
 def moving(blend: Blend = Blend.LINEAR, joints: int = 3) -> SkinnedDeformation:
@@ -157,14 +150,23 @@ def test_edits_of_the_gaussians_take_their_skinning_weights_along() -> None:
 
 def test_it_needs_keypoints_and_key_times_that_ascend() -> None:
     with pytest.raises(ValueError, match="needs keypoints"):
-        build_deformation(
-            DeformationConfig(DeformationKind.SKINNED), RestGaussians(torch.zeros(1, 3), 1.0), torch.Generator()
-        )
+        SkinnedDeformation(SkinnedConfig(), 0)
     for wrong in (SkinnedConfig(temperature=0.0), SkinnedConfig(sigma=0.0)):
         with pytest.raises(ValueError, match="positive"):
             SkinnedDeformation(wrong, 3)
     with pytest.raises(ValueError, match="ascend"):
         moving().set_keys(torch.tensor([0.0, 0.0]), torch.zeros(3, 3), torch.zeros(2, 3, 3), torch.ones(2, 3, 4))
+
+
+def test_without_keypoints_the_motion_is_the_network_alone(caplog: pytest.LogCaptureFixture) -> None:
+    config, rest = DeformationConfig(DeformationKind.SKINNED), RestGaussians(torch.zeros(1, 3), 1.0)
+    with caplog.at_level(logging.WARNING, "kg4d"):
+        found = build_deformation(config, rest, torch.Generator().manual_seed(0))
+    assert "no keypoints" in caplog.text
+    plain = build_deformation(DeformationConfig(DeformationKind.HSE), rest, torch.Generator().manual_seed(0))
+    assert found.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
 
 
 def test_gaussians_without_skinning_logits_are_refused() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kg4d.flows.maps import Affine, LinearBasis, Planar, PushForward
-from kg4d.flows.networks import FlatModule, NeuralODE, Residual, perceptron, runge_kutta
+from kg4d.flows.networks import FlatModule, NeuralODE, ResidualMap, perceptron, runge_kutta
 
 F64 = torch.float64
 
@@ -22,7 +22,7 @@ def all_maps() -> dict[str, PushForward]:
         "affine": Affine(3),
         "basis": LinearBasis(3, 2, bumps),
         "planar": Planar(3, 4),
-        "residual": Residual(3, FlatModule(perceptron(3, 8, 2, g).double())),
+        "residual": ResidualMap(3, FlatModule(perceptron(3, 8, 2, g).double())),
         "ode": NeuralODE(3, FlatModule(perceptron(3, 8, 1, g).double())),
     }
 

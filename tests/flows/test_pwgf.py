@@ -6,8 +6,7 @@ from kg4d.flows.energies import Entropy, Potential
 from kg4d.flows.laws import OrnsteinUhlenbeck, standard_normal, whitened
 from kg4d.flows.maps import Affine
 from kg4d.flows.networks import FlatModule, perceptron
-from kg4d.flows.pwgf import BilevelConfig, flow
-from kg4d.flows.pwgf import Potential as Psi
+from kg4d.flows.pwgf import BilevelConfig, Psi, bilevel_flow
 from kg4d.flows.rpwgf import FlowDivergedError, Problem
 
 WHITE = whitened(torch.randn(60, 2, generator=torch.Generator().manual_seed(0)))
@@ -45,7 +44,9 @@ def test_an_affine_map_follows_the_exact_law():
     problem = Problem(Potential(truth.potential) + Entropy(), Affine(2), standard_normal(2))
     theta = Affine(2).initial(torch.Generator())
     config = BilevelConfig(outer=80, theta_rate=5e-3)
-    steps = list(flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=0.05, steps=6, config=config))
+    steps = list(
+        bilevel_flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=0.05, steps=6, config=config)
+    )
     U, b = Affine(2).parts(steps[-1].theta)
     law = truth.at(0.3)
     assert float((b - law.mean).norm()) < 0.05  # the mean has moved by .43
@@ -60,6 +61,6 @@ def test_wrong_settings_and_energies():
     problem = Problem(Potential(lambda x: x[:, 0] / 0), Affine(2), standard_normal(2))
     theta = Affine(2).initial(torch.Generator())
     with pytest.raises(FlowDivergedError, match="smaller steps"):
-        next(flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=0.1, steps=1))
+        next(bilevel_flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=0.1, steps=1))
     with pytest.raises(ValueError, match="need step > 0"):
-        next(flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=-0.1, steps=1))
+        next(bilevel_flow(problem, theta, lambda _: WHITE, FlatModule(Quadratic()), step=-0.1, steps=1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kg4d.flows.drifting import Divergence, DriftConfig
-from kg4d.flows.sphere import SphereKernel, exponential, heat_kernel, sphere_drift, sphere_estimate
+from kg4d.flows.sphere import SphereKernel, exponential_map, heat_kernel, sphere_drift, sphere_estimate
 
 F64 = torch.float64
 CONFIGS = [DriftConfig({divergence: 1.0}) for divergence in Divergence]
@@ -45,7 +45,7 @@ def test_the_score_is_the_tangent_gradient(kernel):
     torch.testing.assert_close((found.score * x).sum(-1), torch.zeros(6, dtype=F64), atol=1e-10, rtol=0)
     for e in torch.eye(3, dtype=F64):
         tangent = e - (x @ e)[:, None] * x
-        there, back = (sphere_estimate(exponential(x, s * tangent), y, 0.6, kernel) for s in (1e-5, -1e-5))
+        there, back = (sphere_estimate(exponential_map(x, s * tangent), y, 0.6, kernel) for s in (1e-5, -1e-5))
         slope = (there.log_density - back.log_density) / 2e-5
         torch.testing.assert_close((found.score * tangent).sum(-1), slope, atol=1e-6, rtol=1e-5)
 
@@ -53,10 +53,10 @@ def test_the_score_is_the_tangent_gradient(kernel):
 def test_walks_end_on_the_sphere_where_they_should():
     x, v = directions(5, 0), directions(5, 1)
     tangent = v - (x * v).sum(-1, keepdim=True) * x
-    there = exponential(x, tangent)
+    there = exponential_map(x, tangent)
     torch.testing.assert_close(there.norm(dim=-1), torch.ones(5, dtype=F64))
     torch.testing.assert_close((there * x).sum(-1).acos(), tangent.norm(dim=-1))
-    assert torch.equal(exponential(x, torch.zeros_like(x)), x / x.norm(dim=-1, keepdim=True))
+    assert torch.equal(exponential_map(x, torch.zeros_like(x)), x / x.norm(dim=-1, keepdim=True))
 
 
 @pytest.mark.parametrize("kernel", SphereKernel)

@@ -15,7 +15,7 @@ from kg4d.formats.build import ExportFormat, build_exporter
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.build import build_renderer
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
 
 class Rising:
@@ -25,15 +25,8 @@ class Rising:
     background = torch.ones(3)
 
     def states(self, times: Tensor) -> list[GaussianState]:
-        start = GaussianState(
-            means=torch.zeros(1, 3),
-            quats=torch.tensor([[1.0, 0, 0, 0]]),
-            scales=torch.full((1, 3), 0.1),
-            opacities=torch.full((1,), 0.9),
-            colors=torch.tensor([[1.0, 0, 0]]),
-            keypoint_logits=torch.zeros(1, 0),
-        )
-        return [replace(start, means=torch.tensor([[0.0, 0.5 * time, 0.0]])) for time in times.tolist()]
+        heights = [torch.tensor([[0.0, 0.5 * time, 0.0]]) for time in times.tolist()]
+        return [make.gaussians(mean, scales=0.1, colors=[1.0, 0.0, 0.0]) for mean in heights]
 
     def keypoints(self, times: Tensor) -> Tensor:
         return torch.stack([state.means.expand(3, 3) for state in self.states(times)])
@@ -45,7 +38,7 @@ class Rising:
 
 @pytest.fixture
 def source() -> ExportSource:
-    return ExportSource(Rising(), make_tiny_scene(), fps=4)
+    return ExportSource(Rising(), make.tiny_scene(), fps=4)
 
 
 FRAMES = [f"frame_{index:04d}" for index in range(4)]

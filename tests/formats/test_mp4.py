@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from kg4d.data.studies.world import moved
 from kg4d.formats.mp4 import contact_sheet, orbit_around, render_orbit, side_by_side, write_mp4
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from tests.data.tiny import make_tiny_scene
-from tests.worlds import moved
+from tests import make
 
 
 def read_mp4(path) -> tuple[dict, np.ndarray]:
@@ -132,6 +132,6 @@ def test_an_orbit_loops_time_while_the_camera_goes_round():
 
 def test_the_orbit_goes_around_what_the_cameras_look_at():
     shift = torch.tensor([5.0, 1.0, -3.0])
-    near, far = orbit_around(make_tiny_scene()), orbit_around(moved(make_tiny_scene(), shift=shift.tolist()))
+    near, far = orbit_around(make.tiny_scene()), orbit_around(moved(make.tiny_scene(), shift=shift.tolist()))
     torch.testing.assert_close(far.centers, near.centers + shift, atol=1e-4, rtol=0)
     torch.testing.assert_close(far.viewmats[:, :3, :3], near.viewmats[:, :3, :3])

@@ -1,5 +1,6 @@
 import json
 import struct
+from dataclasses import replace
 
 import gsply
 import numpy as np
@@ -10,35 +11,26 @@ from hypothesis import strategies as st
 
 from kg4d.formats.ply import write_ply, write_sequence
 from kg4d.gaussians.state import GaussianState
+from tests import make
 
 COLUMNS = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), "opacity"]
 COLUMNS += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
 
 
 def random_state(count: int, seed: int = 0) -> GaussianState:
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    return GaussianState(
-        means=uniform(count, 3) * 4 - 2,
-        quats=torch.nn.functional.normalize(uniform(count, 4) - 0.5, dim=-1),
-        scales=0.001 + 0.1 * uniform(count, 3),
-        opacities=0.01 + 0.98 * uniform(count),
-        colors=uniform(count, 3) * 1.4 - 0.2,  # colours as rendered may leave [0, 1]
-        keypoint_logits=uniform(count, 5),
-    )
+    """Unit quaternions, as they come back; colours as rendered may leave [0, 1]."""
+    state = make.random_gaussians(count, keypoints=5, seed=seed)
+    quats = torch.nn.functional.normalize(state.quats, dim=-1)
+    return replace(state, quats=quats, colors=state.colors * 1.4 - 0.2)
 
 
 def test_the_bytes_are_the_layout_of_3dgs(tmp_path):
-    one = GaussianState(
-        means=torch.tensor([[1.0, 2.0, 3.0]]),
-        quats=torch.tensor([[0.0, 0.0, 2.0, 0.0]]),
-        scales=torch.tensor([[1.0, np.e, np.e**2]]),
-        opacities=torch.tensor([0.5]),
-        colors=torch.tensor([[0.5, 0.5 + 0.28209479177387814, 0.5 - 2 * 0.28209479177387814]]),
-        keypoint_logits=torch.zeros(1, 0),
+    one = make.gaussians(
+        torch.tensor([[1.0, 2.0, 3.0]]),
+        quats=[0.0, 0.0, 2.0, 0.0],
+        scales=[1.0, np.e, np.e**2],
+        opacities=0.5,
+        colors=[0.5, 0.5 + 0.28209479177387814, 0.5 - 2 * 0.28209479177387814],
     )
     write_ply(tmp_path / "a.ply", one)
     header, _, body = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
@@ -62,8 +54,7 @@ def test_another_library_reads_the_same_values(tmp_path, count, seed):
 
 
 def test_opacities_at_the_ends_stay_finite(tmp_path):
-    state = random_state(2)
-    ends = GaussianState(**{**vars(state), "opacities": torch.tensor([0.0, 1.0])})
+    ends = replace(random_state(2), opacities=torch.tensor([0.0, 1.0]))
     write_ply(tmp_path / "a.ply", ends)
     logits = torch.from_numpy(gsply.plyread(tmp_path / "a.ply").opacities)
     assert logits.isfinite().all()

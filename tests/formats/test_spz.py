@@ -7,18 +7,18 @@ import torch
 
 from kg4d.formats.spz import write_spz
 from kg4d.gaussians.state import GaussianState
+from tests import make
 
 
 def grid_state(extent: float) -> GaussianState:
     steps = torch.linspace(-extent, extent, 64)
     quats = torch.nn.functional.normalize(torch.stack([steps, steps.flip(0), steps + 1, 2 - steps], dim=-1), dim=-1)
-    return GaussianState(
-        means=torch.stack([steps, steps.flip(0), steps.roll(7)], dim=-1),
+    return make.gaussians(
+        torch.stack([steps, steps.flip(0), steps.roll(7)], dim=-1),
         quats=quats,
         scales=torch.linspace(0.002, 0.2, 64)[:, None] * torch.tensor([1.0, 2.0, 0.5]),
         opacities=torch.linspace(0.02, 0.98, 64),
         colors=torch.rand(64, 3, generator=torch.Generator().manual_seed(0)),
-        keypoint_logits=torch.zeros(64, 3),
     )
 
 

@@ -2,6 +2,7 @@ import base64
 import re
 import sys
 import urllib.request
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -11,16 +12,14 @@ import zstandard
 
 from kg4d.formats.viewer import Controls, Film, viewer_server, write_viewer
 from kg4d.gaussians.state import GaussianState
+from tests import make
 
 FRAMES, JOINTS, PARENTS = 3, 4, (-1, 0, 1, 1)
 
 
 def film_states(count: int = 5) -> list[GaussianState]:
-    generator = torch.Generator().manual_seed(0)
-    means, quats = torch.randn(count, 3, generator=generator), torch.randn(count, 4, generator=generator)
-    scales = 0.01 + 0.2 * torch.rand(count, 3, generator=generator)
-    colors, opacities = torch.rand(count, 3, generator=generator), torch.full((count,), 0.5)
-    return [GaussianState(means + t, quats, scales, opacities, colors, torch.zeros(count, 0)) for t in range(FRAMES)]
+    still = make.random_gaussians(count)
+    return [replace(still, means=still.means + t) for t in range(FRAMES)]
 
 
 def film_keypoints() -> torch.Tensor:
@@ -81,7 +80,7 @@ def test_the_page_holds_the_gaussians_as_they_are(page):
         upper = covariance.reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
         np.testing.assert_allclose(words[:, 4:7].copy().view(np.float16), upper, atol=1e-4, rtol=2e-3)
         np.testing.assert_allclose(words[:, 7:].copy().view(np.uint8)[:, :3] / 255, state.colors, atol=1 / 255)
-        np.testing.assert_allclose(words[:, 7:].copy().view(np.uint8)[:, 3] / 255, 0.5, atol=1 / 255)
+        np.testing.assert_allclose(words[:, 7:].copy().view(np.uint8)[:, 3] / 255, state.opacities, atol=1 / 255)
 
 
 def rotation_matrices(quats: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor
 from kg4d.gaussians import edits
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.geometry.rotations import quat_rotate
-from tests.gaussians.gaussian_samples import random_state, trained
+from tests import make
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def model_of(count: int) -> GaussianModel:
     """Gaussian i carries i in its first keypoint logit, so that its rows can be followed."""
-    model = GaussianModel.from_state(random_state(count))
+    model = GaussianModel.from_state(make.random_gaussians(count))
     with torch.no_grad():
         model.keypoint_logits[:, 0] = torch.arange(count)
     return model
@@ -55,7 +55,7 @@ EDITS: dict[str, tuple[Edit, list[int], int]] = {  # edit of 5, origin of each r
 def test_rows_and_moments_go_with_their_gaussian(name: str) -> None:
     edit, expected, new = EDITS[name]
     model = model_of(5)
-    optimizer = trained(model, steps=1)
+    optimizer = make.trained_optimizer(model, steps=1)
     before, old_moments = copies(model), moments(model, optimizer)
     edit(model, optimizer)
     assert origins(model) == expected
@@ -84,13 +84,13 @@ def test_duplicates_let_through_as_much_light_as_their_source() -> None:
 
 def repeated(count: int) -> GaussianModel:
     """The same Gaussian `count` times."""
-    row = copies(GaussianModel.from_state(random_state(1)))
+    row = copies(GaussianModel.from_state(make.random_gaussians(1)))
     return GaussianModel({name: value.repeat(count, *[1] * (value.ndim - 1)) for name, value in row.items()})
 
 
 def local_spread(model: GaussianModel) -> Tensor:
     """Standard deviation of the centres of `repeated` after an edit, along the axes of their source."""
-    source = random_state(1)
+    source = make.random_gaussians(1)
     inverse = source.quats * torch.tensor([1.0, -1, -1, -1])
     local = quat_rotate(inverse, model.means.detach() - source.means)
     assert local.mean(0).abs().max() < 0.05 * source.scales.max()
@@ -123,7 +123,7 @@ def test_dead_gaussians_become_copies_of_living_ones() -> None:
     model = model_of(6)
     with torch.no_grad():
         model.opacity_logits.copy_(torch.logit(torch.tensor([0.9, 0.001, 0.001, 1e-4, 0.001, 0.001])))
-    optimizer = trained(model, steps=1)
+    optimizer = make.trained_optimizer(model, steps=1)
     before, dead = copies(model), mask(6, 1, 2, 4, 5)
     with torch.no_grad():
         model.opacity_logits[3] = -40.0  # alive by the mask, but never drawn
@@ -156,7 +156,7 @@ def test_sources_are_drawn_by_opacity() -> None:
 
 @given(st.integers(0, 1000), st.integers(2, 12))
 def test_relocation_keeps_the_number_and_everything_finite(seed: int, count: int) -> None:
-    model = GaussianModel.from_state(random_state(count, seed=seed))
+    model = GaussianModel.from_state(make.random_gaussians(count, seed=seed))
     dead = torch.rand(count, generator=generator(seed)) < 0.6
     dead[0] = False
     edits.relocate(model, None, dead, generator(seed))
@@ -194,7 +194,7 @@ def test_reset_caps_opacities_and_forgets_their_moments() -> None:
     model = model_of(3)
     with torch.no_grad():
         model.opacity_logits.copy_(torch.logit(torch.tensor([0.9, 0.05, 0.001])))
-    optimizer = trained(model, steps=1)
+    optimizer = make.trained_optimizer(model, steps=1)
     low = model.state().opacities[2].item()
     edits.reset_opacity(model, optimizer, 0.04)
     torch.testing.assert_close(model.state().opacities, torch.tensor([0.04, 0.04, low]))

@@ -22,7 +22,7 @@ from kg4d.gaussians.init import (
 from kg4d.gaussians.points import read_points
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.point_sets import nearest_neighbours
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -300,7 +300,7 @@ def test_a_start_that_the_input_does_not_allow_is_a_request_error() -> None:
 
 
 def test_a_hull_that_its_grid_cuts_off_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     for half, said in ((0.85, False), (0.2, True)):
         config = GaussiansConfig(50, hull_resolution=24, hull_half_extent=half)
         caplog.clear()

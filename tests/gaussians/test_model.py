@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
-from tests.gaussians.gaussian_samples import random_state, trained
+from tests import make
 
 
 @pytest.mark.parametrize("keypoints", [0, 3])
 def test_state_survives_the_round_trip(keypoints: int) -> None:
-    state = random_state(7, keypoints)
+    state = make.random_gaussians(7, keypoints=keypoints)
     back = GaussianModel.from_state(state).state()
     for field in fields(state):
         torch.testing.assert_close(getattr(back, field.name), getattr(state, field.name), rtol=1e-5, atol=1e-6)
@@ -18,7 +18,7 @@ def test_state_survives_the_round_trip(keypoints: int) -> None:
 
 
 def test_quaternions_keep_their_norm_and_every_parameter_gets_a_gradient() -> None:
-    model = GaussianModel.from_state(random_state(5))
+    model = GaussianModel.from_state(make.random_gaussians(5))
     state = model.state()
     assert torch.equal(state.quats, model.quats)
     sum(getattr(state, field.name).square().sum() for field in fields(state)).backward()
@@ -26,7 +26,7 @@ def test_quaternions_keep_their_norm_and_every_parameter_gets_a_gradient() -> No
 
 
 def test_isotropic_scales_are_tied_at_the_geometric_mean() -> None:
-    state = random_state(6)
+    state = make.random_gaussians(6)
     model = GaussianModel.from_state(state, isotropic=True)
     scales = model.state().scales
     assert model.log_scales.shape == (6, 1)
@@ -36,13 +36,13 @@ def test_isotropic_scales_are_tied_at_the_geometric_mean() -> None:
 
 
 def test_opaque_gaussians_have_finite_logits() -> None:
-    state = random_state(2)
+    state = make.random_gaussians(2)
     state.opacities[:] = torch.tensor([0.0, 1.0])
     assert GaussianModel.from_state(state).opacity_logits.isfinite().all()
 
 
 def test_a_checkpoint_may_have_another_number_of_gaussians(tmp_path: Path) -> None:
-    saved, model = GaussianModel.from_state(random_state(9)), GaussianModel.from_state(random_state(4, seed=1))
+    saved, model = (GaussianModel.from_state(make.random_gaussians(n, seed=n)) for n in (9, 4))
     outer = torch.nn.ModuleDict({"model": model})
     before = dict(model.named_parameters())
     torch.save(torch.nn.ModuleDict({"model": saved}).state_dict(), tmp_path / "weights.pt")
@@ -54,14 +54,14 @@ def test_a_checkpoint_may_have_another_number_of_gaussians(tmp_path: Path) -> No
 
 
 def test_a_checkpoint_with_other_keypoints_is_refused() -> None:
-    model = GaussianModel.from_state(random_state(4, keypoints=3))
+    model = GaussianModel.from_state(make.random_gaussians(4))
     with pytest.raises(RuntimeError, match="keypoint_logits"):
-        model.load_state_dict(GaussianModel.from_state(random_state(4, keypoints=2)).state_dict())
+        model.load_state_dict(GaussianModel.from_state(make.random_gaussians(4, keypoints=2)).state_dict())
 
 
 def test_replaced_parameters_take_their_place_in_the_optimiser() -> None:
-    model = GaussianModel.from_state(random_state(4))
-    optimizer = trained(model)
+    model = GaussianModel.from_state(make.random_gaussians(4))
+    optimizer = make.trained_optimizer(model)
     moments = optimizer.state[model.means]["exp_avg"].clone()
     rows = torch.tensor([3, 1, 1])
     values = {name: model.get_parameter(name).detach()[rows] for name in PARAMETERS}
@@ -80,22 +80,22 @@ def test_replaced_parameters_take_their_place_in_the_optimiser() -> None:
 
 
 def test_replacing_without_inheritance_forgets_the_moments() -> None:
-    model = GaussianModel.from_state(random_state(4))
-    optimizer = trained(model)
+    model = GaussianModel.from_state(make.random_gaussians(4))
+    optimizer = make.trained_optimizer(model)
     model.replace_parameters({"colors": torch.ones(4, 3)}, optimizer)
     assert optimizer.state[model.colors]["exp_avg_sq"].abs().sum() == 0
     assert optimizer.state[model.means]["exp_avg_sq"].abs().sum() > 0
 
 
 def test_frozen_parameters_stay_frozen() -> None:
-    model = GaussianModel.from_state(random_state(4))
+    model = GaussianModel.from_state(make.random_gaussians(4))
     model.colors.requires_grad_(False)
     model.replace_parameters({"colors": torch.ones(4, 3)})
     assert not model.colors.requires_grad
 
 
 def test_wrong_names_and_rows_are_refused() -> None:
-    model = GaussianModel.from_state(random_state(4))
+    model = GaussianModel.from_state(make.random_gaussians(4))
     with pytest.raises(ValueError, match="unknown parameters colours"):
         model.replace_parameters({"colours": torch.ones(4, 3)})
     with pytest.raises(ValueError, match="same number of rows"):

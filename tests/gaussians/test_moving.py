@@ -3,11 +3,11 @@ from dataclasses import replace
 import torch
 
 from kg4d.gaussians.moving import MovingGaussians
-from tests.gaussians.gaussian_samples import random_state
+from tests import make
 
 
 def test_what_stands_still_is_the_same_at_all_times() -> None:
-    base = random_state(4)
+    base = make.random_gaussians(4)
     moving = MovingGaussians.still(base, 3)
     assert len(moving) == 3
     for state in moving.states():
@@ -16,7 +16,7 @@ def test_what_stands_still_is_the_same_at_all_times() -> None:
 
 
 def test_only_what_changes_in_time_differs_from_the_base() -> None:
-    base = random_state(4)
+    base = make.random_gaussians(4)
     colors, opacities = torch.rand(2, 4, 3), torch.rand(2, 4)
     moving = replace(MovingGaussians.still(base, 2), colors=colors, opacities=opacities)
     assert torch.equal(moving.at(1).colors, colors[1])

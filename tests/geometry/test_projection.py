@@ -5,15 +5,15 @@ import torch
 from torch.func import jacrev
 
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import project_gaussians, projection_factor
 from kg4d.geometry.rotations import quat_to_matrix
+from tests import make
 
 WIDTH, HEIGHT = 48, 32
 
 
 def camera(dtype: torch.dtype = torch.float64) -> Cameras:
-    view = orbit([35.0], [20.0], 2.0, 49.1, WIDTH, HEIGHT)
+    view = make.cameras([35.0], [20.0], size=(WIDTH, HEIGHT))
     return Cameras(view.viewmats.to(dtype), view.Ks.to(dtype), WIDTH, HEIGHT)
 
 

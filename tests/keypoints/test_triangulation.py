@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.triangulation import agreement, triangulate
+from tests import make
 
 
 def ring(count: int = 6) -> Cameras:
-    return orbit([i * 360 / count for i in range(count)], [10.0] * count, 2.0, 49.1, 256, 256)
+    return make.cameras([i * 360 / count for i in range(count)], [10.0] * count, size=256)
 
 
 def points(seed: int = 0, count: int = 5) -> torch.Tensor:
@@ -57,15 +58,15 @@ def test_one_view_or_parallel_rays_are_not_valid() -> None:
     assert found.points[:2].isnan().all()
     assert found.reprojection_px[:2].isnan().all()
 
-    twins = orbit([0.0, 0.4], [0.0, 0.0], 2.0, 49.1, 256, 256)
-    apart = orbit([0.0, 4.0], [0.0, 0.0], 2.0, 49.1, 256, 256)
+    twins = make.cameras([0.0, 0.4], size=256)
+    apart = make.cameras([0.0, 4.0], size=256)
     assert not triangulate(twins.project(truth).pixels, torch.ones(2, 3), twins).valid.any()
     assert triangulate(apart.project(truth).pixels, torch.ones(2, 3), apart).valid.all()
 
 
 def test_a_point_behind_a_camera_is_not_valid() -> None:
     """The pixels of a point that is mirrored through the first camera's centre fit only behind that camera."""
-    cameras = orbit([0.0, 90.0], [0.0, 0.0], 2.0, 49.1, 256, 256)
+    cameras = make.cameras([0.0, 90.0], size=256)
     behind = torch.tensor([[0.1, 0.2, 3.0]])
     homogeneous = (behind @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]) @ cameras.Ks.mT
     uv = homogeneous[..., :2] / homogeneous[..., 2:]
@@ -132,7 +133,7 @@ def test_agreement_of_exact_views_is_whole_and_unused_entries_do_not_count() -> 
 
 
 def test_agreement_without_two_directions_changes_nothing() -> None:
-    twins = orbit([0.0, 0.4], [0.0, 0.0], 2.0, 49.1, 256, 256)
+    twins = make.cameras([0.0, 0.4], size=256)
     uv = twins.project(points()).pixels + torch.tensor([[[0.0, 0.0]], [[0.0, 9.0]]])
     assert torch.equal(agreement(uv, torch.ones(2, 5), twins, tolerance_px=5.0), torch.ones(2, 5))
     assert torch.equal(agreement(uv[:1], torch.ones(1, 5), twins[0], tolerance_px=5.0), torch.ones(1, 5))

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.keypoints.sides import other_sides
 from kg4d.lift.gait import find_gait
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
+from tests import make
 
 FRAMES = 16
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
@@ -90,7 +90,7 @@ def test_without_sides_or_where_too_little_was_seen_there_is_no_gait() -> None:
 
 def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     truth, weights = walker(), hidden_arm()
-    view = orbit([90.0], [10.0], 2.0, 49.0, 256, 256)[torch.zeros(FRAMES, dtype=torch.int64)]
+    view = make.cameras([90.0], [10.0], size=256)[torch.zeros(FRAMES, dtype=torch.int64)]
     pixels = torch.stack([view[t].project(truth[t]).pixels[0] for t in range(FRAMES)])
     beside = torch.tensor([[0.0, 0.02, 0.04], [0.02, 0.0, -0.04], [-0.02, 0.02, 0.03]])
     points = truth[:, :3] + beside
@@ -98,8 +98,8 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
         points[0], torch.stack([view[t].project(points[t]).pixels[0] for t in range(FRAMES)]), torch.ones(FRAMES, 3)
     )
 
-    def error_and_confidence(gait: float, names: list[str]) -> tuple[float, float]:
-        config = LiftConfig(steps=150, hypotheses=3, trial_steps=0)
+    def error_and_confidence(gait: float, names: list[str], steps: int = 150) -> tuple[float, float]:
+        config = LiftConfig(steps=steps, hypotheses=3, trial_steps=0)
         found = lift_keypoints(
             replace(config, gait=gait),
             rest=truth[0],
@@ -118,4 +118,25 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     with_gait, plain = error_and_confidence(1.0, NAMES), error_and_confidence(0.0, NAMES)
     assert with_gait[0] < 0.5 * plain[0]
     assert with_gait[1] > plain[1]
-    assert error_and_confidence(1.0, [str(j) for j in range(7)]) == plain
+    without_sides = [str(joint) for joint in range(7)]
+    assert error_and_confidence(1.0, without_sides, steps=20) == error_and_confidence(0.0, NAMES, steps=20)
+
+
+def test_frames_that_are_not_evenly_spaced_show_no_gait(caplog: pytest.LogCaptureFixture) -> None:
+    """A lag of so many frames is no period there."""
+    caplog.set_level("INFO")
+    truth, view = walker(), make.cameras([0.0], [10.0], size=128)
+    for times in (TIMES, TIMES**1.2):
+        lift_keypoints(
+            LiftConfig(steps=2, hypotheses=1, gait=1.0),
+            rest=truth[0],
+            parents=PARENTS,
+            pixels=view.project(truth.flatten(0, 1)).pixels[0].unflatten(0, truth.shape[:2]),
+            weights=EVERYTHING,
+            cameras=view[torch.zeros(FRAMES, dtype=torch.int64)],
+            times=times,
+            generator=torch.Generator().manual_seed(0),
+            surface=SurfaceTracks(truth[0, :2], torch.zeros(FRAMES, 2, 2), torch.zeros(FRAMES, 2)),
+            counterparts=other_sides(NAMES),
+        )
+        assert ("not evenly spaced" in caplog.text) is (times is not TIMES)

@@ -1,11 +1,10 @@
 import torch
 
 from kg4d.gaussians.model import GaussianModel
-from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.orbits import orbit
 from kg4d.lift.handles import refitted_keypoints, rest_keypoints
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
+from tests import make
 
 REST = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.5, 0.5, 0.0]])
 PARENTS = torch.tensor([-1, 0, 1])
@@ -15,17 +14,7 @@ def gaussians() -> GaussianModel:
     """On the two bones, evenly."""
     along = torch.linspace(0, 1, 11)[:, None]
     means = torch.cat([REST[0] + along * (REST[1] - REST[0]), REST[1] + along * (REST[2] - REST[1])])
-    count = len(means)
-    return GaussianModel.from_state(
-        GaussianState(
-            means=means,
-            quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1),
-            scales=torch.full((count, 3), 0.01),
-            opacities=torch.full((count,), 0.9),
-            colors=torch.zeros(count, 3),
-            keypoint_logits=torch.zeros(count, 3),
-        )
-    )
+    return GaussianModel.from_state(make.gaussians(means, scales=0.01, keypoint_logits=torch.zeros(len(means), 3)))
 
 
 def test_keypoints_at_rest_are_triangulated_or_barycentres() -> None:
@@ -40,7 +29,7 @@ def test_keypoints_at_rest_are_triangulated_or_barycentres() -> None:
 
 
 def test_refitted_keypoints_move_to_their_line_of_sight_by_their_confidence_and_keep_their_depth() -> None:
-    cameras = orbit([0.0] * 3, [0.0] * 3, 2.0, 49.0, 64, 64)
+    cameras = make.cameras([0.0] * 3, size=64)
     noise = torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(1))
     noise[0] = 0
     tracks, positions = REST + 0.1 * noise, REST + 0.1 * noise.flip(1)

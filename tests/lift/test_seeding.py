@@ -2,29 +2,19 @@ import pytest
 import torch
 
 from kg4d.gaussians.model import GaussianModel
-from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.lift.seeding import seed_keypoints
 from kg4d.losses.kfc import KeypointSeeding, KfcConfig
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
-SCENE = make_tiny_scene()
+SCENE = make.tiny_scene()
 
 
 def model() -> GaussianModel:
     """A slab of Gaussians: two sheets that face the reference camera, 0.4 apart."""
     side = torch.linspace(-0.5, 0.5, 15)
     grid = torch.cartesian_prod(side, side, torch.tensor([-0.2, 0.2]))
-    count = len(grid)
-    state = GaussianState(
-        means=grid,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
-        scales=torch.full((count, 3), 0.05),
-        opacities=torch.full((count,), 0.5),
-        colors=torch.rand(count, 3),
-        keypoint_logits=torch.rand(count, 3),
-    )
-    return GaussianModel.from_state(state)
+    return GaussianModel.from_state(make.gaussians(grid, opacities=0.5, keypoint_logits=torch.rand(len(grid), 3)))
 
 
 def seeded(seeding: KeypointSeeding) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

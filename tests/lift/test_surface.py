@@ -2,12 +2,12 @@ import torch
 from torch import Tensor
 
 from kg4d.data.records import Flow
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import pixel_centers
 from kg4d.lift.surface import SurfaceTracks, follow_surface
+from tests import make
 
 SIZE, COUNT = 32, 60
-CAMERA = orbit([30.0], [20.0], 2.0, 49.1, SIZE, SIZE)
+CAMERA = make.cameras([30.0], [20.0], size=SIZE)
 
 
 def slanted_depth() -> Tensor:

@@ -94,8 +94,9 @@ def test_exact_detections_are_fitted_more_closely_with_more_confidence_and_noisy
     assert float(plain.track_confidence.max()) <= 1 < float(exact.track_confidence.max()) <= 10
     assert plain.overall_confidence < exact.overall_confidence  # what the networks miss is not their noise
     rough = noisy(pixels, 3.0)
-    assert torch.equal(lifted(rough, 1.0).tracks, lifted(rough, 10.0).tracks)
-    assert float(lifted(rough, 10.0).track_confidence.max()) <= 1
+    plain, exact = lifted(rough, 1.0), lifted(rough, 10.0)
+    assert torch.equal(plain.tracks, exact.tracks)
+    assert float(exact.track_confidence.max()) <= 1
 
 
 def waving_arms() -> tuple[Tensor, Tensor]:

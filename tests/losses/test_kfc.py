@@ -6,28 +6,15 @@ from torch import Tensor
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras, project_each
-from kg4d.geometry.orbits import orbit
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.keypoints.soft_argmax import KeypointReading
 from kg4d.losses.kfc import KfcConfig, keypoint_loss, keypoint_visibility, read_heatmaps, render_heatmaps
 from kg4d.render.build import build_renderer
-
-
-def blobs(J: int = 2) -> GaussianState:
-    """One opaque Gaussian for each keypoint, apart from the others, that claims it."""
-    means = torch.tensor([[-0.3, 0.2, 0.0], [0.35, -0.1, 0.1]])[:J]
-    return GaussianState(
-        means=means,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(J, 1),
-        scales=torch.full((J, 3), 0.05),
-        opacities=torch.full((J,), 0.95),
-        colors=torch.ones(J, 3),
-        keypoint_logits=torch.where(torch.eye(J) > 0, 2.0, -4.0),
-    )
+from tests import make
 
 
 def test_each_set_of_points_is_seen_by_its_own_camera() -> None:
-    cameras = orbit([0.0, 70.0, 200.0], [0.0, 10.0, -20.0], 2.0, 49.1, 64, 48)
+    cameras = make.cameras([0.0, 70.0, 200.0], [0.0, 10.0, -20.0], size=(64, 48))
     points = torch.randn(3, 5, 3) * 0.3
     expected = torch.stack([cameras[b].project(points[b]).pixels[0] for b in range(3)])
     assert torch.allclose(project_each(points, cameras), expected, atol=1e-4)
@@ -64,16 +51,16 @@ def keypoints_of(state: GaussianState, cameras: Cameras, config: KfcConfig) -> T
 
 
 def test_heatmaps_find_the_gaussian_that_claims_the_keypoint() -> None:
-    cameras = orbit([0.0, 40.0], [0.0, 0.0], 2.0, 49.1, 96, 96)
-    state = blobs()
+    cameras = make.cameras([0.0, 40.0], size=96)
+    state = make.blobs()
     pixels = keypoints_of(state, cameras, KfcConfig(heatmap_scale=0.5))
     truth = cameras.project(state.means).pixels
     assert (pixels - truth).norm(dim=-1).max() < 1.0
 
 
 def test_heatmaps_train_features_and_centres() -> None:
-    cameras = orbit([0.0], [0.0], 2.0, 49.1, 48, 48)
-    state = blobs()
+    cameras = make.cameras(size=48)
+    state = make.blobs()
     for tensor in (state.means, state.keypoint_logits):
         tensor.requires_grad_()
     pixels = keypoints_of(state, cameras, KfcConfig(heatmap_scale=1.0))
@@ -85,15 +72,15 @@ def test_heatmaps_train_features_and_centres() -> None:
 
 
 def test_a_one_hot_barycentre_is_its_gaussian() -> None:
-    state = blobs()
+    state = make.blobs()
     share = assignment(state.keypoint_logits, 0.1)
     assert torch.allclose(barycentre(share, state.means), state.means, atol=1e-6)
 
 
 def test_densities_find_it_too_and_train_from_seeds_below_zero() -> None:
     """Seeds are logits <= 0; as a density they are softplus(P / temperature), which none of them leaves at 0."""
-    cameras, config = orbit([0.0], [0.0], 2.0, 49.1, 96, 96), KfcConfig(heatmap_scale=0.5, reading=KeypointReading.MASS)
-    state = blobs()
+    cameras, config = make.cameras(size=96), KfcConfig(heatmap_scale=0.5, reading=KeypointReading.MASS)
+    state = make.blobs()
     state = replace(state, keypoint_logits=(state.keypoint_logits - 2.0).requires_grad_())
     pixels = keypoints_of(state, cameras, config)
     assert (pixels - cameras.project(state.means).pixels).norm(dim=-1).max() < 1.0
@@ -104,8 +91,8 @@ def test_densities_find_it_too_and_train_from_seeds_below_zero() -> None:
 
 def test_a_camera_sees_the_keypoints_that_the_surface_does_not_hide() -> None:
     """From the front the first Gaussian hides a point behind it; from the side it does not."""
-    cameras = orbit([0.0, 90.0], [0.0, 0.0], 2.0, 49.1, 64, 64)
-    state, renderer = blobs(1), build_renderer("reference")
+    cameras = make.cameras([0.0, 90.0], size=64)
+    state, renderer = make.blobs(1), build_renderer("reference")
     output = renderer(state, cameras, depth=True)
     behind = cameras.centers[0] + 1.2 * (state.means - cameras.centers[0])
     points = torch.cat([state.means, behind]).expand(2, -1, -1)
@@ -120,7 +107,7 @@ def test_free_features_satisfy_the_loss_with_frozen_geometry() -> None:
 
     What is left for the geometry then is no gradient.
     """
-    cameras, g = orbit([0.0, 60.0], [0.0, 0.0], 2.0, 49.1, 64, 64), torch.Generator().manual_seed(0)
+    cameras, g = make.cameras([0.0, 60.0], size=64), torch.Generator().manual_seed(0)
     means = (torch.rand(200, 3, generator=g) - 0.5).requires_grad_()
     logits = torch.zeros(200, 1, requires_grad=True)
     wrong = cameras.project(torch.tensor([[0.25, -0.2, 0.1]])).pixels  # not where the keypoint is

@@ -9,7 +9,7 @@ from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.priors.framing import Crop, FramingConfig, crop_of
 from kg4d.priors.preview import preview
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
 
 def clip(height: int, width: int, *boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_framing_out_of_range_is_refused(values: dict) -> None:
 
 
 def test_the_preview_shows_what_there_is() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     full = preview(scene)
     bare = preview(replace(scene, ring=None, flow=None, keypoints=None))
     size = scene.reference.cameras.height

@@ -8,12 +8,12 @@ import torch
 
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
-from kg4d.geometry.orbits import orbit
 from kg4d.priors import redetect
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.flow import FlowConfig, FlowKind
 from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind
 from kg4d.priors.redetect import redetected
+from tests import make
 from tests.priors.clips import moving
 from tests.priors.textures import SIZE, PatchFeatures
 
@@ -23,7 +23,7 @@ START = torch.tensor([[48.0, 48.0], [40.0, 52.0], [55.0, 40.0]])
 
 def posed(images: torch.Tensor, azimuths: list[float], video: bool) -> PosedImages:
     count = torch.arange(len(images))
-    cameras = orbit(azimuths, [0.0] * len(images), 2.0, 49.1, SIZE, SIZE)
+    cameras = make.cameras(azimuths, size=SIZE)
     still = torch.zeros_like(count)
     return PosedImages(
         cameras, images, count / len(images) * video, count if video else still, still if video else count

@@ -10,6 +10,7 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import RasterOptions, Renderer, RenderOutput
+from tests import make
 
 
 @dataclass
@@ -68,13 +69,12 @@ def random_case(
     f64 = torch.float64
     means = torch.randn(count, 3, generator=g, dtype=f64) * 0.5
     scales = 0.09 * torch.exp(0.6 * torch.randn(count, 3, generator=g, dtype=f64)) * torch.tensor([1.0, 1.0, 0.3])
-    gaussians = GaussianState(
+    gaussians = make.gaussians(
         means,
-        torch.randn(count, 4, generator=g, dtype=f64),
-        scales,
-        torch.sigmoid(0.5 + 1.5 * torch.randn(count, generator=g, dtype=f64)),
-        torch.rand(count, 3, generator=g, dtype=f64),
-        torch.zeros(count, 0, dtype=f64),
+        quats=torch.randn(count, 4, generator=g, dtype=f64),
+        scales=scales,
+        opacities=torch.sigmoid(0.5 + 1.5 * torch.randn(count, generator=g, dtype=f64)),
+        colors=torch.rand(count, 3, generator=g, dtype=f64),
     )
     shape = (cameras, count, channels) if per_camera else (count, channels)
     return Case(
@@ -101,14 +101,7 @@ def ring(count: int, width: int, height: int, distance: float = 3.0) -> Cameras:
 def one_gaussian(mean: tuple[float, float, float] = (0.0, 0.0, 2.0), scale: float = 0.2, opacity: float = 0.8) -> Case:
     """One white ball on the axis of one camera at the origin: 33 x 33 px, the middle pixel's centre on the axis."""
     f64 = torch.float64
-    gaussians = GaussianState(
-        torch.tensor([mean], dtype=f64),
-        torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=f64),
-        torch.full((1, 3), scale, dtype=f64),
-        torch.tensor([opacity], dtype=f64),
-        torch.ones(1, 3, dtype=f64),
-        torch.zeros(1, 0, dtype=f64),
-    )
+    gaussians = make.gaussians(torch.tensor([mean], dtype=f64), scales=scale, opacities=opacity)
     K = torch.tensor([[[40.0, 0.0, 16.5], [0.0, 40.0, 16.5], [0.0, 0.0, 1.0]]], dtype=f64)
     return Case(gaussians, Cameras(torch.eye(4, dtype=f64)[None], K, 33, 33), gaussians.colors)
 

@@ -1,4 +1,7 @@
-"""How the cuda renderer calls gsplat and what it makes of the results, on a CPU with a stand-in for gsplat."""
+"""How the cuda renderer calls gsplat and what it makes of the results, on a CPU with a stand-in for gsplat.
+
+The stand-in keeps gsplat's conventions, not ours: agreement with the reference renderer is agreement with gsplat.
+"""
 
 import importlib.util
 import inspect
@@ -23,7 +26,7 @@ from kg4d.render.build import RendererUnavailableError
 from kg4d.runs.environment import environment
 from tests.pretended_gpu import pretend_gpus
 from tests.render import fake_gsplat
-from tests.render.scenes import Case, gradients, moving_case, moving_gradients, random_case
+from tests.render.scenes import Case, gradients, moving_case, moving_gradients, random_case, relative
 
 
 @pytest.fixture
@@ -56,17 +59,19 @@ CASES["without a background"].background = None
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_every_argument_and_result_arrives(cuda: Renderer, reference: Renderer, case: Case) -> None:
     output, found = gradients(case.on(cuda), cuda)
-    expected_output, expected = gradients(case.on(reference), reference)
-    assert torch.equal(output.image, expected_output.image)
-    assert torch.equal(output.alpha, expected_output.alpha)
-    assert torch.equal(output.radii, expected_output.radii)
-    assert torch.equal(output.means2d, expected_output.means2d)
-    assert (output.depth is None) == (expected_output.depth is None)
-    if output.depth is not None and expected_output.depth is not None:
-        assert torch.equal(output.depth, expected_output.depth)
+    exact, expected = gradients(case.on(reference, torch.float64), reference)
+    assert (output.image - exact.image).abs().max() < 1e-5
+    assert (output.alpha - exact.alpha).abs().max() < 2e-6
+    assert torch.equal(output.radii, exact.radii)
+    shown = (exact.radii > 0).all(-1)
+    assert (output.means2d - exact.means2d)[shown].abs().max() < 1e-5
+    assert (output.depth is None) == (exact.depth is None)
+    if output.depth is not None and exact.depth is not None:
+        covered = exact.alpha > 0.02
+        assert ((output.depth - exact.depth).abs() * covered).max() < 2e-4
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert relative(found[name], value) < 1e-5, name
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
@@ -82,8 +87,11 @@ def test_all_frames_are_one_call_of_gsplat(
     monkeypatch.setattr(module, "rasterization", watched)
     found, expected = (moving_gradients(renderer, per_frame) for renderer in (cuda, reference))
     assert batches == [(3,)]
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+    for name in ("image", "alpha"):
+        assert (found[name] - expected[name]).abs().max() < 1e-5, name
+    assert torch.equal(found["radii"], expected["radii"])
+    for name in ("gradient of means", "gradient of quats", "gradient of scales", "gradient of features"):
+        assert relative(found[name], expected[name]) < 1e-4, name
 
 
 def test_contributors_in_frames_are_those_of_the_reference(cuda: Renderer, reference: Renderer) -> None:
@@ -93,7 +101,7 @@ def test_contributors_in_frames_are_those_of_the_reference(cuda: Renderer, refer
     )
     assert (expected.ids >= 0).any()
     assert torch.equal(found.ids, expected.ids)
-    assert torch.equal(found.weights, expected.weights)
+    assert torch.allclose(found.weights, expected.weights, atol=1e-5)
 
 
 def test_frames_without_gaussians_show_the_background(cuda: Renderer) -> None:
@@ -112,7 +120,7 @@ def test_contributors_are_those_of_the_reference(cuda: Renderer, reference: Rend
     expected = reference.contributors(case.on(reference).render(reference), cameras, pixels, 6)
     assert (expected.ids >= 0).any()
     assert torch.equal(found.ids, expected.ids)
-    assert torch.equal(found.weights, expected.weights)
+    torch.testing.assert_close(found.weights, expected.weights, atol=1e-5, rtol=0)
 
 
 def test_a_look_up_in_small_parts_gives_the_same(cuda: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Canonical Gaussians and a deformation, seen as one thing."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.representation.base import Representation
 from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
-from tests.gaussians.gaussian_samples import random_state
+from tests import make
 
 TIMES = torch.tensor([0.0, 0.5, 1.0])
 REST = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.5, 0.5, 0.0]])
@@ -21,7 +20,7 @@ KINDS = list(DeformationKind)
 def build(kind: DeformationKind = DeformationKind.HSE) -> Representation:
     config = DeformationConfig(kind, width=8, depth=2)
     config.control_points.count = 6
-    model = GaussianModel.from_state(replace(random_state(12), skinning_logits=None))
+    model = GaussianModel.from_state(make.random_gaussians(12, frames=None))
     return build_representation(RepresentationConfig(), config, model, 0.1, torch.Generator().manual_seed(0))
 
 
@@ -65,6 +64,15 @@ def test_keypoints_are_those_of_the_motion_or_barycentres() -> None:
     expected = (state.keypoint_logits / 0.1).softmax(0).T @ state.means
     torch.testing.assert_close(plain.keypoints(TIMES), expected.expand(3, -1, -1))
     torch.testing.assert_close(plain.keypoints(TIMES, plain.states(TIMES)), plain.keypoints(TIMES))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_keypoints_are_barycentres_whatever_the_motion_says_of_its_own(kind: DeformationKind) -> None:
+    representation = started(kind)
+    representation.correct_keypoints(lambda positions: positions + 1.0)
+    state = representation.rest()
+    expected = (state.keypoint_logits / 0.1).softmax(0).T @ state.means
+    torch.testing.assert_close(representation.drawn_keypoints(TIMES), expected.expand(3, -1, -1))
 
 
 def test_a_copy_learns_alone() -> None:

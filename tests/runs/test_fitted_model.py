@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from kg4d.data.normalisation import Normalisation
-from kg4d.data.records import Flow, PosedImages, Scene
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.deform.base import Deformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.geometry.rotations import nearest_rotation
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.protocols import GLTF4D
@@ -20,6 +20,7 @@ from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.measure import evaluate_model
+from tests import make
 
 SIZE, FOCAL, DEPTH = 32, 40.0, 2.0
 TIMES = torch.tensor([0.0, 0.25, 1.0])
@@ -42,14 +43,8 @@ def wall(speed: float) -> FittedModel:
     """Gaussians in the plane z = `DEPTH`, where a shift is the same number of px everywhere."""
     means = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.4
     means[:, 2] = DEPTH
-    state = GaussianState(
-        means=means,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(40, 1),
-        scales=torch.full((40, 3), 0.06),
-        opacities=torch.full((40,), 0.8),
-        colors=torch.full((40, 3), 0.5),
-        keypoint_logits=torch.arange(80.0).reshape(40, 2),
-    )
+    logits = torch.arange(80.0).reshape(40, 2)
+    state = make.gaussians(means, scales=0.06, opacities=0.8, colors=0.5, keypoint_logits=logits)
     moving = CanonicalGaussians(GaussianModel.from_state(state), Sliding(speed), 1.0)
     return FittedModel(moving, build_renderer("reference"), torch.ones(3))
 
@@ -84,6 +79,46 @@ def test_a_true_model_has_no_flow_error_under_a_moving_camera() -> None:
     scene = Scene("wall", reference, flow=Flow(flow, (images[:2, ..., 3] > 0.1).float()))
     metrics = evaluate_model(fitted, scene, GLTF4D, Networks()).metrics
     assert metrics["motion/flow_epe"] < 1e-4
+
+
+class Boasting(Sliding):
+    """Says that its keypoints slide at half a world unit, whatever it does with the Gaussians."""
+
+    def keypoints(self, times: Tensor) -> Tensor:
+        return START + 0.5 * times[:, None, None] * torch.tensor([1.0, 0.0, 0.0])
+
+
+START = torch.tensor([[0.0, 0.0, DEPTH], [0.1, -0.1, DEPTH]])
+
+
+def test_the_error_of_keypoints_is_that_of_what_is_drawn_and_tracks_have_a_key_of_their_own() -> None:
+    """The truth slides at .5; what is drawn stands still, off by .5, .25 and 0 at times 1, .5 and 0."""
+    fitted, times = wall(speed=0.0), torch.tensor([0.0, 0.5, 1.0])
+    drawn = fitted.keypoints(times)  # at rest
+    moving = CanonicalGaussians(fitted.representation.gaussians, Boasting(0.0), 1.0)
+    slide = 0.5 * times[:, None, None] * torch.tensor([1.0, 0.0, 0.0])
+    cameras, frames = dolly(torch.zeros(3)), torch.arange(3)
+    images = torch.cat([torch.rand(3, SIZE, SIZE, 3), torch.ones(3, SIZE, SIZE, 1)], dim=-1)
+    video = PosedImages(cameras, images, times, frames, torch.zeros_like(frames))
+    truth = drawn + slide
+    uv = project_each(truth, cameras)
+    keypoints = Keypoints(
+        names=("a", "b"),
+        parents=(-1, 0),
+        uv=uv,
+        weights=torch.ones(3, 2),
+        truth=truth,
+        test_uv=uv[None],
+        test_visible=torch.ones(1, 3, 2, dtype=torch.bool),
+    )
+    scene = Scene("wall", video, keypoints=keypoints, test=video)
+    metrics = evaluate_model(replace(fitted, representation=moving), scene, GLTF4D, Networks()).metrics
+    assert metrics["keypoints/error_3d"] == pytest.approx(0.25)
+    assert metrics["keypoints/error_3d_tracks"] == pytest.approx(float((START - drawn[0]).norm(dim=-1).mean()))
+    limit = 0.05 * SIZE * DEPTH / FOCAL  # of the box, at the depth of the keypoints
+    near = (START - drawn[0]).norm(dim=-1) <= limit
+    assert metrics["keypoints/pck_0.05"] == pytest.approx(1 / 3)  # at time 0 alone
+    assert metrics["keypoints/pck_0.05_tracks"] == pytest.approx(float(near.float().mean()))
 
 
 def test_a_model_that_was_fitted_in_other_axes_and_units_answers_in_those_of_the_world() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from kg4d.gaussians.model import GaussianModel
 from kg4d.render.base import RasterOptions, RenderOutput
 from kg4d.stages.density import DensityConfig, DensityControl, DensityKind, DensityReport
-from tests.gaussians.gaussian_samples import random_state, trained
+from tests import make
 
 ADAPTIVE = DensityConfig(kind=DensityKind.ADAPTIVE, grad_threshold=0.1, split_scale=0.5)
 
@@ -25,11 +25,11 @@ def rendered(gradients: Tensor, seen: Tensor | None = None, size: tuple[int, int
 
 
 def gaussians(opacities: list[float], scales: list[float] | None = None) -> tuple[GaussianModel, torch.optim.Adam]:
-    state = random_state(len(opacities))
+    state = make.random_gaussians(len(opacities))
     state.opacities[:] = torch.tensor(opacities)
     state.scales[:] = 1.0 if scales is None else torch.tensor(scales)[:, None]
     model = GaussianModel.from_state(state)
-    return model, trained(model, steps=0)
+    return model, make.trained_optimizer(model, steps=0)
 
 
 def gradients(*norms: float) -> Tensor:
@@ -163,7 +163,7 @@ def test_a_restored_control_goes_on_exactly() -> None:
 def test_growing_model_trains_on() -> None:
     """Edits between real optimiser steps, through a graph that is still alive."""
     model, _ = gaussians([0.5] * 3, scales=[0.1, 1.0, 1.0])
-    optimizer = trained(model, steps=1)
+    optimizer = make.trained_optimizer(model, steps=1)
     control = DensityControl(ADAPTIVE, 10)
     alive = model.state().means.sum()
     for step in range(1, 6):

@@ -13,7 +13,6 @@ from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
 from kg4d.data.records import PosedImages, Scene
 from kg4d.deform.skinned import SkinnedConfig, SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
-from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.keypoints.motion import KeypointMotion
@@ -25,6 +24,7 @@ from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
 from kg4d.stages.dynamic_start import MotionProblem, Trial, preferred, seen_about, tried
+from tests import make
 
 FRAMES, SIZE = 5, 32
 TIMES = torch.arange(FRAMES) / (FRAMES - 1)
@@ -42,11 +42,10 @@ def figure() -> GaussianModel:
     along = torch.linspace(0.1, 1.0, 12)[:, None]
     arm = REST[1] + along * (REST[2] - REST[1])
     return GaussianModel.from_state(
-        GaussianState(
-            means=torch.cat([trunk, arm]),
-            quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(24, 1),
+        make.gaussians(
+            torch.cat([trunk, arm]),
             scales=torch.cat([torch.full((12, 3), 0.08), torch.full((12, 3), 0.03)]),
-            opacities=torch.full((24,), 0.95),
+            opacities=0.95,
             colors=torch.tensor([[0.9, 0.1, 0.1]] * 12 + [[0.1, 0.1, 0.9]] * 12),
             keypoint_logits=torch.zeros(24, 3),
         )
@@ -97,6 +96,7 @@ class Trials:
             MotionLosses(lift_weight=1.0),
             LiftConfig(),
             OptimizerConfig(),
+            gaussian_rates=None,
             seed=0,
         )
         start = CanonicalGaussians(copy.deepcopy(self.model), SkinnedDeformation(SkinnedConfig(), 3), 0.1)

@@ -18,7 +18,6 @@ from kg4d.errors import InputError
 from kg4d.gaussians.init import initial_state, points_in_ball
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import orbit
 from kg4d.losses.sds import SdsConfig, Viewpoint
 from kg4d.optim.objective import Objective
 from kg4d.pipeline import fit
@@ -29,10 +28,9 @@ from kg4d.runs import build
 from kg4d.runs.build import build_run_guidance
 from kg4d.runs.folder import RunFolder
 from kg4d.stages.guidance import Draw, Guidance, camera_around
-from tests.data.tiny import make_tiny_scene
+from tests import make
 from tests.priors.tiny_models import save_tiny_zero123
-from tests.test_pipeline import stages_of, stop_after
-from tests.tiny_runs import tiny
+from tests.tiny_runs import stages_of, stop_after, tiny
 
 ORIGIN = torch.zeros(3)
 SWAP = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # turns +Y up into +Z up
@@ -50,15 +48,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rise=st.floats(-40, 40),
 )
 def test_moving_around_is_an_orbit(azimuth: float, elevation: float, turn: float, rise: float) -> None:
-    reference = orbit([azimuth], [elevation], 2.0, 49.1, 32, 32)
+    reference = make.cameras([azimuth], [elevation], size=32)
     moved = camera_around(reference, ORIGIN, turn, rise, elevation)
-    expected = orbit([azimuth + turn], [elevation + rise], 2.0, 49.1, 32, 32)
+    expected = make.cameras([azimuth + turn], [elevation + rise], size=32)
     assert torch.allclose(moved.viewmats, expected.viewmats, atol=1e-5)
     assert torch.equal(moved.Ks, reference.Ks)
 
 
 def test_what_is_up_does_not_matter() -> None:
-    reference = orbit([30.0], [20.0], 2.0, 49.1, 32, 32)
+    reference = make.cameras([30.0], [20.0], size=32)
     turned = replace(reference, viewmats=reference.viewmats.clone())
     turned.viewmats[:, :3, :3] = reference.viewmats[:, :3, :3] @ SWAP.T
     plain, moved = (camera_around(camera, ORIGIN, 50.0, -15.0, 20.0) for camera in (reference, turned))
@@ -66,7 +64,7 @@ def test_what_is_up_does_not_matter() -> None:
 
 
 def test_the_point_and_the_distance_are_kept() -> None:
-    reference, center = orbit([0.0], [0.0], 2.0, 49.1, 32, 32), torch.tensor([0.0, 0.0, -0.5])
+    reference, center = make.cameras(size=32), torch.tensor([0.0, 0.0, -0.5])
     moved = camera_around(reference, center, 120.0, 25.0, 0.0)
     assert torch.allclose((moved.centers[0] - center).norm(), torch.tensor(2.5))
     assert torch.allclose(moved.project(center).pixels, torch.full((1, 2), 16.0), atol=1e-4)
@@ -92,7 +90,7 @@ class Grey:
 
 
 def guidance_of(predictor: Grey, frames: int = 1, seed: int = 0, elevation: float = 0.0, **settings: Any) -> Guidance:
-    cameras = orbit([0.0] * frames, [elevation] * frames, 2.0, 49.1, 16, 16)
+    cameras = make.cameras([0.0] * frames, [elevation] * frames, size=16)
     times = torch.linspace(0, 1, frames)
     return Guidance(predictor, SdsConfig(**settings), cameras, times, ORIGIN, elevation, seed)
 
@@ -129,7 +127,7 @@ def test_a_step_judges_random_views_and_is_a_function_of_seed_and_step() -> None
         assert time == pytest.approx(frame / 3)
         assert torch.equal(background, torch.ones(3))
         assert (camera.width, camera.height) == (8, 8)
-        assert torch.allclose(camera.viewmats, orbit([azimuth], [elevation], 2.0, 49.1, 8, 8).viewmats, atol=1e-5)
+        assert torch.allclose(camera.viewmats, make.cameras([azimuth], [elevation], size=8).viewmats, atol=1e-5)
 
 
 def test_the_weight_falls_and_does_not_touch_what_is_logged() -> None:
@@ -161,9 +159,11 @@ def test_viewpoints_fill_their_ranges_and_stay_off_the_poles() -> None:
 
 def test_gradients_reach_the_colours_of_what_the_reference_does_not_see(model_folder: Path, tmp_path: Path) -> None:
     renderer = build_renderer()
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}", "guidance.static.views=2")
-    guidance = build_run_guidance(config, scene, Normalisation.none(), renderer.device, PriorCache(tmp_path))["static"]
+    guidance = build_run_guidance(
+        config.guidance, scene, Normalisation.none(), config.seed, renderer.device, PriorCache(tmp_path)
+    )["static"]
     generator = torch.Generator().manual_seed(0)
     model = GaussianModel.from_state(initial_state(points_in_ball(60, 0.4, generator), None, 0.9, 0, generator))
     objective, state = Objective(progress=0.5), model.state()
@@ -179,13 +179,12 @@ def test_gradients_reach_the_colours_of_what_the_reference_does_not_see(model_fo
 
 def test_which_stages_are_guided_and_by_what(model_folder: Path, tmp_path: Path) -> None:
     cpu, cache = torch.device("cpu"), PriorCache(tmp_path)
-    above = make_tiny_scene()
-    above = replace(above, reference=replace(above.reference, cameras=orbit([0.0] * 4, [25.0] * 4, 2.0, 49.1, 16, 16)))
+    above = make.tiny_scene()
+    above = replace(above, reference=replace(above.reference, cameras=make.cameras([0.0] * 4, [25.0] * 4, size=16)))
 
     def build(*words: str, scene: Scene = above) -> dict[str, Guidance]:
-        return build_run_guidance(
-            tiny(tmp_path, f"guidance.model={model_folder}", *words), scene, Normalisation.none(), cpu, cache
-        )
+        config = tiny(tmp_path, f"guidance.model={model_folder}", *words)
+        return build_run_guidance(config.guidance, scene, Normalisation.none(), config.seed, cpu, cache)
 
     assert build() == {}
     static = build("guidance.kind=stable_zero123")
@@ -200,7 +199,7 @@ def test_which_stages_are_guided_and_by_what(model_folder: Path, tmp_path: Path)
     assert both["static"].predictor is both["dynamic"].predictor
     assert (len(both["dynamic"].references), both["dynamic"].reference_elevation) == (4, 5.0)
     assert list(build(*words, "guidance.static.weight=0")) == ["dynamic"]
-    ringless = build("guidance.kind=zero123", scene=replace(make_tiny_scene(), ring=None))
+    ringless = build("guidance.kind=zero123", scene=replace(make.tiny_scene(), ring=None))
     assert torch.allclose(ringless["static"].center, ORIGIN, atol=1e-3)
 
 
@@ -223,7 +222,7 @@ def guided(tmp_path: Path, model: Path, *words: str) -> Any:
 def scene_of_one_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A video from one camera, without views from around."""
     monkeypatch.setenv("KG4D_CACHE", str(tmp_path / "cache"))
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     write_scene(replace(scene, ring=None, keypoints=None, flow=None), tmp_path / "scene")
     return tmp_path
 
@@ -286,6 +285,16 @@ def test_the_diffusion_model_need_not_compute_where_the_fit_does(
     monkeypatch.setattr(build, "networks_device", lambda: torch.device("meta"))
     config = tiny(tmp_path, "guidance.kind=zero123", f"guidance.model={model_folder}")
     cpu = torch.device("cpu")
-    guidance = build_run_guidance(config, make_tiny_scene(), Normalisation.none(), cpu, PriorCache(tmp_path))["static"]
+    guidance = build_run_guidance(
+        config.guidance, make.tiny_scene(), Normalisation.none(), config.seed, cpu, PriorCache(tmp_path)
+    )["static"]
     assert guidance.predictor.network.device.type == "meta"  # type: ignore[attr-defined]
     assert {guidance.center.device, guidance.references.Ks.device, guidance.predictor.alphas.device} == {cpu}
+
+
+def test_a_fit_is_guided_where_auto_finds_the_model(model_folder: Path, tmp_path: Path) -> None:
+    words = ("refine.steps=0", "static.steps=2", "dynamic.steps=2", f"guidance.model={model_folder}")
+    folder = fit(tiny(tmp_path, *words, file="paper"))
+    history = (folder / "metrics.csv").read_text()
+    assert "static/sds" in history
+    assert "dynamic/sds" in history

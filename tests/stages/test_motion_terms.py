@@ -4,11 +4,12 @@ import torch
 
 from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
 from kg4d.stages.dynamic import FlowFields
-from tests.data.tiny import FRAMES, make_tiny_scene
+from tests import make
+from tests.make import FRAMES
 
 
 def test_a_field_is_formed_once_for_each_frame_and_stride() -> None:
-    batch = DynamicDataset(make_tiny_scene(), DynamicDataConfig(FRAMES, [1, 2]), torch.ones(3), 0).batch(0)
+    batch = DynamicDataset(make.tiny_scene(), DynamicDataConfig(FRAMES, [1, 2]), torch.ones(3), 0).batch(0)
     fields = FlowFields()
     first = fields.of(batch)
     assert len(first) == 5
@@ -20,7 +21,7 @@ def test_a_field_is_formed_once_for_each_frame_and_stride() -> None:
 
 
 def test_without_a_flow_there_is_no_field() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     scene = type(scene)(**{**vars(scene), "flow": None})
     batch = DynamicDataset(scene, DynamicDataConfig(2), torch.ones(3), 0).batch(0)
     assert FlowFields().of(batch) is None

@@ -118,3 +118,31 @@ def test_a_run_cut_anywhere_and_resumed_has_the_history_of_one_that_was_not(tmp_
     log(History(folder / "cut.csv"), plan[: cut + 1])  # the last row is beyond the checkpoint that is resumed
     log(History(folder / "cut.csv"), plan[cut:])
     assert (folder / "cut.csv").read_text() == (folder / "whole.csv").read_text()
+
+
+@pytest.mark.parametrize("torn", ["5,sta", "5,static", "x,static,5,1.0", "\0\0\0\0", "6,static,6,1.0,9,9\n", '7,"stat'])
+def test_a_torn_last_row_is_dropped_and_named(tmp_path, caplog, torn):
+    path = tmp_path / "metrics.csv"
+    first = History(path)
+    for step in range(3):
+        first.add("static", step, {"a": step / 2})
+    first.flush()
+    whole = path.read_text()
+    path.write_text(whole + torn)
+    again = History(path)
+    assert "1 torn row(s) at the end are dropped" in caplog.text
+    assert path.read_text() == whole
+    again.add("static", 3, {"a": 1.5})
+    again.flush()
+    assert path.read_text() == whole + "3,static,3,1.5\n"
+
+
+def test_a_row_that_is_saved_can_still_grow(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.add("static", 0, {"a": 1.0})
+    history.save()
+    assert (tmp_path / "metrics.csv").read_text() == "step,stage,stage_step,a\n0,static,0,1.0\n"
+    history.add("static", 0, {"a": 1.0, "b": 2.0})
+    history.add("static", 1, {"a": 3.0})
+    history.flush()
+    assert (tmp_path / "metrics.csv").read_text() == "step,stage,stage_step,a,b\n0,static,0,1.0,2.0\n1,static,1,3.0,\n"

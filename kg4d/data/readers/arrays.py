@@ -1,7 +1,8 @@
 """Reading NumPy archives from other programs, with every shape and value checked."""
 
+import errno
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,8 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.utils.reading import regular
 
 Array: TypeAlias = NDArray[Any]
+
+
+_LARGEST = 2 << 30  # bytes that all arrays of an archive may take up in memory
+
+
+def check_sizes(path: Path) -> None:
+    """See what an archive says of its arrays before any of them is unpacked: a few kB may unpack to terabytes.
+
+    Raises:
+        OSError: It is no regular file, or its arrays are too large.
+        ValueError: It holds something else than arrays.
+    """
+    total = 0
+    with zipfile.ZipFile(regular(path)) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            total += max(math.prod(shape) * dtype.itemsize, member.file_size)
+            if total > _LARGEST:
+                raise OSError(errno.EFBIG, f"Its arrays take up more than {_LARGEST >> 30} GB", str(path))
 
 
 class Archive:
@@ -27,10 +51,13 @@ class Archive:
         self._path = path
         self._sizes = sizes
         try:
+            check_sizes(path)
             with np.load(path, allow_pickle=False) as archive:
                 self._arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # whatever NumPy and zipfile make of bytes that are no archive
             what = "is no readable .npz archive of plain arrays"
+            if isinstance(error, OSError) and error.strerror:
+                what = f"is no readable .npz archive: {error.strerror.lower()}"
             raise InputError(path, what, "save it again with numpy.savez_compressed") from error
 
     def __contains__(self, name: str) -> bool:

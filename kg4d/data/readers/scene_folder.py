@@ -1,12 +1,12 @@
 """Scene folders: a reference video, views of its first frame, held-out videos, keypoints and flow."""
 
-import json
 from pathlib import Path
 
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.utils.reading import read_json
 
 REFERENCE, RING, TEST = "transforms_train.json", "transforms_ring.json", "transforms_test.json"
 KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
@@ -56,7 +56,7 @@ def _check_ring(path: Path, ring: PosedImages, reference: PosedImages) -> None:
 def _cache_keys(path: Path) -> dict[str, list[str]]:
     """The cache keys in `scene.json`; none if another tool wrote that file in another layout."""
     try:
-        keys = json.loads(path.read_text(encoding="utf-8")).get("cache_keys", {})
+        keys = read_json(path).get("cache_keys", {})
         return {str(provider): [str(key) for key in used] for provider, used in keys.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -4,7 +4,6 @@ Camera-to-world matrices have OpenGL axes; pixel centres are at half integers. T
 images, except for entries with intrinsics of their own.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import viewmats_from_opengl
+from kg4d.utils.reading import read_json
 
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
 _SAME_TIME = 0.01  # of the smallest distance of two frames
@@ -70,12 +70,12 @@ def read_posed_images(
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         raise InputError(path, "no such file", "a scene folder holds at least transforms_train.json and its images")
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
     except (OSError, ValueError) as error:
-        raise InputError(path, f"is not readable JSON: {error}", "repair or export it again") from error
+        raise InputError(path, f"is not readable JSON: {str(error)[:200]}", "repair or export it again") from error
     if not isinstance(table, dict):
         raise InputError(path, "holds no JSON object", "it needs the keys camera_angle_x and frames")
     return table

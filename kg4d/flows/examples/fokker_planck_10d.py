@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kg4d.flows.distances import gaussian_w2, moments
+from kg4d.flows.distances import moments, moments_w2
 from kg4d.flows.energies import Entropy, Potential
 from kg4d.flows.examples import plots
 from kg4d.flows.examples.outcome import Outcome, Row, mirrored_normal
@@ -93,7 +93,7 @@ def run(seed: int = 0, layers: int = 20, count: int = 1000, step: float = 0.02) 
 
 def _errors(x: Tensor, truth: OrnsteinUhlenbeck, time: float) -> tuple[float, float]:
     found, exact = moments(x), truth.at(time)
-    return float((found.mean - exact.mean).norm()), gaussian_w2(found, exact)
+    return float((found.mean - exact.mean).norm()), moments_w2(found, exact)
 
 
 def _ellipse(truth: OrnsteinUhlenbeck, pair: tuple[int, int]) -> Tensor:

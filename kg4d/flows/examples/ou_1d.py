@@ -55,7 +55,7 @@ def run(seed: int = 0, time: float = 0.3) -> Outcome:
     halving = [max(euler[b]) / max(euler[a]) for a, b in itertools.pairwise(STEPS)]
     small = Problem(problem.energy, problem.push_forward, standard_normal(1))
     psi = FlatModule(perceptron(1, 16, 1, generator, out=1))
-    *_, bilevel = pwgf.flow(small, start.float(), lambda _: z.float(), psi, step=0.05, steps=6)
+    *_, bilevel = pwgf.bilevel_flow(small, start.float(), lambda _: z.float(), psi, step=0.05, steps=6)
     rows = [
         Row(f"error of mean at t = {time:g}, h = {STEPS[-1]:g}", euler[STEPS[-1]][0], "", 2e-3),
         Row(f"error of variance at t = {time:g}, h = {STEPS[-1]:g}", euler[STEPS[-1]][1], "", 2e-3),

@@ -6,7 +6,6 @@ Each is a folder that is complete or absent, and is checked whenever it is read.
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,8 @@ from kg4d import __version__
 from kg4d.data.readers.scene_folder import RECORD
 from kg4d.data.scene_writer import hashes
 from kg4d.priors.base import Identity
+from kg4d.utils.files import replacing_folder
+from kg4d.utils.reading import read_json, regular
 
 FORMAT = 1
 DATA, MANIFEST = "data.safetensors", "manifest.json"
@@ -86,7 +87,7 @@ def read_manifest(folder: Path) -> Manifest:
         BrokenEntryError: The manifest is missing, cut short, of another format, or belongs to another entry.
     """
     try:
-        table = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        table = read_json(folder / MANIFEST)
     except (OSError, ValueError) as error:
         raise BrokenEntryError(f"{MANIFEST} is missing or cut short") from error
     if not isinstance(table, dict) or table.get("format") != FORMAT:
@@ -110,7 +111,7 @@ def read_entry(folder: Path) -> dict[str, Tensor]:
     """
     manifest = read_manifest(folder)
     try:
-        data = (folder / DATA).read_bytes()
+        data = regular(folder / DATA).read_bytes()
     except OSError as error:
         raise BrokenEntryError(f"{DATA} is missing") from error
     if hashlib.sha256(data).hexdigest() != manifest.content_sha256:
@@ -122,19 +123,11 @@ def read_entry(folder: Path) -> dict[str, Tensor]:
 def write_entry(root: Path, request: Request, tensors: Mapping[str, Tensor]) -> None:
     """Write an entry, replacing any that is there; the caller must hold its lock."""
     folder = root / request.folder_name
-    partial = partial_of(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        save_file(dict(tensors), partial / DATA)
-        content = hashlib.sha256((partial / DATA).read_bytes()).hexdigest()
+    with replacing_folder(folder, over=True) as part:
+        save_file(dict(tensors), part / DATA)
+        content = hashlib.sha256((part / DATA).read_bytes()).hexdigest()
         manifest = Manifest(FORMAT, **asdict(request), content_sha256=content, created=time.time(), package=__version__)
-        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (part / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), encoding="utf-8")
 
 
 def check(folder: Path) -> None:
@@ -156,7 +149,7 @@ def read_scene_record(folder: Path) -> dict[str, Any]:
         BrokenEntryError: It, or a file that it lists, is missing, cut short or changed.
     """
     try:
-        table: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        table: dict[str, Any] = read_json(folder / RECORD)
         listed = dict(table["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenEntryError(f"{RECORD} is missing, cut short or of another version") from error
@@ -181,11 +174,6 @@ def created_and_description(folder: Path) -> tuple[float, str]:
         return manifest.created, ", ".join(f"{key}={value}" for key, value in manifest.identity.items())
     try:
         path = folder / RECORD
-        return path.stat().st_mtime, f"scene of {json.loads(path.read_text(encoding='utf-8'))['source']['path']}"
+        return path.stat().st_mtime, f"scene of {read_json(path)['source']['path']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenEntryError(f"{RECORD} is missing or cut short") from error
-
-
-def partial_of(folder: Path) -> Path:
-    """The folder of an entry while it is being written; a killed process leaves it behind."""
-    return folder.with_name(f".{folder.name}.partial")

@@ -111,8 +111,8 @@ class PriorCache:
         """
         created = {folder: _created(folder) for folder in self.entries()}
         for partial in [*self.root.glob(".*.partial"), *self.scenes.glob(".*.partial")]:
-            # the name of a partial scene has the number of its process before the suffix
-            self._remove(partial, partial.with_name(re.sub(r"^\.|(\.\d+)?\.partial$", "", partial.name)))
+            # machine and process of its maker stand before the suffix
+            self._remove(partial, partial.with_name(re.sub(r"^\.|(\.[^.]*\d+)?\.partial$", "", partial.name)))
         limit = float("-inf") if older_than is None else time.time() - older_than
         remaining = sum(size_of(folder) for folder in created)
         removed = []

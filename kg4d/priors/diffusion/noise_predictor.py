@@ -1,23 +1,29 @@
 """The noise predictor of score distillation: Zero-1-to-3 on renders, conditioned on frames of the input."""
 
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import Checkpoint
 from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind, find_zero123
+
+_log = logging.getLogger(__name__)
 
 
 class GuidanceKind(StrEnum):
     """Which model guides the fit."""
 
     NONE = "none"
+    AUTO = "auto"
     ZERO123 = Zero123Kind.ZERO123.value
     STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
 
@@ -27,7 +33,7 @@ class NoiseModelConfig:
     """The diffusion model that judges renders.
 
     Attributes:
-        kind: Which model; `none` leaves guidance out.
+        kind: Which model; `none` leaves guidance out; `auto` takes one whose weights are on this machine, or none.
         model: Its hub id or folder; the default model of its kind when null.
         local_files_only: Do not contact the hub.
         scale: Scale of classifier-free guidance.
@@ -35,6 +41,8 @@ class NoiseModelConfig:
             from the camera's pose (+Y up).
         attention_slicing: Compute attention in slices: less memory, more time.
     """
+
+    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
 
     kind: GuidanceKind = GuidanceKind.NONE
     model: str | None = None
@@ -144,11 +152,26 @@ class Zero123Noise:
         return Condition(kept["embeddings"], kept["latents"]).to(self.network.device, self.network.dtype)
 
 
+def settle_noise_model(config: NoiseModelConfig) -> GuidanceKind:
+    """The kind of the settings, with `auto` settled: the first whose files are on this machine; nothing is fetched."""
+    if config.kind is not GuidanceKind.AUTO:
+        return config.kind
+    for kind in Zero123Kind:
+        try:
+            found = find_zero123("guidance.model", kind, config.model, local_files_only=True)
+        except InputError:
+            continue
+        _log.info("guidance.kind=auto: %s judges new views", found.model)
+        return GuidanceKind(kind.value)
+    _log.info("guidance.kind=auto: no weights of a Zero-1-to-3 are on this machine, so nothing judges new views")
+    return GuidanceKind.NONE
+
+
 def find_noise_model(config: NoiseModelConfig) -> Checkpoint:
     """Find the files of the model that the settings name.
 
     Args:
-        config: The settings; their `kind` is not `none`.
+        config: The settings; their `kind` is a model's.
 
     Raises:
         InputError: The files are not available.
@@ -167,7 +190,7 @@ def build_noise_model(
     """The noise predictor that the settings name; its files are found now and loaded at the first use.
 
     Args:
-        config: The settings; their `kind` is not `none`.
+        config: The settings; their `kind` is a model's.
         images: The M frames of the input, RGB on white in [0, 1].
         reference_elevation: Elevation of their camera, degrees above the horizon.
         device: Where the networks run.

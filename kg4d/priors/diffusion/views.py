@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -64,6 +64,8 @@ class ViewsConfig:
         seed: Seed of the noise.
         attention_slicing: Compute attention in slices: less memory, more time.
     """
+
+    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
 
     kind: ViewsKind = ViewsKind.AUTO
     path: str | None = None

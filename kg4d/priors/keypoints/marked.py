@@ -15,6 +15,7 @@ from kg4d.errors import InputError
 from kg4d.keypoints.skeleton import first_below_cycle
 from kg4d.priors.keypoints.people import PersonConfig
 from kg4d.utils.files import replacing
+from kg4d.utils.reading import read_json
 
 
 class KeypointsKind(StrEnum):
@@ -77,11 +78,11 @@ def read_support(path: str | Path, width: int, height: int) -> SupportKeypoints:
     """
     path = Path(path)
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
     except OSError as error:
         raise InputError(path, (error.strerror or str(error)).lower(), "give a JSON file of keypoints") from error
     except ValueError as error:
-        raise InputError(path, f"is not valid JSON: {error}", "correct it") from error
+        raise InputError(path, f"is not valid JSON: {str(error)[:200]}", "correct it") from error
     return parse_support(table, path, width, height)
 
 

@@ -13,11 +13,11 @@ from kg4d.data.batches.static import StaticDataConfig, StaticDataModule, StaticD
 from kg4d.data.records import Scene
 from kg4d.errors import InputError
 from kg4d.geometry.flow import chain_flows
-from kg4d.geometry.orbits import orbit
-from tests.data.tiny import FRAMES, JOINTS, RING, SIZE, make_tiny_scene
+from tests import make
+from tests.make import FRAMES, JOINTS, RING, SIZE
 
 WHITE = torch.ones(3)
-TINY = make_tiny_scene()
+TINY = make.tiny_scene()
 
 
 def same(a: StaticBatch | DynamicBatch, b: StaticBatch | DynamicBatch) -> bool:
@@ -99,7 +99,7 @@ def test_without_a_ring_the_first_frame_of_a_fixed_camera(tiny_scene: Scene, cap
 
 
 def test_without_a_ring_all_frames_of_a_moving_camera(tiny_scene: Scene, caplog: pytest.LogCaptureFixture):
-    moving = orbit([10.0 * t for t in range(FRAMES)], [0.0] * FRAMES, 2.0, 49.1, SIZE, SIZE)
+    moving = make.cameras([10.0 * t for t in range(FRAMES)], size=SIZE)
     scene = replace(tiny_scene, ring=None, reference=replace(tiny_scene.reference, cameras=moving))
     with caplog.at_level(logging.INFO, "kg4d"):
         batch = StaticDataset(scene, StaticDataConfig(99), WHITE, 0).batch(0)

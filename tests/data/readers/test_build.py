@@ -13,9 +13,9 @@ from kg4d.data.readers.scene_folder import SceneFolder
 from kg4d.data.records import PosedImages, Scene
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
-from kg4d.geometry.orbits import orbit
+from tests import make
+from tests.compare import assert_same
 from tests.data.damage import as_dnerf
-from tests.data.test_scene import assert_same
 
 
 def test_each_format_has_its_reader(folder: Path, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ class Still:
     def read(self, path: Path, size: int | None) -> Scene:
         width = size or 12
         image = torch.full((2, width // 2, width, 4), float((path / "grey.txt").read_text()))
-        cameras = orbit([0.0, 20.0], [0.0, 0.0], 2.0, 49.1, width, width // 2)
+        cameras = make.cameras([0.0, 20.0], size=(width, width // 2))
         frames = torch.arange(2)
         return Scene(path.name, PosedImages(cameras, image, frames / 1.0, frames, torch.zeros(2).long()))
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import look_at, orbit
+from kg4d.geometry.orbits import look_at
+from tests import make
 
 
 @given(st.integers(0, 1000), st.integers(2, 6))
@@ -18,5 +19,5 @@ def test_the_point_that_all_cameras_look_at(seed: int, count: int):
 
 
 def test_one_axis_alone_is_met_next_to_the_origin():
-    cameras = orbit([20.0] * 3, [0.0] * 3, 2.0, 49.1, 8, 8)
+    cameras = make.cameras([20.0] * 3, size=8)
     assert torch.allclose(looked_at([cameras]), torch.zeros(3), atol=1e-3)

@@ -5,11 +5,12 @@ import torch
 
 from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, without_texture
 from kg4d.errors import InputError
-from tests.data.tiny import FRAMES, make_tiny_scene
+from tests import make
+from tests.make import FRAMES
 
 
 def test_every_third_frame_keeps_its_time_and_its_keypoints() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     seen = choose_frames(scene, FramesConfig(every=3))
     assert seen.reference.times.tolist() == [0.0, 1.0]
     assert seen.reference.frames.tolist() == [0, 1]
@@ -24,7 +25,7 @@ def test_every_third_frame_keeps_its_time_and_its_keypoints() -> None:
 
 
 def test_test_images_between_all_frames_stay() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     assert scene.test is not None
     between = torch.tensor([0, FRAMES, FRAMES + 1, 3, 1, 2, FRAMES, 0])  # frames 0 and 3 are seen
     seen = choose_frames(replace(scene, test=replace(scene.test, frames=between)), FramesConfig(every=3))
@@ -34,14 +35,14 @@ def test_test_images_between_all_frames_stay() -> None:
 
 
 def test_test_videos_without_a_seen_frame_are_left_out() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     assert scene.test is not None
     unseen = scene.test[(scene.test.frames == 1).nonzero()[:, 0]]
     assert choose_frames(replace(scene, test=unseen), FramesConfig(every=3)).test is None
 
 
 def test_the_flow_leads_over_the_frames_between() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     assert scene.flow is not None
     seen = choose_frames(scene, FramesConfig(every=2))
     assert seen.flow is not None
@@ -52,7 +53,7 @@ def test_the_flow_leads_over_the_frames_between() -> None:
 
 
 def test_all_frames_are_the_scene_itself_and_one_is_too_few() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     assert choose_frames(scene, FramesConfig()) is scene
     with pytest.raises(InputError, match="leaves one of the 4 frames"):
         choose_frames(scene, FramesConfig(every=FRAMES))
@@ -61,7 +62,7 @@ def test_all_frames_are_the_scene_itself_and_one_is_too_few() -> None:
 
 
 def test_without_texture_only_outlines_are_left() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     flat = without_texture(scene)
     colors = flat.reference.images[..., :3].flatten(0, 2).unique(dim=0)
     assert len(colors) == 1
@@ -77,7 +78,7 @@ def test_without_texture_only_outlines_are_left() -> None:
 
 
 def test_the_colour_tells_nothing_of_the_test_videos() -> None:
-    scene = make_tiny_scene()
+    scene = make.tiny_scene()
     assert scene.test is not None
     other = replace(scene, test=replace(scene.test, images=scene.test.images.flip(-1)))
     assert torch.equal(without_texture(other).reference.images, without_texture(scene).reference.images)

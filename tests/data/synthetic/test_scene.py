@@ -12,7 +12,7 @@ from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers, sample_image
 from kg4d.render.base import Renderer
 from kg4d.render.build import build_renderer
-from tests.data.test_scene import assert_same
+from tests.compare import assert_same
 
 SIZE, FRAMES = 64, 6
 

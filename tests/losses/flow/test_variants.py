@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
 from kg4d.geometry.sampling import pixel_centers
@@ -30,6 +28,7 @@ from kg4d.losses.flow.variants import (
 from kg4d.ot.flow_targets import Advected, advect, flow_field
 from kg4d.ot.plans import PlanConfig, PlanSolver
 from kg4d.render.base import Contributors
+from tests import make
 
 SIZE, P, K = 64, 3, 5
 SURE = torch.ones(P)
@@ -147,7 +146,7 @@ def test_f_forgets_the_gaussian_that_went_astray() -> None:
 
 def test_b_is_exact_for_flat_gaussians_in_any_rigid_motion_of_their_plane() -> None:
     """A picture that turns and shifts in front of the camera: f equals the true flow at the pixel."""
-    camera, g = orbit([0.0], [0.0], 2.0, 49.1, SIZE, SIZE), torch.Generator().manual_seed(3)
+    camera, g = make.cameras(size=SIZE), torch.Generator().manual_seed(3)
     means = torch.rand(40, 3, generator=g) * 0.8 - 0.4
     means[:, 2] = 0
     angles = torch.rand(40, generator=g) * 3
@@ -156,7 +155,7 @@ def test_b_is_exact_for_flat_gaussians_in_any_rigid_motion_of_their_plane() -> N
     scales = torch.cat([0.05 + 0.2 * torch.rand(40, 2, generator=g), torch.full((40, 1), 1e-5)], -1)
     turn = torch.tensor([math.cos(0.1), 0.0, 0.0, math.sin(0.1)])
     later = quat_rotate(turn, means) + torch.tensor([0.05, 0.02, 0.0])
-    base = GaussianState(means, quats, scales, torch.ones(40), torch.zeros(40, 3), torch.zeros(40, 0))
+    base = make.gaussians(means, quats=quats, scales=scales, opacities=1.0)
     geometry = MovingGaussians(
         base, torch.stack([means, later]), torch.stack([quats, quat_multiply(turn, quats)]), scales.expand(2, -1, -1)
     )

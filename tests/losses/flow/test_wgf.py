@@ -7,7 +7,6 @@ import torch
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import orbit
 from kg4d.losses.flow import wgf
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
 from kg4d.losses.flow.observations import (
@@ -30,12 +29,13 @@ from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.plans import PlanConfig, PlanSolver
 from kg4d.render.base import RasterOptions
 from kg4d.render.build import build_renderer
+from tests import make
 
 SIZE = 64
 
 
 def camera() -> Cameras:
-    return orbit([0.0], [0.0], 2.0, 49.1, SIZE, SIZE)
+    return make.cameras(size=SIZE)
 
 
 def flat_state(count: int = 60) -> GaussianState:
@@ -43,14 +43,8 @@ def flat_state(count: int = 60) -> GaussianState:
     generator = torch.Generator().manual_seed(0)
     means = torch.rand(count, 3, generator=generator) * 0.8 - 0.4
     means[:, 2] = 0
-    return GaussianState(
-        means=means,
-        quats=torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
-        scales=0.03 + 0.03 * torch.rand(count, 3, generator=generator),
-        opacities=torch.full((count,), 0.6),
-        colors=torch.rand(count, 3, generator=generator),
-        keypoint_logits=torch.zeros(count, 0),
-    )
+    scales = 0.03 + 0.03 * torch.rand(count, 3, generator=generator)
+    return make.gaussians(means, scales=scales, opacities=0.6, colors=torch.rand(count, 3, generator=generator))
 
 
 def mixtures_of(state: GaussianState, later: torch.Tensor, pixels: torch.Tensor) -> PairedMixtures:
@@ -317,14 +311,7 @@ def test_motion_comes_from_the_flow_or_from_the_keypoints() -> None:
 def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
     """One round Gaussian that doubles its size: W2² = 2 (sigma' - sigma)², each sigma² with the render's own eps2d."""
     size, renderer, view = 0.08, build_renderer("reference"), camera()
-    state = GaussianState(
-        means=torch.zeros(1, 3),
-        quats=torch.tensor([[1.0, 0, 0, 0]]),
-        scales=torch.full((1, 3), size),
-        opacities=torch.full((1,), 0.9),
-        colors=torch.ones(1, 3),
-        keypoint_logits=torch.zeros(1, 0),
-    )
+    state = make.gaussians(torch.zeros(1, 3), scales=size)
     geometry = replace(MovingGaussians.still(state, 2), scales=torch.stack([state.scales, 2 * state.scales]))
     rules = RasterOptions(eps2d=eps2d)
     output = renderer.frames(geometry, view[[0, 0]], options=rules)

@@ -17,7 +17,7 @@ from kg4d.priors.cache import store as cache_module
 from kg4d.priors.cache.__main__ import main, parse_size
 from kg4d.priors.cache.entries import DATA, MANIFEST
 from kg4d.priors.cache.store import PriorCache, size_of
-from tests.data.tiny import make_tiny_scene
+from tests import make
 
 
 class Doubling:
@@ -252,7 +252,7 @@ def test_the_size_of_what_is_going_is_the_rest(tmp_path: Path, monkeypatch: pyte
 @pytest.fixture
 def scene(cache: PriorCache) -> Path:
     """A prepared scene, as far as the cache knows one."""
-    write_scene(make_tiny_scene(), cache.scenes / "disc-0123", {"source": {"path": "disc.mp4"}})
+    write_scene(make.tiny_scene(), cache.scenes / "disc-0123", {"source": {"path": "disc.mp4"}})
     return cache.scenes / "disc-0123"
 
 

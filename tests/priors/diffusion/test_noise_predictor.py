@@ -16,6 +16,7 @@ from kg4d.priors.diffusion.noise_predictor import (
     NoiseModelConfig,
     Zero123Noise,
     build_noise_model,
+    settle_noise_model,
 )
 from tests.priors.tiny_models import SIZE
 
@@ -108,3 +109,15 @@ def test_the_model_is_looked_for_at_once_and_read_late(zero123_folder: Path, tmp
     with pytest.raises(InputError, match=r"guidance.model: .* no complete unet, vae"):
         build(tmp_path / "empty")
     assert set(vars(build(zero123_folder).network)) & {"_unet", "_vae"} == set()
+
+
+def test_auto_takes_what_is_on_this_machine_and_fetches_nothing(
+    zero123_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    there = NoiseModelConfig(kind=GuidanceKind.AUTO, model=str(zero123_folder))
+    assert settle_noise_model(there) is GuidanceKind.ZERO123
+    assert str(zero123_folder) in caplog.text
+    assert settle_noise_model(NoiseModelConfig(kind=GuidanceKind.AUTO)) is GuidanceKind.NONE
+    assert "no weights of a Zero-1-to-3 are on this machine" in caplog.text
+    assert settle_noise_model(NoiseModelConfig(kind=GuidanceKind.STABLE_ZERO123)) is GuidanceKind.STABLE_ZERO123

@@ -20,7 +20,6 @@ from kg4d.priors.diffusion.views import (
     ViewsConfig,
     ViewsKind,
     Zero123PlusViews,
-    Zero123Views,
     build_views,
     on_white,
     view_angles,
@@ -317,6 +316,22 @@ def test_its_identity_names_code_and_matting(plus: ViewsConfig) -> None:
     assert Zero123PlusViews(plus, CPU, NoMatting()).identity()["code"] != before["code"]
 
 
-def test_the_kinds_are_view_synthesizers(plus: ViewsConfig, zero123_folder: Path) -> None:
-    for provider in (build_views(plus, CPU, NoMatting()), Zero123Views(views_config(zero123_folder), CPU)):
-        assert isinstance(provider, ViewSynthesizer)
+@pytest.mark.parametrize(
+    ("kind", "fov"), [(ViewsKind.ZERO123, None), (ViewsKind.STABLE_ZERO123, None), (ViewsKind.ZERO123PLUS, 30.0)]
+)
+def test_every_kind_makes_the_views_that_it_is_asked_for(
+    kind: ViewsKind, fov: float | None, plus: ViewsConfig, zero123_folder: Path, picture: Tensor
+) -> None:
+    provider = build_views(
+        plus if kind is ViewsKind.ZERO123PLUS else views_config(zero123_folder, kind=kind), CPU, NoMatting()
+    )
+    assert provider.fov_y == fov
+    assert provider.name == f"views-{kind.value}"
+    asked = torch.tensor([[30.0, 20.0], [90.0, -10.0], [150.0, 20.0]])
+    views = provider(picture, *asked.T.tolist())
+    assert views.shape == (3, 48, 48, 3)
+    assert views.min() >= 0
+    assert views.max() <= 1
+    other_order = provider(picture, *asked.flip(0).T.tolist())
+    torch.testing.assert_close(other_order.flip(0), views)  # a view belongs to its angles, not to its place
+    assert (views[0] - views[1]).abs().max() > 0.01
