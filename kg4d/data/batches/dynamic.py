@@ -86,7 +86,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         if keypoints is not None:
             self._keypoints[:count], self._weights[:count] = keypoints.uv, keypoints.weights
         flow = None if config.test_views else scene.flow
-        self._flow, self._flow_weights = (None, None) if flow is None else (flow.flow, flow.weights)
+        self._flow: Tensor | None = None if flow is None else flow.flow
+        self._flow_weights: Tensor | None = None if flow is None else flow.weights
         self.device = torch.device("cpu")
         self._cameras, self._times, self._frames = video.cameras, video.times, video.frames
 

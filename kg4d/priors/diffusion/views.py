@@ -156,7 +156,7 @@ class Zero123Views:
             drawn = torch.randn(condition.latents.shape, generator=generator).to(network.device)
             return drawn.expand(len(azimuths), -1, -1, -1)
 
-        latents = noise_for_all() * scheduler.init_noise_sigma
+        latents: Tensor = noise_for_all() * scheduler.init_noise_sigma
         for step in counted(scheduler.timesteps.tolist(), steps, "steps"):
             noise = network.predict(latents, step, condition, azimuths, elevations, scale)
             latents = scheduler.step(noise, step, latents, eta=1.0, variance_noise=noise_for_all()).prev_sample
@@ -279,9 +279,8 @@ class Zero123PlusViews:
         # its code takes its networks to lie on one device
         slicing = self.config.attention_slicing
         pipeline = self.checkpoint.load_pipeline(classes[0], self.device, slicing, can_offload=False)
-        pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(
-            pipeline.scheduler.config, timestep_spacing="trailing"
-        )
+        sampler: Any = EulerAncestralDiscreteScheduler
+        pipeline.scheduler = sampler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
         return pipeline
 
 
