@@ -1,14 +1,20 @@
-"""The cuda renderer: does it agree with the cpu one, what does it cost beside raw gsplat, how long do full steps take.
+"""Fits on an NVIDIA GPU: does the renderer agree with that of the CPU, what does kg4d add to it, how long do fits take.
 
 Needs an NVIDIA GPU and gsplat, which builds its kernels when first used (minutes). Elsewhere it says so in a line and
-writes no rows.
+writes no rows. Everything together is meant to take less than ten minutes once the kernels are built.
 
 gsplat computes with fast, less exact maths, and Gaussians of almost equal depth may change places. So the gradients of
 the two renderers agree less closely than those of the cpu renderer and of float64; a wrong formula is off by far more.
 """
 
+import json
+import subprocess
 import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,17 +27,21 @@ from benchmarks._harness import BenchmarkScene, Row, arguments, benchmark_scene,
 from benchmarks.step_overhead import PRESET, make_step, one_step
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.batches.batch import DynamicBatch, StaticBatch
 from kg4d.data.batches.dynamic import DynamicDataset
 from kg4d.data.batches.static import StaticDataset
 from kg4d.data.records import Scene
 from kg4d.gaussians.build import build_gaussians
 from kg4d.lift.seeding import seed_keypoints
+from kg4d.pipeline import fit
 from kg4d.render import build_renderer
-from kg4d.render.base import Renderer
+from kg4d.render.base import Renderer, RenderOutput
 from kg4d.render.build import RendererUnavailableError
 from kg4d.runs.build import build_run_renderer, build_scene
+from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.static import StaticStage
 
+ROOT = Path(__file__).parent.parent
 PARITY = ((5_000, 256, 3), (5_000, 256, 17), (20_000, 512, 3))
 OVERHEAD = ((5_000, 256, 3), (5_000, 256, 17), (100_000, 512, 3))
 WHITE = torch.ones(3)
@@ -100,31 +110,45 @@ def raw_render(rasterization: Callable[..., tuple[Tensor, Tensor, object]], scen
 
 
 def overhead(renderer: Renderer, device: str, count: int, size: int, channels: int, runs: int) -> list[Row]:
-    """Forward and backward by our wrapper and by gsplat itself, in turns."""
+    """Forward and backward by our wrapper, by gsplat itself and by the cpu renderer, in turns."""
     from gsplat import rasterization
 
-    scene = benchmark_scene(count, size, channels).on(renderer.device)
-    weights = torch.rand(1, size, size, channels, device=renderer.device)
+    on_gpu, on_cpu = benchmark_scene(count, size, channels).on(renderer.device), benchmark_scene(count, size, channels)
+    weights, cpu = torch.rand(1, size, size, channels), build_renderer("cpu")
 
-    def timed(render: Callable[[], Tensor]) -> Callable[[], None]:
+    def timed(scene: BenchmarkScene, render: Callable[[], Tensor]) -> Callable[[], None]:
+        back = weights.to(scene.features.device)
+
         def run() -> None:
             scene.clear()
-            render().backward(weights)
-            torch.cuda.synchronize()
+            render().backward(back)
+            if back.is_cuda:
+                torch.cuda.synchronize(back.device)
 
         return run
 
-    ours = timed(lambda: renderer(scene.gaussians, scene.cameras, features=scene.features).image)
-    times = interleaved({"raw": timed(lambda: raw_render(rasterization, scene)), "ours": ours}, runs)
+    times = interleaved(
+        {
+            "raw": timed(on_gpu, lambda: raw_render(rasterization, on_gpu)),
+            "ours": timed(on_gpu, lambda: drawn(renderer, on_gpu)),
+            "cpu": timed(on_cpu, lambda: drawn(cpu, on_cpu)),
+        },
+        runs,
+    )
     name = f"{count:,} Gaussians, {size}², {channels} channels"
     return [
         Row(f"{name}: wrapper", times["ours"] / times["raw"], "x", 1.05, "lower", f"raw gsplat 1.5.3, {device}"),
-        Row(f"{name}: our time", times["ours"] * 1e3, "ms", None, "lower", f"itself, {device}"),
+        Row(f"{name}: speed", times["cpu"] / times["ours"], "x", 5.0, "higher", f"the cpu renderer, {device}"),
     ]
 
 
-def static_step(config: ExperimentConfig, scene: Scene) -> Callable[[], None]:
-    """A function that runs one step of the static stage on the renderer's device."""
+def drawn(renderer: Renderer, scene: BenchmarkScene) -> Tensor:
+    """The scene by one of our renderers; (1, H, W, D)."""
+    return renderer(scene.gaussians, scene.cameras, features=scene.features).image
+
+
+def static_stage(config: ExperimentConfig, scene: Scene) -> tuple[StaticStage, StaticBatch]:
+    """A static stage and one of its batches, on the renderer's device."""
     assert scene.ring is not None
     assert scene.keypoints is not None
     renderer, ring = build_run_renderer(config), scene.ring
@@ -133,25 +157,59 @@ def static_step(config: ExperimentConfig, scene: Scene) -> Callable[[], None]:
     seed_keypoints(model, ring, scene.keypoints, config.kfc, scene.reference.cameras[0])
     batch = StaticDataset(scene, config.static.data, WHITE, seed=0).batch(0)
     stage = StaticStage(model, renderer, config.static, config.kfc, WHITE, seed=0).to(renderer.device)
-    return one_step(stage, batch.to(renderer.device))
+    return stage, batch.to(renderer.device)
+
+
+def renders_alone(draw: Callable[[], RenderOutput]) -> Callable[[], None]:
+    """The renders of a step and their gradients, with nothing around them."""
+
+    def run() -> None:
+        output = draw()
+        torch.autograd.backward([output.image, output.alpha], [output.image.detach(), output.alpha.detach()])
+
+    return run
 
 
 def steps(kinds: dict[str, str], runs: int, overrides: list[str]) -> list[Row]:
-    """One full step of both stages of the `kg4d` preset with each renderer; `kinds` names the device of each."""
+    """One full step of both stages of the `kg4d` preset with each renderer, against its renders alone.
+
+    Args:
+        kinds: The renderers, with the name of the device of each.
+        runs: How many of each.
+        overrides: Of the preset.
+    """
     keys = ["scene=synthetic:walker", *overrides]
     configs = {k: load_config(ExperimentConfig, PRESET, [*keys, f"renderer.kind={k}"]) for k in kinds}
     first = next(iter(configs.values()))
     scene = build_scene(first, build_run_renderer(first))
-    batch = DynamicDataset(scene, first.dynamic.data, WHITE, seed=0).batch(0)
+    frames = DynamicDataset(scene, first.dynamic.data, WHITE, seed=0).batch(0)
     work: dict[str, Callable[[], None]] = {}
     for kind, config in configs.items():
-        work[f"static step, {kind}"] = _waited(static_step(config, scene), kind)
-        work[f"dynamic step, {kind}"] = _waited(make_step(config, scene, batch)[1], kind)
+        static, views = static_stage(config, scene)
+        dynamic, step = make_step(config, scene, frames)
+        here = frames.to(dynamic.renderer.device)
+        still, moving = partial(_draw_views, static, views), partial(_draw_frames, dynamic, here)
+        work[f"static step, {kind}"] = _waited(one_step(static, views), kind)
+        work[f"static renders, {kind}"] = _waited(renders_alone(still), kind)
+        work[f"dynamic step, {kind}"] = _waited(step, kind)
+        work[f"dynamic renders, {kind}"] = _waited(renders_alone(moving), kind)
     times = interleaved(work, runs)
-    return [
-        Row(name, seconds * 1e3, "ms", None, "lower", f"itself, {kinds[name.rsplit(' ', 1)[1]]}")
-        for name, seconds in times.items()
-    ]
+    rows = []
+    for name, seconds in times.items():
+        if " step, " in name:
+            alone, device = times[name.replace("step", "renders")], kinds[name.rsplit(" ", 1)[1]]
+            rows.append(Row(name, seconds / alone, "x", 1.6, "lower", f"its renders alone, {device}"))
+            rows.append(Row(f"{name}: time", seconds * 1e3, "ms", None, "lower", f"itself, {device}"))
+    return rows
+
+
+def _draw_views(stage: StaticStage, batch: StaticBatch) -> RenderOutput:
+    return stage.renderer(stage.model.state(), batch.cameras, background=stage.background)
+
+
+def _draw_frames(stage: DynamicStage, batch: DynamicBatch) -> RenderOutput:
+    moving = stage.representation.states(batch.times)
+    return stage.renderer.frames(moving, batch.cameras, background=stage.background)
 
 
 def _waited(step: Callable[[], None], kind: str) -> Callable[[], None]:
@@ -163,6 +221,44 @@ def _waited(step: Callable[[], None], kind: str) -> Callable[[], None]:
     return run
 
 
+def whole_fit(device: str, kind: str, overrides: list[str]) -> list[Row]:
+    """Seconds of a fit of the `kg4d` preset from its request to its metrics, and the memory that it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = ["scene=synthetic:walker", "tracking.wandb.mode=disabled", "trainer.progress_bar=false"]
+        keys += [f"output={folder}", f"renderer.kind={kind}", *overrides]
+        start = time.perf_counter()
+        run = fit(load_config(ExperimentConfig, PRESET, keys))
+        seconds = time.perf_counter() - start
+        memory = json.loads((run / "run.json").read_text())["peak_memory_bytes"]
+    used = memory["device"] if kind == "cuda" else memory["host"]
+    return [
+        Row(f"whole fit, {kind}", seconds, "s", 30.0, "lower", f"itself, {device}"),
+        Row(f"whole fit, {kind}: memory", used / 2**20, "MiB", 2048.0, "lower", f"itself, {device}"),
+    ]
+
+
+def failed_tests(where: str) -> Row:
+    """How many of the tests that need a GPU do not pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        report_file = Path(folder) / "tests.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", where, f"--junitxml={report_file}"]
+        subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
+        suites = ElementTree.parse(report_file).getroot().iter("testsuite")
+        failed = sum(int(suite.get(kind, "0")) for suite in suites for kind in ("failures", "errors"))
+    return Row("tests that need a GPU and fail", float(failed), "", 0.0, "lower", where)
+
+
+def device_name() -> str:
+    """The GPU with its driver, and the CUDA that torch is built for."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        found = []
+    driver = found[0] if found else "unknown"
+    return f"{torch.cuda.get_device_name()}, driver {driver}, CUDA {torch.version.cuda}"
+
+
 def main() -> None:
     """Run all cases."""
     args = arguments(__doc__)
@@ -172,10 +268,12 @@ def main() -> None:
         print(f"nothing measured: {error}")
         report([], args.json)
         return
-    cpu, device = build_renderer("cpu"), torch.cuda.get_device_name()
-    rows = [row for case in PARITY for row in parity(cpu, cuda, *case)]
-    rows += [row for case in OVERHEAD for row in overhead(cuda, device, *case, 10 * args.runs)]
-    rows += steps({"cpu": f"{torch.get_num_threads()} threads", "cuda": device}, args.runs, [])
+    cpu, device = build_renderer("cpu"), device_name()
+    rows = [failed_tests("tests/render")]
+    rows += [row for case in PARITY for row in parity(cpu, cuda, *case)]
+    rows += [row for case in OVERHEAD for row in overhead(cuda, device, *case, 3 * args.runs)]
+    rows += steps({"cuda": device}, 3 * args.runs, [])
+    rows += whole_fit(device, "cuda", [])
     report(rows, args.json)
 
 

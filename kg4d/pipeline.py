@@ -141,6 +141,7 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
     lift = None
     if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
         with desk.costs.part("lift"):
+            run.dynamic_data.dataset.move(run.renderer.device)  # where its trials take place
             lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
     stage = problem.stage(representation, lift, run.guidance.get(DynamicStage.name))
     run_one(run, desk, stage, run.dynamic_data, representation, video)

@@ -114,7 +114,7 @@ class ControlPoints(Deformation):
         """Move the canonical Gaussians to `times`."""
         motion = self._motion(times)
         translations, rotations = motion[..., :3], motion[..., 3:]
-        quats = normalize(rotations + rotations.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
+        quats = normalize(torch.cat([rotations[..., :1] + 1, rotations[..., 1:]], dim=-1), dim=-1)
         change = quat_to_matrix(quats) - torch.eye(3, dtype=quats.dtype, device=quats.device)
         offsets = translations - (change @ self.rest[..., None])[..., 0]
         table = torch.cat([change.flatten(2), offsets, quats], dim=-1).movedim(0, 1).flatten(1)

@@ -74,9 +74,9 @@ def _product(planes: nn.Module, space: Float[Tensor, "N 3"], grid: Float[Tensor,
     still, moving = torch.ones((), device=space.device), torch.ones((), device=space.device)
     for plane, axes in zip(planes.parameters(), _PLANES, strict=True):
         if 3 in axes:
-            moving = moving * _sample(plane, grid[..., list(axes)])
+            moving = moving * _sample(plane, torch.stack([grid[..., axis] for axis in axes], dim=-1))
         else:
-            still = still * _sample(plane, space[None, :, list(axes)])
+            still = still * _sample(plane, torch.stack([space[None, :, axis] for axis in axes], dim=-1))
     return still * moving
 
 

@@ -20,7 +20,7 @@ from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
 from kg4d.keypoints.barycentre import FAR, log_window
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
-from kg4d.losses.motion_priors import HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
+from kg4d.losses.motion_priors import Bones, HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
@@ -124,8 +124,9 @@ class SkinnedDeformation(Deformation):
         self.register_buffer("known", torch.ones(joints, dtype=torch.bool), persistent=False)
         self.register_buffer("keypoint_offsets", torch.zeros(1, joints, 3))
         self.translations = nn.Parameter(torch.zeros(1, joints, 3))
-        self.quats = nn.Parameter(_identities(1, joints))
+        self.quats = nn.Parameter(_identities(1, joints, torch.device("cpu")))
         self.shading = Shading(config.normal_width) if config.shading else None
+        self._bones: tuple[Tensor, Bones] | None = None  # with the parents that they come from
 
     def start(self, tracks: KeypointMotion) -> None:
         """Put the frames on the keypoints, rotated as best carries the bones between them."""
@@ -192,20 +193,23 @@ class SkinnedDeformation(Deformation):
         """Let the frames carry their bones, smoothly and alike, at all key times."""
         handles = self.config.handles
         translations, quats = self.keys()
+        if self._bones is None or self._bones[0] is not self.parents:
+            self._bones = self.parents, Bones.of(self.parents)
+        bones = self._bones[1]
         if handles.bones > 0:
             loss = carried_bones_loss(
-                self.rest, translations, quats, self.parents, loose=handles.loose, stretch=handles.stretch
+                self.rest, translations, quats, bones, loose=handles.loose, stretch=handles.stretch
             )
             objective.add("handle_bones", loss, handles.bones)
         if handles.smoothness > 0:
             objective.add("handle_smoothness", acceleration_loss(translations, self.times), handles.smoothness)
         if handles.coherence > 0:
-            objective.add("handle_coherence", coherence_loss(quats, self.parents), handles.coherence)
+            objective.add("handle_coherence", coherence_loss(quats, bones), handles.coherence)
 
     def keys(self) -> tuple[Float[Tensor, "T J 3"], Float[Tensor, "T J 4"]]:
         """Translations and rotations since rest at all key times."""
         first = self.translations.new_zeros(1, *self.rest.shape)
-        upright = _identities(1, len(self.rest)).to(self.quats)
+        upright = _identities(1, len(self.rest), self.quats.device)
         return torch.cat([first, self.translations]), torch.cat([upright, self.quats])
 
     def frames(self, times: Float[Tensor, " B"]) -> tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J 4"]]:
@@ -272,8 +276,11 @@ class SkinnedDeformation(Deformation):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _identities(*shape: int) -> Float[Tensor, "*shape 4"]:
-    return torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(*shape, 1)
+def _identities(times: int, joints: int, device: torch.device) -> Float[Tensor, "{times} {joints} 4"]:
+    """Made where they are used, so that no step waits for a copy."""
+    quats = torch.zeros(times, joints, 4, device=device)
+    quats[..., 0] = 1
+    return quats
 
 
 def _catmull_rom(

@@ -77,8 +77,13 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same views on another pixel grid."""
-        scale = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
-        return replace(self, Ks=self.Ks * scale[:, None], width=width, height=height)
+        scale = (self.Ks.new_full((1, 3), factor) for factor in (width / self.width, height / self.height, 1.0))
+        return replace(self, Ks=self.Ks * torch.cat([*scale]), width=width, height=height)
+
+
+def image_size(like: Tensor, width: int, height: int) -> Float[Tensor, "2"]:
+    """(width, height), px, where `like` is; made there, so that no step waits for a copy to a GPU."""
+    return torch.cat([like.new_full((1,), width), like.new_full((1,), height)])
 
 
 def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.geometry.cameras import image_size
 from kg4d.geometry.sampling import pixel_centers, sample_image
 
 
@@ -30,7 +31,7 @@ def follow_flows(
             of them to be known.
         points: In the first frame, px.
     """
-    size = points.new_tensor([weights.shape[2], weights.shape[1]])
+    size = image_size(points, weights.shape[2], weights.shape[1])
     pixels, confidence = [points], [torch.ones_like(points[..., 0])]
     for flow, weight in zip(flows, weights, strict=True):
         start = pixels[-1]

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.geometry.cameras import image_size
 from kg4d.geometry.rotations import quat_to_matrix
 
 EPS2D = 0.3  # px², what gsplat and the renderers here add to both axes unless told otherwise
@@ -28,8 +29,8 @@ def projection_factor(
     means: Float[Tensor, "*batch 3"],
     quats: Float[Tensor, "*batch 4"],
     scales: Float[Tensor, "*batch 3"],
-    viewmat: Float[Tensor, "4 4"],
-    K: Float[Tensor, "3 3"],
+    viewmat: Float[Tensor, "*C 4 4"],
+    K: Float[Tensor, "*C 3 3"],
     width: int,
     height: int,
 ) -> Float[Tensor, "*batch 2 3"]:
@@ -43,12 +44,13 @@ def projection_factor(
         means: Centres, world units.
         quats: Rotations (w, x, y, z), any norm but zero.
         scales: Standard deviations along the local axes, world units.
-        viewmat: World-to-camera matrix, OpenCV axes.
-        K: Intrinsics in pixels.
+        viewmat: World-to-camera matrix, OpenCV axes; its leading axes, if any, are the first ones of the Gaussians.
+        K: Intrinsics in pixels, likewise.
         width: Image width in pixels.
         height: Image height in pixels.
     """
-    rotation, local = viewmat[:3, :3], _to_camera(means, viewmat)
+    local, rotation = _to_camera(means, viewmat), viewmat[..., :3, :3]
+    rotation = rotation if rotation.dim() == 2 else rotation[..., None, :, :]
     jacobian = _perspective_jacobian(local, K, width, height)
     return jacobian @ rotation @ (quat_to_matrix(quats) * scales[..., None, :])
 
@@ -57,8 +59,8 @@ def project_gaussians(
     means: Float[Tensor, "*batch 3"],
     quats: Float[Tensor, "*batch 4"],
     scales: Float[Tensor, "*batch 3"],
-    viewmat: Float[Tensor, "4 4"],
-    K: Float[Tensor, "3 3"],
+    viewmat: Float[Tensor, "*C 4 4"],
+    K: Float[Tensor, "*C 3 3"],
     width: int,
     height: int,
     *,
@@ -70,8 +72,8 @@ def project_gaussians(
         means: Centres, world units. Depths below 0.01 are taken as 0.01; check them before trusting the result.
         quats: Rotations (w, x, y, z), any norm but zero.
         scales: Standard deviations along the local axes, world units.
-        viewmat: World-to-camera matrix, OpenCV axes.
-        K: Intrinsics in pixels.
+        viewmat: World-to-camera matrix, OpenCV axes; its leading axes, if any, are the first ones of the Gaussians.
+        K: Intrinsics in pixels, likewise.
         width: Image width in pixels.
         height: Image height in pixels.
         eps2d: Variance added to both axes, px², as the renderers do.
@@ -86,16 +88,22 @@ def project_gaussians(
     return Gaussians2D(pixels, factor @ factor.mT + dilation)
 
 
-def _to_camera(means: Float[Tensor, "*batch 3"], viewmat: Float[Tensor, "4 4"]) -> Float[Tensor, "*batch 3"]:
-    local = means @ viewmat[:3, :3].mT + viewmat[:3, 3]
+def _to_camera(means: Float[Tensor, "*batch 3"], viewmat: Float[Tensor, "*C 4 4"]) -> Float[Tensor, "*batch 3"]:
+    local = means @ viewmat[..., :3, :3].mT + _for_each(viewmat[..., :3, 3])
     return torch.cat([local[..., :2], local[..., 2:].clamp_min(_MIN_DEPTH)], dim=-1)
 
 
+def _for_each(values: Float[Tensor, "*C n"]) -> Float[Tensor, "*_ n"]:
+    """Values of one camera, or of several with an axis for the Gaussians that each of them sees."""
+    return values if values.dim() == 1 else values[..., None, :]
+
+
 def _perspective_jacobian(
-    local: Float[Tensor, "*batch 3"], K: Float[Tensor, "3 3"], width: int, height: int
+    local: Float[Tensor, "*batch 3"], K: Float[Tensor, "*C 3 3"], width: int, height: int
 ) -> Float[Tensor, "*batch 2 3"]:
     """d pixel / d camera-space point, at directions clamped as gsplat does."""
-    size, focal, center = K.new_tensor([width, height]), K.diagonal()[:2], K[:2, 2]
+    size = image_size(K, width, height)
+    focal, center = _for_each(K.diagonal(dim1=-2, dim2=-1)[..., :2]), _for_each(K[..., :2, 2])
     margin = 0.3 * size / (2 * focal)
     z = local[..., 2:]
     slope = (local[..., :2] / z).clamp(-center / focal - margin, (size - center) / focal + margin)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, image_size
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def depth_visible(
     if tolerance < 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}")
     projected = cameras.project(points.reshape(-1, 3))
-    size = projected.pixels.new_tensor([cameras.width, cameras.height])
+    size = image_size(projected.pixels, cameras.width, cameras.height)
     inside = ((projected.pixels >= 0) & (projected.pixels < size)).all(-1) & (projected.depths > 0)
     column, row = torch.where(inside[..., None], projected.pixels, 0.0).long().unbind(-1)
     camera = torch.arange(len(cameras), device=row.device)[:, None]

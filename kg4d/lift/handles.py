@@ -20,7 +20,8 @@ def rest_keypoints(gaussians: GaussianState, skeleton: Skeleton, temperature: fl
     fitted the keypoint features, whose softmax has this `temperature`.
     """
     found = barycentre(assignment(gaussians.keypoint_logits, temperature), gaussians.means)
-    return torch.where(skeleton.points.isfinite(), skeleton.points.to(found), found)
+    points = skeleton.points.to(found)
+    return torch.where(points.isfinite(), points, found)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Sources: KG4D eq. 7 (heatmaps), eq. 8 (soft-argmax), eq. 9 (loss). Errors are in
 weights carry over between image sizes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -14,11 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
 from kg4d.keypoints.visibility import depth_visible
-from kg4d.render.base import Renderer, RenderOutput
+from kg4d.render.base import RenderOutput
+
+Draw = Callable[[Cameras, Tensor], RenderOutput]
+"""Draws the same Gaussians in other cameras, with features (N, D) in the place of their colours."""
 
 
 class KfcMode(StrEnum):
@@ -100,7 +102,7 @@ def keypoint_loss(
 
 
 def render_heatmaps(
-    renderer: Renderer, gaussians: GaussianState, cameras: Cameras, config: KfcConfig
+    draw: Draw, logits: Float[Tensor, "N J"], cameras: Cameras, config: KfcConfig
 ) -> Float[Tensor, "C h w J"]:
     """The keypoint features P rendered as J channels (KG4D eq. 7), at `config.heatmap_scale` of the image's resolution.
 
@@ -109,8 +111,8 @@ def render_heatmaps(
     background.
 
     Args:
-        renderer: What draws.
-        gaussians: With their keypoint features P, (N, J).
+        draw: Draws the Gaussians with features of its own in other cameras.
+        logits: Their keypoint features P.
         cameras: C cameras at the resolution of the images.
         config: Scale, reading, temperature and background logit.
     """
@@ -118,8 +120,8 @@ def render_heatmaps(
         max(1, round(cameras.width * config.heatmap_scale)), max(1, round(cameras.height * config.heatmap_scale))
     )
     if config.reading is KeypointReading.MASS:
-        return renderer(gaussians, small, features=softplus(gaussians.keypoint_logits / config.temperature)).image
-    output = renderer(gaussians, small, features=gaussians.keypoint_logits)
+        return draw(small, softplus(logits / config.temperature)).image
+    output = draw(small, logits)
     return output.image + (1 - output.alpha.detach()) * config.background_logit
 
 
@@ -127,24 +129,27 @@ def read_heatmaps(logits: Float[Tensor, "C h w J"], cameras: Cameras, config: Kf
     """Keypoints of heatmaps (KG4D eq. 8), in the pixels of `cameras`."""
     height, width = logits.shape[1:3]
     read = soft_argmax(logits.movedim(-1, 1), temperature=config.temperature, reading=config.reading)
-    return read.pixels * read.pixels.new_tensor([cameras.width / width, cameras.height / height])
+    x, y = read.pixels.unbind(-1)
+    return torch.stack([x * (cameras.width / width), y * (cameras.height / height)], dim=-1)
 
 
 def keypoint_visibility(
-    points: Float[Tensor, "C J 3"], cameras: Cameras, outputs: Sequence[RenderOutput], config: KfcConfig
+    points: Float[Tensor, "C J 3"], cameras: Cameras, output: RenderOutput, config: KfcConfig
 ) -> Float[Tensor, "C J"]:
     """1 where a camera sees the model's keypoint, 0 where the rendered surface hides it; no gradient flows.
 
     Args:
         points: The model's keypoints for each of the C cameras, world units.
         cameras: Of the renders.
-        outputs: The renders of the C cameras, with depth.
+        output: The render of the C cameras, with depth.
         config: The tolerance in depth.
     """
-    depth = torch.cat([output.depth for output in outputs if output.depth is not None])
-    alpha = torch.cat([output.alpha for output in outputs])
+    depth, alpha = output.depth, output.alpha
+    assert depth is not None
     seen = [
-        depth_visible(points[c], cameras[c], depth[c : c + 1], alpha[c : c + 1], tolerance=config.visibility_tolerance)
+        depth_visible(
+            points[c], cameras[c : c + 1], depth[c : c + 1], alpha[c : c + 1], tolerance=config.visibility_tolerance
+        )
         for c in range(len(cameras))
     ]
     return torch.cat(seen).to(points)

@@ -1,6 +1,7 @@
 """Priors on motion, independent of any image: local rigidity, bones of constant length, limbs that bend in a plane."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -82,6 +83,21 @@ class HandlesConfig:
                 raise ValueError(f"handles.{name}: must be above 0, not {getattr(self, name)}")
 
 
+class Bones(NamedTuple):
+    """The bones of a skeleton, found once: looking for them in `parents` would let every step wait for a GPU."""
+
+    children: Int[Tensor, " bones"]  # the keypoints that have a parent
+    above: Int[Tensor, " bones"]  # their parents
+
+    @staticmethod
+    def of(parents: "Int[Tensor, ' J'] | Bones") -> "Bones":
+        """From the parent of each keypoint, -1 where there is no bone; bones stay as they are."""
+        if isinstance(parents, Bones):
+            return parents
+        children = torch.nonzero(parents >= 0)[:, 0]
+        return Bones(children, parents[children])
+
+
 def neighbour_weights(distances: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
     """exp(-d² / mean d²): nearer neighbours weigh more, whatever the unit of the scene."""
     squared = distances.square()
@@ -145,20 +161,21 @@ def arap_loss(
     return (weights * gap).mean() / weights.mean().clamp_min(1e-12)
 
 
-def bone_lengths(points: Float[Tensor, "*B J 3"], parents: Int[Tensor, " J"]) -> Float[Tensor, "*B bones"]:
+def bone_lengths(points: Float[Tensor, "*B J 3"], parents: Int[Tensor, " J"] | Bones) -> Float[Tensor, "*B bones"]:
     """Distance of each keypoint that has a parent to that parent, in the unit of `points`."""
-    children = torch.nonzero(parents >= 0)[:, 0]
-    offsets = points[..., children, :] - points[..., parents[children], :]
+    bones = Bones.of(parents)
+    offsets = points[..., bones.children, :] - points[..., bones.above, :]
     return offsets.square().sum(-1).add(1e-12).sqrt()
 
 
 def bone_loss(
-    points: Float[Tensor, "B J 3"], rest_points: Float[Tensor, "J 3"], parents: Int[Tensor, " J"]
+    points: Float[Tensor, "B J 3"], rest_points: Float[Tensor, "J 3"], parents: Int[Tensor, " J"] | Bones
 ) -> Float[Tensor, ""]:
     """Mean squared change of the bone lengths since rest, squared world units; 0 for a skeleton without bones."""
-    if not bool((parents >= 0).any()):
+    bones = Bones.of(parents)
+    if not len(bones.children):
         return points.new_zeros(())
-    return (bone_lengths(points, parents) - bone_lengths(rest_points, parents)).square().mean()
+    return (bone_lengths(points, bones) - bone_lengths(rest_points, bones)).square().mean()
 
 
 def hinge_loss(
@@ -208,7 +225,7 @@ def carried_bones_loss(
     rest: Float[Tensor, "J 3"],
     translations: Float[Tensor, "T J 3"],
     quats: Float[Tensor, "T J 4"],
-    parents: Int[Tensor, " J"],
+    parents: Int[Tensor, " J"] | Bones,
     *,
     loose: float,
     stretch: float,
@@ -230,13 +247,14 @@ def carried_bones_loss(
     Returns:
         Squared world units; 0 for a skeleton without bones.
     """
-    children = torch.nonzero(parents >= 0)[:, 0]
+    bones = Bones.of(parents)
+    children, above = bones
     if not len(children):
         return translations.new_zeros(())
-    above, positions = parents[children], rest + translations
+    positions = rest + translations
     carried = quat_rotate(quats[:, above], (rest[children] - rest[above]).expand(len(translations), -1, -1))
     gaps = (positions[:, children] - positions[:, above] - carried).square().sum(-1)
-    changes = (bone_lengths(positions, parents) - bone_lengths(rest, parents)).square()
+    changes = (bone_lengths(positions, bones) - bone_lengths(rest, bones)).square()
     return geman_mcclure(gaps, loose).mean() + geman_mcclure(changes, stretch).mean()
 
 
@@ -260,10 +278,10 @@ def acceleration_loss(values: Float[Tensor, "*B T J D"], times: Float[Tensor, " 
     return mean
 
 
-def coherence_loss(quats: Float[Tensor, "T J 4"], parents: Int[Tensor, " J"]) -> Float[Tensor, ""]:
+def coherence_loss(quats: Float[Tensor, "T J 4"], parents: Int[Tensor, " J"] | Bones) -> Float[Tensor, ""]:
     """Mean over bones and times of 1 - <q_c, q_p>²: squared sine of half the angle between child and parent."""
-    children = torch.nonzero(parents >= 0)[:, 0]
+    children, above = Bones.of(parents)
     if not len(children):
         return quats.new_zeros(())
     unit = normalize(quats, dim=-1)
-    return (1 - (unit[:, children] * unit[:, parents[children]]).sum(-1).square()).mean()
+    return (1 - (unit[:, children] * unit[:, above]).sum(-1).square()).mean()

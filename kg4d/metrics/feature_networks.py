@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kg4d.errors import InputError
 from kg4d.metrics.protocols import VGG16_MEANS
@@ -22,7 +24,7 @@ LOADERS: dict[str, Callable[[Path | None], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks in evaluation mode, all on the device of the images.
+    """Networks in evaluation mode; they answer on the device of the images, wherever they compute.
 
     Attributes:
         modules: By name. `lpips-alex` and `lpips-vgg` map two batches of images in [-1, 1] to distances,
@@ -41,10 +43,26 @@ class Networks:
         """One sentence on why the named network cannot be used."""
         return self.missing.get(name, f"no '{name}' network was given to the evaluator")
 
+    def on(self, device: torch.device) -> "Networks":
+        """The same networks, which from now on compute on `device`; what they are given goes there and back."""
+        for module in {id(module): module for module in self.modules.values()}.values():
+            module.to(device)
+            module.register_forward_pre_hook(partial(_sent, device))
+            module.register_forward_hook(_answered)
+        return self
+
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the content of each network's weights."""
         return {name: content_hash(module.state_dict()) for name, module in self.modules.items()}
+
+
+def _sent(device: torch.device, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in inputs)
+
+
+def _answered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.cpu()
 
 
 def load_networks(

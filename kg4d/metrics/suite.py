@@ -188,10 +188,11 @@ class _Vgg:
             assert self.network is not None  # the caller has checked that the network is there
             distances: Tensor = self.network(pred, true)
             return distances
-        comparison = self.network.compare(pred, true)
-        self.predicted.append(comparison.pred_means)
-        self.target.append(comparison.target_means)
-        return comparison.distances
+        there = self.network.shift.device
+        distances, *means = (values.to(pred.device) for values in self.network.compare(pred.to(there), true.to(there)))
+        self.predicted.append(means[0])
+        self.target.append(means[1])
+        return distances
 
 
 def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | None:

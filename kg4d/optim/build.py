@@ -53,6 +53,8 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParameterGroup]) -
         group["initial_lr"] = group["lr"]
     match config.kind:
         case OptimizerKind.ADAM:
-            return torch.optim.Adam(settings, eps=config.eps)
+            on_gpu = all(parameter.is_cuda for group in groups for parameter in group.parameters)
+            fused = True if on_gpu and any(group.parameters for group in groups) else None
+            return torch.optim.Adam(settings, eps=config.eps, fused=fused)  # on a GPU one kernel for all parameters
         case _:
             assert_never(config.kind)

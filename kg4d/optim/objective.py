@@ -52,33 +52,28 @@ class Objective:
         return total
 
 
-def check_finite(total: Tensor, terms: dict[str, Tensor], step: int) -> None:
-    """Stop a run that has diverged, naming the terms that did.
+def check_finite(total: Tensor, terms: dict[str, Tensor], parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+    """Stop a run that has diverged, before its parameters take up a gradient; a finite loss may well have a bad one.
 
-    Raises:
-        FloatingPointError: The total is NaN or infinite.
-    """
-    if not math.isfinite(float(total.detach())):
-        bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
-        raise FloatingPointError(f"the loss is not finite at step {step} (terms: {', '.join(bad) or 'only their sum'})")
-
-
-def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
-    """Stop a run before its parameters take up a gradient that is not finite; a finite loss may well have one.
-
-    NaN and infinity survive a sum, so one sum a parameter shows them; each value is looked at only then.
+    NaN and infinity survive a sum, so one number shows them all, and a GPU is waited for once. Each value is looked at
+    only then.
 
     Args:
-        parameters: With their names.
+        total: The loss.
+        terms: What it is made of, by name.
+        parameters: With their names, after the backward pass.
         step: Of the stage.
 
     Raises:
-        FloatingPointError: A gradient holds NaN or infinity.
+        FloatingPointError: The total is NaN or infinite, or a gradient holds such a value.
     """
     gradients = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
     sums = [gradient.sum() for gradient in gradients.values()]
-    if not sums or math.isfinite(float(torch.stack(sums).sum())):
+    if math.isfinite(float(torch.stack([total.detach(), *sums]).sum())):
         return
+    if not math.isfinite(float(total.detach())):
+        bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+        raise FloatingPointError(f"the loss is not finite at step {step} (terms: {', '.join(bad) or 'only their sum'})")
     bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
     if bad:  # else the values are finite and their sum is too large for float32
         more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
+from kg4d.geometry.cameras import image_size
 from kg4d.geometry.projection import Gaussians2D
 from kg4d.geometry.sampling import sample_images
 
@@ -75,7 +76,7 @@ def advect(gaussians: Gaussians2D, fields: Sequence[FlowField]) -> Advected:
     height, width = fields[0].values.shape[:2]
     read = sample_images([field.values for field in fields], gaussians.means)
     step, gradient, confidence, known = read.tensor_split([2, 6, 7], dim=-1)
-    inside = ((gaussians.means >= 0) & (gaussians.means <= gaussians.means.new_tensor([width, height]))).all(-1)
+    inside = ((gaussians.means >= 0) & (gaussians.means <= image_size(gaussians.means, width, height))).all(-1)
     targets = Gaussians2D(gaussians.means + step, _carried(gradient, gaussians.covs))
     return Advected(targets, torch.where(inside & (known[..., 0] > 0.999), confidence[..., 0], 0.0))
 

@@ -183,14 +183,8 @@ def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer
         kind, why = _kind_of_model(views.model), "views.model names a model of that kind"
     match kind:
         case ViewsKind.AUTO:
-            if device.type == "cpu":
-                why = "there is no GPU: views.kind=zero123 makes them on the CPU, which takes hours"
-                return Choice(ViewsKind.NONE.value, why, None)
-            try:
-                found = build_views(replace(views, kind=ViewsKind.ZERO123), device, matting)
-                return Choice(ViewsKind.ZERO123.value, "its weights are within reach", found)
-            except InputError as error:
-                return Choice(ViewsKind.NONE.value, f"no model is within reach: {error.what}", None)
+            why = "not asked for: views.kind=zero123 fetches 2.5 GB of weights, and wants a GPU"
+            return Choice(ViewsKind.NONE.value, why, None)
         case ViewsKind.NONE:
             return Choice(kind.value, why, None)
         case ViewsKind.FILES:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.projection import EPS2D
@@ -45,6 +46,8 @@ class RenderOutput:
         radii: Half extents of the pixel boxes, px, (x, y); (0, 0) means culled.
         options: The rules that it was drawn by.
         handle: Private state of the backend for `Renderer.contributors`.
+
+    In a render of frames (`Renderer.frames`) C is the number of frames, and `means2d` has no history.
     """
 
     image: Float[Tensor, "C H W D"]
@@ -68,7 +71,8 @@ class Renderer(Protocol):
     """Differentiable splatting. Inputs are float32 on `device`; a wrong dtype, device or shape raises ValueError."""
 
     name: str  # "cuda" | "cpu" | "reference"
-    device: torch.device
+    device: torch.device  # a GPU with its number
+    reason: str  # why it was chosen, for the record of a run
 
     def __call__(
         self,
@@ -90,6 +94,28 @@ class Renderer(Protocol):
             background: Feature value where nothing covers; zero when None.
             depth: Also blend the expected depth.
             absgrad: Also collect absolute screen-space gradients.
+            options: Rules of the rasteriser.
+        """
+        ...
+
+    def frames(
+        self,
+        gaussians: MovingGaussians,
+        cameras: Cameras,
+        *,
+        features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
+        background: Float[Tensor, " D"] | None = None,
+        depth: bool = False,
+        options: RasterOptions = RasterOptions(),
+    ) -> RenderOutput:
+        """Render Gaussians at B times: the b-th camera sees them at the b-th time. On a GPU all are drawn together.
+
+        Args:
+            gaussians: At B times, B >= 1.
+            cameras: B views.
+            features: Per-Gaussian channels, any D >= 1, shared by the times or one set per time; the colours when None.
+            background: Feature value where nothing covers; zero when None.
+            depth: Also blend the expected depth.
             options: Rules of the rasteriser.
         """
         ...

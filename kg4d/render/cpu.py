@@ -10,10 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d import kernels
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.kernels import address
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
+from kg4d.render.frames import Frames, draw_one_by_one
 from kg4d.render.inputs import check_inputs, check_query
 
 
@@ -21,6 +23,7 @@ class CpuRenderer:
     """Multithreaded SIMD splatting; results are equal to the last bit for any number of threads."""
 
     name = "cpu"
+    reason = "asked for"
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:
@@ -52,10 +55,25 @@ class CpuRenderer:
             call.means2d = weakref.ref(means2d)
         return RenderOutput(image, alpha, expected, means2d, radii, options, call.plan)
 
+    def frames(
+        self,
+        gaussians: MovingGaussians,
+        cameras: Cameras,
+        *,
+        features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
+        background: Float[Tensor, " D"] | None = None,
+        depth: bool = False,
+        options: RasterOptions = RasterOptions(),
+    ) -> RenderOutput:
+        """See `kg4d.render.base.Renderer`."""
+        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options)
+
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
     ) -> Contributors:
         """See `kg4d.render.base.Renderer`."""
+        if isinstance(output.handle, Frames):
+            return output.handle.contributors(self, camera_ids, pixels, k)
         if not isinstance(output.handle, kernels.RenderPlan):
             raise ValueError("this output comes from another renderer")
         check_query(camera_ids, pixels, k)

@@ -1,30 +1,46 @@
 """The renderer on CUDA: gsplat 1.5.3 behind our protocol."""
 
-from dataclasses import dataclass, replace
+import functools
+import os
+import sysconfig
+from dataclasses import dataclass
 
 import torch
+from filelock import FileLock
 from gsplat import rasterization
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
-from kg4d.render.blending import Splats, contributors_at
+from kg4d.render.blending import Projections, contributors_at
+from kg4d.render.frames import Frames, check_frames
 from kg4d.render.inputs import check_inputs
 from kg4d.render.reference import ReferenceRenderer
+from kg4d.utils.files import cache_folder
 
 _CHUNK = 32  # channels that gsplat draws in one pass
+_KEPT = ("means2d", "conics", "opacities", "depths", "radii")  # of its intermediate results
 
 
+@functools.cache  # a second attempt would fail for another reason, which hides the first
 def gsplat_missing_reason() -> str | None:
     """None where gsplat's kernels can be used, else one sentence that says why not and what to do.
 
-    gsplat builds them when it is first asked for them, which takes minutes.
+    gsplat builds them when it is first asked for them, which takes minutes. Other processes wait for that: gsplat
+    removes a build folder that it takes for abandoned.
     """
+    scripts = sysconfig.get_path("scripts")
+    if scripts not in os.environ.get("PATH", "").split(os.pathsep):  # torch looks for `ninja` there, at every load
+        os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    lock = cache_folder() / "gsplat-build.lock"
     try:
-        from gsplat.cuda import _backend
-    except (ImportError, OSError, RuntimeError) as error:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            from gsplat.cuda import _backend
+    except Exception as error:  # compilers, linkers and torch's loader raise many kinds
         what = next(iter(str(error).splitlines()), type(error).__name__)
         return f"gsplat's CUDA kernels cannot be built ({what}); use renderer.kind=cpu"
     if _backend._C is None:  # gsplat only prints a line, and fails at the first render
@@ -32,36 +48,14 @@ def gsplat_missing_reason() -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _CudaHandle:
-    """Intermediate results of gsplat, kept for contributor look-ups."""
-
-    means2d: Float[Tensor, "C N 2"]
-    conics: Float[Tensor, "C N 3"]
-    opacities: Float[Tensor, "C N"]
-    depths: Float[Tensor, "C N"]
-    radii: Int[Tensor, "C N 2"]
-    size: tuple[int, int]
-
-    @staticmethod
-    def empty(radii: Int[Tensor, "C 0 2"], size: tuple[int, int]) -> "_CudaHandle":
-        """The handle of a render without Gaussians."""
-        pairs = radii.float()
-        return _CudaHandle(pairs, pairs[..., [0, 0, 1]], pairs[..., 0], pairs[..., 0], radii, size)
-
-    def splats(self, camera: int) -> Splats:
-        """One camera's splats, front to back."""
-        shown = (self.radii[camera] > 0).all(-1).nonzero()[:, 0]
-        ids = shown[self.depths[camera, shown].argsort(stable=True)]
-        return Splats(ids, *(values[camera, ids] for values in (self.means2d, self.conics, self.opacities)))
-
-
 class CudaRenderer:
     """gsplat on one NVIDIA GPU. It does not check for NaN and Inf: each call would wait for the GPU."""
 
     name = "cuda"
+    reason = "asked for"
 
-    def __init__(self, device: torch.device | str = "cuda") -> None:
+    def __init__(self, device: torch.device | str) -> None:
+        """Draw on `device`, which has its number: `cuda:0`."""
         self.device = torch.device(device)
 
     def __call__(
@@ -78,54 +72,116 @@ class CudaRenderer:
         """See `kg4d.render.base.Renderer`."""
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
         if len(gaussians) == 0:  # gsplat would divide by their number
-            empty = ReferenceRenderer(self.device)(
+            return ReferenceRenderer(self.device)(
                 gaussians, cameras, features=features, background=background, depth=depth, options=options
             )
-            return replace(empty, handle=_CudaHandle.empty(empty.radii, (cameras.width, cameras.height)))
-        channels = inputs.features.shape[-1] + depth
+        shape = gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities
+        call = _Call(cameras, depth, absgrad, options)
+        image, alpha, info = call.draw(shape, inputs.features, inputs.background, cameras.viewmats, cameras.Ks)
+        if info["means2d"].requires_grad:
+            info["means2d"].retain_grad()
+        return call.output(image, alpha, info)
+
+    def frames(
+        self,
+        gaussians: MovingGaussians,
+        cameras: Cameras,
+        *,
+        features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
+        background: Float[Tensor, " D"] | None = None,
+        depth: bool = False,
+        options: RasterOptions = RasterOptions(),
+    ) -> RenderOutput:
+        """See `kg4d.render.base.Renderer`. All frames are one call of gsplat, whose batch they are."""
+        check_frames(gaussians, cameras)
+        first, batch = gaussians.at(0), len(cameras)
+        if features is None:
+            features = first.colors if gaussians.colors is None else gaussians.colors
+        own = features[0] if features.dim() == 3 else features
+        check_inputs(first, cameras[:1], own, background, options, device=self.device)
+        if len(first) == 0:
+            return ReferenceRenderer(self.device).frames(
+                gaussians, cameras, features=features, background=background, depth=depth, options=options
+            )
+        opacities = first.opacities.expand(batch, -1) if gaussians.opacities is None else gaussians.opacities
+        behind = None if background is None else background.expand(batch, 1, -1)
+        shape = gaussians.means, gaussians.quats, gaussians.scales, opacities
+        call, one_each = _Call(cameras, depth, False, options), (cameras.viewmats[:, None], cameras.Ks[:, None])
+        image, alpha, info = call.draw(shape, features.expand(batch, -1, -1), behind, *one_each)
+        return call.output(image[:, 0], alpha[:, 0], {name: info[name][:, 0].detach() for name in _KEPT})
+
+    def contributors(
+        self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
+    ) -> Contributors:
+        """See `kg4d.render.base.Renderer`."""
+        if isinstance(output.handle, Frames):
+            return output.handle.contributors(ReferenceRenderer(self.device), camera_ids, pixels, k)
+        if not isinstance(output.handle, Projections):
+            raise ValueError("this output comes from another renderer")
+        return contributors_at(output.handle, camera_ids, pixels.detach(), k)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of gsplat: what does not depend on whether it has a batch."""
+
+    cameras: Cameras
+    depth: bool
+    absgrad: bool
+    options: RasterOptions
+
+    def draw(
+        self,
+        shape: tuple[Tensor, Tensor, Tensor, Tensor],
+        features: Tensor,
+        background: Tensor | None,
+        viewmats: Tensor,
+        Ks: Tensor,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Image, coverage and intermediate results, each with the axes of a batch in front, where there are any.
+
+        Args:
+            shape: Means, quaternions, scales and opacities.
+            features: (..., N, D), or one set per camera.
+            background: (..., C, D).
+            viewmats: (..., C, 4, 4).
+            Ks: (..., C, 3, 3).
+        """
+        options, size = self.options, (self.cameras.width, self.cameras.height)
+        channels = features.shape[-1] + self.depth
         # Each chunk of channels would overwrite `absgrad`. One chunk with all needs more shared memory: smaller tiles.
-        one_chunk = absgrad and channels > _CHUNK
-        _check_counts(gaussians, cameras, channels if one_chunk else min(channels, _CHUNK))
+        one_chunk = self.absgrad and channels > _CHUNK
+        _check_counts(shape[0].shape[-2], self.cameras, channels if one_chunk else min(channels, _CHUNK))
         image, alpha, info = rasterization(
-            *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, inputs.features),
-            *(cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
+            *(*shape, features, viewmats, Ks, *size),
             near_plane=options.near,
             far_plane=options.far,
             radius_clip=options.radius_clip,
             eps2d=options.eps2d,
             packed=False,
             tile_size=8 if one_chunk else 16,
-            backgrounds=inputs.background,
-            render_mode="RGB+ED" if depth else "RGB",
-            absgrad=absgrad,
+            backgrounds=background,
+            render_mode="RGB+ED" if self.depth else "RGB",
+            absgrad=self.absgrad,
             rasterize_mode="antialiased" if options.antialiased else "classic",
             channel_chunk=channels if one_chunk else _CHUNK,
         )
-        means2d = info["means2d"]
-        if means2d.requires_grad:
-            means2d.retain_grad()
-        fields = {name: info[name].detach() for name in ("means2d", "conics", "opacities", "depths", "radii")}
-        handle = _CudaHandle(**fields, size=(cameras.width, cameras.height))
-        expected = image[..., -1:] if depth else None
-        image = image[..., :-1] if depth else image
-        return RenderOutput(image, alpha, expected, means2d, info["radii"], options, handle)
+        return image, alpha, info
 
-    def contributors(
-        self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
-    ) -> Contributors:
-        """See `kg4d.render.base.Renderer`."""
-        if not isinstance(output.handle, _CudaHandle):
-            raise ValueError("this output comes from another renderer")
-        handle = output.handle
-        splats = [handle.splats(camera) for camera in range(len(handle.means2d))]
-        return contributors_at(splats, handle.size, camera_ids, pixels.detach(), k)
+    def output(self, image: Tensor, alpha: Tensor, info: dict[str, Tensor]) -> RenderOutput:
+        """What `draw` gave, without a batch."""
+        kept = {name: info[name].detach() for name in _KEPT}
+        handle = Projections(**kept, size=(self.cameras.width, self.cameras.height))
+        expected = image[..., -1:] if self.depth else None
+        image = image[..., :-1] if self.depth else image
+        return RenderOutput(image, alpha, expected, info["means2d"], info["radii"], self.options, handle)
 
 
-def _check_counts(gaussians: GaussianState, cameras: Cameras, channels: int) -> None:
+def _check_counts(count: int, cameras: Cameras, channels: int) -> None:
     """Raise ValueError where gsplat's unchecked 32-bit indices would overflow and reach memory that is not its own."""
-    most = max(len(gaussians), cameras.width * cameras.height) * len(cameras)
+    most = max(count, cameras.width * cameras.height) * len(cameras)
     if most * max(3, channels) >= 1 << 31:
         raise ValueError(
-            f"too much for one call of gsplat: {len(gaussians)} Gaussians, {len(cameras)} cameras of "
+            f"too much for one call of gsplat: {count} Gaussians, {len(cameras)} cameras of "
             f"{cameras.width}x{cameras.height} px, {channels} channels; draw fewer cameras at a time"
         )

@@ -63,8 +63,8 @@ def check_inputs(
     for name, (tensor, shapes) in tensors.items():
         if tensor.dtype not in dtypes or tensor.dtype != gaussians.means.dtype:
             raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))} like the means, got {tensor.dtype}")
-        if tensor.device.type != device.type:
-            raise ValueError(f"{name} must be on {device.type}, got {tensor.device}")
+        if tensor.device != device:  # another GPU too: its memory is not this one's
+            raise ValueError(f"{name} must be on {device}, got {tensor.device}")
         if tuple(tensor.shape) not in shapes:
             raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {tuple(tensor.shape)}")
     if cameras.width < 1 or cameras.height < 1 or c < 1 or features.shape[-1] < 1:

@@ -3,44 +3,28 @@
 EWA splatting (Zwicker et al. 2002; Kerbl et al. 2023) with the rules of gsplat 1.5.3. Runs in float32 or float64.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
-from kg4d.render.blending import MIN_ALPHA, Splats, blend_weights, contributors_at
+from kg4d.render.blending import MIN_ALPHA, Projections, Splats, blend_weights, contributors_at
+from kg4d.render.frames import Frames, draw_one_by_one
 from kg4d.render.inputs import check_inputs, check_inputs_finite
 
 _TILE = 16  # pixels are blended in squares of this side, each with the splats whose box reaches it
 _MAX_EXTENT = 3.33  # half extent of a splat, standard deviations
 
 
-class _Projected(NamedTuple):
-    """All Gaussians in all cameras."""
-
-    means2d: Float[Tensor, "C N 2"]
-    conics: Float[Tensor, "C N 3"]
-    depths: Float[Tensor, "C N"]
-    opacities: Float[Tensor, "C N"]
-    radii: Int[Tensor, "C N 2"]
-
-
-@dataclass(frozen=True)
-class _ReferenceHandle:
-    splats: list[Splats]
-    size: tuple[int, int]
-
-
 class ReferenceRenderer:
     """Plain torch; any device that torch has, float32 or float64."""
 
     name = "reference"
+    reason = "asked for"
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -63,32 +47,45 @@ class ReferenceRenderer:
         projected = _project(gaussians, cameras, options)
         if projected.means2d.requires_grad:
             projected.means2d.retain_grad()
-        images, splats = [], []
+        images = []
         for camera in range(len(cameras)):
             own = inputs.features[camera] if inputs.features.dim() == 3 else inputs.features
             channels = torch.cat([own, projected.depths[camera][:, None]], dim=-1)
             seen = _front_to_back(projected, camera)
             images.append(_blend_image(projected, camera, seen, channels, (cameras.width, cameras.height), absgrad))
-            splats.append(Splats(*(t.detach() for t in seen)))
         stacked, alpha = (torch.stack(parts) for parts in zip(*images, strict=True))
         image = stacked[..., :-1]
         if inputs.background is not None:
             image = image + (1 - alpha) * inputs.background[:, None, None]
         expected = stacked[..., -1:] / alpha.clamp_min(1e-10) if depth else None
-        handle = _ReferenceHandle(splats, (cameras.width, cameras.height))
-        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, options, handle)
+        kept = projected.detach()
+        return RenderOutput(image, alpha, expected, projected.means2d, projected.radii, options, kept)
+
+    def frames(
+        self,
+        gaussians: MovingGaussians,
+        cameras: Cameras,
+        *,
+        features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
+        background: Float[Tensor, " D"] | None = None,
+        depth: bool = False,
+        options: RasterOptions = RasterOptions(),
+    ) -> RenderOutput:
+        """See `kg4d.render.base.Renderer`."""
+        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int
     ) -> Contributors:
         """See `kg4d.render.base.Renderer`."""
-        if not isinstance(output.handle, _ReferenceHandle):
+        if isinstance(output.handle, Frames):
+            return output.handle.contributors(self, camera_ids, pixels, k)
+        if not isinstance(output.handle, Projections):
             raise ValueError("this output comes from another renderer")
-        handle = output.handle
-        return contributors_at(handle.splats, handle.size, camera_ids, pixels.to(output.image.dtype), k)
+        return contributors_at(output.handle, camera_ids, pixels.to(output.image.dtype), k)
 
 
-def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions) -> _Projected:
+def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions) -> Projections:
     rotation, translation = cameras.viewmats[:, None, :3, :3], cameras.viewmats[:, None, :3, 3]
     local = (rotation @ gaussians.means[:, :, None])[..., 0] + translation
     depths = local[..., 2]
@@ -120,10 +117,10 @@ def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions)
         reaches = (means2d + radii > 0) & (means2d - radii < means2d.new_tensor([cameras.width, cameras.height]))
         shown = visible & (opacities >= MIN_ALPHA) & (radii > options.radius_clip).any(-1) & reaches.all(-1)
         radii = torch.where(shown[..., None], radii, 0.0).to(torch.int32)
-    return _Projected(means2d, conics, depths, opacities, radii)
+    return Projections(means2d, conics, opacities, depths, radii, (cameras.width, cameras.height))
 
 
-def _front_to_back(projected: _Projected, camera: int) -> Splats:
+def _front_to_back(projected: Projections, camera: int) -> Splats:
     shown = (projected.radii[camera] > 0).all(-1).nonzero()[:, 0]
     ids = shown[projected.depths[camera, shown].argsort(stable=True)]
     own = (projected.means2d, projected.conics, projected.opacities)
@@ -131,7 +128,7 @@ def _front_to_back(projected: _Projected, camera: int) -> Splats:
 
 
 def _blend_image(
-    projected: _Projected,
+    projected: Projections,
     camera: int,
     splats: Splats,
     channels: Float[Tensor, "N D"],

@@ -58,10 +58,13 @@ def build_run_renderer(config: ExperimentConfig) -> Renderer:
     Raises:
         InputError: It cannot work on this machine.
     """
+    chosen = config.renderer
     try:
-        return build_renderer(config.renderer.kind, config.renderer.threads)
+        return build_renderer(chosen.kind, chosen.threads, chosen.device)
     except RendererUnavailableError as error:
         raise InputError("renderer.kind", str(error), "or let renderer.kind=auto choose") from error
+    except ValueError as error:
+        raise InputError("renderer", str(error), "or let renderer.device=auto choose") from error
 
 
 @contextmanager
@@ -141,7 +144,7 @@ def build_run_guidance(
         scene: At the resolution of the fit, normalised.
         normalisation: From the scene's world, where +Y is up.
         seed: Of what is drawn at random.
-        device: Where the fit computes; the diffusion model computes on the GPU where there is one.
+        device: Where the fit computes; the diffusion model computes on a GPU where there is one.
         cache: Keeps what the diffusion model makes of the input.
 
     Raises:

@@ -1,5 +1,6 @@
 """What a run was made with and what it cost: code, libraries, machine, threads, seconds, memory."""
 
+import os
 import platform
 import resource
 import subprocess
@@ -23,7 +24,9 @@ def environment(renderer: Renderer) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "versions": {"kg4d": kg4d.__version__, "python": platform.python_version(), **_versions()},
         "renderer": renderer.name,
+        "renderer_reason": renderer.reason,
         "device": _device_name(renderer.device),
+        "cuda": _cuda(renderer.device),
         "threads": {"torch": torch.get_num_threads()},
         "platform": platform.platform(),
     }
@@ -67,6 +70,19 @@ def _device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _cuda(device: torch.device) -> dict[str, Any]:
+    """The GPUs of this machine, used or not, and what torch reaches them by; nothing where it finds none."""
+    if not torch.cuda.is_available():
+        return {}
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "toolkit": torch.version.cuda,
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in found],
+        "used": str(device) if device.type == "cuda" else None,
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
 
 
 def _git_commit() -> str | None:

@@ -160,7 +160,7 @@ def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Eval
     """Every metric of the run's protocol, with a progress bar."""
     protocol = run_protocol(config)
     needed = config.evaluation.networks and any(key in protocol.networks for key in protocol.metrics)
-    networks = load_networks() if needed else Networks()
+    networks = load_networks().on(fitted.renderer.device) if needed else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
         seen = seen_frames(scene, config.frames)
         evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kg4d.metrics.image import PSNR
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
-from kg4d.optim.objective import Objective, check_finite, check_gradients
+from kg4d.optim.objective import Objective, check_finite
 from kg4d.render.base import Renderer
 from kg4d.stages.checkpoints import seal
 from kg4d.stages.clock import Clock
@@ -58,6 +58,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.run = ""  # hash of the configuration that the checkpoints belong to
         self.clock = Clock(renderer.device)
         self.renders = 0
+        self.shown: dict[str, float] = {}  # the values that were logged last, for the progress bar
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -115,10 +116,9 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.objective(batch, objective)
         total = objective.total
         if total is not None:
-            check_finite(total, objective.terms, batch.step)
             self.clock.mark("losses")
             backward(total)
-            check_gradients(self.named_parameters(), batch.step)
+            check_finite(total, objective.terms, self.named_parameters(), batch.step)
             self.clock.mark(self.after_backward_slice)
         optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
         optimizer.zero_grad(set_to_none=True)
@@ -159,10 +159,16 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         """Take it up again."""
 
     def _log_terms(self, step: int, objective: Objective) -> None:
-        values = {name: value.float() for name, value in objective.terms.items()}
+        terms = {name: value.float() for name, value in objective.terms.items()}
         total = objective.total
         if total is not None:
-            values["loss"] = total.detach()
-        values["psnr"] = self.psnr.compute()
-        self.log_dict(values, prog_bar=True)
-        self.log("step", float(step))  # Lightning repeats the last values each step: their step tells them apart
+            terms["loss"] = total.detach()
+        terms["psnr"] = self.psnr.compute()
+        values = torch.stack([value.reshape(()) for value in terms.values()]).tolist()  # one read for all of them
+        self.shown = dict(zip(terms, values, strict=True))
+        self.record(step, self.shown)
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values of a step. Lightning's own `log` would read all of them from the device at every step."""
+        if self.logger is not None:
+            self.logger.log_metrics(dict(values), step)

@@ -1,14 +1,11 @@
 """Keypoint Feature Calibration inside a stage: the model's keypoints in the views of a step, against the reference."""
 
-from collections.abc import Sequence
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.losses.kfc import (
+    Draw,
     KeypointVisibility,
     KfcConfig,
     KfcMode,
@@ -18,18 +15,16 @@ from kg4d.losses.kfc import (
     render_heatmaps,
 )
 from kg4d.optim.objective import Objective
-from kg4d.render.base import Renderer, RenderOutput
-
-View = tuple[GaussianState, Cameras]  # Gaussians, and the cameras that see them so
+from kg4d.render.base import RenderOutput
 
 
 def add_calibration(
     objective: Objective,
     config: KfcConfig,
-    renderer: Renderer,
-    views: Sequence[View],
+    draw: Draw,
+    logits: Float[Tensor, "N J"],
     points: Float[Tensor, "B J 3"],
-    outputs: Sequence[RenderOutput],
+    output: RenderOutput,
     cameras: Cameras,
     target: Float[Tensor, "B J 2"],
     weights: Float[Tensor, "B J"],
@@ -42,10 +37,10 @@ def add_calibration(
     Args:
         objective: Of this step.
         config: How keypoints are read, and which of them count.
-        renderer: Draws the heatmaps.
-        views: The Gaussians and cameras of all B views, in their order.
+        draw: Draws the heatmaps of all B views.
+        logits: The keypoint features of the Gaussians.
         points: The model's keypoints in each view, world units.
-        outputs: The renders of the views, with depth where `config.visibility` asks for it.
+        output: The render of the views, with depth where `config.visibility` asks for it.
         cameras: Of the B views.
         target: Reference keypoints, px.
         weights: Their confidence; 0 leaves one out.
@@ -60,11 +55,10 @@ def add_calibration(
         case KfcMode.BARYCENTRE:
             pixels = project_each(points, cameras)
         case KfcMode.HEATMAP:
-            heatmaps = torch.cat([render_heatmaps(renderer, state, seen_by, config) for state, seen_by in views])
-            pixels = read_heatmaps(heatmaps, cameras, config)
+            pixels = read_heatmaps(render_heatmaps(draw, logits, cameras, config), cameras, config)
             drawn = len(cameras)
     if config.visibility is KeypointVisibility.DEPTH:
-        weights = weights * keypoint_visibility(points, cameras, outputs, config)
+        weights = weights * keypoint_visibility(points, cameras, output, config)
     loss = keypoint_loss(pixels, target, weights, float(max(cameras.width, cameras.height)))
     objective.add("kfc", loss, weight, warmup)
     return drawn

@@ -134,7 +134,6 @@ class StageBar(TQDMProgressBar):
         self.train_progress_bar.set_description(self._name)
 
     def get_metrics(self, trainer: lightning.Trainer, stage: lightning.LightningModule) -> dict[str, Any]:
-        """Leave out Lightning's version number."""
-        values = super().get_metrics(trainer, stage)
-        values.pop("v_num", None)
-        return values
+        """The values that the stage has logged last."""
+        assert isinstance(stage, Stage)
+        return dict(stage.shown)

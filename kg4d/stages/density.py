@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from kg4d.gaussians import edits
 from kg4d.gaussians.model import GaussianModel
+from kg4d.geometry.cameras import image_size
 from kg4d.render.base import RenderOutput
 
 
@@ -105,10 +106,12 @@ class DensityControl:
             return
         cameras, height, width = output.image.shape[:3]
         # losses are means over the cameras, so one camera's share is 1 / cameras
-        norms = (gradient * (0.5 * cameras * gradient.new_tensor([width, height]))).norm(dim=-1)
+        norms = (gradient * (0.5 * cameras * image_size(gradient, width, height))).norm(dim=-1)
         seen = (output.radii > 0).all(-1)
         if len(self.visits) != norms.shape[1]:
             self._clear(norms.shape[1], norms.device)
+        if self.visits.device != norms.device:  # they come from a checkpoint, which is read on the CPU
+            self.gradient_sums, self.visits = self.gradient_sums.to(norms), self.visits.to(norms)
         self.gradient_sums += (norms * seen).sum(0)
         self.visits += seen.sum(0)
 

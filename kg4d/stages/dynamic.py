@@ -18,7 +18,7 @@ from kg4d.lift.record import Lift
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
-from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, bone_loss
+from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.optim.build import OptimizerConfig, ParameterGroup
 from kg4d.optim.objective import Objective
@@ -124,6 +124,7 @@ class DynamicStage(Stage[DynamicBatch]):
         with torch.no_grad():
             self.rest_points = self.representation.keypoints(rest.means.new_zeros(1), MovingGaussians.still(rest, 1))[0]
         self.rigidity = Rigidity(self.losses.rigidity, rest, self.seed)
+        self.bones = Bones.of(self.parents)
         self._flow_fields = FlowFields()
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
@@ -148,21 +149,17 @@ class DynamicStage(Stage[DynamicBatch]):
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
             moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
-        states = moving.states()
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
-        outputs = [
-            self.renderer(state, batch.cameras[b], background=self.background, depth=hidden)
-            for b, state in enumerate(states)
-        ]
-        self.renders += len(outputs)
+        output = self.renderer.frames(moving, batch.cameras, background=self.background, depth=hidden)
+        self.renders += len(moving)
         self.clock.mark("render")
-        self._add_photometric(outputs, batch, objective)
+        self._add_photometric(output, batch, objective)
         points = cache(lambda: self.representation.keypoints(batch.times, moving))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
-            self._add_kfc(moving, points, outputs, batch, objective)
+            self._add_kfc(moving, points, output, batch, objective)
         if (has_keypoints or not self.losses.wgf.at_keypoints) and self.losses.wgf.weight > 0:
-            self._add_wgf(moving, outputs, batch, objective)
+            self._add_wgf(moving, output, batch, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
             pull = self.lift.track_confidence[batch.frames] * offset.square().sum(-1)
@@ -174,20 +171,17 @@ class DynamicStage(Stage[DynamicBatch]):
     def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
         return self.renderer(self.representation.states(time).at(0), camera, background=background)
 
-    def _add_photometric(self, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective) -> None:
-        images = torch.cat([output.image for output in outputs])
-        alphas = torch.cat([output.alpha for output in outputs])
+    def _add_photometric(self, output: RenderOutput, batch: DynamicBatch, objective: Objective) -> None:
         config = self.config.photometric
-        objective.add(
-            "photometric", photometric_loss(images, batch.images, alphas, batch.alphas, config), config.weight
-        )
-        self.measure(images, batch.images)
+        loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, config)
+        objective.add("photometric", loss, config.weight)
+        self.measure(output.image, batch.images)
 
     def _add_kfc(
         self,
         moving: MovingGaussians,
         points: Callable[[], Tensor],
-        outputs: list[RenderOutput],
+        output: RenderOutput,
         batch: DynamicBatch,
         objective: Objective,
     ) -> None:
@@ -199,10 +193,10 @@ class DynamicStage(Stage[DynamicBatch]):
         self.renders += add_calibration(
             objective,
             kfc,
-            self.renderer,
-            [(state, batch.cameras[b]) for b, state in enumerate(moving.states())],
+            lambda cameras, features: self.renderer.frames(moving, cameras, features=features),
+            moving.base.keypoint_logits,
             points(),
-            outputs,
+            output,
             batch.cameras,
             batch.keypoints,
             weights,
@@ -211,12 +205,12 @@ class DynamicStage(Stage[DynamicBatch]):
         )
 
     def _add_wgf(
-        self, moving: MovingGaussians, outputs: list[RenderOutput], batch: DynamicBatch, objective: Objective
+        self, moving: MovingGaussians, output: RenderOutput, batch: DynamicBatch, objective: Objective
     ) -> None:
         if len(batch.pairs) == 0:
             return
         wgf = self.losses.wgf
-        model = RenderedModel(self.renderer, outputs, moving)
+        model = RenderedModel(self.renderer, output, moving)
         observed = ObservedPairs(
             batch.pairs, batch.cameras, batch.keypoints, batch.keypoint_weights, self._flow_fields.of(batch)
         )
@@ -229,8 +223,8 @@ class DynamicStage(Stage[DynamicBatch]):
     ) -> None:
         self.rigidity.add(objective, moving, batch.step)
         bones = self.losses.bones
-        if bones.weight > 0 and bool((self.parents >= 0).any()):
-            objective.add("bones", bone_loss(points(), self.rest_points, self.parents), bones.weight)
+        if bones.weight > 0 and len(self.bones.children):
+            objective.add("bones", bone_loss(points(), self.rest_points, self.bones), bones.weight)
         self.representation.regularisers(objective, batch.times)
 
 
@@ -244,8 +238,7 @@ class FlowFields:
         """One for each pair; None without a dense flow."""
         if batch.flow is None or batch.flow_weights is None:
             return None
-        names = list(zip(batch.frames[batch.pairs[:, 0]].tolist(), batch.strides.tolist(), strict=True))
-        for index, name in enumerate(names):
+        for index, name in enumerate(batch.pair_names):
             if name not in self._known:
                 self._known[name] = flow_field(batch.flow[index], batch.flow_weights[index])
-        return [self._known[name] for name in names]
+        return [self._known[name] for name in batch.pair_names]

@@ -8,6 +8,7 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import nearest_neighbours
 from kg4d.losses.motion_priors import RigidityConfig, neighbour_weights, rigidity_loss
 from kg4d.optim.objective import Objective
+from kg4d.utils.devices import sent
 
 
 class Rigidity:
@@ -32,6 +33,6 @@ class Rigidity:
             self.rest.quats,
             self.neighbours,
             self.weights,
-            samples.to(moving.means.device),
+            sent(samples, moving.means.device),
         )
         objective.add("rigidity", loss, self.config.weight)

@@ -75,12 +75,10 @@ class RefineStage(Stage[RefineBatch]):
     def objective(self, batch: RefineBatch, objective: Objective) -> None:
         """Image loss of the drawn frames and of the drawn views."""
         frames, views = batch.frames, batch.views
-        states = self.representation.states(frames.times).states()
+        moving = self.representation.states(frames.times)
         first = self.representation.states(frames.times.new_zeros(1)).at(0)
         self.clock.mark("deformation")
-        outputs = [
-            self.renderer(state, frames.cameras[b], background=self.background) for b, state in enumerate(states)
-        ]
+        outputs = [self.renderer.frames(moving, frames.cameras, background=self.background)]
         targets, mattes = [frames.images], [frames.alphas]
         if views is not None:
             outputs.append(self.renderer(first, views.cameras, background=self.background))

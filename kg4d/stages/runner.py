@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -29,8 +30,8 @@ class TrainerConfig:
     """Settings of Lightning's Trainer and of what is written while it runs.
 
     Attributes:
-        devices: Number or list of devices, as Lightning reads it.
-        strategy: Lightning's strategy.
+        devices: Number of devices; a fit uses one, which `renderer.device` names.
+        strategy: Lightning's strategy, for one device: `auto`.
         progress_bar: Show the bar.
         checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a stage ends or is interrupted.
         preview_every: Steps between two previews; 0 draws them only at the end of a stage.
@@ -41,6 +42,18 @@ class TrainerConfig:
     progress_bar: bool = True
     checkpoint_every: int = 100
     preview_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse several devices: their processes would write the same files, and see the same batches.
+
+        Raises:
+            ValueError: More than one is asked for, or what is asked for is no number.
+        """
+        if self.devices != "1":
+            what = "a fit uses one device: name it with renderer.device, and run several fits side by side"
+            raise ValueError(f"trainer.devices: must be 1, not {self.devices!r}; {what}")
+        if self.strategy != "auto":
+            raise ValueError(f"trainer.strategy: must be auto, not {self.strategy!r}: a fit uses one device")
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,9 @@ def run_stage(
         _silence_lightning()
         trainer = _trainer(stage, config, logger, around, folder)
         data.dataset.first_step = first_step
+        data.dataset.move(stage.renderer.device)
         trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
+    data.dataset.move(torch.device("cpu"))
     if trainer.global_step >= stage.steps:
         save_checkpoint(trainer, final)
         with replacing(last) as part:
@@ -135,16 +150,16 @@ def has_begun(name: str, folder: Path, run: str = "") -> bool:
 def _trainer(
     stage: Stage[Any], config: TrainerConfig, logger: Logger | None, callbacks: list[Callback], folder: Path
 ) -> lightning.Trainer:
-    devices: int | str = int(config.devices) if config.devices.isdigit() else config.devices
+    device = stage.renderer.device
     return lightning.Trainer(
-        accelerator="gpu" if stage.renderer.device.type == "cuda" else "cpu",
-        devices=devices,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index] if device.type == "cuda" else 1,
         strategy=config.strategy,
         max_steps=stage.steps,
         max_epochs=-1,
         logger=logger if logger is not None else False,
         callbacks=callbacks,
-        log_every_n_steps=1,  # the stages decide themselves which steps they log
+        log_every_n_steps=stage.steps + 1,  # the stages log themselves
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=config.progress_bar,

@@ -108,7 +108,7 @@ class StaticStage(Stage[StaticBatch]):
         loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
         objective.add("photometric", loss, weights.weight)
         self.measure(output.image, batch.images)
-        if self.kfc.weight > 0 and bool((batch.keypoint_weights > 0).any()):
+        if self.kfc.weight > 0 and batch.has_keypoints:
             self._calibrate(batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(
@@ -125,10 +125,10 @@ class StaticStage(Stage[StaticBatch]):
         self.renders += add_calibration(
             objective,
             kfc,
-            self.renderer,
-            [(state, batch.cameras)],
+            lambda cameras, features: self.renderer(state, cameras, features=features),
+            state.keypoint_logits,
             barycentre(weights, state.means).expand(len(batch.cameras), -1, -1),
-            [self._output],
+            self._output,
             batch.cameras,
             batch.keypoints,
             batch.keypoint_weights,
@@ -142,7 +142,7 @@ class StaticStage(Stage[StaticBatch]):
         self.density.after_backward(self._output)
         report = self.density.after_step(step, self.model, optimizer, step_generator(self.seed, "density", step))
         if any(report):
-            self.log("gaussians", float(len(self.model)))
+            self.record(step, {"gaussians": float(len(self.model))})
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of density control too."""

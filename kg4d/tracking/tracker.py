@@ -3,6 +3,7 @@
 Steps are counted over all stages: step 0 of a stage follows the last step of the stage before it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -247,21 +248,23 @@ def _start(
 def log_table(config: TrackingConfig, folder: Path, experiment: str, table: AblationTable) -> None:
     """Log the comparison of an experiment's variants to W&B, as a separate run in the experiment's group.
 
+    The agent of a sweep says with which id its next run starts: that of the fit. A table would take the same one, so
+    there is none.
+
     Args:
         config: Where to log.
         folder: For `metrics.csv` and the folder `wandb` of this run.
         experiment: Name of the experiment.
         table: The comparison.
     """
+    if "WANDB_SWEEP_ID" in os.environ:
+        return
     with Tracker(config, folder, experiment, "table", {}) as tracker:
         tracker.table("table", table.columns, table.rows)
 
 
 class StageLogger(Logger):
-    """Lightning's logger of one stage: passes what a module logs with `self.log` to a tracker.
-
-    Lightning repeats the last values at every step until there are new ones. So a module that does not log at every
-    step must log `step` among its values: Lightning takes it as their step, and each value is counted once.
+    """Lightning's logger of one stage: passes what is logged to a tracker.
 
     Args:
         tracker: Receives the values, on the first process only.

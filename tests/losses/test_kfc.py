@@ -3,6 +3,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.keypoints.barycentre import assignment, barycentre
@@ -42,7 +43,11 @@ def test_keypoints_without_weight_may_be_nan_and_get_no_gradient() -> None:
 
 
 def keypoints_of(state: GaussianState, cameras: Cameras, config: KfcConfig) -> Tensor:
-    return read_heatmaps(render_heatmaps(build_renderer("reference"), state, cameras, config), cameras, config)
+    renderer = build_renderer("reference")
+    heatmaps = render_heatmaps(
+        lambda views, features: renderer(state, views, features=features), state.keypoint_logits, cameras, config
+    )
+    return read_heatmaps(heatmaps, cameras, config)
 
 
 def test_heatmaps_find_the_gaussian_that_claims_the_keypoint() -> None:
@@ -92,8 +97,8 @@ def test_a_camera_sees_the_keypoints_that_the_surface_does_not_hide() -> None:
     behind = cameras.centers[0] + 1.2 * (state.means - cameras.centers[0])
     points = torch.cat([state.means, behind]).expand(2, -1, -1)
     config = KfcConfig(visibility_tolerance=0.1)
-    assert keypoint_visibility(points, cameras, [output], config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
-    apart = [renderer(state, cameras[c], depth=True) for c in range(2)]
+    assert keypoint_visibility(points, cameras, output, config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    apart = renderer.frames(MovingGaussians.still(state, 2), cameras, depth=True)
     assert keypoint_visibility(points, cameras, apart, config).tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 

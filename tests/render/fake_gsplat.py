@@ -6,12 +6,18 @@ so that a convention of gsplat's that all of ours miss would show. It computes i
 code loses the digits of thin Gaussians.
 """
 
+import importlib.util
+import sys
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+
+import kg4d.render
 
 torch_impl = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed")
 
@@ -49,8 +55,22 @@ def rasterization(
     absgrad: bool = False,
     rasterize_mode: str = "classic",
     channel_chunk: int = 32,
-) -> tuple[Tensor, Tensor, dict[str, object]]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Arguments, defaults, results and weak points of gsplat 1.5.3's function of that name, as far as we use them."""
+    if means.dim() == 3:  # a batch: every tensor has its axis in front
+        per_batch = (means, quats, scales, opacities, colors, viewmats, Ks)
+        behind = [None] * len(means) if backgrounds is None else list(backgrounds)
+        drawn = [
+            rasterization(
+                *parts,
+                *(width, height, near_plane, far_plane, radius_clip, eps2d, sh_degree, packed, tile_size, background),
+                *(render_mode, sparse_grad, absgrad, rasterize_mode, channel_chunk),
+            )
+            for *parts, background in zip(*per_batch, behind, strict=True)
+        ]
+        images, alphas, infos = zip(*drawn, strict=True)
+        joined = {name: torch.stack([info[name] for info in infos]) for name in infos[0]}
+        return torch.stack(images), torch.stack(alphas), joined
     assert not packed, "packed results have other shapes"
     assert len(means) > 0, "gsplat divides by the number of Gaussians"
     depth = {"RGB": False, "RGB+ED": True}[render_mode]
@@ -84,7 +104,7 @@ def rasterization(
     if depth:
         image = torch.cat([image[..., :-1], image[..., -1:] / alpha.clamp(min=1e-10)], dim=-1)
     culled = (radii == 0).all(-1)
-    info: dict[str, object] = {
+    info: dict[str, Tensor] = {
         "means2d": means2d,
         "radii": radii,
         "opacities": opacities.float(),
@@ -133,3 +153,20 @@ def _blend(
 
 def _add_absolute(total: Tensor, gradient: Tensor) -> None:
     total.add_(gradient.abs().sum((0, 1)))
+
+
+def use_instead_of_gsplat(patch: pytest.MonkeyPatch, rasterization: Callable[..., Any]) -> ModuleType:
+    """`kg4d.render.cuda` as it is with this function in the place of gsplat's, for the length of a test."""
+    module, backend = ModuleType("gsplat"), SimpleNamespace(_backend=SimpleNamespace(_C=object()))
+    module.__spec__ = importlib.util.spec_from_loader("gsplat", loader=None)
+    module.rasterization = rasterization  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "gsplat", module)
+    patch.setitem(sys.modules, "gsplat.cuda", backend)
+    spec = importlib.util.find_spec("kg4d.render.cuda")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    patch.setitem(sys.modules, spec.name, loaded)
+    patch.setattr(kg4d.render, "cuda", loaded, raising=False)
+    spec.loader.exec_module(loaded)
+    return loaded

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import RasterOptions, Renderer, RenderOutput
@@ -129,3 +130,29 @@ def gradients(case: Case, renderer: Renderer, seed: int = 1) -> tuple[RenderOutp
 def relative(found: Tensor, expected: Tensor) -> float:
     """L2 distance over the L2 norm of what is expected."""
     return float((found - expected).norm() / expected.norm())
+
+
+def moving_case(count: int = 150) -> tuple[MovingGaussians, Cameras]:
+    """Gaussians at three times, float32 leaves, and a camera for each."""
+    g, case = torch.Generator().manual_seed(3), random_case(count=count, cameras=3)
+    base = case.gaussians.map(torch.Tensor.float)
+    means, colors = base.means + 0.1 * torch.randn(3, count, 3, generator=g), torch.rand(3, count, 3, generator=g)
+    quats, scales = (values.expand(3, -1, -1).clone() for values in (base.quats, base.scales))
+    leaves = [values.requires_grad_() for values in (means, quats, scales, colors)]
+    cameras = replace(case.cameras, viewmats=case.cameras.viewmats.float(), Ks=case.cameras.Ks.float())
+    return MovingGaussians(base, *leaves), cameras
+
+
+def moving_gradients(renderer: Renderer, per_frame: bool) -> dict[str, Tensor]:
+    """What a render of the frames of `moving_case` gives, with gradients of a random linear loss."""
+    g, (moving, cameras) = torch.Generator().manual_seed(4), moving_case()
+    features = torch.randn(3, 150, 5, generator=g).requires_grad_() if per_frame else None
+    background = torch.rand(3 if features is None else 5, generator=g)
+    output = renderer.frames(moving, cameras, features=features, background=background, depth=True)
+    assert output.depth is not None
+    parts = {"image": output.image, "alpha": output.alpha, "depth": output.depth}
+    torch.stack([(part * torch.randn(part.shape, generator=g)).sum() for part in parts.values()]).sum().backward()
+    leaves = {"means": moving.means, "quats": moving.quats, "scales": moving.scales}
+    leaves["features"] = moving.colors if features is None else features
+    gradients = {f"gradient of {name}": leaf.grad for name, leaf in leaves.items()}
+    return {**parts, "means2d": output.means2d, "radii": output.radii, **gradients}

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from kg4d.kernels import library
-from kg4d.render.build import RendererKind, RendererUnavailableError, build_renderer
+from kg4d.render.build import RendererKind, RendererUnavailableError, build_renderer, main
+from tests.pretended_gpu import pretend_gpus
+from tests.render.scenes import random_case
 
 
 @pytest.fixture
@@ -54,3 +56,79 @@ def test_unknown_names_are_refused() -> None:
         build_renderer("vulkan")
     with pytest.raises(ValueError, match="thread"):
         build_renderer("reference", threads=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "expected"),
+    [
+        ("auto", "auto", "cuda:0"),
+        ("cuda", "auto", "cuda:0"),
+        ("auto", "cuda:1", "cuda:1"),
+        ("cuda", "cuda:1", "cuda:1"),
+        ("cuda", "cuda", "cuda:0"),
+        ("reference", "cuda:1", "cuda:1"),
+        ("reference", "auto", "cpu"),
+        ("auto", "cpu", "cpu"),
+        ("cpu", "cpu", "cpu"),
+    ],
+)
+def test_the_device_is_chosen_once(monkeypatch: pytest.MonkeyPatch, kind: str, device: str, expected: str) -> None:
+    pretend_gpus(monkeypatch, 2)
+    renderer = build_renderer(kind, device=device)
+    assert str(renderer.device) == expected
+    if renderer.name == "cuda":
+        assert torch.cuda.current_device() == renderer.device.index
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "what"),
+    [
+        ("cpu", "cuda:0", "draws on the CPU"),
+        ("cuda", "cpu", "draws on a GPU"),
+        ("auto", "gpu", "must be auto, cpu, cuda"),
+        ("auto", "mps", "must be auto, cpu, cuda"),
+    ],
+)
+def test_devices_that_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: str, device: str, what: str
+) -> None:
+    pretend_gpus(monkeypatch)
+    with pytest.raises(ValueError, match=what):
+        build_renderer(kind, device=device)
+
+
+@pytest.mark.parametrize("kind", ["auto", "cuda", "reference"])
+def test_a_gpu_that_is_not_there_is_never_replaced(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pretend_gpus(monkeypatch, 2)
+    with pytest.raises(RendererUnavailableError, match="may use 2 GPUs"):
+        build_renderer(kind, device="cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RendererUnavailableError, match="no NVIDIA GPU"):
+        build_renderer(kind, device="cuda")
+
+
+def test_tensors_of_another_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend_gpus(monkeypatch, 2):
+        renderer = build_renderer(device="cuda:1")
+        state = random_case(count=5).gaussians.map(lambda tensor: tensor.float().to("cuda:0"))
+        with pytest.raises(ValueError, match="must be on cuda:1, got cuda:0"):
+            renderer(state, random_case().cameras.to("cuda:1"))
+
+
+def test_the_check_names_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["build.py", "--check"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main() == 2
+    written = capsys.readouterr()
+    assert f"torch    {torch.__version__}" in written.out
+    assert "torch finds no NVIDIA GPU" in written.err
+
+
+def test_the_check_names_the_gpu_that_a_fit_would_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["build.py", "--check", "--device", "cuda:1"])
+    pretend_gpus(monkeypatch, 2)
+    assert main() == 0
+    assert "cuda:1   a pretended GPU, 80 GiB" in capsys.readouterr().out

@@ -5,34 +5,34 @@ The stand-in keeps gsplat's conventions, not ours: agreement with the reference 
 
 import importlib.util
 import inspect
+import logging
+import shutil
 import sys
+import sysconfig
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-import kg4d.render
 from kg4d.render import blending, build_renderer
 from kg4d.render.base import RasterOptions, Renderer
 from kg4d.render.build import RendererUnavailableError
+from kg4d.runs.environment import environment
+from tests.pretended_gpu import pretend_gpus
 from tests.render import fake_gsplat
-from tests.render.scenes import Case, gradients, random_case, relative
+from tests.render.scenes import Case, gradients, moving_case, moving_gradients, random_case, relative
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """`kg4d.render.cuda` as it is with the stand-in, in the place of the real one for the length of a test."""
-    monkeypatch.setitem(sys.modules, "gsplat", fake_gsplat)
-    spec = importlib.util.find_spec("kg4d.render.cuda")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    monkeypatch.setattr(kg4d.render, "cuda", module, raising=False)
-    spec.loader.exec_module(module)
-    return module
+    return fake_gsplat.use_instead_of_gsplat(monkeypatch, fake_gsplat.rasterization)
 
 
 @pytest.fixture
@@ -72,6 +72,44 @@ def test_every_argument_and_result_arrives(cuda: Renderer, reference: Renderer, 
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert relative(found[name], value) < 1e-5, name
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_all_frames_are_one_call_of_gsplat(
+    module: ModuleType, cuda: Renderer, reference: Renderer, monkeypatch: pytest.MonkeyPatch, per_frame: bool
+) -> None:
+    batches = []
+
+    def watched(means: Tensor, *rest: Any, **settings: Any) -> Any:
+        batches.append(means.shape[:-2])
+        return fake_gsplat.rasterization(means, *rest, **settings)
+
+    monkeypatch.setattr(module, "rasterization", watched)
+    found, expected = (moving_gradients(renderer, per_frame) for renderer in (cuda, reference))
+    assert batches == [(3,)]
+    for name in ("image", "alpha"):
+        assert (found[name] - expected[name]).abs().max() < 1e-5, name
+    assert torch.equal(found["radii"], expected["radii"])
+    for name in ("gradient of means", "gradient of quats", "gradient of scales", "gradient of features"):
+        assert relative(found[name], expected[name]) < 1e-4, name
+
+
+def test_contributors_in_frames_are_those_of_the_reference(cuda: Renderer, reference: Renderer) -> None:
+    frames, pixels = torch.arange(60) % 3, torch.rand(60, 2) * torch.tensor([45.0, 38.0])
+    found, expected = (
+        renderer.contributors(renderer.frames(*moving_case()), frames, pixels, 6) for renderer in (cuda, reference)
+    )
+    assert (expected.ids >= 0).any()
+    assert torch.equal(found.ids, expected.ids)
+    assert torch.allclose(found.weights, expected.weights, atol=1e-5)
+
+
+def test_frames_without_gaussians_show_the_background(cuda: Renderer) -> None:
+    moving, cameras = moving_case(count=0)
+    output = cuda.frames(moving, cameras, background=torch.ones(3))
+    assert (output.image == 1).all()
+    nothing = cuda.contributors(output, torch.tensor([0, 2]), torch.full((2, 2), 4.0), 5)
+    assert (nothing.ids == -1).all()
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -118,12 +156,11 @@ def test_without_gaussians_gsplat_is_not_called(cuda: Renderer) -> None:
 
 def test_counts_beyond_those_of_gsplat_are_refused(module: ModuleType) -> None:
     case = random_case(count=1)
-    gaussians = case.gaussians.map(lambda rows: rows.expand(2**26, *rows.shape[1:]))
-    module._check_counts(gaussians, case.cameras, 31)
+    module._check_counts(2**26, case.cameras, 31)
     with pytest.raises(ValueError, match="fewer cameras"):
-        module._check_counts(gaussians, case.cameras, 32)
+        module._check_counts(2**26, case.cameras, 32)
     with pytest.raises(ValueError, match="16384x65536 px"):
-        module._check_counts(case.gaussians, replace(case.cameras, width=2**14, height=2**16), 3)
+        module._check_counts(1, replace(case.cameras, width=2**14, height=2**16), 3)
 
 
 def test_wrong_inputs_are_refused_before_gsplat_sees_them(cuda: Renderer) -> None:
@@ -146,7 +183,9 @@ def test_missing_kernels_of_gsplat_are_noticed_before_the_first_render(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gsplat.cuda", SimpleNamespace(_backend=SimpleNamespace(_C=kernels)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     if missing is None:
         assert build_renderer("auto").name == "cuda"
@@ -156,12 +195,96 @@ def test_missing_kernels_of_gsplat_are_noticed_before_the_first_render(
             build_renderer("cuda")
 
 
-def test_kernels_of_gsplat_that_do_not_build_are_a_reason(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failing(ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise RuntimeError("Error building extension 'gsplat_cuda'\nlong output")
+class Loading(ModuleType):
+    """`gsplat.cuda`, whose `_backend` builds the kernels when it is asked for."""
 
-    monkeypatch.setitem(sys.modules, "gsplat.cuda", Failing("gsplat.cuda"))
+    def __init__(self, load: Callable[[], object]) -> None:
+        super().__init__("gsplat.cuda")
+        self._load = load
+
+    def __getattr__(self, name: str) -> object:
+        if name != "_backend":
+            raise AttributeError(name)
+        return self._load()
+
+
+def loading(load: Callable[[], object], patch: pytest.MonkeyPatch, cache: Path) -> None:
+    patch.setitem(sys.modules, "gsplat.cuda", Loading(load))
+    patch.setenv("KG4D_CACHE", str(cache))
+
+
+def failing(*errors: Exception) -> Callable[[], object]:
+    following = iter(errors)
+
+    def load() -> object:
+        raise next(following)
+
+    return load
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ImportError])
+def test_kernels_of_gsplat_that_do_not_build_are_a_reason(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
+) -> None:
+    loading(failing(error("Error building extension 'gsplat_cuda'\nlong output")), monkeypatch, tmp_path)
     assert module.gsplat_missing_reason() == (
         "gsplat's CUDA kernels cannot be built (Error building extension 'gsplat_cuda'); use renderer.kind=cpu"
     )
+
+
+def test_the_first_reason_stays(module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    errors = RuntimeError("Ninja is required"), RuntimeError("gsplat_cuda.so: cannot open shared object file")
+    loading(failing(*errors), monkeypatch, tmp_path)
+    assert "Ninja is required" in module.gsplat_missing_reason()
+    assert "Ninja is required" in module.gsplat_missing_reason()
+
+
+def test_ninja_of_the_environment_is_found_while_gsplat_builds(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = []
+
+    def load() -> object:
+        found.append(shutil.which("ninja"))
+        return SimpleNamespace(_C=object())
+
+    loading(load, monkeypatch, tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert module.gsplat_missing_reason() is None
+    assert found == [str(Path(sysconfig.get_path("scripts")) / "ninja")]
+
+
+def test_a_build_keeps_other_processes_waiting(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refused = []
+
+    def load() -> object:
+        try:
+            FileLock(tmp_path / "gsplat-build.lock").acquire(timeout=0)
+        except Timeout:
+            refused.append(True)
+        return SimpleNamespace(_C=object())
+
+    loading(load, monkeypatch, tmp_path)
+    assert module.gsplat_missing_reason() is None
+    assert refused == [True]
+    FileLock(tmp_path / "gsplat-build.lock").acquire(timeout=0)
+
+
+def test_a_gpu_that_lies_idle_is_a_warning_and_in_the_record(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend_gpus(monkeypatch)
+    loading(failing(RuntimeError("Ninja is required")), monkeypatch, tmp_path)
+    monkeypatch.setattr("kg4d.render.cuda", module)
+    monkeypatch.setitem(sys.modules, "kg4d.render.cuda", module)
+    with caplog.at_level(logging.WARNING):
+        renderer = build_renderer()
+    assert renderer.name == "cpu"
+    assert "a pretended GPU is not used" in caplog.text
+    assert "Ninja is required" in caplog.text
+    record = environment(renderer)
+    assert "Ninja is required" in record["renderer_reason"]
+    assert record["cuda"]["gpus"][0]["name"] == "a pretended GPU"
+    assert record["cuda"]["used"] is None

@@ -44,14 +44,34 @@ def test_the_raw_call_draws_what_the_renderers_draw() -> None:
     assert torch.allclose(image, expected, atol=1e-5)
 
 
-def test_full_steps_run_and_are_timed() -> None:
-    small = ["image_size=32", "gaussians.count=200", "static.data.views_per_step=2", "dynamic.data.frames_per_step=2"]
-    rows = gpu.steps({"cpu": "one thread", "reference": "plain torch"}, 1, small)
-    assert [row.claim for row in rows] == [
-        *("static step, cpu", "dynamic step, cpu"),
-        *("static step, reference", "dynamic step, reference"),
-    ]
+SMALL = ["image_size=32", "gaussians.count=200", "static.data.views_per_step=2", "dynamic.data.frames_per_step=2"]
+
+
+def test_full_steps_run_and_are_timed_against_their_renders() -> None:
+    rows = gpu.steps({"cpu": "one thread", "reference": "plain torch"}, 1, SMALL)
+    stages = ("static step, cpu", "dynamic step, cpu", "static step, reference", "dynamic step, reference")
+    assert [row.claim for row in rows] == [f"{name}{end}" for name in stages for end in ("", ": time")]
     assert all(row.value > 0 for row in rows)
+    assert all(row.value > 1 for row in rows[:4:2])  # a step is more than its renders
+
+
+@pytest.mark.slow
+def test_a_whole_fit_is_timed() -> None:
+    brief = ["static.steps=2", "dynamic.steps=2", "refine.steps=1", "gaussians.hull_resolution=24"]
+    rows = gpu.whole_fit("one thread", "cpu", [*SMALL, *brief, "evaluation.networks=false", "export.formats=[]"])
+    assert [row.unit for row in rows] == ["s", "MiB"]
+    assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_tests_that_fail_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import pytest\npytestmark = pytest.mark.gpu\ndef test_a():\n    assert False\ndef test_b(): pass\n"
+    )
+    row = gpu.failed_tests(str(file))
+    assert row.value == (1.0 if torch.cuda.is_available() else 0.0)  # without a GPU they are skipped
+    assert row.bar == 0.0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is something to measure")

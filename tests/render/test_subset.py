@@ -9,9 +9,10 @@ from torch import Tensor
 
 from kg4d import kernels
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.projection import Gaussians2D
+from kg4d.geometry.projection import Gaussians2D, project_gaussians
 from kg4d.render.base import RasterOptions
 from kg4d.render.subset import project_subset
+from tests.pretended_gpu import pretend_gpus
 
 needs_kernels = pytest.mark.skipif(kernels.missing_reason() is not None, reason="needs the native kernels")
 FRAMES, COUNT, ROWS, COLUMNS = 3, 50, 7, 20
@@ -68,6 +69,30 @@ def test_gaussians_at_the_camera_are_finite_and_get_no_gradient() -> None:
     weighted_sum(found).backward()
     assert behind.grad is not None
     assert (behind.grad == 0).all()
+
+
+def test_rows_are_the_gaussians_in_the_camera_of_their_frame() -> None:
+    means, quats, scales = inputs(torch.float64)
+    views, (ids, frames) = cameras(torch.float64), choice()
+    found = project_subset(means, quats, scales, views, ids, frames)
+    for row, (frame, chosen) in enumerate(zip(frames.tolist(), ids.clamp_min(0), strict=True)):
+        parts = (means[frame][chosen], quats[frame][chosen], scales[frame][chosen])
+        alone = project_gaussians(*parts, views.viewmats[frame], views.Ks[frame], views.width, views.height)
+        torch.testing.assert_close(found.means[row], alone.means)
+        torch.testing.assert_close(found.covs[row], alone.covs)
+
+
+def test_off_the_cpu_all_rows_are_projected_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row on its own would be sixty operations and a copy that waits."""
+    with pretend_gpus(monkeypatch) as mode:
+        given = [tensor.detach().cuda().requires_grad_() for tensor in inputs(torch.float32)]
+        views, (ids, frames) = cameras(torch.float32).to("cuda:0"), choice()
+        rows, of_row = ids.repeat(40, 1).cuda(), frames.repeat(40).cuda()
+        with mode.counted():
+            found = project_subset(*given, views, rows, of_row)
+            (found.means.sum() + found.covs.sum()).backward()
+    assert mode.operations < 300
+    assert not mode.waits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

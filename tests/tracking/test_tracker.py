@@ -15,7 +15,7 @@ import torch
 
 from kg4d.errors import InputError
 from kg4d.formats.mp4 import write_mp4
-from kg4d.tracking.tables import ablation_table
+from kg4d.tracking.tables import AblationTable, ablation_table
 from kg4d.tracking.tracker import StageLogger, Tracker, TrackingConfig, WandbConfig, WandbMode, log_table
 
 
@@ -294,3 +294,12 @@ def test_what_a_lightning_module_logs_reaches_the_tracker(tmp_path):
         ["7", "dynamic", "2", "", "2.0"],
         ["9", "dynamic", "4", "", "4.0"],
     ]
+
+
+def test_in_a_sweep_the_fit_alone_takes_the_id_of_the_agent(tmp_path, monkeypatch):
+    table = AblationTable(("full",), (), {})
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    log_table(tracking(WandbMode.OFFLINE), tmp_path / "in a sweep", "experiment", table)
+    assert not (tmp_path / "in a sweep").exists()
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    log_table(tracking(WandbMode.DISABLED), tmp_path / "alone", "experiment", table)

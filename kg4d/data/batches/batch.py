@@ -22,6 +22,7 @@ class StaticBatch:
         alphas: Mattes in [0, 1].
         keypoints: Pixel positions; J may be 0.
         keypoint_weights: Confidences in [0, 1]; 0 marks positions that must not be used.
+        has_keypoints: Whether any of the confidences is positive.
     """
 
     step: int
@@ -30,6 +31,7 @@ class StaticBatch:
     alphas: Float[Tensor, "V H W 1"]
     keypoints: Float[Tensor, "V J 2"]
     keypoint_weights: Float[Tensor, "V J"]
+    has_keypoints: bool
 
     def to(self, device: torch.device | str) -> "StaticBatch":
         """The same batch on `device`."""
@@ -53,6 +55,7 @@ class DynamicBatch:
         strides: Distance from the earlier to the later frame, in frames.
         flow: Displacement from the earlier to the later frame, px; chained if the stride is above 1. None without flow.
         flow_weights: Confidence in [0, 1]; 0 where the flow is unknown. None without flow.
+        pair_names: The earlier frame of each pair and its stride, as numbers that nobody has to read from a GPU.
     """
 
     step: int
@@ -67,6 +70,7 @@ class DynamicBatch:
     strides: Int[Tensor, " P"]
     flow: Float[Tensor, "P H W 2"] | None
     flow_weights: Float[Tensor, "P H W"] | None
+    pair_names: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device | str) -> "DynamicBatch":
         """The same batch on `device`."""

@@ -14,6 +14,7 @@ from kg4d.data.batches.batch import DynamicBatch, step_generator
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.geometry.flow import chain_flows
+from kg4d.utils.devices import sent
 
 
 @dataclass
@@ -84,25 +85,40 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self._keypoints, self._weights = torch.zeros(len(video), joints, 2), torch.zeros(len(video), joints)
         if keypoints is not None:
             self._keypoints[:count], self._weights[:count] = keypoints.uv, keypoints.weights
-        self._flow = None if config.test_views else scene.flow
+        flow = None if config.test_views else scene.flow
+        self._flow: Tensor | None = None if flow is None else flow.flow
+        self._flow_weights: Tensor | None = None if flow is None else flow.weights
+        self.device = torch.device("cpu")
+        self._cameras, self._times, self._frames = video.cameras, video.times, video.frames
+
+    def move(self, device: torch.device) -> None:
+        """Keep the images and the flow on `device`, and make the batches there."""
+        self.device = device
+        self._cameras = self._cameras.to(device)
+        for name in ("_times", "_frames", "_colors", "_alphas", "_keypoints", "_weights", "_flow", "_flow_weights"):
+            tensor = getattr(self, name)
+            setattr(self, name, None if tensor is None else tensor.to(device))
 
     def batch(self, step: int) -> DynamicBatch:
         """The batch of one step, a pure function of the seed and the step."""
-        frames, pairs, strides = self._draw(step)
-        flow, flow_weights = self._flow_of(frames[pairs[:, 0]], strides)
+        drawn, pairs, strides = self._draw(step)
+        earlier = drawn[pairs[:, 0]]
+        flow, flow_weights = self._flow_of(earlier, strides)
+        frames = sent(drawn, self.device)
         return DynamicBatch(
             step=step,
-            frames=self._video.frames[frames],
-            times=self._video.times[frames],
-            cameras=self._video.cameras[frames],
+            frames=self._frames[frames],
+            times=self._times[frames],
+            cameras=self._cameras[frames],
             images=self._colors.index_select(0, frames),  # twice as fast as indexing
             alphas=self._alphas.index_select(0, frames),
             keypoints=self._keypoints[frames],
             keypoint_weights=self._weights[frames],
-            pairs=pairs,
-            strides=strides,
+            pairs=sent(pairs, self.device),
+            strides=sent(strides, self.device),
             flow=flow,
             flow_weights=flow_weights,
+            pair_names=tuple(zip(earlier.tolist(), strides.tolist(), strict=True)),
         )
 
     def __iter__(self) -> Iterator[DynamicBatch]:
@@ -139,12 +155,13 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
     def _flow_of(
         self, earlier: Int[Tensor, " P"], strides: Int[Tensor, " P"]
     ) -> tuple[Float[Tensor, "P H W 2"] | None, Float[Tensor, "P H W"] | None]:
-        if self._flow is None:
+        if self._flow is None or self._flow_weights is None:
             return None, None
-        flow, weights = self._flow.flow.index_select(0, earlier), self._flow.weights.index_select(0, earlier)
+        chosen = sent(earlier, self.device)
+        flow, weights = self._flow.index_select(0, chosen), self._flow_weights.index_select(0, chosen)
         for pair in torch.nonzero(strides > 1)[:, 0].tolist():
             along = slice(int(earlier[pair]), int(earlier[pair] + strides[pair]))
-            flow[pair], weights[pair] = chain_flows(self._flow.flow[along], self._flow.weights[along])
+            flow[pair], weights[pair] = chain_flows(self._flow[along], self._flow_weights[along])
         return flow, weights
 
 

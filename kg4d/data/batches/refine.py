@@ -68,6 +68,12 @@ class RefineDataset(IterableDataset[RefineBatch]):
         self._frames = DynamicDataset(scene, config.frames, background, seed, paired=False)
         self._views = None if scene.ring is None else StaticDataset(scene, config.views, background, seed)
 
+    def move(self, device: torch.device) -> None:
+        """Keep the images on `device`, and make the batches there."""
+        self._frames.move(device)
+        if self._views is not None:
+            self._views.move(device)
+
     def batch(self, step: int) -> RefineBatch:
         """The batch of one step, a pure function of the seed and the step."""
         return RefineBatch(self._frames.batch(step), None if self._views is None else self._views.batch(step))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from kg4d.data.batches.batch import StaticBatch, step_generator
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.utils.devices import sent
 
 _log = logging.getLogger(__name__)
 
@@ -86,22 +87,34 @@ class StaticDataset(IterableDataset[StaticBatch]):
             count = len(self._references.images)
             which = "frame 0 of the video" if count == 1 else f"all {count} frames of the video, whose camera moves"
             _log.info("%s: no ring of views: the static stage is fitted to %s", scene.name, which)
-        self._cameras = self._references.images.cameras
         self._colors = self._references.images.composited(background)
         self._alphas = self._references.images.alphas.contiguous()
+        self._weights = self._references.keypoint_weights  # on the CPU, where batches are drawn
+        self.device = torch.device("cpu")
+        self.move(self.device)
+
+    def move(self, device: torch.device) -> None:
+        """Keep the images on `device`, and make the batches there."""
+        self.device = device
+        self._cameras = self._references.images.cameras.to(device)
+        self._colors, self._alphas = self._colors.to(device), self._alphas.to(device)
+        self._keypoints = self._references.keypoints.to(device)
+        self._keypoint_weights = self._weights.to(device)
 
     def batch(self, step: int) -> StaticBatch:
         """The batch of one step, a pure function of the seed and the step."""
-        count = len(self._cameras)
+        count = len(self._weights)
         order = torch.randperm(count, generator=step_generator(self.seed, "static views", step))
-        chosen = order[: self.config.views_per_step]
+        drawn = order[: self.config.views_per_step]
+        chosen = sent(drawn, self.device)
         return StaticBatch(
             step=step,
             cameras=self._cameras[chosen],
             images=self._colors.index_select(0, chosen),  # twice as fast as indexing
             alphas=self._alphas.index_select(0, chosen),
-            keypoints=self._references.keypoints[chosen],
-            keypoint_weights=self._references.keypoint_weights[chosen],
+            keypoints=self._keypoints[chosen],
+            keypoint_weights=self._keypoint_weights[chosen],
+            has_keypoints=bool((self._weights[drawn] > 0).any()),
         )
 
     def __iter__(self) -> Iterator[StaticBatch]:

@@ -117,13 +117,8 @@ def true_factors(
         cameras: Of the B frames.
         eps2d: Variance that the render added to both axes, px².
     """
-    factors = torch.stack(
-        [
-            projection_factor(means, quats, scales, viewmat, K, cameras.width, cameras.height)
-            for means, quats, scales, viewmat, K in zip(
-                geometry.means, geometry.quats, geometry.scales, cameras.viewmats, cameras.Ks, strict=True
-            )
-        ]
+    factors = projection_factor(
+        *(geometry.means, geometry.quats, geometry.scales, cameras.viewmats, cameras.Ks, cameras.width, cameras.height)
     )
     earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
     return true_factor_map(earlier, later, eps2d)

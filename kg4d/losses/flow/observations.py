@@ -14,6 +14,7 @@ from kg4d.geometry.sampling import sample_images
 from kg4d.losses.flow.variants import PixelFlow
 from kg4d.ot.flow_targets import FlowField
 from kg4d.render.base import Contributors, Renderer, RenderOutput
+from kg4d.utils.devices import sent
 
 
 class FlowSource(StrEnum):
@@ -29,22 +30,18 @@ class RenderedModel:
 
     Attributes:
         renderer: What drew it; looks up contributors.
-        outputs: The render of each frame, by that frame's camera alone.
+        output: The render of the frames.
         geometry: Its N Gaussians at the frames.
     """
 
     renderer: Renderer
-    outputs: Sequence[RenderOutput]
+    output: RenderOutput
     geometry: MovingGaussians
 
     def contributors(self, frames: Int[Tensor, " Q"], points: Float[Tensor, "Q P 2"], count: int) -> Contributors:
         """The heaviest `count` Gaussians at P points (px) in each of Q frames; Q P rows, frame after frame."""
-        cameras = frames.new_zeros(points.shape[1])
-        found = [
-            self.renderer.contributors(self.outputs[frame], cameras, pixels, count)
-            for frame, pixels in zip(frames.tolist(), points, strict=True)
-        ]
-        return Contributors(torch.cat([f.ids for f in found]), torch.cat([f.weights for f in found]))
+        of_point = frames[:, None].expand(points.shape[:2]).flatten()
+        return self.renderer.contributors(self.output, of_point, points.flatten(0, 1), count)
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator)
     """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
     if len(field.known) == 0:
         return field.known.new_full((count, 2), torch.nan)
-    return field.known[torch.randint(len(field.known), (count,), generator=generator).to(field.known.device)]
+    chosen = torch.randint(len(field.known), (count,), generator=generator)
+    return field.known[sent(chosen, field.known.device)]
 
 
 def keypoint_motion(

@@ -169,8 +169,8 @@ def wgf_losses(
     if config.selection is ContributorSelection.FRESH:
         displaced = pixels.points + pixels.reference.flow
         fresh = model.contributors(pairs[:, 1], displaced, config.contributors)
-    pair_of_pixel = pairs.repeat_interleave(pixels.points.shape[1], dim=0)
-    eps2d = model.outputs[0].options.eps2d
+    pair_of_pixel = pairs[:, None].expand(-1, pixels.points.shape[1], -1).flatten(0, 1)
+    eps2d = model.output.options.eps2d
     flat = paired_mixtures(
         found,
         model.geometry.base.opacities,

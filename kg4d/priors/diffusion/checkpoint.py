@@ -74,13 +74,18 @@ class Checkpoint:
                 raise ValueError(f"no weights for {', '.join(absent[:3])}")
         return loaded.eval().requires_grad_(False).to(device)
 
-    def load_pipeline(self, pipeline: type[Any], device: torch.device, attention_slicing: bool) -> Any:
-        """Load a whole pipeline with `from_pretrained` of its class; on CUDA, idle parts stay in main memory.
+    def load_pipeline(
+        self, pipeline: type[Any], device: torch.device, attention_slicing: bool, *, can_offload: bool = True
+    ) -> Any:
+        """Load a whole pipeline with `from_pretrained` of its class.
+
+        It lies on `device`. Where a GPU is short of memory, parts that are idle stay in main memory.
 
         Args:
             pipeline: Its class, of diffusers.
             device: Where it runs.
             attention_slicing: Compute attention in slices: less memory, more time.
+            can_offload: Whether its code bears that parts lie elsewhere.
 
         Raises:
             InputError: A part is missing, damaged, or needs code from the folder.
@@ -99,8 +104,11 @@ class Checkpoint:
             if not any(hasattr(part, "set_attention_slice") for part in loaded.components.values()):
                 _log.warning("%s has no part that can compute attention in slices: that does nothing", self.model)
             loaded.enable_attention_slicing()
-        if device.type == "cuda":
+        if can_offload and device.type == "cuda" and _too_large(loaded, device):
+            _log.info("%s: %s is short of memory, idle parts stay in main memory", self.model, device)
             loaded.enable_model_cpu_offload(device=device)
+        else:
+            loaded.to(device)
         return loaded
 
     @contextmanager
@@ -167,8 +175,15 @@ def announce_licence(model: str) -> None:
 
 
 def networks_device() -> torch.device:
-    """Where diffusion models run: on the GPU if there is one, whichever renderer is used."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where diffusion models run: on the GPU if there is one, that of the renderer where it draws on one."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _too_large(pipeline: Any, device: torch.device) -> bool:
+    """Whether the weights would fill more than half of what is free on a GPU: activations need memory too."""
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    needed = sum(tensor.numel() * tensor.element_size() for part in parts for tensor in part.state_dict().values())
+    return bool(2 * needed > torch.cuda.mem_get_info(device)[0])
 
 
 def precision(device: torch.device) -> torch.dtype:

@@ -49,7 +49,7 @@ class NoiseModelConfig:
     local_files_only: bool = False
     scale: float = 5.0
     reference_elevation: float | None = None
-    attention_slicing: bool = True
+    attention_slicing: bool = False
 
     def __post_init__(self) -> None:
         """Check the range of the elevation.

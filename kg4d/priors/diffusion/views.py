@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -30,12 +30,19 @@ _KEY = "views.model"
 class ViewsKind(StrEnum):
     """Where the views of the first frame come from."""
 
-    AUTO = "auto"  # zero123 if its weights are available, else none
+    AUTO = "auto"  # what `path` or `model` names, else none: nothing is fetched that was not asked for
     ZERO123 = Zero123Kind.ZERO123.value
     STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
     ZERO123PLUS = "zero123plus"
     FILES = "files"
     NONE = "none"
+
+
+class Sampling(NamedTuple):
+    """Number of steps, and scale of classifier-free guidance."""
+
+    steps: int
+    scale: float
 
 
 @dataclass
@@ -52,8 +59,8 @@ class ViewsConfig:
         elevations: Degrees above the input view, one per view, or one for all; zero123plus has its own.
         reference_elevation: Elevation of the camera of the input, degrees above the horizon; stable_zero123 is
             conditioned on it.
-        steps: Number of sampling steps.
-        scale: Scale of classifier-free guidance.
+        steps: Number of sampling steps; when null 50, and 75 for zero123plus, as its authors take.
+        scale: Scale of classifier-free guidance; when null 3, and 4 for zero123plus.
         seed: Seed of the noise.
         attention_slicing: Compute attention in slices: less memory, more time.
     """
@@ -68,10 +75,10 @@ class ViewsConfig:
     azimuths: list[float] = field(default_factory=lambda: [45.0 * k for k in range(1, 8)])
     elevations: list[float] = field(default_factory=lambda: [0.0])
     reference_elevation: float = 0.0
-    steps: int = 50
-    scale: float = 3.0
+    steps: int | None = None
+    scale: float | None = None
     seed: int = 0
-    attention_slicing: bool = True
+    attention_slicing: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges of the settings.
@@ -83,12 +90,19 @@ class ViewsConfig:
             if not -89 <= self.reference_elevation + elevation <= 89:
                 what = f"{elevation:g} above {self.reference_elevation:g} degrees"
                 raise ValueError(f"views.elevations: a camera must stay within 89 degrees of the horizon, not {what}")
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"views.steps: must be at least 1, not {self.steps}")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How views are sampled: as asked for, else as suits the kind."""
+        usual = Sampling(75, 4.0) if self.kind is ViewsKind.ZERO123PLUS else Sampling(50, 3.0)
+        steps = usual.steps if self.steps is None else self.steps
+        return Sampling(steps, usual.scale if self.scale is None else self.scale)
 
 
 class Zero123Views:
-    """`ViewSynthesizer` by Zero-1-to-3: each view is sampled independently, from the same noise.
+    """`ViewSynthesizer` by Zero-1-to-3: each view is sampled from the same noise, all of them in one batch.
 
     Args:
         config: The settings; their `kind` is one of the kinds of Zero-1-to-3.
@@ -114,8 +128,7 @@ class Zero123Views:
             "weights": self.checkpoint.fingerprint(COMPONENTS),
             "half": self.network.dtype == torch.float16,
             "reference_elevation": self.config.reference_elevation,
-            "steps": self.config.steps,
-            "scale": self.config.scale,
+            **self.config.sampling._asdict(),
             "seed": self.config.seed,
         }
 
@@ -126,20 +139,28 @@ class Zero123Views:
         """Generate views on white; see `ViewSynthesizer`."""
         height, width = image.shape[:2]
         condition = self.network.condition(on_white(image)[None])
-        cameras = list(zip(azimuths, elevations, strict=True))
-        views = [self._sample(condition, *camera) for camera in counted(cameras, len(cameras), "views")]
-        return resample(torch.cat(views).cpu(), width, height) if views else image.new_zeros(0, height, width, 3)
+        if not azimuths:
+            return image.new_zeros(0, height, width, 3)
+        latents = self._sample(condition, azimuths, elevations)
+        views = [self.network.decode(latents[view : view + 1]) for view in range(len(latents))]
+        return resample(torch.cat(views).cpu(), width, height)
 
-    def _sample(self, condition: Condition, azimuth: float, elevation: float) -> Float[Tensor, "1 h w 3"]:
+    def _sample(
+        self, condition: Condition, azimuths: Sequence[float], elevations: Sequence[float]
+    ) -> Float[Tensor, "R C h w"]:
         network, generator = self.network, torch.Generator().manual_seed(self.config.seed)
-        scheduler = network.scheduler
-        scheduler.set_timesteps(self.config.steps)
-        latents = torch.randn(condition.latents.shape, generator=generator).to(network.device)
-        latents = latents * scheduler.init_noise_sigma
-        for step in scheduler.timesteps.tolist():
-            noise = network.predict(latents, step, condition, [azimuth], [elevation], self.config.scale)
-            latents = scheduler.step(noise, step, latents, eta=1.0, generator=generator).prev_sample
-        return network.decode(latents)
+        scheduler, (steps, scale) = network.scheduler, self.config.sampling
+        scheduler.set_timesteps(steps)
+
+        def noise_for_all() -> Tensor:  # the same for each, so that no view depends on which others are asked for
+            drawn = torch.randn(condition.latents.shape, generator=generator).to(network.device)
+            return drawn.expand(len(azimuths), -1, -1, -1)
+
+        latents: Tensor = noise_for_all() * scheduler.init_noise_sigma
+        for step in counted(scheduler.timesteps.tolist(), steps, "steps"):
+            noise = network.predict(latents, step, condition, azimuths, elevations, scale)
+            latents = scheduler.step(noise, step, latents, eta=1.0, variance_noise=noise_for_all()).prev_sample
+        return latents
 
 
 class Zero123PlusViews:
@@ -187,8 +208,7 @@ class Zero123PlusViews:
             "weights": self.checkpoint.fingerprint(),
             "code": hashlib.sha256(self.code.read_bytes()).hexdigest()[:16],
             "half": self.device.type == "cuda",
-            "steps": self.config.steps,
-            "scale": self.config.scale,
+            **self.config.sampling._asdict(),
             "seed": self.config.seed,
             "fov_y": self.fov_y,
             "matting": self.matting.name,
@@ -226,8 +246,8 @@ class Zero123PlusViews:
             torch.manual_seed(self.config.seed)
             result = self._pipeline(
                 picture,
-                num_inference_steps=self.config.steps,
-                guidance_scale=self.config.scale,
+                num_inference_steps=self.config.sampling.steps,
+                guidance_scale=self.config.sampling.scale,
                 generator=torch.Generator().manual_seed(self.config.seed),
                 output_type="pt",
             )
@@ -236,7 +256,7 @@ class Zero123PlusViews:
 
     @cached_property
     def _pipeline(self) -> Any:
-        from diffusers import DiffusionPipeline
+        from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler
 
         spec = importlib.util.spec_from_file_location("zero123plus_pipeline", self.code)
         assert spec is not None
@@ -256,7 +276,12 @@ class Zero123PlusViews:
         if len(classes) != 1:
             remedy = "give your copy of the authors' pipeline.py"
             raise InputError("views.pipeline", f"{self.code} holds {len(classes)} pipelines, not one", remedy)
-        return self.checkpoint.load_pipeline(classes[0], self.device, self.config.attention_slicing)
+        # its code takes its networks to lie on one device
+        slicing = self.config.attention_slicing
+        pipeline = self.checkpoint.load_pipeline(classes[0], self.device, slicing, can_offload=False)
+        sampler: Any = EulerAncestralDiscreteScheduler
+        pipeline.scheduler = sampler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+        return pipeline
 
 
 def on_white(image: Float[Tensor, "*batch H W 4"]) -> Float[Tensor, "*batch H W 3"]:

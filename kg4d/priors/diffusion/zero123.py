@@ -74,7 +74,7 @@ class Zero123:
         checkpoint: Checkpoint,
         device: torch.device,
         reference_elevation: float = 0.0,
-        attention_slicing: bool = True,
+        attention_slicing: bool = False,
     ) -> None:
         self.kind = kind
         self.checkpoint = checkpoint

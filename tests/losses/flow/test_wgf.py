@@ -125,12 +125,12 @@ class Batch:
             self.state.quats.expand(3, -1, -1),
             self.state.scales.expand(3, -1, -1),
         )
-        self.outputs = [self.renderer(self.geometry.at(b), self.view) for b in range(3)]
+        self.output = self.renderer.frames(self.geometry, self.view[[0, 0, 0]])
         flows = torch.tensor([[5.0, 0.0], [0.0, 0.0]])[:, None, None].expand(2, SIZE, SIZE, 2)
         self.fields = [flow_field(flow, torch.ones(SIZE, SIZE)) for flow in flows]
 
     def losses(self, config: WgfConfig, keypoints: torch.Tensor = PIXELS, count: int = 2) -> dict[str, WgfTerm]:
-        model = RenderedModel(self.renderer, self.outputs, self.geometry)
+        model = RenderedModel(self.renderer, self.output, self.geometry)
         observed = ObservedPairs(
             frames=torch.tensor([[0, 1], [1, 2]])[:count],
             cameras=self.view[[0, 0, 0]],
@@ -314,12 +314,12 @@ def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
     state = make.gaussians(torch.zeros(1, 3), scales=size)
     geometry = replace(MovingGaussians.still(state, 2), scales=torch.stack([state.scales, 2 * state.scales]))
     rules = RasterOptions(eps2d=eps2d)
-    outputs = [renderer(geometry.at(frame), view, options=rules) for frame in range(2)]
+    output = renderer.frames(geometry, view[[0, 0]], options=rules)
     still = flow_field(torch.zeros(SIZE, SIZE, 2), torch.ones(SIZE, SIZE))
     keypoints = torch.full((2, 1, 2), SIZE / 2)
     term = wgf_losses(
         WgfConfig(variant=WgfVariant.PAIRED),
-        RenderedModel(renderer, outputs, geometry),
+        RenderedModel(renderer, output, geometry),
         ObservedPairs(torch.tensor([[0, 1]]), view[[0, 0]], keypoints, torch.ones(2, 1), [still]),
         torch.Generator().manual_seed(0),
     )["paired"]

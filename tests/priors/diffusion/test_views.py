@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -126,9 +126,9 @@ def test_guidance_scale_0_is_unconditional_1_conditional_and_in_between_linear(
 
 
 def test_attention_in_slices_gives_the_same_noise(network: Zero123, condition: Condition) -> None:
-    whole = Zero123(network.kind, network.checkpoint, CPU, attention_slicing=False)
+    sliced = Zero123(network.kind, network.checkpoint, CPU, attention_slicing=True)
     noisy = torch.randn(1, 4, 8, 8)
-    sliced, at_once = (which.predict(noisy, 10, condition, [30.0], [0.0], 3.0) for which in (network, whole))
+    sliced, at_once = (which.predict(noisy, 10, condition, [30.0], [0.0], 3.0) for which in (sliced, network))
     assert torch.allclose(sliced, at_once, atol=1e-5)
 
 
@@ -250,6 +250,22 @@ def test_zero123plus_gives_its_views_on_white(plus: ViewsConfig, picture: Tensor
     assert torch.equal(views[:, 0, 0], torch.ones(6, 3))
     assert torch.equal(make(picture, [90.0 - 360, 30.0], [-10.0, 20.0]), views[[1, 0]])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_zero123plus_is_sampled_as_its_authors_do(plus: ViewsConfig) -> None:
+    assert plus.sampling == (75, 4.0)
+    assert ViewsConfig().sampling == (50, 3.0)
+    assert ViewsConfig(kind=ViewsKind.ZERO123PLUS, steps=9, scale=2.0).sampling == (9, 2.0)
+    scheduler = Zero123PlusViews(plus, CPU, NoMatting())._pipeline.scheduler
+    assert isinstance(scheduler, EulerAncestralDiscreteScheduler)
+    assert scheduler.config.timestep_spacing == "trailing"
+
+
+def test_a_view_does_not_depend_on_the_others_that_are_asked_for(zero123_folder: Path, picture: Tensor) -> None:
+    make = synthesizer(zero123_folder)
+    both, alone = make(picture, [90.0, 200.0], [0.0, 10.0]), make(picture, [200.0], [10.0])
+    assert torch.allclose(both[1], alone[0], atol=1e-4)
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
 
 
 def test_zero123plus_has_no_other_views(plus: ViewsConfig, picture: Tensor) -> None:
