@@ -12,7 +12,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.pipeline import fit
 from kg4d.runs.read_back import load_run
 from kg4d.utils.cli import run
-from tests.tiny_runs import ROOT, TINY, blank_psnr, tiny
+from tests.tiny_runs import ROOT, TINY, blank_psnr, lifted_briefly, tiny
 
 # tests/priors/test_prepare.py runs those that begin with a file, *_to_4d
 EXPERIMENTS = sorted(
@@ -35,11 +35,12 @@ def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
     runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
     blank = None
     for one in runs:
-        folder = fit(one.config)
+        config = lifted_briefly(one.config)
+        folder = fit(config)
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         blank = blank or blank_psnr(load_run(folder).scene.test)
-        assert metrics["test/psnr"] > blank + 3
-        assert load_config(ExperimentConfig, folder / "config.yaml") == one.config
+        assert metrics["test/psnr"] > blank + 1
+        assert load_config(ExperimentConfig, folder / "config.yaml") == config
 
 
 @pytest.mark.parametrize("words", [["dynamic.data.test_views=true"], ["refine.data.frames.test_views=true"], []])

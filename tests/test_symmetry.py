@@ -12,6 +12,7 @@ from functools import cache
 
 import pytest
 
+from kg4d.config.load import expand
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Flow, Scene
 from kg4d.data.scene_writer import write_scene
@@ -21,7 +22,7 @@ from kg4d.render.build import build_renderer
 from kg4d.runs.build import build_scene
 from kg4d.runs.measure import measure
 from kg4d.runs.read_back import load_run
-from tests.tiny_runs import tiny
+from tests.tiny_runs import ROOT, TINY
 
 PRESETS = ("recommended", "kg4d", "hexplane_images", "hexplane_flow", "control_points_images", "paper")
 SMALL = (
@@ -33,7 +34,6 @@ SMALL = (
     "refine.steps=5",
     "rigidity.neighbours=10",
     "rigidity.samples=150",
-    "lift.steps=300",
     "lift.hypotheses=3",
     "lift.mirrors=4",
     "lift.trial_steps=80",
@@ -94,7 +94,8 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> Reached:
 
     def config(preset: str, words: tuple[str, ...]) -> ExperimentConfig:
         path = folder / str(abs(hash(words)))
-        return tiny(path, *SMALL, f"scene={folder / 'walker'}", *words, file=preset)
+        settings = (*TINY, *SMALL, f"output={path}", f"scene={folder / 'walker'}", *words)
+        return expand(ExperimentConfig, ROOT / f"experiments/{preset}.yaml", settings)[0].config
 
     @cache
     def metrics(preset: str, words: tuple[str, ...] = (), scene: str = "walker", seed: int = 0) -> dict[str, float]:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ TINY = (
     "image_size=32",
     "gaussians.count=150",
     "gaussians.hull_resolution=24",
-    "lift.steps=12",
     "lift.hypotheses=2",
     "lift.surface=30",
     "lift.mirrors=1",
@@ -43,7 +43,13 @@ TINY = (
 
 def tiny(output: Path, *overrides: str, file: str = "kg4d") -> ExperimentConfig:
     words = (*TINY, f"output={output}", *overrides)
-    return expand(ExperimentConfig, ROOT / f"experiments/{file}.yaml", words)[0].config
+    config = expand(ExperimentConfig, ROOT / f"experiments/{file}.yaml", words)[0].config
+    return config if any(word.startswith("lift.steps=") for word in overrides) else lifted_briefly(config)
+
+
+def lifted_briefly(config: ExperimentConfig) -> ExperimentConfig:
+    """The same with a short lift, where there is one."""
+    return replace(config, lift=replace(config.lift, steps=min(config.lift.steps, 12)))
 
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:

@@ -17,6 +17,7 @@ TINY_FIT = (
     "lift.hypotheses=2",
     "lift.surface=20",
     "lift.mirrors=1",
+    "lift.trial_steps=2",
     "wgf.random_pixels=16",
     "rigidity.samples=20",
     "rigidity.neighbours=4",
