@@ -20,7 +20,7 @@ from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import set_learning_rates, warm_cosine
 from kg4d.ot.flow_targets import FlowField, flow_field
@@ -29,6 +29,7 @@ from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.guidance import Guidance
+from kg4d.stages.motion_map import motion_of
 from kg4d.stages.motion_terms import Rigidity
 
 
@@ -116,6 +117,14 @@ class DynamicStage(Stage[DynamicBatch]):
         """What moves the Gaussians, and the Gaussians where they are not frozen."""
         rest = [] if self.gaussian_rates is None else self.representation.rest_groups(self.gaussian_rates)
         return [*self.representation.motion_groups(), *rest]
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser of the stage's parameter groups, told what moves if it measures its steps by that."""
+        config = self.optimizer_config
+        if config.kind is not OptimizerKind.RPWGF:
+            return super().configure_optimizers()
+        motion = motion_of(self.representation, config.rpwgf.points, self.seed)
+        return build_optimizer(config, self.parameter_groups(), motion)
 
     def begin(self) -> None:
         """Form what the Gaussians at rest give once: keypoints, neighbours."""
