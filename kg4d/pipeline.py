@@ -132,7 +132,7 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
         run.renderer,
         run.background,
         config.dynamic,
-        MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.lift.weight),
+        MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.lift.weight, config.coverage),
         config.lift,
         config.optimizer,
         config.static.learning_rates.scaled(joint) if joint > 0 else None,

@@ -28,6 +28,7 @@ from kg4d.runs.folder import RunFolder
 from kg4d.runs.measure import evaluate_model, evaluate_run
 from kg4d.runs.outputs import export_run
 from kg4d.runs.read_back import LoadedRun, load_run
+from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.utils.cli import run
 from tests import make
@@ -101,6 +102,19 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert not (RunFolder.of(tiny(tmp_path)).metrics).exists()
     resumed = fit(tiny(tmp_path), resume=True)
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_natural_gradient_steps_go_on_after_a_stop_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("optimizer.kind=rpwgf", "optimizer.rpwgf.points=16", "optimizer.rpwgf.iterations=2")
+    whole = fit(tiny(tmp_path / "whole", *words))
+    motion = read_checkpoint(whole / "checkpoints/dynamic.ckpt")["optimizer_states"][0]["param_groups"][-1]
+    assert (motion["name"], motion["taken"]) == ("motion", 6)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, "dynamic")
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words))
+    resumed = fit(tiny(tmp_path / "stopped", *words), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(

@@ -11,6 +11,7 @@ from kg4d.deform.build import DeformationConfig
 from kg4d.formats.build import ExportConfig
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.lift.objective import LiftConfig
+from kg4d.losses.coverage import CoverageConfig
 from kg4d.losses.flow.wgf import WgfConfig
 from kg4d.losses.kfc import KfcConfig
 from kg4d.losses.motion_priors import BonesConfig, RigidityConfig
@@ -89,6 +90,7 @@ class ExperimentConfig:
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
         bones: Constant bone lengths.
+        coverage: Projected centres spread over the mattes, in the dynamic stage.
         guidance: Score distillation by a diffusion model.
         evaluation: Which metrics are computed.
         export: What is exported.
@@ -133,6 +135,7 @@ class ExperimentConfig:
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
+    coverage: CoverageConfig = field(default_factory=CoverageConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -4,7 +4,7 @@ A network comes in as any `nn.Module` that maps (B, d) to (B, d); `FlatModule` m
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +17,24 @@ from kg4d.flows.maps import PushForward
 
 
 class FlatModule:
-    """A module as a function of all its trainable parameters in one vector.
+    """A module as a function of its parameters in one vector.
 
-    The module itself is never changed, and its buffers count as constants.
+    The module itself is never changed; its buffers, and parameters that are left out, count as constants.
 
     Args:
         module: Anything whose forward is differentiable.
+        chosen: Which of its parameters; those that are trainable when None. The vector has them in the module's order.
 
     >>> flat = FlatModule(nn.Linear(2, 1))
     >>> flat(torch.tensor([3.0, 4.0, 5.0]), torch.ones(1, 2))
     tensor([[12.]])
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, chosen: Iterable[nn.Parameter] | None = None) -> None:
         self.module = module
-        self.shapes = {name: p.shape for name, p in module.named_parameters() if p.requires_grad}
+        ids = {id(p) for p in (filter(_trainable, module.parameters()) if chosen is None else chosen)}
+        self.parameters = [p for p in module.parameters() if id(p) in ids]
+        self.shapes = {name: p.shape for name, p in module.named_parameters() if id(p) in ids}
         self.size = sum(shape.numel() for shape in self.shapes.values())
 
     def initial(self) -> Float[Tensor, " p"]:
@@ -47,6 +50,10 @@ class FlatModule:
     def __call__(self, theta: Float[Tensor, " p"], *inputs: Tensor) -> Tensor:
         """What the module makes of `inputs` with these parameters."""
         return functional_call(self.module, self.named(theta), inputs)  # type: ignore[no-any-return]
+
+
+def _trainable(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def perceptron(

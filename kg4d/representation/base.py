@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kg4d.gaussians.model import LearningRates
@@ -18,8 +18,13 @@ class Representation(nn.Module, ABC):
     """Gaussians as a function of time."""
 
     @abstractmethod
-    def states(self, times: Float[Tensor, " B"]) -> MovingGaussians:
-        """The Gaussians at `times`, each in [0, 1]; differentiable in what a stage has made trainable."""
+    def states(self, times: Float[Tensor, " B"], only: Int[Tensor, " n"] | None = None) -> MovingGaussians:
+        """The Gaussians at `times`, differentiable in what a stage has made trainable.
+
+        Args:
+            times: Each in [0, 1].
+            only: Indices of the Gaussians that are asked for; all when None.
+        """
 
     @abstractmethod
     def rest(self) -> GaussianState:
@@ -46,6 +51,10 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def motion_groups(self) -> list[ParameterGroup]:
         """What the dynamic stage fits."""
+
+    def shared_motion(self) -> list[nn.Parameter]:
+        """What of `motion_groups` belongs to no single Gaussian; nothing by default."""
+        return []
 
     @abstractmethod
     def colour_parameters(self) -> list[nn.Parameter]:

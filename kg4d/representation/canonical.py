@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
@@ -37,9 +37,12 @@ class CanonicalGaussians(Representation):
         self.deformation = deformation
         self.keypoint_temperature = keypoint_temperature
 
-    def states(self, times: Float[Tensor, " B"]) -> MovingGaussians:
-        """The Gaussians at `times`, each in [0, 1]."""
-        moving: MovingGaussians = self.deformation(self.gaussians.state(), times)
+    def states(self, times: Float[Tensor, " B"], only: Int[Tensor, " n"] | None = None) -> MovingGaussians:
+        """The Gaussians at `times`, each in [0, 1]; `only` some of them, or all."""
+        canonical = self.gaussians.state()
+        if only is not None:
+            canonical = canonical.map(lambda rows: rows[only])
+        moving: MovingGaussians = self.deformation(canonical, times)
         return moving
 
     def rest(self) -> GaussianState:
@@ -66,6 +69,10 @@ class CanonicalGaussians(Representation):
             *self.deformation.parameter_groups(),
             ParameterGroup("skinning_logits", skinned, self.deformation.skinning_learning_rate),
         ]
+
+    def shared_motion(self) -> list[nn.Parameter]:
+        """Those of the deformation."""
+        return [parameter for group in self.deformation.parameter_groups() for parameter in group.parameters]
 
     def colour_parameters(self) -> list[nn.Parameter]:
         """The colours of frame 0."""

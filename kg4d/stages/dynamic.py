@@ -13,14 +13,15 @@ from kg4d.data.batches.batch import DynamicBatch, step_generator
 from kg4d.data.batches.dynamic import DynamicDataConfig
 from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.lift.record import Lift
+from kg4d.losses.coverage import CoverageConfig, matte_coverage_loss
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import set_learning_rates, warm_cosine
 from kg4d.ot.flow_targets import FlowField, flow_field
@@ -29,6 +30,7 @@ from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.guidance import Guidance
+from kg4d.stages.motion_map import motion_of
 from kg4d.stages.motion_terms import Rigidity
 
 
@@ -64,6 +66,7 @@ class MotionLosses:
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
     lift_weight: float = 0.0
+    coverage: CoverageConfig = field(default_factory=CoverageConfig)
 
 
 class DynamicStage(Stage[DynamicBatch]):
@@ -73,7 +76,7 @@ class DynamicStage(Stage[DynamicBatch]):
         representation: What moves.
         renderer: Draws it.
         config: This stage.
-        losses: KFC, WGF and the regularisers; KFC and WGF are off where the batches carry no keypoints.
+        losses: KFC, WGF, coverage and the regularisers; KFC and WGF are off where the batches carry no keypoints.
         parents: Skeleton of the J keypoints; -1 cuts a bone.
         background: Colour behind the Gaussians.
         seed: Seed of what is sampled inside a step.
@@ -117,6 +120,14 @@ class DynamicStage(Stage[DynamicBatch]):
         rest = [] if self.gaussian_rates is None else self.representation.rest_groups(self.gaussian_rates)
         return [*self.representation.motion_groups(), *rest]
 
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser of the stage's parameter groups, told what moves if it measures its steps by that."""
+        config = self.optimizer_config
+        if config.kind is not OptimizerKind.RPWGF:
+            return super().configure_optimizers()
+        motion = motion_of(self.representation, config.rpwgf.points, self.seed)
+        return build_optimizer(config, self.parameter_groups(), motion)
+
     def begin(self) -> None:
         """Form what the Gaussians at rest give once: keypoints, neighbours."""
         super().begin()
@@ -143,7 +154,7 @@ class DynamicStage(Stage[DynamicBatch]):
             self.lift = Lift.from_state(checkpoint["lift"]).to(self.renderer.device)
 
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
-        """Image loss of the drawn frames; KFC in them; WGF between the pairs; regularisers; guidance."""
+        """Image loss of the drawn frames; KFC and coverage in them; WGF between the pairs; regularisers; guidance."""
         moving = self.representation.states(batch.times)
         if moving.means.requires_grad:
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
@@ -164,6 +175,8 @@ class DynamicStage(Stage[DynamicBatch]):
             offset = points() - self.lift.tracks[batch.frames]
             pull = self.lift.track_confidence[batch.frames] * offset.square().sum(-1)
             objective.add("lift", pull.mean(), self.losses.lift_weight)
+        if self.losses.coverage.weight > 0:
+            self._add_coverage(moving, batch, objective)
         self._add_regularizers(moving, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
@@ -217,6 +230,21 @@ class DynamicStage(Stage[DynamicBatch]):
         terms = wgf_losses(wgf, model, observed, step_generator(self.seed, "flow pixels", batch.step))
         for name, term in terms.items():
             objective.add(f"wgf_{name}", term.value, wgf.weight * term.weight, wgf.warmup)
+
+    def _add_coverage(self, moving: MovingGaussians, batch: DynamicBatch, objective: Objective) -> None:
+        coverage, generator = self.losses.coverage, step_generator(self.seed, "coverage", batch.step)
+        count = moving.means.shape[1]
+        chosen = torch.randperm(count, generator=generator)[: coverage.points].to(moving.means.device)
+        opacities = moving.base.opacities.expand(len(moving), -1) if moving.opacities is None else moving.opacities
+        loss = matte_coverage_loss(
+            project_each(moving.means[:, chosen], batch.cameras),
+            opacities[:, chosen].detach(),
+            batch.alphas,
+            coverage.bandwidth(objective.progress),
+            coverage.points,
+            generator,
+        )
+        objective.add("coverage", loss, coverage.weight)
 
     def _add_regularizers(
         self, moving: MovingGaussians, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective

@@ -123,6 +123,15 @@ def test_a_flat_module_is_its_module_and_leaves_it_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters()))
 
 
+def test_a_module_of_some_of_its_parameters_keeps_the_others():
+    linear, x = nn.Linear(2, 1), torch.randn(4, 2)
+    linear.requires_grad_(False)  # what is chosen need not be trainable
+    flat = FlatModule(linear, [linear.bias])
+    assert flat.size == 1
+    assert flat.parameters[0] is linear.bias
+    torch.testing.assert_close(flat(torch.tensor([5.0]), x), linear(x) - linear.bias + 5)
+
+
 def test_networks_come_from_the_generator_alone():
     torch.manual_seed(5)
     first = FlatModule(perceptron(2, 4, 1, torch.Generator().manual_seed(0))).initial()

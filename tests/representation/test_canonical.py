@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kg4d.deform.build import DeformationConfig, DeformationKind
+from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.representation.base import Representation
@@ -18,7 +19,8 @@ KINDS = list(DeformationKind)
 
 
 def build(kind: DeformationKind = DeformationKind.HSE) -> Representation:
-    config = DeformationConfig(kind, width=8, depth=2)
+    planes = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
+    config = DeformationConfig(kind, width=8, depth=2, hexplane=planes)
     config.control_points.count = 6
     model = GaussianModel.from_state(make.random_gaussians(12, frames=None))
     return build_representation(RepresentationConfig(), config, model, 0.1, torch.Generator().manual_seed(0))

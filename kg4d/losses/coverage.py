@@ -1,0 +1,92 @@
+"""Coverage: projected centres of Gaussians flow over the matte, which nobody has paired with them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.flows.drifting import coverage_loss
+from kg4d.flows.kernels import annealed
+
+
+@dataclass
+class CoverageConfig:
+    """The coverage loss: `matte_coverage_loss`. Lengths are shares of the longer side of the image.
+
+    Attributes:
+        weight: Weight of the loss; 0 switches it off.
+        start: Width of the density estimates as the stage begins.
+        end: Their width as it ends; it falls geometrically.
+        points: Most Gaussians, and most pixels of a matte, that a step looks at in a frame.
+    """
+
+    weight: float = 0.0
+    start: float = 0.1
+    end: float = 0.02
+    points: int = 512
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        for name in ("start", "end", "points"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"coverage.{name}: must be above 0, not {getattr(self, name)}")
+        if not self.weight >= 0:
+            raise ValueError(f"coverage.weight: must not be negative, not {self.weight}")
+
+    def bandwidth(self, progress: float) -> float:
+        """The width of the density estimates when that share of the stage is done."""
+        return annealed(self.start, self.end, progress)
+
+
+def matte_coverage_loss(
+    points: Float[Tensor, "B n 2"],
+    opacities: Float[Tensor, "B n"],
+    alphas: Float[Tensor, "B H W 1"],
+    bandwidth: float,
+    samples: int,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """How far the points are from where they drift to in one step of the flow of KL(points | matte).
+
+    A mean over frames of weighted mean squares (`kg4d.flows.drifting.coverage_loss`), squared longer sides of the
+    image. Frames whose matte is empty count as 0.
+
+    Args:
+        points: Projected centres, px, differentiable.
+        opacities: Their masses, of which only the values count; not all 0.
+        alphas: Mattes in [0, 1]: density of the target.
+        bandwidth: Width of both density estimates, longer sides of the image.
+        samples: Points drawn from each matte.
+        generator: Draws them (CPU).
+    """
+    extent = max(alphas.shape[1:3])
+    shown = alphas.flatten(1).sum(1) > 0
+    if not bool(shown.any()):
+        return points.sum() * 0
+    targets = matte_points(alphas[shown], samples, generator).to(points)
+    terms = [
+        coverage_loss(here / extent, there / extent, bandwidth, point_weights=masses)
+        for here, there, masses in zip(points[shown], targets, opacities[shown], strict=True)
+    ]
+    return torch.stack(terms).sum() / len(points)
+
+
+def matte_points(
+    alphas: Float[Tensor, "B H W 1"], samples: int, generator: torch.Generator
+) -> Float[Tensor, "B samples 2"]:
+    """Points drawn from mattes as from densities, anywhere in a pixel; px, (0.5, 0.5) is the centre of the first.
+
+    Args:
+        alphas: None of them empty.
+        samples: How many of each.
+        generator: CPU.
+    """
+    width = alphas.shape[2]
+    chosen = torch.multinomial(alphas.flatten(1).cpu(), samples, replacement=True, generator=generator)
+    corners = torch.stack([chosen % width, chosen // width], dim=-1)
+    return corners + torch.rand(corners.shape, generator=generator)
