@@ -7,8 +7,8 @@ NATIVE := $(shell find native -type f 2>/dev/null)
 CLANG_FORMAT := $(VENV)/bin/clang-format
 CXX_FILES := $(filter %.cpp %.h,$(NATIVE))
 BENCH_OUT ?= build/benchmarks
-# One thread a worker: the tests are many and small.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8
+# One thread a worker: the tests are many and small, but for some fits, which idle workers take over.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help env weights fit test check slow fuzz lint format bench evidence clean

@@ -22,25 +22,34 @@ EXPERIMENTS = sorted(
 )
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
+def assert_they_run(name: str, output: Path, variants: slice) -> None:
     words: Sequence[str] = (
         *TINY,
-        f"output={tmp_path}",
+        f"output={output}",
         "static.steps=2",
         "dynamic.steps=2",
         "refine.steps=1",
         "seed=3",
     )
-    runs = expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)
     blank = None
-    for one in runs:
+    for one in expand(ExperimentConfig, ROOT / f"experiments/{name}.yaml", words)[variants]:
         config = lifted_briefly(one.config)
         folder = fit(config)
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         blank = blank or blank_psnr(load_run(folder).scene.test)
         assert metrics["test/psnr"] > blank + 1
         assert load_config(ExperimentConfig, folder / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_file_runs(name: str, tmp_path: Path) -> None:
+    assert_they_run(name, tmp_path, slice(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("ablation")])
+def test_so_do_all_variants(name: str, tmp_path: Path) -> None:
+    assert_they_run(name, tmp_path, slice(1, None))
 
 
 @pytest.mark.parametrize("words", [["dynamic.data.test_views=true"], ["refine.data.frames.test_views=true"], []])

@@ -88,6 +88,7 @@ def test_without_sides_or_where_too_little_was_seen_there_is_no_gait() -> None:
     assert find_gait(walker(), PARENTS, other_sides(NAMES), weights) is None
 
 
+@pytest.mark.slow
 def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     truth, weights = walker(), hidden_arm()
     view = make.cameras([90.0], [10.0], size=256)[torch.zeros(FRAMES, dtype=torch.int64)]

@@ -44,6 +44,7 @@ def hidden_rotation() -> tuple[Tensor, SurfaceTracks]:
     return tracks, SurfaceTracks(points[0], seen(points, cameras(40.0)), torch.ones(FRAMES, 7))
 
 
+@pytest.mark.slow
 def test_the_surface_shows_which_way_a_bone_rotates() -> None:
     truth, surface = hidden_rotation()
     view, config = cameras(40.0), replace(CONFIG, sigma=0.15)
@@ -69,6 +70,7 @@ def test_the_surface_shows_which_way_a_bone_rotates() -> None:
     assert depth_of_the_end(towards) == pytest.approx(-want, abs=0.06)
 
 
+@pytest.mark.slow
 def test_exact_detections_are_fitted_more_closely_with_more_confidence_and_noisy_ones_are_not() -> None:
     truth, surface = hidden_rotation()
     view, config = cameras(40.0), replace(CONFIG, sigma=0.15)
