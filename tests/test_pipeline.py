@@ -137,6 +137,7 @@ def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
     assert (resumed / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

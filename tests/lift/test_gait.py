@@ -123,6 +123,7 @@ def test_a_hidden_arm_is_lifted_to_where_it_swings() -> None:
     assert error_and_confidence(1.0, without_sides, steps=20) == error_and_confidence(0.0, NAMES, steps=20)
 
 
+@pytest.mark.slow
 def test_frames_that_are_not_evenly_spaced_show_no_gait(caplog: pytest.LogCaptureFixture) -> None:
     """A lag of so many frames is no period there."""
     caplog.set_level("INFO")
