@@ -20,7 +20,7 @@ env: $(STAMP)  ## make .venv with the package, its native kernels and all tools,
 
 fit: weights  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
 	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
-	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml --resume
+	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml --overwrite
 
 test: weights  ## run the tests, all but those of `make slow` and `make fuzz`
 	@echo "make test: runs the tests"

@@ -49,7 +49,8 @@ def fit_one(job: Job) -> float:
     from kg4d.config.load import load_config
     from kg4d.config.schema import ExperimentConfig
     from kg4d.pipeline import fit
-    from kg4d.runs.folder import RunFolder
+    from kg4d.runs.folder import RunFolder, run_hash
+    from kg4d.stages.checkpoints import reseal
 
     torch.set_num_threads(1)
     begin = time.perf_counter()
@@ -58,6 +59,8 @@ def fit_one(job: Job) -> float:
     if not folder.matches(config):
         folder.begin(config)
         _share_stages(folder, config.name)
+        for shared in folder.checkpoints.glob("*.ckpt"):
+            reseal(shared, run_hash(config))
     fit(config, resume=True)
     return time.perf_counter() - begin
 

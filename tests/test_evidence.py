@@ -1,13 +1,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from evidence import run
-from evidence.plan import Arm, Group, jobs, read_plan
+from evidence.plan import ROOT, Arm, Group, Job, jobs, read_plan
 from evidence.report import Values, arms_of, gap_closed, replace_between, table
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.runs.folder import RunFolder
+from kg4d.runs.folder import RunFolder, run_hash
+from kg4d.stages.checkpoints import read_checkpoint
+from tests.tiny_runs import TINY
 
 PLAN = read_plan()
 SCENES = ["a", "b"]
@@ -183,3 +186,22 @@ def test_runs_share_the_stages_that_would_come_out_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, stages: set[str]
 ) -> None:
     assert stages_taken_over(tmp_path, monkeypatch, changed) == stages
+
+
+def test_stages_that_are_shared_belong_to_the_run_that_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "OUTPUT", tmp_path)
+    short = (*TINY, "static.steps=2", "dynamic.steps=2", "refine.steps=1")
+    words = [
+        (*short, f"output={tmp_path / group}", "name=walker", f"wgf.weight={weight}")
+        for group, weight in (("one", 1), ("other", 0))
+    ]
+    for its in words:
+        run.fit_one(Job("g", "a", "walker", 0, ROOT / "configs/kg4d.yaml", its))
+    first, second = (load_config(ExperimentConfig, ROOT / "configs/kg4d.yaml", its) for its in words)
+    files = [(RunFolder.of(one).checkpoints / "static.ckpt", run_hash(one)) for one in (first, second)]
+    static = [read_checkpoint(path, run=hashed) for path, hashed in files]
+    assert torch.equal(static[0]["state_dict"]["model.means"], static[1]["state_dict"]["model.means"])
+    assert "already done" in RunFolder.of(second).log.read_text()
+    assert RunFolder.of(second).metrics.is_file()

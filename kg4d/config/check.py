@@ -1,6 +1,7 @@
 """Check plain values against a tree of dataclasses, so that wrong keys and values are reported before anything runs."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -97,7 +98,7 @@ class Checker:
 
     def _interpolation(self, text: str, key: str) -> str:
         """Only between settings: what is in the environment would be copied into files and W&B."""
-        if "${oc." in text:
+        if re.search(r"\$\{\s*oc\.", text):
             self._fail(key, f"{text!r} reads what is outside of the settings", "write the value itself")
         return text
 

@@ -35,8 +35,9 @@ def fit_settings(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def run_hash(config: ExperimentConfig) -> str:
-    """What checkpoints of a run are known by."""
-    return tree_hash(fit_settings(config))
+    """What checkpoints of a run are known by: its settings but for defaults, so that a new key changes no old run."""
+    defaults = fit_settings(ExperimentConfig())
+    return tree_hash({key: value for key, value in fit_settings(config).items() if defaults.get(key) != value})
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class RunFolder:
         different = self.differences(config)
         if different:
             keys = ", ".join(different[:5]) + (f" and {len(different) - 5} more" if len(different) > 5 else "")
-            remedy = "resume with the same configuration, or start anew without --resume"
+            remedy = "resume with the same configuration, or replace the run with --overwrite"
             raise InputError(self.config, f"differs from the configuration given in {keys}", remedy)
         return True
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import kg4d
 from kg4d.errors import InputError
-from kg4d.utils.files import tree_hash
+from kg4d.utils.files import replacing, tree_hash
 
 SCHEMA = 1
 """Of the entry `kg4d`; 0 had no hashes."""
@@ -33,6 +33,24 @@ def seal(checkpoint: dict[str, Any], run: str) -> None:
     """
     checkpoint["kg4d"] |= {"schema": SCHEMA, "version": kg4d.__version__, "run": run}
     checkpoint["kg4d"]["sha256"] = tree_hash(checkpoint)
+
+
+def reseal(path: Path, run: str) -> None:
+    """Let a checkpoint belong to another run: one whose fit comes to the same up to there.
+
+    Args:
+        path: The file, replaced.
+        run: Hash of the configuration of that run.
+
+    Raises:
+        InputError: It is no checkpoint of this package, or is damaged.
+    """
+    read_checkpoint(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint["kg4d"].pop("sha256", None)
+    seal(checkpoint, run)
+    with replacing(path) as part:
+        torch.save(checkpoint, part)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu", run: str = "") -> dict[str, Any]:
