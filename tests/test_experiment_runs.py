@@ -72,6 +72,7 @@ def test_variants_end_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture
     assert str(above / "no_wgf" / "seed1") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_stays_out_of_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = str(ROOT / "experiments/ablation_wgf.yaml")
     words = ["--config", config, f"output={tmp_path}", *TINY, "seed=0", "static.steps=2", "dynamic.steps=2"]

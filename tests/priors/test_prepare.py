@@ -244,6 +244,7 @@ def test_what_was_clicked_decides_the_scene(video: Path, tmp_path: Path, monkeyp
     assert len(pages) == 3
 
 
+@pytest.mark.slow
 def test_a_folder_of_frames_is_fitted(tmp_path: Path, cache: Path) -> None:
     assert fitted("video_to_4d", save_frames(tmp_path / "frames"), tmp_path / "runs") == 0
     [scene] = (cache / "priors/scenes").iterdir()
