@@ -53,6 +53,11 @@ class MovingGaussians:
             opacities=self.base.opacities if self.opacities is None else self.opacities[index],
         )
 
+    def first(self, count: int) -> "MovingGaussians":
+        """The same at the first `count` times."""
+        parts = {name: getattr(self, name) for name in ("means", "quats", "scales", "colors", "opacities")}
+        return replace(self, **{name: None if value is None else value[:count] for name, value in parts.items()})
+
     def states(self) -> list[GaussianState]:
         """The whole Gaussians at each of the times."""
         return [self.at(index) for index in range(len(self))]

@@ -1,6 +1,6 @@
 """The protocol that all renderers follow, with its options and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -57,6 +57,11 @@ class RenderOutput:
     radii: Int[Tensor, "C N 2"]
     options: RasterOptions
     handle: object
+
+    def first(self, count: int) -> "RenderOutput":
+        """What the first `count` cameras see; contributors are asked for in the whole."""
+        parts = {name: getattr(self, name) for name in ("image", "alpha", "depth", "means2d", "radii")}
+        return replace(self, **{name: None if value is None else value[:count] for name, value in parts.items()})
 
 
 class Contributors(NamedTuple):

@@ -54,6 +54,8 @@ class ObservedPairs:
         keypoints: In all B frames, px.
         weights: Confidence of the keypoints, in [0, 1]; where it is 0 the keypoint may be anything.
         fields: The dense flow from the earlier to the later frame of each pair; None where the scene has none.
+        places: Where these pairs stand among the `step_pairs` pairs of the step; None where they are all of them.
+        step_pairs: How many pairs the step has, in all processes that share it out.
     """
 
     frames: Int[Tensor, "Q 2"]
@@ -61,6 +63,8 @@ class ObservedPairs:
     keypoints: Float[Tensor, "B J 2"]
     weights: Float[Tensor, "B J"]
     fields: Sequence[FlowField] | None
+    places: tuple[int, ...] | None = None
+    step_pairs: int = 0
 
     @property
     def extent_px(self) -> float:
@@ -68,12 +72,27 @@ class ObservedPairs:
         return float(max(self.cameras.width, self.cameras.height))
 
 
-def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
-    """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
-    if len(field.known) == 0:
-        return field.known.new_full((count, 2), torch.nan)
-    chosen = torch.randint(len(field.known), (count,), generator=generator)
-    return field.known[sent(chosen, field.known.device)]
+def random_flow_pixels(
+    observed: ObservedPairs, count: int, generator: torch.Generator
+) -> Float[Tensor, "Q {count} 2"] | None:
+    """Centres of `count` pixels in each pair drawn among those with a known flow; NaN where there is none.
+
+    None without a dense flow. The draws of a pair do not depend on which other pairs of the step are here.
+    """
+    fields = observed.fields
+    if fields is None:
+        return None
+    places = range(len(fields)) if observed.places is None else observed.places
+    known = dict(zip(places, (field.known for field in fields), strict=True))
+    drawn = {}
+    for place in range(max(observed.step_pairs, len(fields))):
+        here = known.get(place)
+        number = 1 if here is None else max(1, len(here))  # a generator gives as many bits for any of them
+        chosen = torch.randint(number, (count,), generator=generator)
+        if here is not None:
+            none = len(here) == 0
+            drawn[place] = here.new_full((count, 2), torch.nan) if none else here[sent(chosen, here.device)]
+    return torch.stack([drawn[place] for place in places])
 
 
 def keypoint_motion(
