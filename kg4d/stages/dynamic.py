@@ -185,8 +185,8 @@ class DynamicStage(Stage[DynamicBatch]):
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
 
-    def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
-        return self.renderer(self.representation.states(time).at(0), camera, background=background)
+    def _draw(self, cameras: Cameras, times: Tensor, background: Tensor) -> RenderOutput:
+        return self.renderer.frames(self.representation.states(times), cameras, background=background)
 
     def _add_photometric(self, output: RenderOutput, batch: DynamicBatch, objective: Objective) -> None:
         config = self.config.photometric

@@ -115,7 +115,7 @@ class StaticStage(Stage[StaticBatch]):
             self.renders += self.guidance.add(
                 objective,
                 batch.step,
-                lambda camera, _, background: self.renderer(state, camera, background=background),
+                lambda cameras, _, background: self.renderer(state, cameras, background=background),
             )
 
     def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import lightning
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from kg4d.data.batches.batch import WHOLE, DynamicBatch, Part, own_places, step_generator
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.geometry.cameras import joined
 from kg4d.geometry.flow import chain_flows
 from kg4d.utils.devices import sent
 from kg4d.utils.ranks import ALONE, Ranks
@@ -228,13 +229,8 @@ def _taken(
 
 def _joined(*parts: PosedImages) -> PosedImages:
     """All images, one part after the other."""
-    cameras = replace(
-        parts[0].cameras,
-        viewmats=torch.cat([part.cameras.viewmats for part in parts]),
-        Ks=torch.cat([part.cameras.Ks for part in parts]),
-    )
     return PosedImages(
-        cameras,
+        joined([part.cameras for part in parts]),
         *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "times", "frames", "views")),
     )
 
