@@ -55,8 +55,11 @@ class MovingGaussians:
 
     def first(self, count: int) -> "MovingGaussians":
         """The same at the first `count` times."""
-        parts = {name: getattr(self, name) for name in ("means", "quats", "scales", "colors", "opacities")}
-        return replace(self, **{name: None if value is None else value[:count] for name, value in parts.items()})
+        colors = None if self.colors is None else self.colors[:count]
+        opacities = None if self.opacities is None else self.opacities[:count]
+        return MovingGaussians(
+            self.base, self.means[:count], self.quats[:count], self.scales[:count], colors, opacities
+        )
 
     def states(self) -> list[GaussianState]:
         """The whole Gaussians at each of the times."""

@@ -60,8 +60,14 @@ class RenderOutput:
 
     def first(self, count: int) -> "RenderOutput":
         """What the first `count` cameras see; contributors are asked for in the whole."""
-        parts = {name: getattr(self, name) for name in ("image", "alpha", "depth", "means2d", "radii")}
-        return replace(self, **{name: None if value is None else value[:count] for name, value in parts.items()})
+        return replace(
+            self,
+            image=self.image[:count],
+            alpha=self.alpha[:count],
+            depth=None if self.depth is None else self.depth[:count],
+            means2d=self.means2d[:count],
+            radii=self.radii[:count],
+        )
 
 
 class Contributors(NamedTuple):

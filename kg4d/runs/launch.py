@@ -89,7 +89,7 @@ def crew_of(config: ExperimentConfig) -> Crew:
         what = f"names one GPU, and trainer.devices={asked} asks for {count}"
         raise InputError("renderer.device", what, "leave it at auto, and choose GPUs with CUDA_VISIBLE_DEVICES")
     here = torch.cuda.device_count()
-    if on_gpu and not running and count > here:
+    if on_gpu and not running and count > 1 and count > here:
         what = f"is {asked}, but this process may use {here} GPU{'s' * (here != 1)}"
         raise InputError("trainer.devices", what, "set it to auto, or to fewer")
     return Crew(count, on_gpu, running is not None, config.trainer.accelerator is not Accelerator.AUTO)
@@ -120,7 +120,10 @@ def _outside() -> TorchElasticEnvironment | SLURMEnvironment | None:
     if TorchElasticEnvironment.detect() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return TorchElasticEnvironment()
     if "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return SLURMEnvironment()
+        try:
+            return SLURMEnvironment()
+        except RuntimeError as error:
+            raise InputError("SLURM", str(error), "start a fit with srun --ntasks-per-node=<GPUs of a node>") from error
     return None
 
 

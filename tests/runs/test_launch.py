@@ -76,6 +76,9 @@ def test_what_cannot_be_is_refused(
 def test_slurm_tasks_must_be_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"}.items():
         monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="ntasks-per-node"):
+        crew(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     assert not launch.is_first()
     with pytest.raises(InputError, match="is 1, but 2 processes were started"):
         crew(tmp_path)
