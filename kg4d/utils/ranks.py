@@ -102,7 +102,7 @@ class Ranks:
                     parameter.grad = torch.zeros_like(parameter)
             gradients = [parameter.grad for parameter in fitted if parameter.grad is not None]
             mean = self.total(torch.cat([gradient.reshape(-1) for gradient in gradients])) / self.count
-            parts = mean.split([gradient.numel() for gradient in gradients])
+            parts = torch.split(mean, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.reshape(gradient.shape))
         return int(known[0])
