@@ -26,7 +26,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed import FileStore, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
@@ -142,7 +144,7 @@ def joined(crew: Crew) -> Iterator[tuple[Ranks, int]]:
         return
     ranks = Ranks(running.global_rank(), crew.count)
     store = _store(running.main_address, running.main_port, ranks)
-    with _together(ranks, crew.on_gpu, running.local_rank(), dist.PrefixStore(f"fit{next(_fits)}", store)):
+    with _together(ranks, crew.on_gpu, running.local_rank(), PrefixStore(f"fit{next(_fits)}", store)):
         yield ranks, running.local_rank()
 
 
@@ -150,13 +152,13 @@ _fits = iter(range(2**62))  # each fit of this process gets a part of the store 
 
 
 @cache
-def _store(address: str, port: int, ranks: Ranks) -> dist.Store:
+def _store(address: str, port: int, ranks: Ranks) -> Any:
     own = ranks.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    return dist.TCPStore(address, port, ranks.count, is_master=own, timeout=_FOREVER)
+    return TCPStore(address, port, ranks.count, is_master=own, timeout=_FOREVER)
 
 
 @contextmanager
-def _together(ranks: Ranks, on_gpu: bool, local_rank: int, store: dist.Store) -> Iterator[None]:
+def _together(ranks: Ranks, on_gpu: bool, local_rank: int, store: Any) -> Iterator[None]:
     """A process group while the block runs; on GPUs one for what lies there, and one for what does not."""
     if on_gpu:
         torch.cuda.set_device(local_rank)
@@ -328,7 +330,7 @@ def _member(crew: Crew, rank: int, store: Path, work: Work, say: Connection, deb
         log_to_console(debug)
     ranks = Ranks(rank, crew.count)
     try:
-        with _together(ranks, crew.on_gpu, rank, dist.FileStore(str(store), crew.count)):
+        with _together(ranks, crew.on_gpu, rank, FileStore(str(store), crew.count)):
             work(ranks, rank)
     except BaseException as error:
         cause = error.__context__ if isinstance(error, SystemExit) and error.__context__ else error  # as cli.run does
