@@ -325,7 +325,8 @@ def _member(crew: Crew, rank: int, store: Path, work: Work, say: Connection, deb
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if rank > 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):  # the first one says what all would say
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     elif debug is not None:
         log_to_console(debug)
     ranks = Ranks(rank, crew.count)
