@@ -20,7 +20,7 @@ DENSITY = (
 # the one that every call of gsplat makes.
 MOST_OPERATIONS = {
     "kg4d": {"static": 250, "dynamic": 1040, "refine": 235},
-    "recommended": {"static": 250, "dynamic": 1590, "refine": 700},
+    "recommended": {"static": 250, "dynamic": 1210, "refine": 545},
 }
 
 
