@@ -78,7 +78,6 @@ CASES = {
     "Gaussians move too": ["dynamic.gaussian_rates=1", "wgf.mixture=opacity"],
     "wgf e, fresh": ["wgf.variant=e", "wgf.selection=fresh"],
     "kfc by depth": ["kfc.visibility=depth", "kfc.mode=heatmap"],
-    "natural gradient": ["optimizer.kind=rpwgf"],
 }
 
 

@@ -173,12 +173,12 @@ def test_a_fit_that_was_stopped_goes_on_with_another_number_of_processes(tmp_pat
     assert 0 < step < 60
     subprocess.run(command("shared", 3, "--resume"), cwd=ROOT, check=True)
     subprocess.run(command("alone", 1), cwd=ROOT, check=True)
-    for stage in ("static", "dynamic", "refine"):
+    for stage in ("static", "dynamic", "refine"):  # the lift's trials take steps with Adam that make more of rounding
         weights = [
             torch.load(tmp_path / f"{output}/kg4d/full/seed0/checkpoints/{stage}.ckpt", weights_only=True)["state_dict"]
             for output in ("shared", "alone")
         ]
         for name, value in weights[0].items():
-            assert torch.allclose(value.float(), weights[1][name].float(), atol=1e-5), (stage, name)
+            assert torch.allclose(value.float(), weights[1][name].float(), atol=1e-4), (stage, name)
     log = (run / "log.txt").read_text()
     assert log.count("dynamic: going on from step") == 1

@@ -72,26 +72,26 @@ class ObservedPairs:
         return float(max(self.cameras.width, self.cameras.height))
 
 
-def random_flow_pixels(
+def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
+    """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
+    known = field.known
+    chosen = torch.randint(max(1, len(known)), (count,), generator=generator)
+    return known.new_full((count, 2), torch.nan) if len(known) == 0 else known[sent(chosen, known.device)]
+
+
+def random_pixels_of_pairs(
     observed: ObservedPairs, count: int, generator: torch.Generator
 ) -> Float[Tensor, "Q {count} 2"] | None:
-    """Centres of `count` pixels in each pair drawn among those with a known flow; NaN where there is none.
-
-    None without a dense flow. The draws of a pair do not depend on which other pairs of the step are here.
-    """
-    fields = observed.fields
-    if fields is None:
+    """`random_flow_pixels` of each pair, whichever other pairs of the step are here; None without a dense flow."""
+    if observed.fields is None:
         return None
-    places = range(len(fields)) if observed.places is None else observed.places
-    known = dict(zip(places, (field.known for field in fields), strict=True))
-    drawn = {}
-    for place in range(max(observed.step_pairs, len(fields))):
-        here = known.get(place)
-        number = 1 if here is None else max(1, len(here))  # a generator gives as many bits for any of them
-        chosen = torch.randint(number, (count,), generator=generator)
-        if here is not None:
-            none = len(here) == 0
-            drawn[place] = here.new_full((count, 2), torch.nan) if none else here[sent(chosen, here.device)]
+    places = range(len(observed.fields)) if observed.places is None else observed.places
+    here, drawn = dict(zip(places, observed.fields, strict=True)), {}
+    for place in range(max(observed.step_pairs, len(here))):
+        if place in here:
+            drawn[place] = random_flow_pixels(here[place], count, generator)
+        else:  # a generator gives as many bits for any range
+            torch.randint(1, (count,), generator=generator)
     return torch.stack([drawn[place] for place in places])
 
 
