@@ -20,7 +20,11 @@ def main(arguments: argparse.Namespace) -> None:
 
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
+    from kg4d.runs.launch import is_first
+
     folders = [fit(one.config, resume=arguments.resume, overwrite=arguments.overwrite) for one in runs]
+    if not is_first():
+        return
     compare(folders[0].parents[1], gather(everything), runs[0].config)
     _show(folders)
 

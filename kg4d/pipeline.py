@@ -1,11 +1,13 @@
 """The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batches.static import static_references
@@ -13,6 +15,7 @@ from kg4d.data.records import PosedImages
 from kg4d.deform.identity import Identity
 from kg4d.formats.base import ExportSource
 from kg4d.lift.handles import refitted_keypoints
+from kg4d.lift.record import Lift
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
@@ -21,10 +24,12 @@ from kg4d.runs.costs import Costs
 from kg4d.runs.environment import environment, peak_memory_bytes, training_seconds
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
+from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
 from kg4d.runs.measure import measure
 from kg4d.runs.outputs import export, write_preview
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
+from kg4d.stages.checkpoints import on_device
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.dynamic_start import MotionProblem, lift_video
 from kg4d.stages.refine import RefineStage
@@ -32,6 +37,7 @@ from kg4d.stages.runner import StageData, has_begun, run_stage
 from kg4d.stages.static import StaticStage
 from kg4d.tracking.tracker import StageLogger, Tracker
 from kg4d.utils.logs import log_to_file
+from kg4d.utils.ranks import Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -50,26 +56,56 @@ def fit(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
             there, or a checkpoint is damaged or belongs to another run.
         KeyboardInterrupt: A signal came; a checkpoint was written.
     """
-    folder = RunFolder.of(config)
-    with folder.alone():
-        resume = resume and folder.holds_run_of(config)
-        if resume and folder.is_done(config):
-            _log.info("%s: already done", folder.path)
-            return folder.path
-        if not resume and not overwrite:
-            folder.check_free(config)
-        with log_to_file(folder.log):
-            costs = Costs()
-            lightning.seed_everything(config.seed, verbose=False)
-            with costs.part("setup"):
-                known = folder.read_normalisation() if resume else None
-                inputs = build_run(config, known)  # before an earlier run here is cleared away: it may be wrong
-            if not resume:
-                folder.begin(config)
-            folder.write_normalisation(inputs.normalisation)
-            with Tracker.of(config, folder.path) as tracker:
-                _fit(inputs, Desk(folder, tracker, costs))
+    crew, folder = crew_of(config), RunFolder.of(config)
+    work = _Work(config, crew, resume, overwrite)
+    if crew.count > 1 and not crew.started:
+        launch(crew, work, folder.log)
+    else:
+        with joined(crew) as (ranks, local_rank):
+            work(ranks, local_rank)
     return folder.path
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A fit, as each of its processes does it; mostly there is one."""
+
+    config: ExperimentConfig
+    crew: Crew
+    resume: bool
+    overwrite: bool
+
+    def __call__(self, ranks: Ranks, local_rank: int) -> None:
+        """Do the part of one of them; the first one has the run folder, the log and W&B, measures and exports."""
+        config, folder = self.config, RunFolder.of(self.config)
+        with folder.alone() if ranks.first else nullcontext():
+            resume, done = ranks.told(self._begun(folder) if ranks.first else (False, False))
+            if done:
+                return
+            with log_to_file(folder.log) if ranks.first else nullcontext():
+                costs = Costs()
+                lightning.seed_everything(config.seed, verbose=False)
+                known = ranks.told(folder.read_normalisation() if resume and ranks.first else None)
+                device = self.crew.device(local_rank, config.renderer.device)
+                with costs.part("setup"):  # before an earlier run here is cleared away: it may be wrong
+                    inputs = ranks.in_turn(lambda: build_run(config, known, device))
+                if ranks.first:
+                    if not resume:
+                        folder.begin(config)
+                    folder.write_normalisation(inputs.normalisation)
+                ranks.wait()
+                with Tracker.of(config, folder.path) if ranks.first else Tracker.silent(folder.path) as tracker:
+                    _fit(inputs, Desk(folder, tracker, costs, ranks))
+
+    def _begun(self, folder: RunFolder) -> tuple[bool, bool]:
+        """Whether a run there is gone on with, and whether it is done."""
+        resume = self.resume and folder.holds_run_of(self.config)
+        done = resume and folder.is_done(self.config)
+        if done:
+            _log.info("%s: already done", folder.path)
+        elif not resume and not self.overwrite:
+            folder.check_free(self.config)
+        return resume, done
 
 
 @dataclass(frozen=True)
@@ -80,11 +116,13 @@ class Desk:
         folder: Of the run.
         tracker: Logs and W&B.
         costs: Seconds and stage records.
+        ranks: The processes that fit together; only the first one writes.
     """
 
     folder: RunFolder
     tracker: Tracker
     costs: Costs
+    ranks: Ranks
 
 
 def _fit(run: RunInputs, desk: Desk) -> None:
@@ -93,6 +131,9 @@ def _fit(run: RunInputs, desk: Desk) -> None:
     representation = build_run_representation(run.config, run.gaussians)
     fit_motion(run, desk, representation)
     fit_colours(run, desk, representation)
+    leave()
+    if not desk.ranks.first:
+        return
     fitted = FittedModel(representation, run.renderer, run.background, run.normalisation)
     with desk.costs.part("evaluation"):
         evaluation = evaluate(run, desk, fitted)
@@ -142,12 +183,22 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
     if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
         with desk.costs.part("lift"):
             run.dynamic_data.dataset.move(run.renderer.device)  # where its trials take place
-            lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
+            if desk.ranks.first:
+                lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
+            lift = _same_lift(desk.ranks, lift, run.renderer.device)
     stage = problem.stage(representation, lift, run.guidance.get(DynamicStage.name))
     run_one(run, desk, stage, run.dynamic_data, representation, video)
     if stage.lift is not None:
         found, cameras = stage.lift, video.cameras.to(run.renderer.device)
         representation.correct_keypoints(lambda positions: refitted_keypoints(positions, found, cameras))
+
+
+def _same_lift(ranks: Ranks, lift: Lift | None, device: torch.device) -> Lift | None:
+    """The lift that the first process has found, in all of them."""
+    if ranks.count == 1:
+        return lift
+    state = ranks.told(None if lift is None else on_device(lift.state(), "cpu"))
+    return lift if ranks.first or state is None else Lift.from_state(state).to(device)
 
 
 def fit_colours(run: RunInputs, desk: Desk, representation: Representation) -> None:
@@ -179,8 +230,9 @@ def run_one(
         folder=desk.folder.checkpoints,
         config=run.config.trainer,
         run=run_hash(run.config),
-        logger=StageLogger(desk.tracker, stage.name),
-        callbacks=[Previews(draw, run.config.trainer.preview_every)],
+        logger=StageLogger(desk.tracker, stage.name) if desk.ranks.first else None,
+        callbacks=[Previews(draw, run.config.trainer.preview_every)] if desk.ranks.first else [],
+        ranks=desk.ranks,
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
 

@@ -19,8 +19,8 @@ DENSITY = (
 # Without the operations of gsplat: in the last step of the stages, with about a tenth of head-room. `waits` leaves out
 # the one that every call of gsplat makes.
 MOST_OPERATIONS = {
-    "kg4d": {"static": 250, "dynamic": 1340, "refine": 235},
-    "recommended": {"static": 250, "dynamic": 1590, "refine": 700},
+    "kg4d": {"static": 250, "dynamic": 1040, "refine": 235},
+    "recommended": {"static": 250, "dynamic": 1210, "refine": 545},
 }
 
 

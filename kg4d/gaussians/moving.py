@@ -53,6 +53,14 @@ class MovingGaussians:
             opacities=self.base.opacities if self.opacities is None else self.opacities[index],
         )
 
+    def first(self, count: int) -> "MovingGaussians":
+        """The same at the first `count` times."""
+        colors = None if self.colors is None else self.colors[:count]
+        opacities = None if self.opacities is None else self.opacities[:count]
+        return MovingGaussians(
+            self.base, self.means[:count], self.quats[:count], self.scales[:count], colors, opacities
+        )
+
     def states(self) -> list[GaussianState]:
         """The whole Gaussians at each of the times."""
         return [self.at(index) for index in range(len(self))]

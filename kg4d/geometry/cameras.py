@@ -86,6 +86,12 @@ def image_size(like: Tensor, width: int, height: int) -> Float[Tensor, "2"]:
     return torch.cat([like.new_full((1,), width), like.new_full((1,), height)])
 
 
+def joined(parts: Sequence[Cameras]) -> Cameras:
+    """All cameras, one part after the other; their images have one size."""
+    viewmats, Ks = (torch.cat([getattr(part, name) for part in parts]) for name in ("viewmats", "Ks"))
+    return replace(parts[0], viewmats=viewmats, Ks=Ks)
+
+
 def project_each(points: Float[Tensor, "B J 3"], cameras: Cameras) -> Float[Tensor, "B J 2"]:
     """Project the b-th set of J world points into the b-th of B cameras; px (depth is floored as in `project`)."""
     local = points @ cameras.viewmats[:, :3, :3].mT + cameras.viewmats[:, None, :3, 3]

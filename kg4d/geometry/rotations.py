@@ -3,6 +3,8 @@
 Quaternions come from an optimiser, so every function that reads one as a rotation normalises it first.
 """
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,8 @@ def quat_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) 
     >>> quat_multiply(torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0, 0.0]))  # i j = k
     tensor([0., 0., 0., 1.])
     """
+    if a.is_cuda:
+        return _by_products(a, b, _MULTIPLY)
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(
@@ -72,7 +76,11 @@ def swing(start: Float[Tensor, "*#batch 3"], end: Float[Tensor, "*#batch 3"]) ->
 
 def quat_to_matrix(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of quaternions of any norm but zero; they act on column vectors."""
-    w, x, y, z = normalize(q, dim=-1).unbind(-1)
+    q = normalize(q, dim=-1)
+    if q.is_cuda:
+        change = _by_products(q, q, _TO_MATRIX).reshape(*q.shape[:-1], 3, 3)
+        return change + torch.eye(3, dtype=q.dtype, device=q.device)
+    w, x, y, z = q.unbind(-1)
     rows = [
         torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
         torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
@@ -110,6 +118,39 @@ def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*b
     signs[..., 2] = torch.linalg.det(left @ right).sign()
     rotations: Tensor = left * signs[..., None, :] @ right
     return rotations
+
+
+def _by_products(
+    a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"], sums: tuple[tuple[float, ...], ...]
+) -> Float[Tensor, "*#batch n"]:
+    """Sums of the products of each number of `a` with each of `b`, by one multiplication of matrices.
+
+    A GPU, which waits for calls, is asked for a tenth of them; a CPU takes up to twice as long as number by number.
+    """
+    products = (a[..., :, None] * b[..., None, :]).flatten(-2)
+    return products @ _constant(sums, a.dtype, a.device)
+
+
+def _sums(*sums: str) -> tuple[tuple[float, ...], ...]:
+    """Sums of signed products, such as "+xy-wz", as a matrix that turns the 16 products into them."""
+    pairs = [first + second for first in "wxyz" for second in "wxyz"]
+    return tuple(
+        tuple(float(total.count("+" + pair)) - float(total.count("-" + pair)) for total in sums) for pair in pairs
+    )
+
+
+_MULTIPLY = _sums("+ww-xx-yy-zz", "+wx+xw+yz-zy", "+wy-xz+yw+zx", "+wz+xy-yx+zw")
+_TO_MATRIX = _sums(  # of the matrix minus the identity
+    *("-yy-zz-yy-zz", "+xy-wz+xy-wz", "+xz+wy+xz+wy"),
+    *("+xy+wz+xy+wz", "-xx-zz-xx-zz", "+yz-wx+yz-wx"),
+    *("+xz-wy+xz-wy", "+yz+wx+yz+wx", "-xx-yy-xx-yy"),
+)
+
+
+@cache
+def _constant(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A matrix that is sent to a device once."""
+    return torch.tensor(rows, dtype=dtype, device=device)
 
 
 def _cross(a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:

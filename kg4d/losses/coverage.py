@@ -46,10 +46,11 @@ class CoverageConfig:
 def matte_coverage_loss(
     points: Float[Tensor, "B n 2"],
     opacities: Float[Tensor, "B n"],
-    alphas: Float[Tensor, "B H W 1"],
+    alphas: Float[Tensor, "S H W 1"],
     bandwidth: float,
     samples: int,
     generator: torch.Generator,
+    own: slice = slice(None),
 ) -> Float[Tensor, ""]:
     """How far the points are from where they drift to in one step of the flow of KL(points | matte).
 
@@ -59,16 +60,20 @@ def matte_coverage_loss(
     Args:
         points: Projected centres, px, differentiable.
         opacities: Their masses, of which only the values count; not all 0.
-        alphas: Mattes in [0, 1]: density of the target.
+        alphas: Mattes in [0, 1] of the frames of a step, which points are drawn from alike in all processes.
         bandwidth: Width of both density estimates, longer sides of the image.
         samples: Points drawn from each matte.
         generator: Draws them (CPU).
+        own: Which of the frames the points belong to.
     """
     extent = max(alphas.shape[1:3])
-    shown = alphas.flatten(1).sum(1) > 0
+    in_step = alphas.flatten(1).sum(1) > 0
+    shown = in_step[own]
     if not bool(shown.any()):
         return points.sum() * 0
-    targets = matte_points(alphas[shown], samples, generator).to(points)
+    kept = torch.zeros_like(in_step)
+    kept[own] = True
+    targets = matte_points(alphas[in_step], samples, generator).to(points)[kept[in_step]]
     terms = [
         coverage_loss(here / extent, there / extent, bandwidth, point_weights=masses)
         for here, there, masses in zip(points[shown], targets, opacities[shown], strict=True)

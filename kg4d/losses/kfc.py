@@ -18,6 +18,7 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
 from kg4d.keypoints.visibility import depth_visible
 from kg4d.render.base import RenderOutput
+from kg4d.utils.ranks import weighted_mean
 
 Draw = Callable[[Cameras, Tensor], RenderOutput]
 """Draws the same Gaussians in other cameras, with features (N, D) in the place of their colours."""
@@ -98,7 +99,7 @@ def keypoint_loss(
         extent_px: Longer side of the image, px.
     """
     offset = (predicted - target).masked_fill(weights[..., None] == 0, 0.0) / extent_px
-    return (weights * offset.square().sum(-1)).sum() / weights.sum().clamp_min(1.0)
+    return weighted_mean(offset.square().sum(-1), weights)
 
 
 def render_heatmaps(

@@ -4,6 +4,7 @@ Sources: Poole et al. 2022, "DreamFusion", eq. 3; the falling timestep and w = 1
 al. 2023) and DreamGaussian4D.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -78,16 +79,14 @@ class NoisePredictor(Protocol):
         ...
 
     def predict(
-        self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
-    ) -> Float[Tensor, "1 C h w"]:
-        """The noise eps_hat in the noisy latents of a view.
+        self, noisy: Float[Tensor, "B C h w"], timesteps: Sequence[int], viewpoints: Sequence[Viewpoint]
+    ) -> Float[Tensor, "B C h w"]:
+        """The noise eps_hat in the noisy latents of B views.
 
         Args:
             noisy: Latents with noise.
-            timestep: How much noise, as an index into `alphas`.
-            frame: Frame of the input that conditions the model.
-            azimuth: Of the view, degrees from the reference camera, positive to its right.
-            elevation: Of the view, degrees above the reference camera.
+            timesteps: How much noise in each, as indices into `alphas`.
+            viewpoints: Where the cameras stand, and which frames of the input condition the model.
         """
         ...
 
@@ -114,54 +113,54 @@ def timestep_of(config: SdsConfig, progress: float, count: int, generator: torch
 
 def sds_loss(
     predictor: NoisePredictor,
-    image: Float[Tensor, "H W 3"],
-    viewpoint: Viewpoint,
-    timestep: int,
+    images: Float[Tensor, "B H W 3"],
+    viewpoints: Sequence[Viewpoint],
+    timesteps: Sequence[int],
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """1/2 |z - stopgrad(z - w (eps_hat - eps))|^2 summed over the latents z of a render, with w = 1 - alpha-bar.
+    """1/2 |z - stopgrad(z - w (eps_hat - eps))|^2 summed over the latents z of B renders, with w = 1 - alpha-bar.
 
-    The gradient in z is w (eps_hat - eps) (Poole et al. 2022, eq. 3). It is carried through the encoder to the render
-    at once, so that activations of no more than one view are in memory, however many losses are summed. This is done at
-    full scale, whatever factor the loss gets later: small numbers would vanish in half precision.
+    The gradient in z is w (eps_hat - eps) (Poole et al. 2022, eq. 3). It is carried through the encoder to the renders
+    at once, so that the activations are gone when the rest of a step is computed. This is done at full scale, whatever
+    factor the loss gets later: small numbers would vanish in half precision.
 
     Args:
-        predictor: The diffusion model.
-        image: The render, in [0, 1], on white.
-        viewpoint: Where the camera of the render stands.
-        timestep: How much noise is added, as an index into `predictor.alphas`.
+        predictor: The diffusion model; it sees all views in one batch.
+        images: The renders, in [0, 1], on white.
+        viewpoints: Where the cameras of the renders stand.
+        timesteps: How much noise is added to each, as indices into `predictor.alphas`.
         generator: Source of the noise.
     """
-    render = image.detach()[None].requires_grad_()
+    render = images.detach().requires_grad_()
     with torch.enable_grad():
         latents = predictor.encode(render)
-        residual = sds_residual(predictor, latents.detach(), viewpoint, timestep, generator)
+        residual = sds_residual(predictor, latents.detach(), viewpoints, timesteps, generator)
         target = (latents - residual).detach()
         loss = 0.5 * (latents - target).square().sum()
         (gradient,) = torch.autograd.grad(loss, render)
-    tangent = (image * gradient[0]).sum()  # its value is taken off again; its gradient is the one just found
+    tangent = (images * gradient).sum()  # its value is taken off again; its gradient is the one just found
     return loss.detach() + (tangent - tangent.detach())
 
 
 @torch.no_grad()
 def sds_residual(
     predictor: NoisePredictor,
-    latents: Float[Tensor, "1 C h w"],
-    viewpoint: Viewpoint,
-    timestep: int,
+    latents: Float[Tensor, "B C h w"],
+    viewpoints: Sequence[Viewpoint],
+    timesteps: Sequence[int],
     generator: torch.Generator,
-) -> Float[Tensor, "1 C h w"]:
+) -> Float[Tensor, "B C h w"]:
     """The residual w (eps_hat - eps), w = 1 - alpha-bar: what the model finds in the noise beyond what was added.
 
     Args:
         predictor: The diffusion model.
-        latents: Of the render, without noise.
-        viewpoint: Where the camera of the render stands.
-        timestep: How much noise is added, as an index into `predictor.alphas`.
+        latents: Of the renders, without noise.
+        viewpoints: Where the cameras of the renders stand.
+        timesteps: How much noise is added to each, as indices into `predictor.alphas`.
         generator: Source of the noise eps.
     """
     # drawn on the CPU, so that every device gets the same
     noise = torch.randn(latents.shape, generator=generator).to(latents)
-    alpha = predictor.alphas[timestep]
+    alpha = predictor.alphas[list(timesteps), None, None, None].to(latents)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    return (1 - alpha) * (predictor.predict(noisy, timestep, *viewpoint) - noise)
+    return (1 - alpha) * (predictor.predict(noisy, timesteps, viewpoints) - noise)

@@ -22,16 +22,25 @@ class Objective:
 
     Attributes:
         progress: Share of the stage that is done, in [0, 1].
+        share: What a mean over the images of this process weighs in the mean over the processes; 1 with a single one.
         terms: Detached unweighted values by name, for the logs.
         residuals: The terms that have a gradient and a weight, by name: what an optimiser needs that treats them apart.
     """
 
     progress: float
+    share: float = 1.0
     terms: dict[str, Tensor] = field(default_factory=dict)
     residuals: dict[str, Residual] = field(default_factory=dict)
 
-    def add(self, name: str, value: Tensor, weight: float, warmup: float = 0.0) -> None:
+    def add(self, name: str, value: Tensor, weight: float, warmup: float = 0.0, *, shared_out: bool = False) -> None:
         """Add `weight * value`; the weight grows linearly from 0 over the first `warmup` share of the stage.
+
+        Args:
+            name: Of the term.
+            value: Scalar.
+            weight: Of the term.
+            warmup: Share of the stage.
+            shared_out: It is a `weighted_mean` over what all processes hold, and not a mean over the images here.
 
         Raises:
             ValueError: There is a term of that name already.
@@ -39,7 +48,9 @@ class Objective:
         if name in self.terms:
             raise ValueError(f"the objective has a term {name!r} already")
         scale = weight * min(1.0, self.progress / warmup) if warmup > 0 else weight
-        self.terms[name] = value.detach()
+        share = 1.0 if shared_out else self.share
+        self.terms[name] = value.detach() if share == 1 else value.detach() * share
+        scale *= share
         if value.requires_grad and scale != 0:
             self.residuals[name] = Residual(value, scale)
 

@@ -1,6 +1,6 @@
 """The protocol that all renderers follow, with its options and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -57,6 +57,17 @@ class RenderOutput:
     radii: Int[Tensor, "C N 2"]
     options: RasterOptions
     handle: object
+
+    def first(self, count: int) -> "RenderOutput":
+        """What the first `count` cameras see; contributors are asked for in the whole."""
+        return replace(
+            self,
+            image=self.image[:count],
+            alpha=self.alpha[:count],
+            depth=None if self.depth is None else self.depth[:count],
+            means2d=self.means2d[:count],
+            radii=self.radii[:count],
+        )
 
 
 class Contributors(NamedTuple):

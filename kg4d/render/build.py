@@ -147,6 +147,11 @@ def _gpu_missing(device: torch.device) -> str | None:
     return None
 
 
+def gpu_missing_reason() -> str | None:
+    """Why nothing can be drawn on the first GPU, or None."""
+    return _cuda_missing(torch.device("cuda", 0))
+
+
 def _cuda_missing(device: torch.device) -> str | None:
     """Why gsplat cannot be used on that GPU, or None."""
     if missing := _gpu_missing(device):

@@ -52,15 +52,15 @@ from kg4d.stages.static import StaticStage
 SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
 
 
-def build_run_renderer(config: ExperimentConfig) -> Renderer:
-    """The renderer that the configuration names.
+def build_run_renderer(config: ExperimentConfig, device: str | None = None) -> Renderer:
+    """The renderer that the configuration names, on a device other than the one it names, if that is given.
 
     Raises:
         InputError: It cannot work on this machine.
     """
     chosen = config.renderer
     try:
-        return build_renderer(chosen.kind, chosen.threads, chosen.device)
+        return build_renderer(chosen.kind, chosen.threads, device or chosen.device)
     except RendererUnavailableError as error:
         raise InputError("renderer.kind", str(error), "or let renderer.kind=auto choose") from error
     except ValueError as error:
@@ -231,18 +231,21 @@ class RunInputs:
     refine_data: RefineDataModule
 
 
-def build_run(config: ExperimentConfig, normalisation: Normalisation | None = None) -> RunInputs:
+def build_run(
+    config: ExperimentConfig, normalisation: Normalisation | None = None, device: str | None = None
+) -> RunInputs:
     """Get everything ready that a wrong request can break, so that it breaks before the first step.
 
     Args:
         config: Of the run.
         normalisation: That of the run to go on with; the one that the scene asks for when None.
+        device: Where to compute; what `config.renderer.device` says when None.
 
     Raises:
         InputError: The configuration or the scene is wrong.
     """
     protocol = get_protocol(config.evaluation.protocol, config.evaluation.metrics)
-    renderer = build_run_renderer(config)
+    renderer = build_run_renderer(config, device)
     background = torch.tensor(config.background, device=renderer.device)
     judged = settle_run_guidance(config)
     whole_scene = build_scene(config, renderer)

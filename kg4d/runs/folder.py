@@ -20,7 +20,8 @@ from kg4d.utils.reading import read_json, read_table
 
 _log = logging.getLogger(__name__)
 
-_ELSEWHERE = ("output", "tracking")  # keys that say where a run lies and who watches it, and nothing of the fit
+# keys that say where a run lies, who watches it and how many processes share it out, and nothing of the fit
+_ELSEWHERE = ("output", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 _STAGES = ("static", "dynamic", "refine")
 
 
@@ -30,8 +31,9 @@ def variant_of(config: ExperimentConfig) -> str:
 
 
 def fit_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """All settings by their dotted keys, but for those that say where a run lies and who watches it."""
-    return {key: value for key, value in flat(plain(config)).items() if key.split(".")[0] not in _ELSEWHERE}
+    """All settings by their dotted keys, but for those that say where a run lies, who watches and who computes it."""
+    settings = flat(plain(config))
+    return {key: value for key, value in settings.items() if not {key, key.split(".")[0]}.intersection(_ELSEWHERE)}
 
 
 def run_hash(config: ExperimentConfig) -> str:

@@ -17,6 +17,7 @@ from kg4d.optim.objective import Objective, check_finite
 from kg4d.render.base import Renderer
 from kg4d.stages.checkpoints import seal
 from kg4d.stages.clock import Clock
+from kg4d.utils.ranks import ALONE
 
 
 @runtime_checkable  # for the tests, which check arguments at run time
@@ -26,6 +27,11 @@ class Batch(Protocol):
     @property
     def step(self) -> int:
         """Step of the stage, from 0."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """What a mean over its images weighs in the mean over the processes that share the step out; 1 for one."""
         ...
 
 
@@ -54,10 +60,12 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         self.steps = steps
         self.seed = seed
         self.optimizer_config = optimizer
-        self.psnr = PSNR()  # of the images of one step
+        self.psnr = PSNR()  # of the images of one step, in this process
+        self.psnr.sync_on_compute = False
         self.run = ""  # hash of the configuration that the checkpoints belong to
         self.clock = Clock(renderer.device)
-        self.renders = 0
+        self.renders = 0  # of all processes
+        self.ranks = ALONE  # the processes that take the steps together
         self.shown: dict[str, float] = {}  # the values that were logged last, for the progress bar
 
     @abstractmethod
@@ -73,7 +81,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         """Set the learning rates of this step."""
 
     def measure(self, drawn: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> None:
-        """Note how well a step's images are drawn; the mean of their PSNR is logged, over all processes."""
+        """Note how well a step's images are drawn; the mean of their PSNR is logged."""
         self.psnr.update(drawn.movedim(-1, 1), target.movedim(-1, 1))
 
     def begin(self) -> None:
@@ -112,12 +120,15 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         self.schedule(bare, batch.step)
         self.psnr.reset()
-        objective = Objective(progress=batch.step / max(1, self.steps))
+        objective, drawn_before = Objective(batch.step / max(1, self.steps), batch.share), self.renders
         self.objective(batch, objective)
         total = objective.total
         if total is not None:
             self.clock.mark("losses")
             backward(total)
+        fitted = [parameter for group in bare.param_groups for parameter in group["params"]]
+        self.renders = drawn_before + self.ranks.mean_gradients(fitted, self.renders - drawn_before)
+        if total is not None:
             check_finite(total, objective.terms, self.named_parameters(), batch.step)
             self.clock.mark(self.after_backward_slice)
         optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
@@ -161,10 +172,11 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
     def _log_terms(self, step: int, objective: Objective) -> None:
         terms = {name: value.float() for name, value in objective.terms.items()}
         total = objective.total
-        if total is not None:
-            terms["loss"] = total.detach()
-        terms["psnr"] = self.psnr.compute()
-        values = torch.stack([value.reshape(()) for value in terms.values()]).tolist()  # one read for all of them
+        if total is not None or self.ranks.count > 1:
+            terms["loss"] = torch.zeros_like(next(iter(terms.values()))) if total is None else total.detach()
+        terms["psnr"] = self.psnr.compute() * objective.share
+        stacked = torch.stack([value.reshape(()) for value in terms.values()])
+        values = (self.ranks.total(stacked) / self.ranks.count).tolist()  # one read for all of them
         self.shown = dict(zip(terms, values, strict=True))
         self.record(step, self.shown)
 

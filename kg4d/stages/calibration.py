@@ -60,5 +60,5 @@ def add_calibration(
     if config.visibility is KeypointVisibility.DEPTH:
         weights = weights * keypoint_visibility(points, cameras, output, config)
     loss = keypoint_loss(pixels, target, weights, float(max(cameras.width, cameras.height)))
-    objective.add("kfc", loss, weight, warmup)
+    objective.add("kfc", loss, weight, warmup, shared_out=True)
     return drawn

@@ -17,7 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 def save_checkpoint(trainer: lightning.Trainer, path: Path) -> None:
-    """Write a checkpoint that is whole or absent."""
+    """Write a checkpoint that is whole or absent; of several processes the first one does it."""
+    assert isinstance(trainer.lightning_module, Stage)
+    if not trainer.lightning_module.ranks.first:
+        return
     with replacing(path) as part:
         trainer.save_checkpoint(part, weights_only=False)  # with the optimiser: a stage goes on from it
 
@@ -49,6 +52,8 @@ class LastCheckpoint(Callback):
 class CleanStop(Callback):
     """Turns the first SIGINT or SIGTERM into a stop at the end of the step, with a checkpoint; the second one kills.
 
+    Of several processes all stop after the same step, whichever got the signal.
+
     Attributes:
         stopped: Whether a signal came.
     """
@@ -72,9 +77,11 @@ class CleanStop(Callback):
         except ValueError:
             self._previous.clear()
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, stage: lightning.LightningModule, *_: Any) -> None:
         """Stop where the state is whole."""
-        if self.stopped:
+        assert isinstance(stage, Stage)
+        if stage.ranks.anywhere(self.stopped):
+            self.stopped = True
             save_checkpoint(trainer, self.path)
             trainer.should_stop = True
 

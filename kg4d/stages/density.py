@@ -13,6 +13,7 @@ from kg4d.gaussians import edits
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import image_size
 from kg4d.render.base import RenderOutput
+from kg4d.utils.ranks import ALONE, Ranks
 
 
 class DensityKind(StrEnum):
@@ -97,23 +98,34 @@ class DensityControl:
         return self.config.kind is DensityKind.ADAPTIVE and self.config.absgrad
 
     @torch.no_grad()
-    def after_backward(self, output: RenderOutput) -> None:
-        """Take in the screen gradients of one render of the whole set; a no-op unless adaptive."""
+    def after_backward(self, output: RenderOutput, ranks: Ranks = ALONE, share: float = 1.0) -> None:
+        """Take in the screen gradients of one render of the whole set; a no-op unless adaptive.
+
+        Args:
+            output: The render, after the backward pass.
+            ranks: The processes that share a step's cameras out: all take in what any of them has seen.
+            share: What the mean over this render's cameras weighs in the mean over the processes.
+        """
         if self.config.kind is not DensityKind.ADAPTIVE:
             return
         gradient = output.means2d.absgrad if self.config.absgrad else output.means2d.grad  # type: ignore[attr-defined]
         if gradient is None:
-            return
+            if ranks.count == 1:
+                return
+            gradient = torch.zeros_like(output.means2d)
         cameras, height, width = output.image.shape[:3]
         # losses are means over the cameras, so one camera's share is 1 / cameras
-        norms = (gradient * (0.5 * cameras * image_size(gradient, width, height))).norm(dim=-1)
-        seen = (output.radii > 0).all(-1)
+        each = cameras / share if share > 0 else 0.0
+        norms = (gradient * (0.5 * each * image_size(gradient, width, height))).norm(dim=-1)
+        seen = (output.radii > 0).all(-1) & (share > 0)
         if len(self.visits) != norms.shape[1]:
             self._clear(norms.shape[1], norms.device)
         if self.visits.device != norms.device:  # they come from a checkpoint, which is read on the CPU
             self.gradient_sums, self.visits = self.gradient_sums.to(norms), self.visits.to(norms)
-        self.gradient_sums += (norms * seen).sum(0)
-        self.visits += seen.sum(0)
+        sums = (norms * seen).sum(0)
+        both = ranks.total(torch.stack([sums, seen.sum(0).to(sums)]))
+        self.gradient_sums += both[0]
+        self.visits += both[1]
 
     def after_step(
         self, step: int, model: GaussianModel, optimizer: Optimizer, generator: torch.Generator

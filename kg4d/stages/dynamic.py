@@ -32,6 +32,7 @@ from kg4d.stages.calibration import add_calibration
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.motion_map import motion_of
 from kg4d.stages.motion_terms import Rigidity
+from kg4d.utils.ranks import shared_out
 
 
 @dataclass
@@ -164,13 +165,16 @@ class DynamicStage(Stage[DynamicBatch]):
         output = self.renderer.frames(moving, batch.cameras, background=self.background, depth=hidden)
         self.renders += len(moving)
         self.clock.mark("render")
+        everything = moving, output, batch
+        if batch.part.own is not None:  # from here on without the frames that are there for the pairs alone
+            moving, output, batch = moving.first(batch.part.own), output.first(batch.part.own), batch.counted()
         self._add_photometric(output, batch, objective)
         points = cache(lambda: self.representation.keypoints(batch.times, moving))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
             self._add_kfc(moving, points, output, batch, objective)
         if (has_keypoints or not self.losses.wgf.at_keypoints) and self.losses.wgf.weight > 0:
-            self._add_wgf(moving, output, batch, objective)
+            self._add_wgf(*everything, objective)
         if self.lift is not None and self.losses.lift_weight > 0:
             offset = points() - self.lift.tracks[batch.frames]
             pull = self.lift.track_confidence[batch.frames] * offset.square().sum(-1)
@@ -181,8 +185,8 @@ class DynamicStage(Stage[DynamicBatch]):
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
 
-    def _draw(self, camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
-        return self.renderer(self.representation.states(time).at(0), camera, background=background)
+    def _draw(self, cameras: Cameras, times: Tensor, background: Tensor) -> RenderOutput:
+        return self.renderer.frames(self.representation.states(times), cameras, background=background)
 
     def _add_photometric(self, output: RenderOutput, batch: DynamicBatch, objective: Objective) -> None:
         config = self.config.photometric
@@ -203,19 +207,20 @@ class DynamicStage(Stage[DynamicBatch]):
         if self.lift is not None:
             weights = weights * self.lift.detection_confidence[batch.frames]
             weight = weight * self.lift.overall_confidence
-        self.renders += add_calibration(
-            objective,
-            kfc,
-            lambda cameras, features: self.renderer.frames(moving, cameras, features=features),
-            moving.base.keypoint_logits,
-            points(),
-            output,
-            batch.cameras,
-            batch.keypoints,
-            weights,
-            weight=weight,
-            warmup=kfc.warmup,
-        )
+        with shared_out(self.ranks, batch.share > 0):
+            self.renders += add_calibration(
+                objective,
+                kfc,
+                lambda cameras, features: self.renderer.frames(moving, cameras, features=features),
+                moving.base.keypoint_logits,
+                points(),
+                output,
+                batch.cameras,
+                batch.keypoints,
+                weights,
+                weight=weight,
+                warmup=kfc.warmup,
+            )
 
     def _add_wgf(
         self, moving: MovingGaussians, output: RenderOutput, batch: DynamicBatch, objective: Objective
@@ -225,24 +230,34 @@ class DynamicStage(Stage[DynamicBatch]):
         wgf = self.losses.wgf
         model = RenderedModel(self.renderer, output, moving)
         observed = ObservedPairs(
-            batch.pairs, batch.cameras, batch.keypoints, batch.keypoint_weights, self._flow_fields.of(batch)
+            batch.pairs,
+            batch.cameras,
+            batch.keypoints,
+            batch.keypoint_weights,
+            self._flow_fields.of(batch),
+            batch.part.pairs,
+            batch.part.step_pairs,
         )
-        terms = wgf_losses(wgf, model, observed, step_generator(self.seed, "flow pixels", batch.step))
+        generator = step_generator(self.seed, "flow pixels", batch.step)
+        with shared_out(self.ranks, batch.part.pairs_count):
+            terms = wgf_losses(wgf, model, observed, generator)
         for name, term in terms.items():
-            objective.add(f"wgf_{name}", term.value, wgf.weight * term.weight, wgf.warmup)
+            objective.add(f"wgf_{name}", term.value, wgf.weight * term.weight, wgf.warmup, shared_out=True)
 
     def _add_coverage(self, moving: MovingGaussians, batch: DynamicBatch, objective: Objective) -> None:
         coverage, generator = self.losses.coverage, step_generator(self.seed, "coverage", batch.step)
         count = moving.means.shape[1]
         chosen = torch.randperm(count, generator=generator)[: coverage.points].to(moving.means.device)
         opacities = moving.base.opacities.expand(len(moving), -1) if moving.opacities is None else moving.opacities
+        whole = batch.step_alphas is None
         loss = matte_coverage_loss(
             project_each(moving.means[:, chosen], batch.cameras),
             opacities[:, chosen].detach(),
-            batch.alphas,
+            batch.alphas if batch.step_alphas is None else batch.step_alphas,
             coverage.bandwidth(objective.progress),
             coverage.points,
             generator,
+            slice(None) if whole else slice(batch.place, batch.place + len(moving)),
         )
         objective.add("coverage", loss, coverage.weight)
 

@@ -1,4 +1,4 @@
-"""Score distillation inside a stage: random views around the object, rendered and judged one after the other."""
+"""Score distillation inside a stage: random views around the object, rendered and judged together."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
-from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.cameras import Cameras, joined
 from kg4d.geometry.orbits import look_at
 from kg4d.losses.sds import NoisePredictor, SdsConfig, Viewpoint, sds_loss, timestep_of
 from kg4d.optim.objective import Objective
 from kg4d.render.base import RenderOutput
+from kg4d.utils.devices import sent
 
 Draw = Callable[[Cameras, Tensor, Tensor], RenderOutput]
-"""Renders one camera at a time, given as a tensor of one number, on a background."""
+"""Renders B cameras, each at its own of B times, on a background."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ class Guidance:
         config, device = self.config, self.center.device
         weight = config.weight * (1 + (config.final_factor - 1) * objective.progress)
         generator = step_generator(self.seed, "guidance", step)
-        total = torch.zeros((), device=device)
+        viewpoints, timesteps = [], []
         for _ in range(config.views):
-            viewpoint = self.viewpoint(generator)
-            camera = self.camera(viewpoint)
-            image = draw(camera, self.times[viewpoint.frame, None], torch.ones(3, device=device)).image[0]
-            timestep = timestep_of(config, objective.progress, len(self.predictor.alphas), generator)
-            total = total + sds_loss(self.predictor, image, viewpoint, timestep, generator)
-        objective.add("sds", total / config.views, weight)
+            viewpoints.append(self.viewpoint(generator))
+            timesteps.append(timestep_of(config, objective.progress, len(self.predictor.alphas), generator))
+        frames = torch.tensor([viewpoint.frame for viewpoint in viewpoints])
+        images = draw(
+            joined([self.camera(viewpoint) for viewpoint in viewpoints]),
+            self.times[sent(frames, device)],
+            torch.ones(3, device=device),
+        ).image
+        loss = sds_loss(self.predictor, images, viewpoints, timesteps, generator)
+        objective.add("sds", loss / config.views, weight)
         return config.views
 
     def viewpoint(self, generator: torch.Generator) -> Viewpoint:

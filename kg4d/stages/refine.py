@@ -78,9 +78,12 @@ class RefineStage(Stage[RefineBatch]):
         moving = self.representation.states(frames.times)
         first = self.representation.states(frames.times.new_zeros(1)).at(0)
         self.clock.mark("deformation")
-        outputs = [self.renderer.frames(moving, frames.cameras, background=self.background)]
-        targets, mattes = [frames.images], [frames.alphas]
-        if views is not None:
+        outputs, targets, mattes = [], [], []
+        if frames.share > 0 or batch.share == 0:  # else another process has frames, and this one has views
+            outputs.append(self.renderer.frames(moving, frames.cameras, background=self.background))
+            targets.append(frames.images)
+            mattes.append(frames.alphas)
+        if views is not None and views.share > 0:
             outputs.append(self.renderer(first, views.cameras, background=self.background))
             targets.append(views.images)
             mattes.append(views.alphas)

@@ -5,11 +5,13 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -21,8 +23,17 @@ from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, save_checkpoint
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import replacing
+from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
+
+
+class Accelerator(StrEnum):
+    """What the processes of a fit compute on."""
+
+    AUTO = "auto"  # what the renderer needs
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 @dataclass
@@ -30,13 +41,18 @@ class TrainerConfig:
     """Settings of Lightning's Trainer and of what is written while it runs.
 
     Attributes:
-        devices: Number of devices; a fit uses one, which `renderer.device` names.
-        strategy: Lightning's strategy, for one device: `auto`.
+        accelerator: What the processes of a fit compute on: `gpu`, one each, or `cpu`; `auto` takes what the renderer
+            needs.
+        devices: Number of processes that fit together, each on its own GPU; `auto` and `-1` are all GPUs that this
+            process may use, or one process on the CPU.
+        strategy: How they work together: each takes a part of every step's batch, and gradients are averaged (`ddp`).
+            `auto` is that where there are several.
         progress_bar: Show the bar.
         checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a stage ends or is interrupted.
         preview_every: Steps between two previews; 0 draws them only at the end of a stage.
     """
 
+    accelerator: Accelerator = Accelerator.AUTO
     devices: str = "1"
     strategy: str = "auto"
     progress_bar: bool = True
@@ -44,16 +60,17 @@ class TrainerConfig:
     preview_every: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse several devices: their processes would write the same files, and see the same batches.
+        """Refuse what is no number, and other ways of working together.
 
         Raises:
-            ValueError: More than one is asked for, or what is asked for is no number.
+            ValueError: Of the settings.
         """
-        if self.devices != "1":
-            what = "a fit uses one device: name it with renderer.device, and run several fits side by side"
-            raise ValueError(f"trainer.devices: must be 1, not {self.devices!r}; {what}")
-        if self.strategy != "auto":
-            raise ValueError(f"trainer.strategy: must be auto, not {self.strategy!r}: a fit uses one device")
+        known = self.devices in ("auto", "-1") or (self.devices.isascii() and self.devices.isdigit())
+        if not known or self.devices.strip("0") == "":
+            what = "which GPUs these are is said by CUDA_VISIBLE_DEVICES, and by renderer.device where it is one"
+            raise ValueError(f"trainer.devices: must be a number above 0, auto or -1, not {self.devices!r}; {what}")
+        if self.strategy not in ("auto", "ddp"):
+            raise ValueError(f"trainer.strategy: must be auto or ddp, not {self.strategy!r}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ def run_stage(
     run: str = "",
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
+    ranks: Ranks = ALONE,
 ) -> StageRecord:
     """Run a stage to its end and write `<folder>/<name>.ckpt`, which `<folder>/last.ckpt` then equals.
 
@@ -100,12 +118,13 @@ def run_stage(
         run: Hash of the configuration that checkpoints belong to; those of another run are refused.
         logger: Gets the logged terms.
         callbacks: What else happens around the steps, such as previews; checkpoints and a clean stop always do.
+        ranks: The processes that take the steps together; all of them call this.
 
     Raises:
         InputError: A checkpoint is damaged or belongs to another run.
         Interrupted: A signal came; `last.ckpt` holds the state.
     """
-    name, stage.run = stage.name, run
+    name, stage.run, stage.ranks = stage.name, run, ranks
     final, last = folder / f"{name}.ckpt", folder / "last.ckpt"
     if final.exists():
         _log.info("%s: already done, loaded from %s", name, final)
@@ -118,19 +137,23 @@ def run_stage(
     stage.clock.begin_total()
     stop = CleanStop(last)
     around: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every), *callbacks]
-    if config.progress_bar:
+    if config.progress_bar and ranks.first:
         around.append(StageBar(name))
     with warnings.catch_warnings():
         _silence_lightning()
         trainer = _trainer(stage, config, logger, around, folder)
         data.dataset.first_step = first_step
         data.dataset.move(stage.renderer.device)
+        data.dataset.share_out(ranks)
+        ranks.equalise(stage)
         trainer.fit(stage, datamodule=data, ckpt_path=start, weights_only=True)
+    data.dataset.share_out(ALONE)
     data.dataset.move(torch.device("cpu"))
-    if trainer.global_step >= stage.steps:
+    if trainer.global_step >= stage.steps and ranks.first:
         save_checkpoint(trainer, final)
         with replacing(last) as part:
             shutil.copyfile(final, part)
+    ranks.wait()
     if stop.stopped:
         raise Interrupted(f"{name}: stopped at step {trainer.global_step} of {stage.steps}")
     return _record(stage)
@@ -154,7 +177,7 @@ def _trainer(
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index] if device.type == "cuda" else 1,
-        strategy=config.strategy,
+        plugins=[LightningEnvironment()],  # the processes find one another without Lightning
         max_steps=stage.steps,
         max_epochs=-1,
         logger=logger if logger is not None else False,
@@ -162,7 +185,7 @@ def _trainer(
         log_every_n_steps=stage.steps + 1,  # the stages log themselves
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar,
+        enable_progress_bar=config.progress_bar and stage.ranks.first,
         default_root_dir=folder,
     )
 

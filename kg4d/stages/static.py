@@ -21,6 +21,7 @@ from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
 from kg4d.stages.density import DensityConfig, DensityControl
 from kg4d.stages.guidance import Guidance
+from kg4d.utils.ranks import shared_out
 
 
 @dataclass
@@ -102,7 +103,7 @@ class StaticStage(Stage[StaticBatch]):
             absgrad=self.density.wants_absgrad,
         )
         self.renders += len(batch.cameras)
-        self._output = output
+        self._output, self._share = output, batch.share
         self.clock.mark("render")
         weights = self.config.photometric
         loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
@@ -114,7 +115,7 @@ class StaticStage(Stage[StaticBatch]):
             self.renders += self.guidance.add(
                 objective,
                 batch.step,
-                lambda camera, _, background: self.renderer(state, camera, background=background),
+                lambda cameras, _, background: self.renderer(state, cameras, background=background),
             )
 
     def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:
@@ -122,24 +123,25 @@ class StaticStage(Stage[StaticBatch]):
         if kfc.detach_geometry:
             state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
         weights = assignment(state.keypoint_logits, kfc.temperature)
-        self.renders += add_calibration(
-            objective,
-            kfc,
-            lambda cameras, features: self.renderer(state, cameras, features=features),
-            state.keypoint_logits,
-            barycentre(weights, state.means).expand(len(batch.cameras), -1, -1),
-            self._output,
-            batch.cameras,
-            batch.keypoints,
-            batch.keypoint_weights,
-            weight=kfc.weight,
-        )
+        with shared_out(self.ranks, batch.share > 0):
+            self.renders += add_calibration(
+                objective,
+                kfc,
+                lambda cameras, features: self.renderer(state, cameras, features=features),
+                state.keypoint_logits,
+                barycentre(weights, state.means).expand(len(batch.cameras), -1, -1),
+                self._output,
+                batch.cameras,
+                batch.keypoints,
+                batch.keypoint_weights,
+                weight=kfc.weight,
+            )
         if kfc.compactness > 0:
             objective.add("compactness", compactness(weights, state.means), kfc.compactness)
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Density control, with the gradients of this step's render."""
-        self.density.after_backward(self._output)
+        self.density.after_backward(self._output, self.ranks, self._share)
         report = self.density.after_step(step, self.model, optimizer, step_generator(self.seed, "density", step))
         if any(report):
             self.record(step, {"gaussians": float(len(self.model))})

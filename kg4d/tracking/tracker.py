@@ -115,6 +115,11 @@ class Tracker:
         name = f"{folder.parent.name}/{folder.name}"
         return cls(config.tracking, folder, config.name, name, plain(config), run_id)
 
+    @classmethod
+    def silent(cls, folder: Path) -> "Tracker":
+        """One that writes nothing as long as nobody logs: what the other processes of a fit have."""
+        return cls(TrackingConfig(WandbConfig(WandbMode.DISABLED)), folder, "", "", {})
+
     def __enter__(self) -> "Tracker":
         return self
 

@@ -35,6 +35,12 @@ def log_to_console(debug: bool = False) -> None:
     _LOGGER.setLevel(logging.DEBUG)
 
 
+def is_debugging() -> bool | None:
+    """Whether all levels are printed; None where nothing is."""
+    consoles = [handler for handler in _LOGGER.handlers if isinstance(handler.formatter, _Console)]
+    return consoles[0].level == logging.DEBUG if consoles else None
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append to a file: log lines of all levels, other libraries' warnings, and the traceback of an exception.

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from kg4d.geometry import rotations
 from kg4d.geometry.rotations import (
     matrix_to_quat,
     nearest_rotation,
@@ -144,3 +145,11 @@ def test_a_swing_to_the_opposite_has_finite_gradients() -> None:
     quat_to_matrix(swing(torch.tensor([[1.0, 0.0, 0.0]]), end)).sum().backward()
     assert end.grad is not None
     assert bool(end.grad.isfinite().all())
+
+
+def test_the_forms_for_gpus_are_those_for_cpus() -> None:
+    a, b = (torch.randn(2, 50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    assert torch.allclose(rotations._by_products(a, b, rotations._MULTIPLY), rotations.quat_multiply(a, b))
+    unit = torch.nn.functional.normalize(a, dim=-1)
+    matrices = rotations._by_products(unit, unit, rotations._TO_MATRIX).unflatten(-1, (3, 3))
+    assert torch.allclose(matrices + torch.eye(3, dtype=torch.float64), rotations.quat_to_matrix(a))

@@ -1,5 +1,6 @@
 """Score distillation: value, gradient and timesteps, on predictors that are known, and through a real encoder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class Known:
         flat = images.reshape(len(images), 48) @ self.map
         return (flat if self.linear else flat.sin()).reshape(len(images), 3, 4, 4)
 
-    def predict(self, noisy: Tensor, timestep: int, frame: int, azimuth: float, elevation: float) -> Tensor:
-        assert (frame, azimuth, elevation) == FRONT
-        result: Tensor = self.see(noisy, self.alphas[timestep])
+    def predict(self, noisy: Tensor, timesteps: Sequence[int], viewpoints: Sequence[Viewpoint]) -> Tensor:
+        assert set(viewpoints) == {FRONT}
+        result: Tensor = self.see(noisy, self.alphas[list(timesteps), None, None, None])
         return result
 
 
@@ -55,7 +56,7 @@ def noise_of() -> Tensor:
 
 def test_value_and_gradient_in_closed_form() -> None:
     predictor, render = Known(lambda noisy, alpha: torch.full_like(noisy, 0.3), linear=True), image()
-    loss = sds_loss(predictor, render, FRONT, 40, generator())
+    loss = sds_loss(predictor, render[None], [FRONT], [40], generator())
     expected = (1 - predictor.alphas[40]) * (0.3 - noise_of())
     assert torch.allclose(loss.detach(), 0.5 * expected.square().sum())
     loss.backward()
@@ -65,7 +66,7 @@ def test_value_and_gradient_in_closed_form() -> None:
 
 def test_a_predictor_that_sees_just_the_added_noise_changes_nothing() -> None:
     render = image()
-    loss = sds_loss(Known(lambda noisy, alpha: noise_of()), render, FRONT, 40, generator())
+    loss = sds_loss(Known(lambda noisy, alpha: noise_of()), render[None], [FRONT], [40], generator())
     loss.backward()
     assert loss == 0
     assert render.grad is not None
@@ -75,10 +76,10 @@ def test_a_predictor_that_sees_just_the_added_noise_changes_nothing() -> None:
 def test_the_gradient_is_that_of_the_weighted_loss_by_finite_differences() -> None:
     predictor, render = Known(lambda noisy, alpha: 0.5 * noisy.tanh()), image()
     weight = 0.37
-    (weight * sds_loss(predictor, render, FRONT, 60, generator())).backward()
+    (weight * sds_loss(predictor, render[None], [FRONT], [60], generator())).backward()
     with torch.no_grad():
         latents = predictor.encode(render[None])
-        target = latents - sds_residual(predictor, latents, FRONT, 60, generator())
+        target = latents - sds_residual(predictor, latents, [FRONT], [60], generator())
 
     def value(at: Tensor) -> Tensor:
         return weight * 0.5 * (predictor.encode(at[None]) - target).square().sum()
@@ -99,7 +100,7 @@ def test_descent_leads_to_what_the_predictor_knows() -> None:
     before = (render.detach() - goal).norm()
     for step in range(30):
         (gradient,) = torch.autograd.grad(
-            sds_loss(predictor, render, FRONT, 50, torch.Generator().manual_seed(step)), render
+            sds_loss(predictor, render[None], [FRONT], [50], torch.Generator().manual_seed(step)), render
         )
         render = (render - 0.3 * gradient).detach().requires_grad_()
     assert (render.detach() - goal).norm() < 0.05 * before
@@ -107,10 +108,24 @@ def test_descent_leads_to_what_the_predictor_knows() -> None:
 
 def test_gradients_of_views_add_up() -> None:
     predictor, render = Known(lambda noisy, alpha: noisy.cos()), image()
-    losses = [sds_loss(predictor, render, FRONT, step, torch.Generator().manual_seed(step)) for step in (10, 90)]
+    losses = [
+        sds_loss(predictor, render[None], [FRONT], [step], torch.Generator().manual_seed(step)) for step in (10, 90)
+    ]
     (together,) = torch.autograd.grad(losses[0] + losses[1], render, retain_graph=True)
     alone = [torch.autograd.grad(loss, render, retain_graph=True)[0] for loss in losses]
     assert torch.allclose(together, alone[0] + alone[1])
+
+
+def test_views_in_one_batch_are_judged_each_by_its_own_noise_and_timestep() -> None:
+    predictor, renders = Known(lambda noisy, alpha: noisy * alpha), torch.stack([image(1), image(2)])
+    loss = sds_loss(predictor, renders, [FRONT, FRONT], [10, 90], generator())
+    noise = torch.randn(2, 3, 4, 4, generator=generator()).double()
+    alone = []
+    for render, step, eps in zip(renders, (10, 90), noise):
+        alpha, latents = predictor.alphas[step], predictor.encode(render[None])[0]
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * eps
+        alone.append(0.5 * ((1 - alpha) * (noisy * alpha - eps)).square().sum())
+    assert torch.allclose(loss, torch.stack(alone).sum())
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.booleans(), st.floats(0, 1), st.integers(1, 1000))
@@ -154,11 +169,11 @@ def test_through_a_real_autoencoder(tmp_path: Path) -> None:
     config = NoiseModelConfig(kind=GuidanceKind.ZERO123, model=str(save_tiny_zero123(tmp_path)))
     model = build_noise_model(config, torch.rand(1, SIZE, SIZE, 3), 0.0, torch.device("cpu"))
     render = torch.rand(SIZE, SIZE, 3, requires_grad=True)
-    sds_loss(model, render, FRONT, 500, generator()).backward()
+    sds_loss(model, render[None], [FRONT], [500], generator()).backward()
     assert render.grad is not None
     with torch.no_grad():
         latents = model.encode(render[None])
-        target = latents - sds_residual(model, latents, FRONT, 500, generator())
+        target = latents - sds_residual(model, latents, [FRONT], [500], generator())
         along = render.grad / render.grad.norm()
         ahead, behind = (
             0.5 * (model.encode((render + step * along)[None]) - target).double().square().sum()

@@ -55,6 +55,14 @@ def test_full_steps_run_and_are_timed_against_their_renders() -> None:
     assert all(row.value > 1 for row in rows[:4:2])  # a step is more than its renders
 
 
+def test_score_distillation_is_timed_on_networks_of_random_weights() -> None:
+    pytest.importorskip("diffusers")
+    small = gpu.Sizes(unet=(16, 32), vae=(8, 8, 8, 8), layers=1, width=16, groups=4, side=32)
+    rows = gpu.distillation(torch.device("cpu"), "one thread", 1, small)
+    assert len(rows) == 3
+    assert all(row.value > 0 and row.bar is not None for row in rows)
+
+
 @pytest.mark.slow
 def test_a_whole_fit_is_timed() -> None:
     brief = ["static.steps=2", "dynamic.steps=2", "refine.steps=1", "gaussians.hull_resolution=24"]

@@ -15,6 +15,7 @@ from kg4d.stages.base import Stage
 
 class Numbered(NamedTuple):
     step: int
+    share: float = 1.0
 
 
 class Root(Stage[Numbered]):

@@ -1,6 +1,7 @@
 """Score distillation in the stages: where the cameras stand, what is drawn, and whole fits that are guided."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,9 @@ class Grey:
     def encode(self, images: Tensor) -> Tensor:
         return images.movedim(-1, 1)
 
-    def predict(self, noisy: Tensor, timestep: int, frame: int, azimuth: float, elevation: float) -> Tensor:
-        self.asked.append((timestep, frame, azimuth, elevation))
-        alpha = self.alphas[timestep]
+    def predict(self, noisy: Tensor, timesteps: Sequence[int], viewpoints: Sequence[Viewpoint]) -> Tensor:
+        self.asked += [(timestep, *viewpoint) for timestep, viewpoint in zip(timesteps, viewpoints)]
+        alpha = self.alphas[list(timesteps), None, None, None]
         result: Tensor = (noisy - alpha.sqrt() * 0.5) / (1 - alpha).sqrt()
         return result
 
@@ -96,12 +97,11 @@ def guidance_of(predictor: Grey, frames: int = 1, seed: int = 0, elevation: floa
 
 
 def drawing(seen: list[tuple[Cameras, float, Tensor]], color: Tensor) -> Draw:
-    def draw(camera: Cameras, time: Tensor, background: Tensor) -> RenderOutput:
-        seen.append((camera, float(time), background))
-        image = color.expand(1, camera.height, camera.width, 3)
-        return RenderOutput(
-            image, image[..., :1], None, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2).int(), RasterOptions(), None
-        )
+    def draw(cameras: Cameras, times: Tensor, background: Tensor) -> RenderOutput:
+        seen.extend((cameras[view], float(time), background) for view, time in enumerate(times))
+        image, count = color.expand(len(cameras), cameras.height, cameras.width, 3), len(cameras)
+        nothing = torch.zeros(count, 1, 2)
+        return RenderOutput(image, image[..., :1], None, nothing, nothing.int(), RasterOptions(), None)
 
     return draw
 

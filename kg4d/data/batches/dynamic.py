@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import lightning
 import torch
@@ -10,11 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from kg4d.data.batches.batch import DynamicBatch, step_generator
+from kg4d.data.batches.batch import WHOLE, DynamicBatch, Part, own_places, step_generator
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.geometry.cameras import joined
 from kg4d.geometry.flow import chain_flows
 from kg4d.utils.devices import sent
+from kg4d.utils.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -88,8 +90,13 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         flow = None if config.test_views else scene.flow
         self._flow: Tensor | None = None if flow is None else flow.flow
         self._flow_weights: Tensor | None = None if flow is None else flow.weights
+        self.ranks = ALONE  # the processes that share a step's frames and pairs out
         self.device = torch.device("cpu")
         self._cameras, self._times, self._frames = video.cameras, video.times, video.frames
+
+    def share_out(self, ranks: Ranks) -> None:
+        """Let each of several processes take a part of a step."""
+        self.ranks = ranks
 
     def move(self, device: torch.device) -> None:
         """Keep the images and the flow on `device`, and make the batches there."""
@@ -101,7 +108,11 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
 
     def batch(self, step: int) -> DynamicBatch:
         """The batch of one step, a pure function of the seed and the step."""
-        drawn, pairs, strides = self._draw(step)
+        everything, pairs, strides = self._draw(step)
+        rows, pairs, place, part = _taken(len(everything), pairs, self._in_pairs, self.ranks)
+        drawn = everything if rows is None else everything[rows]
+        if part.pairs is not None:
+            strides = strides[list(part.pairs)]
         earlier = drawn[pairs[:, 0]]
         flow, flow_weights = self._flow_of(earlier, strides)
         frames = sent(drawn, self.device)
@@ -119,7 +130,15 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
             flow=flow,
             flow_weights=flow_weights,
             pair_names=tuple(zip(earlier.tolist(), strides.tolist(), strict=True)),
+            step_alphas=None if rows is None else self._alphas.index_select(0, sent(everything, self.device)),
+            place=place,
+            part=part,
         )
+
+    @property
+    def _in_pairs(self) -> bool:
+        """Whether the frames of a step come as pairs, the earlier one before the later one."""
+        return self._paired and self.config.frames_per_step < len(self._video)
 
     def __iter__(self) -> Iterator[DynamicBatch]:
         return map(self.batch, itertools.count(self.first_step))
@@ -171,15 +190,47 @@ def _one_of_each(number: int, count: int, generator: torch.Generator) -> Int[Ten
     return (parts * count).long().clamp_max(count - 1)  # parts may round up to 1
 
 
+def _taken(
+    count: int, pairs: Int[Tensor, "P 2"], in_pairs: bool, ranks: Ranks
+) -> tuple[list[int] | None, Int[Tensor, "Q 2"], int, Part]:
+    """What one of several processes takes of a step: a run of frames, and the pairs that begin there.
+
+    Args:
+        count: Frames of the step.
+        pairs: Among them.
+        in_pairs: Frames 2 i and 2 i + 1 stay together.
+        ranks: The processes.
+
+    Returns:
+        The frames, those that count first and then those that only serve pairs, or None for all; the pairs among
+        these; where the frames that count begin in the step; the part.
+    """
+    if ranks.count == 1:
+        return None, pairs, 0, WHOLE
+    width = 2 if in_pairs else 1
+    units, share = own_places(-(-count // width), ranks)
+    run = range(width * units.start, min(width * units.stop, count))
+    own = list(run) if share > 0 else []
+    mine = [index for index, (earlier, _) in enumerate(pairs.tolist()) if earlier in own]
+    held = mine or ([0] if len(pairs) else [])  # one at least, for the means over the pairs of all processes
+    others = sorted({frame for frame in pairs[held].flatten().tolist() if frame not in own})
+    rows = own + others or [run.start]
+    among = torch.tensor([rows.index(frame) for frame in pairs[held].flatten().tolist()], dtype=torch.int64)
+    part = Part(
+        share=len(own) * ranks.count / count,
+        own=len(own) if own and others else None,
+        step_images=count,
+        pairs=tuple(held),
+        step_pairs=len(pairs),
+        pairs_count=bool(mine),
+    )
+    return rows, among.reshape(-1, 2), min(run.start, count - len(rows)), part
+
+
 def _joined(*parts: PosedImages) -> PosedImages:
     """All images, one part after the other."""
-    cameras = replace(
-        parts[0].cameras,
-        viewmats=torch.cat([part.cameras.viewmats for part in parts]),
-        Ks=torch.cat([part.cameras.Ks for part in parts]),
-    )
     return PosedImages(
-        cameras,
+        joined([part.cameras for part in parts]),
         *(torch.cat([getattr(part, name) for part in parts]) for name in ("images", "times", "frames", "views")),
     )
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import lightning
 import torch
@@ -14,6 +14,7 @@ from kg4d.data.batches.batch import DynamicBatch, StaticBatch
 from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
 from kg4d.data.batches.static import StaticDataConfig, StaticDataset
 from kg4d.data.records import Scene
+from kg4d.utils.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -31,10 +32,15 @@ class RefineDataConfig:
 
 @dataclass(frozen=True)
 class RefineBatch:
-    """The frames of one step, and its views if the scene has a ring."""
+    """The frames of one step, and its views if the scene has a ring.
+
+    Where several processes share a step out, `share` is what a mean over the images that count here weighs in the mean
+    over the processes: 0 where none does.
+    """
 
     frames: DynamicBatch
     views: StaticBatch | None
+    share: float = 1.0
 
     @property
     def step(self) -> int:
@@ -43,7 +49,7 @@ class RefineBatch:
 
     def to(self, device: torch.device | str) -> "RefineBatch":
         """The same batch on `device`."""
-        return RefineBatch(self.frames.to(device), None if self.views is None else self.views.to(device))
+        return replace(self, frames=self.frames.to(device), views=None if self.views is None else self.views.to(device))
 
 
 class RefineDataset(IterableDataset[RefineBatch]):
@@ -65,8 +71,15 @@ class RefineDataset(IterableDataset[RefineBatch]):
     ) -> None:
         super().__init__()
         self.first_step = first_step
+        self._ranks = ALONE
         self._frames = DynamicDataset(scene, config.frames, background, seed, paired=False)
         self._views = None if scene.ring is None else StaticDataset(scene, config.views, background, seed)
+
+    def share_out(self, ranks: Ranks) -> None:
+        """Let each of several processes take a part of a step."""
+        self._ranks = self._frames.ranks = ranks
+        if self._views is not None:
+            self._views.ranks = ranks
 
     def move(self, device: torch.device) -> None:
         """Keep the images on `device`, and make the batches there."""
@@ -76,7 +89,12 @@ class RefineDataset(IterableDataset[RefineBatch]):
 
     def batch(self, step: int) -> RefineBatch:
         """The batch of one step, a pure function of the seed and the step."""
-        return RefineBatch(self._frames.batch(step), None if self._views is None else self._views.batch(step))
+        frames, views = self._frames.batch(step), None if self._views is None else self._views.batch(step)
+        if self._ranks.count == 1:
+            return RefineBatch(frames, views)
+        parts = [batch for batch in (frames, views) if batch is not None]
+        here = sum(len(batch.cameras) for batch in parts if batch.share > 0)
+        return RefineBatch(frames, views, here * self._ranks.count / sum(batch.part.step_images for batch in parts))
 
     def __iter__(self) -> Iterator[RefineBatch]:
         return map(self.batch, itertools.count(self.first_step))

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from kg4d.data.batches.batch import StaticBatch, step_generator
+from kg4d.data.batches.batch import Part, StaticBatch, own_places, step_generator
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.devices import sent
+from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class StaticDataset(IterableDataset[StaticBatch]):
         self.config = config
         self.seed = seed
         self.first_step = first_step
+        self.ranks = ALONE  # the processes that share a step's views out
         self._references = static_references(scene)
         if scene.ring is None:
             count = len(self._references.images)
@@ -92,6 +94,10 @@ class StaticDataset(IterableDataset[StaticBatch]):
         self._weights = self._references.keypoint_weights  # on the CPU, where batches are drawn
         self.device = torch.device("cpu")
         self.move(self.device)
+
+    def share_out(self, ranks: Ranks) -> None:
+        """Let each of several processes take a part of a step."""
+        self.ranks = ranks
 
     def move(self, device: torch.device) -> None:
         """Keep the images on `device`, and make the batches there."""
@@ -106,7 +112,8 @@ class StaticDataset(IterableDataset[StaticBatch]):
         count = len(self._weights)
         order = torch.randperm(count, generator=step_generator(self.seed, "static views", step))
         drawn = order[: self.config.views_per_step]
-        chosen = sent(drawn, self.device)
+        places, share = own_places(len(drawn), self.ranks)
+        chosen = sent(drawn[places.start : places.stop], self.device)
         return StaticBatch(
             step=step,
             cameras=self._cameras[chosen],
@@ -115,6 +122,7 @@ class StaticDataset(IterableDataset[StaticBatch]):
             keypoints=self._keypoints[chosen],
             keypoint_weights=self._keypoint_weights[chosen],
             has_keypoints=bool((self._weights[drawn] > 0).any()),
+            part=Part(share, step_images=len(drawn)),
         )
 
     def __iter__(self) -> Iterator[StaticBatch]:

@@ -54,6 +54,8 @@ class ObservedPairs:
         keypoints: In all B frames, px.
         weights: Confidence of the keypoints, in [0, 1]; where it is 0 the keypoint may be anything.
         fields: The dense flow from the earlier to the later frame of each pair; None where the scene has none.
+        places: Where these pairs stand among the `step_pairs` pairs of the step; None where they are all of them.
+        step_pairs: How many pairs the step has, in all processes that share it out.
     """
 
     frames: Int[Tensor, "Q 2"]
@@ -61,6 +63,8 @@ class ObservedPairs:
     keypoints: Float[Tensor, "B J 2"]
     weights: Float[Tensor, "B J"]
     fields: Sequence[FlowField] | None
+    places: tuple[int, ...] | None = None
+    step_pairs: int = 0
 
     @property
     def extent_px(self) -> float:
@@ -70,10 +74,25 @@ class ObservedPairs:
 
 def random_flow_pixels(field: FlowField, count: int, generator: torch.Generator) -> Float[Tensor, "{count} 2"]:
     """Centres of `count` pixels drawn among those with a known flow; NaN where there is none."""
-    if len(field.known) == 0:
-        return field.known.new_full((count, 2), torch.nan)
-    chosen = torch.randint(len(field.known), (count,), generator=generator)
-    return field.known[sent(chosen, field.known.device)]
+    known = field.known
+    chosen = torch.randint(max(1, len(known)), (count,), generator=generator)
+    return known.new_full((count, 2), torch.nan) if len(known) == 0 else known[sent(chosen, known.device)]
+
+
+def random_pixels_of_pairs(
+    observed: ObservedPairs, count: int, generator: torch.Generator
+) -> Float[Tensor, "Q {count} 2"] | None:
+    """`random_flow_pixels` of each pair, whichever other pairs of the step are here; None without a dense flow."""
+    if observed.fields is None:
+        return None
+    places = range(len(observed.fields)) if observed.places is None else observed.places
+    here, drawn = dict(zip(places, observed.fields, strict=True)), {}
+    for place in range(max(observed.step_pairs, len(here))):
+        if place in here:
+            drawn[place] = random_flow_pixels(here[place], count, generator)
+        else:  # a generator gives as many bits for any range
+            torch.randint(1, (count,), generator=generator)
+    return torch.stack([drawn[place] for place in places])
 
 
 def keypoint_motion(

@@ -19,6 +19,7 @@ from kg4d.ot.flow_targets import Advected, barycentric_map
 from kg4d.ot.gaussian_w2 import gaussian_w2, gaussian_w2_isotropic
 from kg4d.ot.offset import wasserstein_offset, wasserstein_offset_closed
 from kg4d.ot.plans import PlanConfig, transport_plan
+from kg4d.utils.ranks import weighted_mean
 
 
 class PixelFlow(NamedTuple):
@@ -192,4 +193,4 @@ def _pixel_mean(error: Float[Tensor, "*P 2"], weights: Float[Tensor, "*P"], exte
 
 
 def _mean(squared: Float[Tensor, "*P"], weights: Float[Tensor, "*P"], extent_px: float) -> Float[Tensor, ""]:
-    return (weights * squared).sum() / weights.sum().clamp_min(1.0) / extent_px**2
+    return weighted_mean(squared, weights) / extent_px**2

@@ -22,7 +22,7 @@ from kg4d.losses.flow.observations import (
     RenderedModel,
     flow_at,
     keypoint_motion,
-    random_flow_pixels,
+    random_pixels_of_pairs,
 )
 from kg4d.losses.flow.variants import (
     PixelFlow,
@@ -211,8 +211,8 @@ def _pixels(config: WgfConfig, observed: ObservedPairs, generator: torch.Generat
     motion = keypoint_motion(config.flow, keypoints, observed.weights[pairs], fields)
     count = keypoints.shape[2] if config.at_keypoints else 0
     points, flow, confidence = keypoints[:, 0, :count], motion.flow[:, :count], motion.confidence[:, :count]
-    if config.variant in _DENSE and fields is not None:
-        drawn = torch.stack([random_flow_pixels(field, config.random_pixels, generator) for field in fields])
+    drawn = random_pixels_of_pairs(observed, config.random_pixels, generator) if config.variant in _DENSE else None
+    if drawn is not None and fields is not None:
         points = torch.cat([points, drawn], dim=1)
         if config.variant is WgfVariant.PIXEL or config.selection is ContributorSelection.FRESH:
             there = flow_at(fields, drawn.nan_to_num())

@@ -1,6 +1,7 @@
 """The noise predictor of score distillation: Zero-1-to-3 on renders, conditioned on frames of the input."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -123,19 +124,21 @@ class Zero123Noise:
         return self.network.encode(images).to(images.device)
 
     def predict(
-        self, noisy: Float[Tensor, "1 C h w"], timestep: int, frame: int, azimuth: float, elevation: float
-    ) -> Float[Tensor, "1 C h w"]:
-        """Predict the noise in the latents of a view.
+        self, noisy: Float[Tensor, "B C h w"], timesteps: Sequence[int], viewpoints: Sequence[tuple[int, float, float]]
+    ) -> Float[Tensor, "B C h w"]:
+        """Predict the noise in the latents of B views, in one pass.
 
         Args:
             noisy: Latents with noise.
-            timestep: Index of the timestep in the noise schedule.
-            frame: Index of the frame to condition on.
-            azimuth: Of the view, relative to the camera of that frame, degrees.
-            elevation: Of the view, relative to the camera of that frame, degrees.
+            timesteps: Indices of the timesteps in the noise schedule.
+            viewpoints: The frame that each is conditioned on, and azimuth and elevation of the view relative to the
+                camera of that frame, degrees.
         """
-        reference = self._condition[frame]
-        return self.network.predict(noisy, timestep, reference, [azimuth], [elevation], self._scale).to(noisy.device)
+        frames, azimuths, elevations = zip(*viewpoints, strict=True)
+        condition = self._condition
+        references = Condition(condition.embeddings[list(frames)], condition.latents[list(frames)])
+        guided = self.network.predict(noisy, timesteps, references, azimuths, elevations, self._scale)
+        return guided.to(noisy.device)
 
     @cached_property
     def _condition(self) -> Condition:

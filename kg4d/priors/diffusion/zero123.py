@@ -150,7 +150,7 @@ class Zero123:
     def predict(
         self,
         noisy: Float[Tensor, "B C h w"],
-        timestep: int,
+        timestep: int | Sequence[int],
         condition: Condition,
         azimuths: Sequence[float],
         elevations: Sequence[float],
@@ -160,8 +160,8 @@ class Zero123:
 
         Args:
             noisy: Scaled latents with noise.
-            timestep: Index of the timestep in the noise schedule.
-            condition: The condition on a single reference image.
+            timestep: Index of the timestep in the noise schedule, one or one for each view.
+            condition: The condition on a single reference image, or on one for each view.
             azimuths: B azimuths of the views relative to the reference, degrees.
             elevations: B elevations of the views relative to the reference, degrees.
             scale: Scale of classifier-free guidance.
@@ -170,13 +170,14 @@ class Zero123:
         reference = condition.to(self.device, self.dtype)
         camera = self.camera_embedding(azimuths, elevations).to(reference.embeddings)
         context = self._projection(torch.cat([reference.embeddings.expand(count, -1, -1), camera], dim=-1))
+        timesteps = torch.tensor([timestep] * count if isinstance(timestep, int) else list(timestep))
         image = reference.latents.expand(count, -1, -1, -1)
         # both predictions in one pass; the unconditional one gets zeros for the condition
         conditioned = torch.cat([noisy.to(self.device, self.dtype), image], dim=1)
         unconditioned = torch.cat([noisy.to(self.device, self.dtype), torch.zeros_like(image)], dim=1)
         predicted = self._unet(
             torch.cat([unconditioned, conditioned]),
-            torch.full((2 * count,), timestep, device=self.device),
+            timesteps.repeat(2).to(self.device),
             encoder_hidden_states=torch.cat([torch.zeros_like(context), context]),
         ).sample.float()
         unconditional, conditional = predicted.chunk(2)

@@ -37,17 +37,26 @@ def test_it_predicts_noise_in_the_shape_of_the_latents(zero123_folder: Path) -> 
     assert (model.alphas.diff() < 0).all()
     latents = model.encode(torch.rand(1, SIZE, SIZE, 3))
     assert latents.shape == (1, 4, SIZE // 8, SIZE // 8)
-    noise = [model.predict(latents, 500, frame, 30.0, 0.0) for frame in (0, 1, 0)]
+    noise = [model.predict(latents, [500], [(frame, 30.0, 0.0)]) for frame in (0, 1, 0)]
     assert noise[0].shape == latents.shape
     assert torch.equal(noise[0], noise[2])
     assert (noise[0] - noise[1]).abs().max() > 1e-4, "each frame is another condition"
+
+
+def test_views_in_one_batch_are_predicted_as_alone(zero123_folder: Path) -> None:
+    model, latents = build(zero123_folder), torch.randn(2, 4, SIZE // 8, SIZE // 8)
+    timesteps, viewpoints = [500, 20], [(0, 30.0, 0.0), (1, -60.0, 20.0)]
+    together = model.predict(latents, timesteps, viewpoints)
+    for view in range(2):
+        alone = model.predict(latents[view : view + 1], timesteps[view : view + 1], viewpoints[view : view + 1])
+        assert torch.allclose(together[view : view + 1], alone, atol=1e-5)
 
 
 def test_gradients_go_through_the_encoder_alone(zero123_folder: Path) -> None:
     model = build(zero123_folder)
     image = torch.rand(1, SIZE, SIZE, 3, requires_grad=True)
     latents = model.encode(image)
-    assert not model.predict(latents, 500, 0, 30.0, 0.0).requires_grad
+    assert not model.predict(latents, [500], [(0, 30.0, 0.0)]).requires_grad
     latents.square().sum().backward()
     assert image.grad is not None
     assert (image.grad != 0).float().mean() > 0.9
@@ -67,13 +76,13 @@ def test_what_it_makes_of_the_input_is_kept(
     latents, made = torch.randn(1, 4, 8, 8), []
     for _ in range(2):
         cache = PriorCache(tmp_path)
-        made.append(build(zero123_folder, cache).predict(latents, 500, 1, 30.0, 0.0))
+        made.append(build(zero123_folder, cache).predict(latents, [500], [(1, 30.0, 0.0)]))
         assert list(cache.used) == ["guidance-zero123"]
     assert torch.equal(made[0], made[1])
     assert loaded.count("image_encoder") == 1, "the second run reads no image encoder"
     assert len(PriorCache(tmp_path).entries()) == 1
-    assert torch.equal(build(zero123_folder).predict(latents, 500, 1, 30.0, 0.0), made[0])
-    build(zero123_folder, cache, frames=3).predict(latents, 500, 1, 30.0, 0.0)
+    assert torch.equal(build(zero123_folder).predict(latents, [500], [(1, 30.0, 0.0)]), made[0])
+    build(zero123_folder, cache, frames=3).predict(latents, [500], [(1, 30.0, 0.0)])
     assert len(PriorCache(tmp_path).entries()) == 2, "another input is another entry"
 
 
@@ -87,7 +96,7 @@ def test_the_scale_and_the_elevation_reach_the_network(zero123_folder: Path) -> 
     latents = torch.randn(1, 4, 8, 8)
 
     def predict(**settings: Any) -> torch.Tensor:
-        return build(zero123_folder, **settings).predict(latents, 500, 0, 30.0, 0.0)
+        return build(zero123_folder, **settings).predict(latents, [500], [(0, 30.0, 0.0)])
 
     unconditional, conditional = predict(scale=0.0), predict(scale=1.0)
     assert torch.allclose(predict(), unconditional + 5 * (conditional - unconditional), atol=1e-4)
