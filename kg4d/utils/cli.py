@@ -5,6 +5,7 @@ stderr.
 """
 
 import argparse
+import errno
 import shlex
 import signal
 import sys
@@ -19,6 +20,9 @@ from typing import NoReturn
 import kg4d.utils.before_torch  # noqa: F401  (before torch)
 from kg4d.errors import InputError
 from kg4d.utils.logs import TRACEBACK_NOTE, log_to_console
+
+# What a path can be that nothing can be written to or read from: the request is wrong, and no disk is full.
+_NO_PLACE = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
@@ -74,6 +78,13 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv: Sequen
         return _interrupted(
             error, parser.prog, argv, hasattr(arguments, "resume"), debug
         )  # Lightning's Trainer ends an interrupt with SystemExit(1)
+    except OSError as error:
+        if error.errno not in _NO_PLACE or error.filename is None:
+            _report(error, f"error: {_summary(error)} ({_traceback_place(error)})", debug)
+            return FAILED
+        what = f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+        _report(error, f"error: {what} (make it a file or folder that can be used, or name another)", debug)
+        return WRONG_REQUEST
     except Exception as error:
         _report(error, f"error: {_summary(error)} ({_traceback_place(error)})", debug)
         return FAILED

@@ -14,6 +14,8 @@ from torch import Tensor
 from kg4d.config.load import Run, expand
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.images import write_png
+from kg4d.data.normalisation import normalisation_of
+from kg4d.data.records import view_grid
 from kg4d.data.scene_writer import write_scene
 from kg4d.data.videos import read_clip
 from kg4d.gaussians.points import read_points
@@ -23,7 +25,9 @@ from kg4d.priors.base import Identity
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.files import read_masks
 from kg4d.priors.keypoints.marked import SupportKeypoints, read_support, write_support
-from kg4d.runs.build import build_run
+from kg4d.render.base import Renderer
+from kg4d.render.build import build_renderer
+from kg4d.runs.build import build_run, build_scene
 from kg4d.runs.folder import RunFolder
 from kg4d.runs.read_back import load_run
 from kg4d.runs.results import gather
@@ -59,13 +63,18 @@ def content(value: Any) -> Any:
 
 
 @cache
+def _renderer() -> Renderer:
+    return build_renderer("cpu")
+
+
+@cache
 def _config() -> ExperimentConfig:
     return tiny(Path("runs"), *SMALL)
 
 
 def _scene(folder: Path, _: Path) -> Any:
-    inputs = build_run(replace(_config(), scene=str(folder / "tiny")))
-    return inputs.whole_scene, inputs.gaussians.state_dict(), inputs.normalisation
+    scene = build_scene(replace(_config(), scene=str(folder / "tiny")), _renderer())
+    return scene, view_grid(scene.test), normalisation_of(scene)
 
 
 def _words(folder: Path, file: Path) -> Any:
@@ -163,9 +172,9 @@ def write_sound(folder: Path) -> dict[str, Path]:
     save_video(other / "video.mp4")
     points = torch.rand(5, 3).double().numpy()
     np.save(other / "points.npy", points)
-    rows = "".join(f"{x} {y} {z}\n" for x, y, z in points)
-    axes = "".join(f"property float {axis}\n" for axis in "xyz")
-    (other / "points.ply").write_text(f"ply\nformat ascii 1.0\nelement vertex 5\n{axes}end_header\n{rows}")
+    axes = "".join(f"property double {axis}\n" for axis in "xyz")
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex 5\n{axes}end_header\n"
+    (other / "points.ply").write_bytes(header.encode() + points.tobytes())
     write_support(
         other / "keypoints.json",
         SupportKeypoints(("a", "b", "c"), (-1, 0, 1), torch.tensor([[1.0, 2], [3, 4], [5, 6]])),
