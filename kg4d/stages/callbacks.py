@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from kg4d.stages.base import Stage
 from kg4d.utils.files import replacing
+from kg4d.utils.interrupts import Interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -50,18 +51,18 @@ class CleanStop(Callback):
     """Turns the first SIGINT or SIGTERM into a stop at the end of the step, with a checkpoint; the second one kills.
 
     Attributes:
-        stopped: Whether a signal came.
+        received: The signal that came.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stopped = False
+        self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
+        if self.received is not None:
+            raise Interrupted(number)
+        self.received = number
         _log.warning("stopping at the end of this step")
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -74,7 +75,7 @@ class CleanStop(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Stop where the state is whole."""
-        if self.stopped:
+        if self.received is not None:
             save_checkpoint(trainer, self.path)
             trainer.should_stop = True
 
