@@ -23,6 +23,7 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.measure import measure
 from kg4d.runs.outputs import export, write_preview
+from kg4d.runs.soundness import check_fitted
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
@@ -183,6 +184,8 @@ def run_one(
         callbacks=[Previews(draw, run.config.trainer.preview_every)],
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
+    if stage.steps > 0:
+        check_fitted(stage.name, FittedModel(representation, run.renderer, run.background), shown)
 
 
 def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:

@@ -21,7 +21,10 @@ from kg4d.utils.interrupts import signals_as_interrupts
 from kg4d.utils.logs import TRACEBACK_NOTE, log_to_console
 
 # What a path can be that nothing can be written to or read from: the request is wrong, and no disk is full.
-_NO_PLACE = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+_NO_PLACE = (
+    *(errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS),
+)
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 

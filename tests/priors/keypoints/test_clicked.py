@@ -105,6 +105,7 @@ def test_what_is_wrong_is_answered_and_nothing_written(tmp_path: Path, person: C
                 one.post(CLICKED, **{"Content-Type": "text/plain"}),  # what a foreign page may send unasked
                 one.post(CLICKED, Host="example.com:80"),  # a foreign name that points here
                 one.ask("GET", "/", Host="example.com:80"),
+                one.ask("GET", "/keypoints.json", Origin="http://localhost:1"),  # another page on this machine
                 one.post(None, **{"Content-Length": str((1 << 20) + 1)}),
                 one.ask("POST", "/other", CLICKED, **{"Content-Type": "application/json"}),
             ]
