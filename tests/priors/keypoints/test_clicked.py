@@ -114,7 +114,7 @@ def test_what_is_wrong_is_answered_and_nothing_written(tmp_path: Path, person: C
 
     person(blunder)
     click_keypoints(picture(), path, 0)
-    assert [status for status, _ in answers] == [400, 400, 400, 404, 403, 403, 413, 404]
+    assert [status for status, _ in answers] == [400, 400, 400, 404, 403, 403, 403, 413, 404]
     assert b"(97, 48) lies outside the image of 96 x 96 px" in answers[0][1]
 
 
