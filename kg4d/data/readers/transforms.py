@@ -210,7 +210,8 @@ def _frames_and_views(
     for index, entry in enumerate(listed):
         frame = frame_at[entry.time] if entry.frame is None else entry.frame
         in_video = video_times is not None and min(frame, frame_at[entry.time]) < len(video_times)
-        if in_video and frame != frame_at[entry.time]:
+        begun = video_times is None or entry.time >= float(video_times[0])  # others are refused for their time
+        if in_video and begun and frame != frame_at[entry.time]:
             what = f"is {frame}, but its time {entry.time:g} is not that of frame {frame} of the video"
             raise InputError(f"{path}: frames[{index}].frame_index", what, "correct one of them")
         frames.append(frame)
