@@ -60,7 +60,7 @@ def _own_page_alone() -> Iterator[None]:
     """Have servers that viser starts meanwhile check where requests come from; it has no setting for that."""
     from viser.infra import _infra
 
-    module = _infra.websockets.asyncio.server
+    module = _infra.websockets.asyncio.server  # type: ignore[attr-defined]
     serve = module.serve
 
     def guarded(*arguments: Any, process_request: Callable[[Any, Any], Any], **options: Any) -> Any:
