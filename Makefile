@@ -11,7 +11,7 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help env weights fit test check slow fuzz lint format bench evidence clean
+.PHONY: help env weights fit test check slow faults fuzz lint format bench evidence clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -36,6 +36,10 @@ check: lint  ## what a contribution must pass: lint, types and the quick tests
 slow: weights  ## run the tests that take more than a few seconds each
 	@echo "make slow: runs the slow tests"
 	@$(PYTEST) -m "slow and not fuzz and not gpu"
+
+faults: $(STAMP)  ## kill fits, prepares and exports at random moments, fill their disks; prints tried, survived, lost
+	@echo "make faults: kills fits, prepares and exports at random moments and fills their disks; takes an hour"
+	@OMP_NUM_THREADS=1 $(PY) -m tests.faults.run 50
 
 fuzz: $(STAMP)  ## build the native kernels under sanitizers and feed them hostile input
 	@echo "make fuzz: builds the native kernels under sanitizers and feeds them hostile input; takes minutes"

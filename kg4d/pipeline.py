@@ -27,6 +27,7 @@ from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
 from kg4d.runs.measure import measure
 from kg4d.runs.outputs import export, write_preview
+from kg4d.runs.soundness import check_fitted
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
 from kg4d.stages.checkpoints import on_device
@@ -235,6 +236,8 @@ def run_one(
         ranks=desk.ranks,
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
+    if stage.steps > 0:
+        check_fitted(stage.name, FittedModel(representation, run.renderer, run.background), shown)
 
 
 def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:

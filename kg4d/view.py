@@ -1,7 +1,6 @@
 """`python -m kg4d.view`: interactive page of a run, with a time slider and the keypoints."""
 
 import argparse
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     if not 0 <= arguments.port < 65536:
         raise InputError("--port", f"{arguments.port} is no port", "give one below 65536, or 0 for any free one")
-    with viewer_server(arguments.port) as server, contextlib.suppress(KeyboardInterrupt):
+    with viewer_server(arguments.port) as server:
         fitted = load_run(arguments.run)
         times, known = fitted.scene.reference.times, fitted.scene.keypoints
         if known is None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -96,18 +97,87 @@ def test_a_failure_before_any_log_still_keeps_its_traceback(parser, capsys):
     path.unlink()
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, lambda: os.kill(os.getpid(), signal.SIGTERM)])
-def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt):
+@pytest.mark.parametrize(
+    ("interrupt", "status"),
+    [
+        (KeyboardInterrupt, 130),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt, status):
     def main(_: argparse.Namespace) -> None:
         error = interrupt()
         raise error
 
     before = signal.getsignal(signal.SIGTERM)
-    assert run(main, parser, ["--config", "a b.yaml"]) == 130
+    assert run(main, parser, ["--config", "a b.yaml"]) == status
     assert (
         capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.toy --config 'a b.yaml' --resume)\n"
     )
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+LIBRARY = """
+import time
+try:
+    for _ in range(20):
+        time.sleep(0.1)
+except BaseException as error:
+    raise RecursionError from error
+import pathlib
+pathlib.Path(__file__).with_name("loaded").touch()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_a_library_is_loaded(tmp_path, number):
+    (tmp_path / "heavy.py").write_text(LIBRARY)
+    code = "import sys; from kg4d.utils.cli import Parser, run\nprint('on', flush=True)\n"
+    code += "def main(_):\n    import heavy, time\n    time.sleep(60)\n"
+    code += "sys.exit(run(main, Parser('kg4d.toy', 'A toy.')))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+    assert (process.returncode, error) == (128 + number, "kg4d: interrupted (go on with: python -m kg4d.toy)\n")
+    assert (tmp_path / "loaded").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["fit", "prepare", "evaluate", "export", "view"])
+def test_a_command_that_is_interrupted_while_it_loads_says_so(tmp_path, command, number):
+    words = {
+        "fit": ["--config", "experiments/quickstart.yaml", f"output={tmp_path}"],
+        "prepare": ["--input", str(tmp_path), "--out", str(tmp_path / "scene")],
+        "evaluate": ["--pred", str(tmp_path), "--target", str(tmp_path)],
+        "export": ["--run", str(tmp_path), "--format", "ply"],
+        "view": ["--run", str(tmp_path)],
+    }[command]
+    for seconds in (0.6, 1.2):
+        with subprocess.Popen(
+            [sys.executable, "-m", f"kg4d.{command}", *words],
+            cwd=Path(__file__).parents[1],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            time.sleep(seconds)
+            process.send_signal(number)
+            error = process.communicate(timeout=120)[1]
+        if process.returncode == 2:  # it was faster, and found nothing to work on
+            continue
+        assert process.returncode == 128 + number, error
+        assert error.startswith(f"kg4d: interrupted (go on with: python -m kg4d.{command} ")
+        assert error.count("\n") == 1
 
 
 def test_an_interrupt_that_lightning_turned_into_an_exit(parser, capsys):

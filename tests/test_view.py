@@ -1,4 +1,5 @@
 import re
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import kg4d.runs.read_back
 from kg4d.errors import InputError
 from kg4d.formats.viewer import Controls
 from kg4d.gaussians.state import GaussianState
-from kg4d.utils.cli import DONE, WRONG_REQUEST, run
+from kg4d.utils.cli import WRONG_REQUEST, run
 from kg4d.view import main, parser
 from tests import make
 
@@ -40,11 +41,11 @@ def test_the_page_plays_until_it_is_interrupted(monkeypatch, capsys):
     play = Controls.advance
     monkeypatch.setattr(Controls, "advance", advance)
     monkeypatch.setattr(kg4d.runs.read_back, "load_run", lambda path: Run())
-    assert run(main, parser(), ["--run", "folder", "--port", "0"]) == DONE
+    assert run(main, parser(), ["--run", "folder", "--port", "0"]) == 128 + signal.SIGINT
     assert seen == [0, 1, 0]
     shown = capsys.readouterr()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(ctrl-C ends it\)\n", shown.out)
-    assert shown.err == ""
+    assert shown.err == "kg4d: interrupted (go on with: python -m kg4d.view --run folder --port 0)\n"
 
 
 def test_a_folder_that_is_no_run_is_a_wrong_request(tmp_path, capsys):

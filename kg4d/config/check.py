@@ -131,10 +131,12 @@ class Checker:
         return str(text) if wants_text and not isinstance(value, str) else value
 
     def _unknown(self, key: str) -> NoReturn:
-        self._fail(key, "unknown key", suggestion(key, dotted_keys(self.schema)))
+        close = get_close_matches(key, list(dotted_keys(self.schema)), n=1)
+        blocks = [field.name for field in fields(self.schema)]
+        self._fail(key, "unknown key", suggestion(key, close or blocks))
 
     def _fail(self, key: str, what: str, remedy: str) -> NoReturn:
-        raise InputError(f"{self.source}: {key}", what, remedy)
+        raise InputError(f"{self.source}: {key if len(key) <= 80 else key[:80] + '...'}", what, remedy)
 
 
 def dotted_keys(schema: Any, prefix: str = "") -> Iterator[str]:

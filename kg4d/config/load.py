@@ -7,7 +7,9 @@ OmegaConf accepts; an enum is written by its value, or by its name in lower case
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -80,7 +82,8 @@ def expand(
     written, given = _file_layers(schema, path), _override_layers(schema, overrides, _COMMAND_LINE)
     if any("seed" in layer for layer in given) and not any("seeds" in layer for layer in given):
         given.append({"seeds": []})
-    variants = dict(_merged(schema, [*written, *given]).variants) or {"full": []}
+    with _named_interpolations(str(path)):
+        variants = dict(_merged(schema, [*written, *given]).variants) or {"full": []}
     if variant is not None:
         if variant not in variants:
             raise InputError(f"{path}: variants", f"no variant {variant!r}", suggestion(variant, variants))
@@ -91,7 +94,9 @@ def expand(
         if not is_folder_name(name):
             raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
         merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
-        for seed in dict.fromkeys(merged.seeds or [merged.seed]):
+        with _named_interpolations(str(path)):
+            seeds = dict.fromkeys(merged.seeds or [merged.seed])
+        for seed in seeds:
             one = merged.copy()
             one.seed, one.seeds, one.variants = seed, [], {name: []}
             runs.append(Run(name, seed, _built(schema, one, path)))
@@ -115,7 +120,7 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
     chain: list[Path] = []
     current = None if path is None else Path(path)
     while current is not None:
-        if current.resolve() in [file.resolve() for file in chain]:
+        if os.path.realpath(current) in map(os.path.realpath, chain):  # unlike resolve(), at ease with loops of links
             circle = " -> ".join(str(file) for file in [*chain, current])
             raise InputError(f"{chain[-1]}: extends", f"goes in a circle, {circle}", "remove one `extends`")
         chain.append(current)
@@ -191,14 +196,24 @@ def _merged(schema: type, layers: Iterable[dict[str, Any]]) -> DictConfig:
 
 def _built(schema: type[T], merged: DictConfig, path: str | Path | None) -> T:
     where = _COMMAND_LINE if path is None else str(path)
+    with _named_interpolations(where):
+        try:
+            return cast(T, OmegaConf.to_object(merged))
+        except InputError:
+            raise
+        except MissingMandatoryValue as error:
+            raise InputError(f"{where}: {error.full_key}", "has no value", f"give {error.full_key}=...") from error
+        except ValueError as error:  # a record that checks its own values
+            if isinstance(error, OmegaConfBaseException):
+                raise
+            raise InputError(where, " ".join(str(error).split()), "change that value") from error
+
+
+@contextmanager
+def _named_interpolations(where: str) -> Iterator[None]:
+    """Turn the error about an interpolation that leads nowhere, or to a value of another type, into one line."""
     try:
-        return cast(T, OmegaConf.to_object(merged))
-    except InputError:
-        raise
-    except MissingMandatoryValue as error:
-        raise InputError(f"{where}: {error.full_key}", "has no value", f"give {error.full_key}=...") from error
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, or to a value of another type
+        yield
+    except OmegaConfBaseException as error:
         what = str(error).splitlines()[0]
         raise InputError(f"{where}: {error.full_key}", what, "correct the ${...}") from error
-    except ValueError as error:  # a record that checks its own values
-        raise InputError(where, " ".join(str(error).split()), "change that value") from error

@@ -149,9 +149,11 @@ class ExperimentConfig:
         Raises:
             ValueError: A value is out of range; the message begins with its key.
         """
+        self._check_maxima()
         minima = {
             "image_size": (self.image_size, 16),
             "gaussians.count": (self.gaussians.count, 1),
+            "gaussians.hull_resolution": (self.gaussians.hull_resolution, 2),
             "static.steps": (self.static.steps, 0),
             "dynamic.steps": (self.dynamic.steps, 0),
             "refine.steps": (self.refine.steps, 0),
@@ -185,3 +187,13 @@ class ExperimentConfig:
                 raise ValueError(f"{key}: must be positive, not {positive}")
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")
+
+    def _check_maxima(self) -> None:
+        """Beyond them is a slip of the hand, and all memory."""
+        for key, (value, maximum) in {
+            "image_size": (self.image_size, 8192),
+            "gaussians.count": (self.gaussians.count, 10**8),
+            "gaussians.hull_resolution": (self.gaussians.hull_resolution, 1024),
+        }.items():
+            if value > maximum:
+                raise ValueError(f"{key}: must be at most {maximum}, not {value}")

@@ -7,6 +7,7 @@ is turned, moved or scaled then gives the same fit.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,9 +51,20 @@ class Normalisation:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Normalisation":
-        """The normalisation that `state` was taken from."""
+        """The normalisation that `state` was taken from.
+
+        Raises:
+            ValueError: It is none: no rotation, or a unit that is not positive. KeyError, TypeError: It has other keys
+                or values.
+        """
         rotation, center = (torch.tensor(state[name], dtype=torch.float64) for name in ("rotation", "center"))
-        return cls(rotation, center, float(state["unit"]), float(state["duration"]))
+        found = cls(rotation, center, float(state["unit"]), float(state["duration"]))
+        if rotation.shape != (3, 3) or center.shape != (3,) or not bool(center.isfinite().all()):
+            raise ValueError("rotation or center is no rotation or point")
+        turned = torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64), atol=1e-4)
+        if not turned or not all(0 < length < math.inf for length in (found.unit, found.duration)):
+            raise ValueError("rotation is no rotation, or unit or duration is not positive")
+        return found
 
     def state(self) -> dict[str, Any]:
         """Plain numbers for a file; `from_state` reads them."""

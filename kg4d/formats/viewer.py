@@ -7,7 +7,8 @@ import contextlib
 import functools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from kg4d.formats.base import Exported, ExportSource
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.utils.files import replacing
+from kg4d.utils.local_pages import is_own_page
 
 if TYPE_CHECKING:
     import viser
@@ -35,6 +37,8 @@ _BONE_COLOR = (255, 64, 160)
 def viewer_server(port: int = 0) -> Iterator["viser.ViserServer"]:
     """Run a quiet viser server on 127.0.0.1 until the end of the block; port 0 picks a free one.
 
+    It answers its own page alone: pages of other sites that the browser has open cannot read the model.
+
     Raises:
         ImportError: The package viser is not installed.
     """
@@ -42,13 +46,36 @@ def viewer_server(port: int = 0) -> Iterator["viser.ViserServer"]:
         import viser
     except ImportError as error:
         raise ImportError('the viewer needs viser: pip install "kg4d[viewer]"') from error
-    with _silent():
+    with _silent(), _own_page_alone():
         server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     try:
         yield server
     finally:
         with _silent():
             server.stop()
+
+
+@contextlib.contextmanager
+def _own_page_alone() -> Iterator[None]:
+    """Have servers that viser starts meanwhile check where requests come from; it has no setting for that."""
+    from viser.infra import _infra
+
+    module = _infra.websockets.asyncio.server  # type: ignore[attr-defined]
+    serve = module.serve
+
+    def guarded(*arguments: Any, process_request: Callable[[Any, Any], Any], **options: Any) -> Any:
+        def process(connection: Any, request: Any) -> Any:
+            if not is_own_page(request.headers.get("Host", ""), request.headers.get("Origin")):
+                return connection.respond(HTTPStatus.FORBIDDEN, "open this page as http://127.0.0.1\n")
+            return process_request(connection, request)
+
+        return serve(*arguments, process_request=process, **options)
+
+    module.serve = guarded
+    try:
+        yield
+    finally:
+        module.serve = serve
 
 
 @contextlib.contextmanager

@@ -62,6 +62,8 @@ def read_points(path: str | Path) -> PointCloud:
 def _from_array(values: np.ndarray) -> PointCloud:
     if values.ndim != 2 or values.shape[1] not in (3, 6):
         raise ValueError(f"expected an array of shape (N, 3) or (N, 6), found {values.shape}")
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"expected numbers, found {values.dtype}")
     table = torch.from_numpy(values.astype(np.float32))
     return PointCloud(table[:, :3], table[:, 3:] if table.shape[1] == 6 else None)
 
@@ -79,6 +81,13 @@ def _from_ply(path: Path) -> PointCloud:
 
 
 _MOST_POINTS = 10**8
+
+
+def _rows(file: BinaryIO, count: int) -> np.ndarray:
+    rows = np.loadtxt(file, max_rows=count, ndmin=2)
+    if len(rows) < count:
+        raise ValueError(f"it ends after {len(rows)} of {count} points")
+    return rows
 
 
 def _ply_vertices(file: BinaryIO) -> Mapping[str, np.ndarray]:
@@ -102,7 +111,7 @@ def _ply_vertices(file: BinaryIO) -> Mapping[str, np.ndarray]:
     if count > _MOST_POINTS:
         raise ValueError(f"it says that it holds {count:.3g} points")
     if form == "ascii":
-        rows = np.loadtxt(file, max_rows=count, ndmin=2)
+        rows = _rows(file, count)
         return {name: rows[:, i].astype(kind) for i, (name, kind) in enumerate(fields)}
     order = {"binary_little_endian": "<", "binary_big_endian": ">"}[form]
     dtype = np.dtype([(name, order + kind) for name, kind in fields])

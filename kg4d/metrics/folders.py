@@ -138,7 +138,11 @@ def _read_image(path: Path) -> Float[Tensor, "H W C"]:
         raise InputError(path, f"is a {depth}-bit {kind} image", "save it as 8-bit RGB or RGBA PNG")
     try:
         with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError(path, "is an animation", "save it as 8-bit RGB or RGBA PNG")
             pixels = np.asarray(image)
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(path, "is a broken PNG image", "write it again") from error
     return torch.from_numpy(pixels.copy()).float() / 255

@@ -24,6 +24,7 @@ from kg4d.priors.keypoints.marked import KeypointsKind
 from kg4d.priors.plan import Plan
 from kg4d.priors.preview import preview
 from kg4d.priors.workbench import Workbench
+from kg4d.utils.locks import held_alone
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +38,18 @@ def prepare(config: PriorsConfig, source: str | Path, out: str | Path) -> None:
         out: The folder to write; must not exist or be empty.
 
     Raises:
-        InputError: The input or a setting is wrong, or a prior that is needed cannot be made here.
+        InputError: The input or a setting is wrong, a prior that is needed cannot be made here, or another process
+            makes that folder.
     """
     check_writable(Path(out))
-    job = _plan_job(config, Path(source))
-    bench = Workbench(PriorCache(config.cache), config.progress_bar)
-    matted = begin(bench, config, job.plan, job.clip)
-    _write(job, bench, matted, Path(out))
+    cache = PriorCache(config.cache)
+    name = hashlib.sha256(str(Path(out).resolve()).encode()).hexdigest()[:16]
+    with held_alone(cache.root / ".locks" / f"out-{name}.lock", Path(out), "wait for it, or give another --out"):
+        check_writable(Path(out))  # another process may have been faster
+        job = _plan_job(config, Path(source))
+        bench = Workbench(cache, config.progress_bar)
+        matted = begin(bench, config, job.plan, job.clip)
+        _write(job, bench, matted, Path(out))
 
 
 def prepared_scene(config: PriorsConfig, source: str | Path) -> Path:

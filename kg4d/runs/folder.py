@@ -13,16 +13,23 @@ from kg4d.config.load import load_config, to_yaml
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.normalisation import Normalisation
 from kg4d.errors import InputError
+from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import replacing, tree_hash
 from kg4d.utils.locks import held_alone
 from kg4d.utils.plain import flat, plain
-from kg4d.utils.reading import read_json, read_table
+from kg4d.utils.reading import is_finite, is_there, read_json, read_table
 
 _log = logging.getLogger(__name__)
 
 # keys that say where a run lies, who watches it and how many processes share it out, and nothing of the fit
 _ELSEWHERE = ("output", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 _STAGES = ("static", "dynamic", "refine")
+_MARK = "# lines above: "  # the last line of config.yaml
+
+
+def _whole(settings: str) -> str:
+    """The text of config.yaml: its settings, and how many lines they are, by which a lost one is noticed."""
+    return f"{settings}{_MARK}{settings.count(chr(10))}\n"
 
 
 def variant_of(config: ExperimentConfig) -> str:
@@ -138,10 +145,14 @@ class RunFolder:
         return [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
 
     def is_done(self, config: ExperimentConfig) -> bool:
-        """Whether everything that a fit with this configuration leaves behind is here."""
+        """Whether everything that a fit with this configuration leaves behind is here.
+
+        Raises:
+            InputError: `metrics.json` is damaged.
+        """
         stages = all((self.checkpoints / f"{name}.ckpt").is_file() for name in _STAGES)
         exported = not config.export.formats or (self.export.is_dir() and any(self.export.iterdir()))
-        return self.metrics.is_file() and self.record.is_file() and stages and exported
+        return self.read_metrics() is not None and self.record.is_file() and stages and exported
 
     def check_free(self, config: ExperimentConfig) -> None:
         """See that no finished run would be replaced; say so in the log where an unfinished one will be.
@@ -168,7 +179,7 @@ class RunFolder:
             else:
                 old.unlink(missing_ok=True)
         with replacing(self.config) as part:
-            part.write_text(to_yaml(config), encoding="utf-8")
+            part.write_text(_whole(to_yaml(config)), encoding="utf-8")
 
     def read_config(self) -> ExperimentConfig:
         """The configuration of the run.
@@ -176,24 +187,37 @@ class RunFolder:
         Raises:
             InputError: This is not a run folder.
         """
-        if not self.config.is_file():
+        if not is_there(self.config):
             raise InputError(
                 self.path, "is not a run folder: it has no config.yaml", "give a folder that kg4d.fit made"
             )
         config = load_config(ExperimentConfig, self.config)
         written = read_table(self.config)
-        if not (written.startswith("name:") and "\nvariants:" in written):  # its first key and its last
-            raise InputError(self.config, "is cut short: it has not all keys", "restore it, or fit again")
+        settings = written.rpartition(_MARK)[0]
+        whole = written == _whole(settings) if settings else "\nvariants:" in written  # earlier versions had no mark
+        if not (written.startswith("name:") and whole):
+            raise InputError(self.config, "is damaged: it has not all keys", "restore it, or fit again")
         return config
 
     def read_normalisation(self) -> Normalisation | None:
         """From the world of the run's scene to its fit; None where no stage has begun.
 
         Earlier versions worked in the world's axes and units and wrote nothing.
+
+        Raises:
+            InputError: It is damaged, or is gone while a checkpoint of this version is there.
         """
-        if self.normalisation.is_file():
-            return Normalisation.from_state(read_json(self.normalisation))
-        return Normalisation.none() if any(self.checkpoints.glob("*.ckpt")) else None
+        remedy = "restore it, or fit again with --overwrite: the checkpoints have no meaning without it"
+        if is_there(self.normalisation):
+            try:
+                return Normalisation.from_state(read_json(self.normalisation))
+            except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+                what = f"is damaged: {type(error).__name__}: {str(error)[:200]}"
+                raise InputError(self.normalisation, what, remedy) from error
+        checkpoints = list(self.checkpoints.glob("*.ckpt"))
+        if checkpoints and read_checkpoint(checkpoints[0])["kg4d"].get("schema", 0) > 0:
+            raise InputError(self.normalisation, "is gone", remedy)
+        return Normalisation.none() if checkpoints else None
 
     def write_normalisation(self, normalisation: Normalisation) -> None:
         """Write `normalisation.json`, without which the weights in the checkpoints have no meaning."""
@@ -201,10 +225,20 @@ class RunFolder:
             part.write_text(json.dumps(normalisation.state(), indent=2) + "\n", encoding="utf-8")
 
     def read_metrics(self) -> dict[str, Any] | None:
-        """What `metrics.json` holds; None where the run is not done."""
-        if not self.metrics.is_file():
+        """What `metrics.json` holds; None where the run is not done.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        if not is_there(self.metrics):
             return None
-        table: dict[str, Any] = read_json(self.metrics)
+        try:
+            table: dict[str, Any] = read_json(self.metrics)
+            whole = all(is_finite(value) for value in table["metrics"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise InputError(self.metrics, "is damaged", "remove it; kg4d.fit --resume then measures the run again")
         return table
 
     def write_record(self, record: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
 from kg4d.render.build import RendererKind, gpu_missing_reason
 from kg4d.stages.runner import Accelerator
+from kg4d.utils.interrupts import Interrupted
 from kg4d.utils.logs import TRACEBACK_NOTE, is_debugging, log_to_console
 from kg4d.utils.ranks import ALONE, LostRankError, Ranks
 
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 _FOREVER = timedelta(days=7)  # others may wait while one prepares a video; a process that is lost is noticed otherwise
 _GRACE = 5.0  # seconds that a process has to end after another one did
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS = (KeyboardInterrupt.__name__, Interrupted.__name__)
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def launch(crew: Crew, work: Work, log: Path) -> None:
     Raises:
         InputError: One of them says that the request is wrong.
         FailedRankError: One of them failed or was killed; the others were ended.
-        KeyboardInterrupt: A signal came, and was passed on.
+        Interrupted: A signal came, and was passed on.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="kg4d-") as folder, _threads_of_each(crew):
@@ -240,7 +242,7 @@ class _Member:
         """How likely this one is the reason why the others ended: 0 is not at all."""
         if self.report is None:
             return 0 if self.process.exitcode == 0 else 3
-        return {LostRankError.__name__: 1, KeyboardInterrupt.__name__: 2}.get(self.report.kind, 4)
+        return {LostRankError.__name__: 1, **dict.fromkeys(_INTERRUPTS, 2)}.get(self.report.kind, 4)
 
 
 def _watch(members: list[_Member]) -> None:
@@ -264,7 +266,7 @@ def _raise_reason(members: list[_Member], signals: list[int], log: Path) -> None
     if worst.urgency == 0:
         return
     if signals:
-        raise KeyboardInterrupt
+        raise Interrupted(signals[0])
     if worst.report is None:
         code = worst.process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
@@ -272,7 +274,7 @@ def _raise_reason(members: list[_Member], signals: list[int], log: Path) -> None
     else:
         if worst.report.request is not None:
             raise worst.report.request
-        if worst.report.kind == KeyboardInterrupt.__name__:
+        if worst.report.kind in _INTERRUPTS:
             raise KeyboardInterrupt(worst.report.message)
         how, trace = f"failed with {worst.report.kind}: {worst.report.message}", worst.report.trace
     error = FailedRankError(f"process {worst.rank} of {len(members)} {how}")

@@ -20,6 +20,7 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.stages.refine import RefineStage
+from kg4d.utils.reading import is_there
 
 _log = logging.getLogger(__name__)
 
@@ -67,14 +68,21 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     folder = RunFolder(Path(path))
     config = folder.read_config()
     checkpoint = folder.checkpoints / f"{RefineStage.name}.ckpt"
-    if not checkpoint.exists():
+    if not is_there(checkpoint):
         raise InputError(path, "holds no finished run", "finish it with kg4d.fit --resume")
     renderer = renderer or build_run_renderer(config)
-    weights = read_checkpoint(checkpoint, renderer.device)["state_dict"]
+    content = read_checkpoint(checkpoint, renderer.device)
+    if content["kg4d"]["stage"] != RefineStage.name:
+        raise InputError(checkpoint, "is of another stage", "remove it; kg4d.fit --resume then makes it again")
+    weights = content["state_dict"]
     own = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
-    gaussians = GaussianModel({name: own[f"gaussians.{name}"] for name in PARAMETERS})
-    representation = build_run_representation(config, gaussians)
-    representation.load_state_dict(own)
+    try:
+        gaussians = GaussianModel({name: own[f"gaussians.{name}"] for name in PARAMETERS})
+        representation = build_run_representation(config, gaussians)
+        representation.load_state_dict(own)
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        what = f"does not fit the configuration of its run ({type(error).__name__})"
+        raise InputError(checkpoint, what, "restore it, or fit again with --overwrite") from error
     background = torch.tensor(config.background, device=renderer.device)
     model, normalisation = representation.to(renderer.device), folder.read_normalisation()
     assert normalisation is not None  # there is a checkpoint

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from kg4d.stages.base import Stage
 from kg4d.utils.files import replacing
+from kg4d.utils.interrupts import Interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -55,18 +56,18 @@ class CleanStop(Callback):
     Of several processes all stop after the same step, whichever got the signal.
 
     Attributes:
-        stopped: Whether a signal came.
+        received: The signal that came.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stopped = False
+        self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
+        if self.received is not None:
+            raise Interrupted(number)
+        self.received = number
         _log.warning("stopping at the end of this step")
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -80,8 +81,8 @@ class CleanStop(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, stage: lightning.LightningModule, *_: Any) -> None:
         """Stop where the state is whole."""
         assert isinstance(stage, Stage)
-        if stage.ranks.anywhere(self.stopped):
-            self.stopped = True
+        if stage.ranks.anywhere(self.received is not None):
+            self.received = self.received or signal.SIGTERM  # as what another process got is passed on
             save_checkpoint(trainer, self.path)
             trainer.should_stop = True
 

@@ -73,6 +73,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu", run: str = "
         stage, weights, schema = about["stage"], checkpoint["state_dict"], about.get("schema", 0)
         sealed = about.pop("sha256", None)
         whole = sealed is None or sealed == tree_hash(checkpoint)
+        odd = [name for name, value in weights.items() if not _is_sound(value)]
+        if odd:
+            raise ValueError(odd[0])
     except Exception as error:  # whatever the reader makes of bytes that are no checkpoint
         raise InputError(path, f"is no checkpoint, or is damaged ({type(error).__name__})", _AGAIN) from error
     if not isinstance(schema, int) or schema > SCHEMA:
@@ -87,6 +90,11 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu", run: str = "
         renamed = {_renamed(name): value for name, value in weights.items()}
         checkpoint["state_dict"] = _with_skinning(renamed, "representation.gaussians.")
     return {name: on_device(value, device) for name, value in checkpoint.items()}
+
+
+def _is_sound(value: object) -> bool:
+    """Whether a weight is a tensor of finite real numbers."""
+    return isinstance(value, Tensor) and not value.is_complex() and bool(value.isfinite().all())
 
 
 def on_device(tree: Any, device: torch.device | str) -> Any:

@@ -23,6 +23,7 @@ from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, save_checkpoint
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import replacing
+from kg4d.utils.interrupts import Interrupted
 from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
@@ -91,10 +92,6 @@ class StageRecord:
 StageData = StaticDataModule | DynamicDataModule | RefineDataModule
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run between two steps, after a checkpoint."""
-
-
 def run_stage(
     stage: Stage[Any],
     data: StageData,
@@ -154,8 +151,8 @@ def run_stage(
         with replacing(last) as part:
             shutil.copyfile(final, part)
     ranks.wait()
-    if stop.stopped:
-        raise Interrupted(f"{name}: stopped at step {trainer.global_step} of {stage.steps}")
+    if stop.received is not None:
+        raise Interrupted(stop.received, f"{name}: stopped at step {trainer.global_step} of {stage.steps}")
     return _record(stage)
 
 

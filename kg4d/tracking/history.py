@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kg4d.errors import InputError
 from kg4d.utils.files import flush_to_disk, replacing
+from kg4d.utils.reading import is_there, regular
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +105,12 @@ class History:
         self._earlier = set()
 
     def _read(self) -> list[dict[str, Any]]:
-        if not self._path.exists():
+        if not is_there(self._path):
             return []
+        try:
+            regular(self._path)
+        except OSError as error:
+            raise InputError(self._path, (error.strerror or str(error)).lower(), "remove it") from error
         with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines if "\0" not in line and line.endswith("\n")]

@@ -1,26 +1,32 @@
 """What the commands share: parsing, error messages and the exit status.
 
-Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 interrupted. All but the first print one line on
-stderr.
+Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 after SIGINT, 143 after SIGTERM. All
+but the first print one line on stderr.
 """
 
 import argparse
+import errno
 import shlex
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import kg4d.utils.before_torch  # noqa: F401  (before torch)
 from kg4d.errors import InputError
+from kg4d.utils.interrupts import signals_as_interrupts
 from kg4d.utils.logs import TRACEBACK_NOTE, log_to_console
 
-DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+# What a path can be that nothing can be written to or read from: the request is wrong, and no disk is full.
+_NO_PLACE = (
+    *(errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS),
+)
+
+DONE, FAILED, WRONG_REQUEST = 0, 1, 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,60 +50,58 @@ class Parser(argparse.ArgumentParser):
         raise InputError("command line", message, f"see {self.prog} --help")
 
 
-def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv: Sequence[str] | None = None) -> int:
+def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv_given: Sequence[str] | None = None) -> int:
     """Parse the command line, call `main`, and report how it ended.
 
     Args:
         main: Does the work; raises `InputError` if the request is wrong.
         parser: The command's options. If `--resume` is among them, the message after an interrupt suggests it.
-        argv: Arguments after the command; those of the process when None.
+        argv_given: Arguments after the command; those of the process when None.
 
     Returns:
         The exit status.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    debug = "--debug" in argv
-    arguments = argparse.Namespace()
+    argv = sys.argv[1:] if argv_given is None else list(argv_given)
+    debug, command = "--debug" in argv, argv_given is None
+    arguments, received = argparse.Namespace(), list[int]()
     try:
-        arguments = parser.parse_intermixed_args(argv)
-        log_to_console(debug)
-        with _terminate_as_interrupt():
+        with signals_as_interrupts() as received:
+            arguments = parser.parse_intermixed_args(argv)
+            log_to_console(debug)
             main(arguments)
-    except InputError as error:
-        _report(error, f"error: {error}", debug)
-        return WRONG_REQUEST
-    except KeyboardInterrupt as error:
-        return _interrupted(error, parser.prog, argv, hasattr(arguments, "resume"), debug)
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        return _interrupted(
-            error, parser.prog, argv, hasattr(arguments, "resume"), debug
-        )  # Lightning's Trainer ends an interrupt with SystemExit(1)
-    except Exception as error:
-        _report(error, f"error: {_summary(error)} ({_traceback_place(error)})", debug)
-        return FAILED
+    except BaseException as error:
+        # Lightning's Trainer ends an interrupt with SystemExit(1); other libraries turn it into errors of their own
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if received or isinstance(cause, KeyboardInterrupt):
+            number = getattr(cause, "number", received[0] if received else signal.SIGINT)
+            if command:  # what ends anyway takes no further signal
+                for ignored in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(ignored, signal.SIG_IGN)
+            return _interrupted(error, parser.prog, argv, hasattr(arguments, "resume"), debug, number)
+        return _failed(error, debug)
     return DONE
 
 
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM, which schedulers send, like ctrl-C."""
+def _failed(error: BaseException, debug: bool) -> int:
+    if isinstance(error, InputError):
+        _report(error, f"error: {error}", debug)
+        return WRONG_REQUEST
+    if isinstance(error, OSError) and error.errno in _NO_PLACE and error.filename is not None:
+        what = f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+        _report(error, f"error: {what} (make it a file or folder that can be used, or name another)", debug)
+        return WRONG_REQUEST
+    if not isinstance(error, Exception):  # --help
+        raise error
+    _report(error, f"error: {_summary(error)} ({_traceback_place(error)})", debug)
+    return FAILED
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupted(error: BaseException, prog: str, argv: Sequence[str], resumable: bool, debug: bool) -> int:
+def _interrupted(
+    error: BaseException, prog: str, argv: Sequence[str], resumable: bool, debug: bool, number: int
+) -> int:
     words = [*argv, "--resume"] if resumable and "--resume" not in argv else argv
     _report(error, f"interrupted (go on with: {' '.join(['python -m', prog, *map(shlex.quote, words)])})", debug)
-    return INTERRUPTED
+    return 128 + number
 
 
 def _report(error: BaseException, line: str, debug: bool) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
 _LOGGER = logging.getLogger("kg4d")
 TRACEBACK_NOTE = "traceback in "  # beginning of the note on an exception that names its log
 
@@ -85,6 +83,8 @@ def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int,
     Yields:
         A function to report progress with: what is being counted, how many are done, of how many.
     """
+    from tqdm import tqdm  # here, so that the commands begin at once
+
     with tqdm(desc=title, disable=not shown, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} {bar:20}") as bar:
 
         def report(what: str, done: int, total: int) -> None:

@@ -5,6 +5,7 @@ What is wrong is raised as OSError or ValueError, which every reader turns into 
 
 import errno
 import json
+import math
 import stat
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def regular(path: str | Path, most: int = LARGEST_FILE) -> Path:
     if found.st_size > most:
         raise OSError(errno.EFBIG, f"Larger than {most // MEGABYTE} MB", str(path))
     return Path(path)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether anything has that name, a link that leads nowhere too: what is there is meant to be read."""
+    return Path(path).exists() or Path(path).is_symlink()
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value from JSON is a number that a float can hold: no NaN, infinity, truth or number of 400 digits."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return False
 
 
 def read_table(path: str | Path, most: int = LARGEST_TABLE) -> str:

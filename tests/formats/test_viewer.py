@@ -1,4 +1,5 @@
 import base64
+import http.client
 import re
 import sys
 import urllib.request
@@ -191,3 +192,27 @@ def test_controls_without_keypoints_offer_no_layer_of_them():
         assert controls.fps.value == 60
         controls.advance()
         assert controls.frame.value == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://{host}"}, 200),
+        ({"Host": "example.com"}, 403),
+        ({"Origin": "http://example.com"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://{host}", "Upgrade": "websocket"}, 101),
+        ({"Origin": "http://example.com", "Upgrade": "websocket"}, 403),
+    ],
+)
+def test_a_live_page_answers_itself_alone(headers, status):
+    socket = {"Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "a" * 22 + "=="}
+    with viewer_server() as server:
+        host = f"127.0.0.1:{server.get_port()}"
+        asked = {name: value.format(host=host) for name, value in headers.items()}
+        asked |= socket | {"Sec-WebSocket-Protocol": "viser-v0"} if "Upgrade" in asked else {}
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("GET", "/", headers=asked)
+        assert connection.getresponse().status == status
+        connection.close()

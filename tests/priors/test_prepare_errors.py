@@ -1,6 +1,8 @@
 """A wrong input is one line and exit status 2, and leaves nothing behind."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from PIL import Image
 from kg4d.data.images import quantize, write_png
 from kg4d.data.scene import load_scene
 from kg4d.data.videos import read_clip
+from kg4d.errors import InputError
 from kg4d.formats.mp4 import write_mp4
+from kg4d.priors.build import PriorsConfig
+from kg4d.priors.prepare import prepare
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
 from tests.priors.commands import fitted, prepared
 
@@ -274,3 +279,28 @@ def test_a_long_video_is_thinned_from_its_first_to_its_last_frame(tmp_path: Path
     assert clip.source_frames == 9
     assert clip.fps == pytest.approx(2)
     assert clip.frames[:, 16, 16, 0].tolist() == pytest.approx([0, 0.5, 1], abs=0.03)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+import kg4d.priors.prepare as module
+from kg4d.priors.build import PriorsConfig
+def wait(*_):
+    print("held", flush=True)
+    time.sleep(120)
+module._plan_job = wait
+module.prepare(PriorsConfig(cache=sys.argv[1]), "none", sys.argv[2])
+"""
+
+
+def test_two_prepares_of_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / "cache"), str(tmp_path / "scene")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"scene: is in use by process {other.pid}"):
+            prepare(PriorsConfig(cache=str(tmp_path / "cache")), "none", tmp_path / "scene")
+        other.kill()
+    with pytest.raises(InputError, match="none"):
+        prepare(PriorsConfig(cache=str(tmp_path / "cache")), "none", tmp_path / "scene")

@@ -1,8 +1,11 @@
 """Reading NumPy archives from other programs, with every shape and value checked."""
 
 import errno
+import logging
 import math
 import zipfile
+from collections.abc import Collection
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,8 +18,9 @@ from torch import Tensor
 from kg4d.errors import InputError
 from kg4d.utils.reading import regular
 
-Array: TypeAlias = NDArray[Any]
+_log = logging.getLogger(__name__)
 
+Array: TypeAlias = NDArray[Any]
 
 _LARGEST = 2 << 30  # bytes that all arrays of an archive may take up in memory
 
@@ -46,8 +50,14 @@ class Archive:
     Every method raises an `InputError` that names the file and the array.
     """
 
-    def __init__(self, path: Path, **sizes: int) -> None:
-        """Read the file; `sizes` are the sizes of axes that are known beforehand."""
+    def __init__(self, path: Path, known: Collection[str], **sizes: int) -> None:
+        """Read the file.
+
+        Args:
+            path: The file.
+            known: Names that its arrays may have. Others are named in the log, and refused where they look misspelt.
+            **sizes: Sizes of axes that are known beforehand.
+        """
         self._path = path
         self._sizes = sizes
         try:
@@ -59,6 +69,16 @@ class Archive:
             if isinstance(error, OSError) and error.strerror:
                 what = f"is no readable .npz archive: {error.strerror.lower()}"
             raise InputError(path, what, "save it again with numpy.savez_compressed") from error
+        self._name_others(known)
+
+    def _name_others(self, known: Collection[str]) -> None:
+        others = [name for name in self._arrays if name not in known]
+        for name in others:
+            meant = get_close_matches(name, [other for other in known if other not in self._arrays], n=1, cutoff=0.8)
+            if meant:
+                raise self.error(name, "is no array that is read", f"did you mean {meant[0]}?")
+        if others:
+            _log.info("%s: not read: %s", self._path, ", ".join(others))
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -83,6 +103,16 @@ class Archive:
             raise self.error(name, what, "make it agree with the other arrays and the images")
         self._sizes.update({axis: n for axis, n in zip(letters, array.shape, strict=True) if not axis.isdigit()})
         return array
+
+    def words(self, name: str, axes: str) -> tuple[str, ...]:
+        """Take an array of names, checking its shape and that all differ."""
+        array = self.take(name, axes)
+        if array.dtype.kind != "U":
+            raise self.error(name, f"holds {array.dtype}, not text", "save an array of str")
+        words = tuple(str(word) for word in array.reshape(-1))
+        if not all(word.strip() for word in words) or len(set(words)) < len(words):
+            raise self.error(name, "holds empty names, or one name twice", "give each its own")
+        return words
 
     def numbers(self, name: str, axes: str) -> Float[Tensor, "..."]:
         """Take an array as float32, checking its shape."""

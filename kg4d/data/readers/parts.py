@@ -11,6 +11,7 @@ from kg4d.data.readers.transforms import read_posed_images
 from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
 from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
+from kg4d.utils.reading import is_there
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None
     times = read[path][0].times
     _check_video(path, read[path][0])
     for other in (folder / name for name in others):
-        if other.exists():
+        if is_there(other):
             read[other] = read_posed_images(other, size, times)
     grid = _common_grid({path: side for path, (_, side) in read.items()})
     images = _from_first_frame({path: posed for path, (posed, _) in read.items()}, float(times[0]))

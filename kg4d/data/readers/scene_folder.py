@@ -6,7 +6,7 @@ from kg4d.data.readers.parts import read_parts
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
-from kg4d.utils.reading import read_json
+from kg4d.utils.reading import is_there, read_json
 
 REFERENCE, RING, TEST = "transforms_train.json", "transforms_ring.json", "transforms_test.json"
 KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
@@ -29,11 +29,11 @@ class SceneFolder:
         if ring is not None:
             _check_ring(path / RING, ring, reference)
         keypoints, flow = None, None
-        if (path / KEYPOINTS).exists():
+        if is_there(path / KEYPOINTS):
             test_views = None if test is None else len(set(test.views.tolist()))
             ring_views = None if ring is None else len(ring)
             keypoints = read_keypoints(path / KEYPOINTS, grid, len(reference), ring_views, test_views)
-        if (path / FLOW).exists():
+        if is_there(path / FLOW):
             flow = read_flow(path / FLOW, grid, grid, len(reference))
         return Scene(
             name=path.resolve().name,
@@ -55,8 +55,13 @@ def _check_ring(path: Path, ring: PosedImages, reference: PosedImages) -> None:
 
 def _cache_keys(path: Path) -> dict[str, list[str]]:
     """The cache keys in `scene.json`; none if another tool wrote that file in another layout."""
+    if not is_there(path):
+        return {}
     try:
         keys = read_json(path).get("cache_keys", {})
         return {str(provider): [str(key) for key in used] for provider, used in keys.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError) as error:
+        remedy = "restore it, or remove it: it only says how the scene came about"
+        raise InputError(path, f"is not readable JSON: {str(error)[:200]}", remedy) from error
+    except (TypeError, AttributeError):
         return {}

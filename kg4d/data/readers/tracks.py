@@ -10,6 +10,10 @@ from kg4d.data.readers.arrays import Archive
 from kg4d.data.records import Flow, Keypoints
 from kg4d.keypoints.skeleton import first_below_cycle
 
+_CONFIDENCES = ("visible", "weights", "confidence")
+_KEYPOINTS = ("names", "parents", "uv", "xyz", *_CONFIDENCES, "ring_uv", *(f"ring_{word}" for word in _CONFIDENCES))
+_FLOW = ("flow", "weights", "valid", "visible_next")
+
 
 def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, test_views: int | None) -> Keypoints:
     """Read `keypoints.npz`.
@@ -28,8 +32,9 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.
     """
-    archive = Archive(path, T=frames) if ring_views is None else Archive(path, T=frames, R=ring_views)
-    names = tuple(str(name) for name in archive.take("names", "J"))
+    sizes = {"T": frames} if ring_views is None else {"T": frames, "R": ring_views}
+    archive = Archive(path, _KEYPOINTS, **sizes)
+    names = archive.words("names", "J")
     parents = _read_parents(archive)
     seen = _seen(archive)
     uv = archive.where_seen("uv", "V T J 2", seen)
@@ -64,7 +69,7 @@ def read_flow(path: Path, height: int, width: int, frames: int) -> Flow:
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.
     """
-    archive = Archive(path, **{"T-1": frames - 1, "H": height, "W": width})
+    archive = Archive(path, _FLOW, **{"T-1": frames - 1, "H": height, "W": width})
     if "weights" in archive:
         weights = archive.weights("weights", "T-1 H W")
     else:

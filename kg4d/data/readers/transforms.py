@@ -20,10 +20,12 @@ from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import viewmats_from_opengl
-from kg4d.utils.reading import read_json
+from kg4d.utils.reading import is_finite, is_there, read_json
 
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
 _SAME_TIME = 0.01  # of the smallest distance of two frames
+_MOST = 1 << 31  # frames or views
+_LONGEST = 1000  # characters of a path
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,13 @@ def read_posed_images(
     images, grid = _read_images(listed, size)
     Ks = torch.stack([_intrinsics(path, {**table, **entry}, grid) for entry in entries])
     cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, grid, grid)
-    frames, views = _frames_and_views(listed, video_times)
+    frames, views = _frames_and_views(path, listed, video_times)
     times = torch.tensor([entry.time for entry in listed])
     return PosedImages(cameras if size is None else cameras.resized(size, size), images, times, frames, views), grid
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.exists():
+    if not is_there(path):
         raise InputError(path, "no such file", "a scene folder holds at least transforms_train.json and its images")
     try:
         table = read_json(path)
@@ -90,17 +92,22 @@ def _entries(path: Path, table: Mapping[str, Any]) -> list[Any]:
 
 def _number(where: str, table: Mapping[str, Any], key: str) -> float:
     value = table.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{where}{key}", f"must be a finite number, not {value!r}", "correct the file")
-    return float(value)
+    if not is_finite(value):
+        raise InputError(f"{where}{key}", f"must be a finite number, not {_shown(value)}", "correct the file")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _index(where: str, table: Mapping[str, Any], key: str) -> int | None:
     if key not in table:
         return None
     value = _number(where, table, key)
-    if value != int(value) or value < 0:
-        raise InputError(f"{where}{key}", f"must be an integer from 0, not {table[key]!r}", "correct the file")
+    if value != int(value) or not 0 <= value < _MOST:
+        raise InputError(f"{where}{key}", f"must be an integer from 0, not {table[key]!r:.40}", "correct the file")
     return int(value)
 
 
@@ -108,6 +115,8 @@ def _entry(path: Path, index: int, entry: Any) -> _Listed:
     where = f"{path}: frames[{index}]."
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise InputError(f"{where}file_path", "is missing or no text", "name the image")
+    if len(entry["file_path"]) > _LONGEST or "\0" in entry["file_path"]:
+        raise InputError(f"{where}file_path", "cannot be the path of a file", "name the image")
     base = path.parent / entry["file_path"]
     image = next((found for suffix in _SUFFIXES if (found := Path(f"{base}{suffix}")).is_file()), None)
     if image is None:
@@ -129,7 +138,7 @@ def _viewmat(where: str, rows: Any) -> Float[Tensor, "4 4"]:
     remedy = "give a 4 x 4 camera-to-world matrix: rotation, translation and (0, 0, 0, 1)"
     try:
         matrix = torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(where, "is missing or no matrix of numbers", remedy) from error
     if matrix.shape != (4, 4):
         raise InputError(where, f"has the shape {tuple(matrix.shape)}", remedy)
@@ -193,13 +202,19 @@ def _intrinsics(path: Path, table: Mapping[str, Any], grid: int) -> Float[Tensor
 
 
 def _frames_and_views(
-    listed: list[_Listed], video_times: Float[Tensor, " T"] | None
+    path: Path, listed: list[_Listed], video_times: Float[Tensor, " T"] | None
 ) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
     frame_at = _numbered({entry.time for entry in listed}, video_times)
     seen: Counter[float] = Counter()
     frames, views = [], []
-    for entry in listed:
-        frames.append(frame_at[entry.time] if entry.frame is None else entry.frame)
+    for index, entry in enumerate(listed):
+        frame = frame_at[entry.time] if entry.frame is None else entry.frame
+        in_video = video_times is not None and min(frame, frame_at[entry.time]) < len(video_times)
+        begun = video_times is None or entry.time >= float(video_times[0])  # others are refused for their time
+        if in_video and begun and frame != frame_at[entry.time]:
+            what = f"is {frame}, but its time {entry.time:g} is not that of frame {frame} of the video"
+            raise InputError(f"{path}: frames[{index}].frame_index", what, "correct one of them")
+        frames.append(frame)
         views.append(seen[entry.time] if entry.view is None else entry.view)
         seen[entry.time] += 1
     return torch.tensor(frames), torch.tensor(views)

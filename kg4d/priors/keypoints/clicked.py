@@ -15,6 +15,7 @@ from torch import Tensor
 from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.priors.keypoints.marked import SupportKeypoints, parse_support, read_support, write_support
+from kg4d.utils.local_pages import is_own_page
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.saved.set()
 
     def _from_here(self) -> bool:
-        """Whether the request is addressed to this machine by its own name, which rules out DNS rebinding."""
-        host = self.headers.get("Host", "").rpartition(":")[0]
-        if host in ("127.0.0.1", "localhost"):
+        """Whether the request is addressed to this machine by its own name, and comes from this page alone."""
+        if is_own_page(self.headers.get("Host", ""), self.headers.get("Origin")):
             return True
         self._answer(HTTPStatus.FORBIDDEN, "open this page as http://127.0.0.1")
         return False

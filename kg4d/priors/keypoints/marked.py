@@ -1,7 +1,6 @@
 """Keypoints that a person marked in the first frame: a JSON file."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,7 @@ from kg4d.errors import InputError
 from kg4d.keypoints.skeleton import first_below_cycle
 from kg4d.priors.keypoints.people import PersonConfig
 from kg4d.utils.files import replacing
-from kg4d.utils.reading import read_json
+from kg4d.utils.reading import is_finite, read_json
 
 
 class KeypointsKind(StrEnum):
@@ -138,9 +137,9 @@ def _parent(value: Any, names: list[str], where: str) -> int:
 
 
 def _point(row: Any, where: str, width: int, height: int) -> list[float]:
-    numbers = isinstance(row, list) and len(row) == 2 and all(type(value) in (int, float) for value in row)
-    if not numbers or not all(math.isfinite(value) for value in row):
-        raise InputError(where, f"{row!r} is no pixel position", "give [x, y]")
+    numbers = isinstance(row, list) and len(row) == 2 and all(is_finite(value) for value in row)
+    if not numbers:
+        raise InputError(where, f"{row!r:.80} is no pixel position", "give [x, y]")
     if not (0 <= row[0] <= width and 0 <= row[1] <= height):
         what = f"({row[0]:g}, {row[1]:g}) lies outside the image of {width} x {height} px"
         raise InputError(where, what, "give pixels of the input's first frame")

@@ -105,6 +105,7 @@ def test_what_is_wrong_is_answered_and_nothing_written(tmp_path: Path, person: C
                 one.post(CLICKED, **{"Content-Type": "text/plain"}),  # what a foreign page may send unasked
                 one.post(CLICKED, Host="example.com:80"),  # a foreign name that points here
                 one.ask("GET", "/", Host="example.com:80"),
+                one.ask("GET", "/keypoints.json", Origin="http://localhost:1"),  # another page on this machine
                 one.post(None, **{"Content-Length": str((1 << 20) + 1)}),
                 one.ask("POST", "/other", CLICKED, **{"Content-Type": "application/json"}),
             ]
@@ -113,7 +114,7 @@ def test_what_is_wrong_is_answered_and_nothing_written(tmp_path: Path, person: C
 
     person(blunder)
     click_keypoints(picture(), path, 0)
-    assert [status for status, _ in answers] == [400, 400, 400, 404, 403, 403, 413, 404]
+    assert [status for status, _ in answers] == [400, 400, 400, 404, 403, 403, 403, 413, 404]
     assert b"(97, 48) lies outside the image of 96 x 96 px" in answers[0][1]
 
 

@@ -1,0 +1,150 @@
+"""`make faults`: kills, full disks and two at once, as often as is asked for; prints what survived.
+
+The package is loaded once; each try is a forked child. `python -m tests.faults.run KILLS`.
+"""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kg4d.data.scene_writer import write_scene
+from kg4d.data.synthetic.scene import make_scene
+from kg4d.errors import InputError
+from kg4d.formats.build import ExportFormat
+from kg4d.pipeline import fit
+from kg4d.priors.build import PriorsConfig
+from kg4d.priors.keypoints.marked import KeypointsKind
+from kg4d.priors.prepare import prepare
+from kg4d.render.build import build_renderer
+from kg4d.runs.outputs import export_run
+from tests.priors.clips import save_video
+from tests.tiny_runs import tiny
+
+REFUSED = 2
+
+
+def forked(work: Callable[[], object], kill_after: float | None = None, largest: int | None = None) -> int:
+    """Do the work in a child; its exit status, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1), os.dup2(null, 2)
+        if largest is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        try:
+            work()
+        except InputError:
+            os._exit(REFUSED)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def files(folder: Path, patterns: str) -> dict[str, bytes]:
+    found = [path for pattern in patterns.split() for path in sorted(folder.rglob(pattern))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+class Trial:
+    """Something that is begun, ended by force, and done again.
+
+    Args:
+        name: For the table.
+        first: Begins it, in a folder.
+        again: Does it after it was ended by force.
+        patterns: Of the files that must be the same as those of an undisturbed one.
+    """
+
+    def __init__(
+        self, name: str, first: Callable[[Path], object], again: Callable[[Path], object], patterns: str
+    ) -> None:
+        self.name, self.first, self.again, self.patterns = name, first, again, patterns
+
+    def undisturbed(self, folder: Path) -> tuple[dict[str, bytes], float]:
+        start = time.perf_counter()
+        assert forked(lambda: self.first(folder)) == 0, self.name
+        return files(folder, self.patterns), time.perf_counter() - start
+
+    def survives(self, folder: Path, right: dict[str, bytes], **how: float | int) -> bool:
+        """Whether it comes to the same after it was disturbed, and leaves no half-written file."""
+        forked(lambda: self.first(folder), **how)
+        if forked(lambda: self.again(folder)) != 0:
+            return False
+        return files(folder, self.patterns) == right and not list(folder.rglob(".*.part*"))
+
+
+def trials(work: Path) -> list[Trial]:
+    write_scene(make_scene("walker", build_renderer("cpu"), size=32, frames=4), work / "scene")
+    video = save_video(work / "video.mp4")
+    words = (f"scene={work / 'scene'}", "static.steps=20", "dynamic.steps=20", "lift.steps=30")
+
+    def fits(name: str) -> Trial:
+        def begin(folder: Path) -> object:
+            return fit(tiny(folder, *words, file=name))
+
+        def resume(folder: Path) -> object:
+            return fit(tiny(folder, *words, file=name), resume=True)
+
+        return Trial(f"fit, preset {name}", begin, resume, "metrics.json frame_*.ply")
+
+    def prepared(folder: Path) -> None:
+        config = PriorsConfig(cache=str(folder / "cache"), progress_bar=False)
+        config = replace(config, keypoints=replace(config.keypoints, kind=KeypointsKind.NONE))
+        prepare(config, video, folder / "scene")
+
+    def prepared_again(folder: Path) -> None:
+        if not (folder / "scene").exists():
+            prepared(folder)
+
+    run = fit(tiny(work / "run", *words))
+
+    def exported(folder: Path) -> object:
+        return export_run(run, [ExportFormat.PLY, ExportFormat.MP4], folder)
+
+    return [
+        fits("kg4d"),
+        fits("recommended"),
+        Trial("prepare of a video", prepared, prepared_again, "transforms_train.json"),
+        Trial("export of ply and mp4", exported, exported, "*.ply *.mp4"),
+    ]
+
+
+def main(kills: int) -> int:
+    """Print the table; the exit status is the number of losses."""
+    draw, losses = random.Random(0), 0
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        print("| what | tried | survived | lost |\n|---|---|---|---|")
+        for index, trial in enumerate(trials(work)):
+            right, seconds = trial.undisturbed(work / f"right{index}")
+            assert right
+            ways: dict[str, list[dict[str, float | int]]] = {
+                "SIGKILL": [{"kill_after": draw.uniform(0.02, seconds)} for _ in range(kills)],
+                "disk full": [{"largest": size} for size in (100, 20_000)],
+            }
+            for way, tries in ways.items():
+                survived = 0
+                for number, how in enumerate(tries):
+                    folder = work / f"{index}-{way}-{number}".replace(" ", "_")
+                    survived += trial.survives(folder, right, **how)
+                    shutil.rmtree(folder, ignore_errors=True)
+                losses += len(tries) - survived
+                print(f"| {trial.name}: {way} | {len(tries)} | {survived} | {len(tries) - survived} |", flush=True)
+    return losses
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 50))
