@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.gaussians.init import GaussiansConfig, InitKind, inflate_matte, initial_state, points_in_ball, visual_hull
+from kg4d.gaussians.far_side import MirroredFarSide, middle_depth
+from kg4d.gaussians.init import (
+    FarSide,
+    GaussiansConfig,
+    InitKind,
+    inflate_matte,
+    initial_state,
+    points_in_ball,
+    visual_hull,
+)
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.geometry.cameras import Cameras
@@ -46,11 +55,8 @@ def build_gaussians(
         InputError: The config asks for a start that the input does not allow.
     """
     views = (cameras, images) if cameras is not None and images is not None else None
-    kind = config.init
-    if kind is InitKind.AUTO:
-        kind = InitKind.BALL
-        if views is not None:
-            kind = InitKind.HULL if len(views[0]) >= 2 else InitKind.INFLATED
+    kind = _settled(config.init, cameras)
+    if config.init is InitKind.AUTO:
         _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
     cloud = _points(config, kind, views, generator, normalised)
     opacity = config.initial_opacity
@@ -58,6 +64,28 @@ def build_gaussians(
         opacity = 0.1 if kind is InitKind.BALL else 0.5
     state = initial_state(cloud.points, cloud.colors, opacity, keypoints, generator)
     return GaussianModel.from_state(state, config.isotropic)
+
+
+def far_side_of(config: GaussiansConfig, cameras: Cameras | None) -> MirroredFarSide | None:
+    """What ties the far side to the near one, where Gaussians start from the only view, inflated; else None.
+
+    `build_gaussians` then makes the near side alone, with half of the Gaussians.
+
+    Args:
+        config: How Gaussians start.
+        cameras: Of the views of the first frame; None where there are none.
+    """
+    if cameras is None or _settled(config.init, cameras) is not InitKind.INFLATED:
+        return None
+    return MirroredFarSide(cameras[0], middle_depth(cameras[0])) if config.far_side is FarSide.MIRRORED else None
+
+
+def _settled(kind: InitKind, cameras: Cameras | None) -> InitKind:
+    if kind is not InitKind.AUTO:
+        return kind
+    if cameras is None:
+        return InitKind.BALL
+    return InitKind.HULL if len(cameras) >= 2 else InitKind.INFLATED
 
 
 def _points(
@@ -76,7 +104,9 @@ def _points(
             if views is None:
                 raise InputError("gaussians.init", "there is no view to inflate", "set gaussians.init=ball")
             try:
-                return inflate_matte(views[0][0], views[1][0], config.count, generator)
+                near = config.far_side is FarSide.MIRRORED
+                count = -(-config.count // 2) if near else config.count
+                return inflate_matte(views[0][0], views[1][0], count, generator, front_only=near)
             except ValueError as error:
                 raise InputError("gaussians.init", str(error), "check the matte, or set gaussians.init=ball") from error
         case InitKind.BALL:

@@ -23,6 +23,13 @@ class InitKind(StrEnum):
     POINTS = "points"
 
 
+class FarSide(StrEnum):
+    """What becomes of the side that the only view of the first frame does not show."""
+
+    MIRRORED = "mirrored"  # the near side's mirror image along the lines of sight, in the static stage
+    FREE = "free"  # Gaussians of its own, from the back of the inflated matte
+
+
 @dataclass
 class GaussiansConfig:
     """The first Gaussians.
@@ -37,6 +44,8 @@ class GaussiansConfig:
         points: The point cloud (.ply or .npy) of `init: points`.
         initial_opacity: Opacity at the start; None means 0.5, but 0.1 in a ball, where most are off the surface.
         isotropic: Tie the three scales of each Gaussian.
+        far_side: What becomes of the side that the only view does not show, where the start is that view inflated.
+            Adaptive density control leaves it free.
     """
 
     count: int = 5000
@@ -47,6 +56,7 @@ class GaussiansConfig:
     points: str | None = None
     initial_opacity: float | None = None
     isotropic: bool = False
+    far_side: FarSide = FarSide.MIRRORED
 
 
 def points_in_ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "count 3"]:
@@ -99,9 +109,15 @@ def visual_hull(
 
 @torch.no_grad()
 def inflate_matte(
-    camera: Cameras, image: Float[Tensor, "H W 4"], count: int, generator: torch.Generator, *, threshold: float = 0.5
+    camera: Cameras,
+    image: Float[Tensor, "H W 4"],
+    count: int,
+    generator: torch.Generator,
+    *,
+    threshold: float = 0.5,
+    front_only: bool = False,
 ) -> PointCloud:
-    """Draw points on the front and back of a rounded body with the outline of a matte; colours are the image's.
+    """Draw points evenly on front and back of a rounded body with the outline of a matte; colours are the image's.
 
     The body is symmetric about the plane through the world's origin that faces the camera. Its half thickness is that
     of Poisson inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside, which gives a straight
@@ -113,6 +129,7 @@ def inflate_matte(
         count: Points to draw.
         generator: Source of randomness.
         threshold: A pixel is covered where its matte is above this.
+        front_only: Draw on the front alone.
 
     Raises:
         ValueError: The matte is blank.
@@ -121,11 +138,15 @@ def inflate_matte(
     pixels = inside.nonzero().cpu()  # row, column
     if not len(pixels):
         raise ValueError("the matte is blank")
-    chosen = pixels[torch.randint(len(pixels), (count,), generator=generator)]
+    thickness = _thickness(inside.cpu())
+    areas = _areas(thickness)[inside.cpu()]  # the rim is steep: a pixel there shows more of the body
+    chosen = pixels[torch.multinomial(areas, count, replacement=True, generator=generator)]
     rows, columns = chosen.unbind(-1)
-    thickness = _thickness(inside.cpu())[rows, columns]
     positions = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
+    thickness = _between_pixels(thickness, positions)
     sides = torch.randint(2, (count,), generator=generator) * 2 - 1
+    if front_only:
+        sides = torch.full_like(sides, -1)
     camera = camera.to("cpu")
     depth_of_origin = camera.viewmats[0, 2, 3]
     depths = depth_of_origin * (1 + sides * thickness / camera.Ks[0, 0, 0])
@@ -145,6 +166,22 @@ def _thickness(inside: Bool[Tensor, "H W"], finest: int = 128, iterations: int =
         u = (neighbours / 4 + 1) * mask
     half = torch.nn.functional.interpolate((u / 2).sqrt(), (height, width), mode="bilinear", align_corners=False)
     return half[0, 0] * factor
+
+
+def _areas(thickness: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """Area of the body's surface in each pixel, px²."""
+    around = torch.nn.functional.pad(thickness, (1, 1, 1, 1))
+    down, right = (around[2:, 1:-1] - around[:-2, 1:-1]) / 2, (around[1:-1, 2:] - around[1:-1, :-2]) / 2
+    return (1 + down.square() + right.square()).sqrt()
+
+
+def _between_pixels(values: Float[Tensor, "H W"], positions: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
+    """Values at positions in px, bilinear between the centres of pixels."""
+    grid = positions / positions.new_tensor([values.shape[1], values.shape[0]]) * 2 - 1
+    found = torch.nn.functional.grid_sample(
+        values[None, None], grid[None, None], padding_mode="border", align_corners=False
+    )
+    return found[0, 0, 0]
 
 
 def _carve(

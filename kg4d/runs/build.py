@@ -19,14 +19,16 @@ from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Scene, view_grid
 from kg4d.data.scene import load_scene
-from kg4d.data.studies.frame_subset import choose_frames, without_texture
+from kg4d.data.studies.frame_subset import choose_frames, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
-from kg4d.gaussians.build import build_gaussians
+from kg4d.gaussians.build import build_gaussians, far_side_of
+from kg4d.gaussians.far_side import MirroredFarSide
+from kg4d.gaussians.init import FarSide
 from kg4d.gaussians.model import GaussianModel
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
@@ -45,6 +47,7 @@ from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
 from kg4d.representation.build import build_representation
+from kg4d.stages.density import DensityKind
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.static import StaticStage
@@ -89,6 +92,8 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     if config.detections.source is DetectionsSource.FOUND:
         with _keys_below_priors():
             scene = redetected(scene, priors)
+    if not config.frames.ring:
+        scene = without_ring(scene)
     if config.frames.textureless:
         scene = without_texture(scene)
     keypoints = add_noise(scene.keypoints, config.detections, config.seed)
@@ -207,6 +212,7 @@ class RunInputs:
         normalisation: From that world to the axes and units of the fit.
         scene: What the stages see, normalised: perhaps fewer frames, and only keypoints that the model can carry.
         gaussians: Before any training, with keypoint features.
+        far_side: What adds the far side to them in and after the static stage; None where they have it.
         skeleton: Between the keypoints.
         guidance: What judges views that the scene does not show, by the name of the stage.
         priors: Where the results of providers are kept.
@@ -223,6 +229,7 @@ class RunInputs:
     normalisation: Normalisation
     scene: Scene
     gaussians: GaussianModel
+    far_side: MirroredFarSide | None
     skeleton: Skeleton
     guidance: Mapping[str, Guidance]
     priors: PriorCache
@@ -255,7 +262,7 @@ def build_run(
     seen = normalisation.scene(choose_frames(whole_scene, config.frames))
     priors = PriorCache(config.priors.cache)
     guidance = build_run_guidance(judged, seen, normalisation, config.seed, renderer.device, priors)
-    gaussians = build_run_gaussians(config, seen, normalisation)
+    gaussians, far_side = build_run_gaussians(config, seen, normalisation)
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)
     gaussians = gaussians.to(renderer.device)
     check_neighbours(config, len(gaussians))
@@ -270,6 +277,7 @@ def build_run(
         normalisation,
         scene,
         gaussians,
+        far_side,
         skeleton,
         guidance,
         priors,
@@ -286,18 +294,29 @@ def build_run(
     )
 
 
-def build_run_gaussians(config: ExperimentConfig, scene: Scene, normalisation: Normalisation) -> GaussianModel:
-    """The Gaussians before any training, in a scene that is normalised; a point cloud that is read is not."""
+def build_run_gaussians(
+    config: ExperimentConfig, scene: Scene, normalisation: Normalisation
+) -> tuple[GaussianModel, MirroredFarSide | None]:
+    """The Gaussians before any training, in a scene that is normalised; a point cloud that is read is not.
+
+    Returns:
+        The Gaussians; what adds their far side, where they are the near side alone.
+    """
     first = static_references(scene).images
     views = first if bool((first.frames == 0).all()) else None  # other moments would carve the moving parts away
-    return build_gaussians(
-        config.gaussians,
-        None if views is None else views.cameras,
+    chosen = config.gaussians
+    if config.static.density.kind is DensityKind.ADAPTIVE:  # it counts the Gaussians that are drawn
+        chosen = replace(chosen, far_side=FarSide.FREE)
+    cameras = None if views is None else views.cameras
+    model = build_gaussians(
+        chosen,
+        cameras,
         None if views is None else views.images,
         0 if scene.keypoints is None else len(scene.keypoints.names),
         torch.Generator().manual_seed(config.seed),
         normalisation.points,
     )
+    return model, far_side_of(chosen, cameras)
 
 
 def seed_run_keypoints(config: ExperimentConfig, scene: Scene, gaussians: GaussianModel) -> tuple[Scene, Skeleton]:

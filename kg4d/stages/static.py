@@ -9,7 +9,9 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import StaticBatch, step_generator
 from kg4d.data.batches.static import StaticDataConfig
+from kg4d.gaussians.far_side import MirroredFarSide
 from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
@@ -55,6 +57,7 @@ class StaticStage(Stage[StaticBatch]):
         seed: Seed of density control.
         guidance: Judges views that the batches do not show; None where nothing does.
         optimizer: Which optimiser takes the steps; Adam when None.
+        far_side: Adds the far side to `model`, which is then the near one; None where it has both.
     """
 
     name = "static"
@@ -70,12 +73,14 @@ class StaticStage(Stage[StaticBatch]):
         seed: int,
         guidance: Guidance | None = None,
         optimizer: OptimizerConfig | None = None,
+        far_side: MirroredFarSide | None = None,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.model = model
         self.config = config
         self.kfc = kfc
         self.guidance = guidance
+        self.far_side = far_side
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
 
@@ -92,9 +97,14 @@ class StaticStage(Stage[StaticBatch]):
         factors["keypoint_logits"] = 0.0 if progress >= self.kfc.freeze_after else 1.0
         set_learning_rates(optimizer, factors)
 
+    def _state(self) -> GaussianState:
+        """The Gaussians on all sides."""
+        state = self.model.state()
+        return state if self.far_side is None else self.far_side.completed(state)
+
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
-        state = self.model.state()
+        state = self._state()
         output = self.renderer(
             state,
             batch.cameras,
@@ -119,7 +129,7 @@ class StaticStage(Stage[StaticBatch]):
             )
 
     def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:
-        state, kfc = self.model.state(), self.kfc
+        state, kfc = self._state(), self.kfc
         if kfc.detach_geometry:
             state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
         weights = assignment(state.keypoint_logits, kfc.temperature)

@@ -12,6 +12,7 @@ from torch import Tensor
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
 from kg4d.gaussians.init import (
+    FarSide,
     GaussiansConfig,
     InitKind,
     inflate_matte,
@@ -240,8 +241,8 @@ def test_a_straight_limb_is_inflated_to_a_round_one() -> None:
     assert (pixels[:, 0] >= 22 - 1e-3).all()
     assert (pixels[:, 0] <= 42 + 1e-3).all()
     middle = (pixels[:, 1] - 32).abs() < 8  # far from its ends
-    expected = (100 - (pixels[middle, 0].floor() - 31.5) ** 2).clamp_min(0).sqrt()
-    inner = expected > 7  # a thickness is that of the pixel's centre
+    expected = (100 - (pixels[middle, 0] - 32) ** 2).clamp_min(0).sqrt()
+    inner = expected > 7
     torch.testing.assert_close(off[middle].abs()[inner], expected[inner], atol=0.7, rtol=0)
     assert 0.4 < (off > 0).float().mean() < 0.6  # a front and a back
     torch.testing.assert_close(colors[:, 0], pixels[:, 0].floor() / 64, atol=1e-4, rtol=0)
@@ -250,11 +251,21 @@ def test_a_straight_limb_is_inflated_to_a_round_one() -> None:
 def test_a_disc_is_inflated_to_an_ellipsoid() -> None:
     axis = torch.arange(64) + 0.5 - 32
     pixels, off, _ = inflated_px(((axis**2 + axis[:, None] ** 2) < 20**2).float())
-    expected = ((400 - (pixels.floor() - 31.5).pow(2).sum(-1)) / 2).clamp_min(0).sqrt()  # u = 400 - r^2 solves it
+    expected = ((400 - (pixels - 32).pow(2).sum(-1)) / 2).clamp_min(0).sqrt()  # u = 400 - r^2 solves it
     inner = expected > 9
     torch.testing.assert_close(off.abs()[inner], expected[inner], atol=0.7, rtol=0)
     with pytest.raises(ValueError, match="blank"):
         inflated_px(torch.zeros(64, 64))
+
+
+def test_points_of_an_inflated_matte_are_drawn_by_area() -> None:
+    matte = torch.zeros(64, 64)
+    matte[2:62, 22:42] = 1
+    pixels, off, _ = inflated_px(matte)
+    middle = (pixels[:, 1] - 32).abs() < 20
+    angles = torch.atan2(off[middle], pixels[middle, 0] - 32)  # around a round limb
+    counts = torch.histc(angles, 8, -torch.pi, torch.pi)
+    assert counts.min() > 0.75 * counts.mean()  # by pixel, the two at the rim would have half
 
 
 def test_auto_is_the_hull_where_there_are_views() -> None:
@@ -268,8 +279,12 @@ def test_auto_is_the_hull_where_there_are_views() -> None:
     assert torch.equal(filled.means, points_in_ball(200, 0.5, generator()))
     torch.testing.assert_close(filled.state().opacities, torch.full((200,), 0.1))
     single = build_gaussians(config, cameras[0], mattes[:1], 3, generator())
-    assert torch.equal(single.means, inflate_matte(cameras[0], mattes[0], 200, generator()).points)
-    torch.testing.assert_close(single.state().opacities, torch.full((200,), 0.5))
+    front = inflate_matte(cameras[0], mattes[0], 100, generator(), front_only=True)
+    assert torch.equal(single.means, front.points)  # the other half is its mirror image
+    config.far_side = FarSide.FREE
+    whole = build_gaussians(config, cameras[0], mattes[:1], 3, generator())
+    assert torch.equal(whole.means, inflate_matte(cameras[0], mattes[0], 200, generator()).points)
+    torch.testing.assert_close(whole.state().opacities, torch.full((200,), 0.5))
 
 
 def test_a_point_cloud_is_thinned_to_the_count(tmp_path: Path) -> None:

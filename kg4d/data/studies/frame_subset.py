@@ -20,10 +20,12 @@ class FramesConfig:
         every: The fit sees every n-th frame, beginning with the first; the others are evaluated as `heldout/psnr`.
         textureless: Paint the object in its mean colour in all images, the test images included, so that motion inside
             its outline shows only in keypoints and flow. The mean is that of the images that a fit sees.
+        ring: Whether the fit has the ring of views of the first frame; without it a scene is a video and nothing else.
     """
 
     every: int = 1
     textureless: bool = False
+    ring: bool = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings.
@@ -60,6 +62,12 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
         flow=scene.flow and _flow_between(scene.flow, kept),
         test=scene.test and _shown(scene.test, kept, len(scene.reference)),
     )
+
+
+def without_ring(scene: Scene) -> Scene:
+    """The scene as somebody has it who has taken one video: no view of the first frame from around."""
+    keypoints = scene.keypoints and replace(scene.keypoints, ring_uv=None, ring_weights=None)
+    return replace(scene, ring=None, keypoints=keypoints)
 
 
 def without_texture(scene: Scene) -> Scene:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, without_texture
+from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, without_ring, without_texture
 from kg4d.errors import InputError
 from tests import make
 from tests.make import FRAMES
@@ -82,3 +82,14 @@ def test_the_colour_tells_nothing_of_the_test_videos() -> None:
     assert scene.test is not None
     other = replace(scene, test=replace(scene.test, images=scene.test.images.flip(-1)))
     assert torch.equal(without_texture(other).reference.images, without_texture(scene).reference.images)
+
+
+def test_without_its_ring_a_scene_is_a_video() -> None:
+    scene = make.tiny_scene()
+    alone = without_ring(scene)
+    assert alone.ring is None
+    assert alone.keypoints is not None
+    assert alone.keypoints.ring_uv is None
+    assert alone.keypoints.ring_weights is None
+    assert alone.reference is scene.reference
+    assert alone.test is scene.test

@@ -1,0 +1,71 @@
+"""The side of an object that its only view does not show: the near side mirrored, along the lines of sight."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multiply
+
+
+@dataclass(frozen=True)
+class MirroredFarSide:
+    """Ties the far side to the near one: at the same pixels, as far behind the middle plane as that is before it.
+
+    The view says nothing about depths, and as good as nothing about what it does not show; an optimiser whose steps do
+    not depend on the size of gradients scatters both. So depths stay, and the far side has no parameters of its own.
+
+    Attributes:
+        camera: The only view.
+        middle: Depth of the middle plane, which faces the camera; world units.
+    """
+
+    camera: Cameras
+    middle: float
+
+    def completed(self, near: GaussianState) -> GaussianState:
+        """Both sides, the near one first; differentiable, but for depths of the near side and rotations of the far one.
+
+        Args:
+            near: N Gaussians before the middle plane.
+
+        Returns:
+            2 N Gaussians. A mirrored Gaussian is as large in the image as the one that it mirrors.
+        """
+        viewmat = self.camera.viewmats[0].to(near.means)
+        axis = viewmat[2, :3]
+        held = near.means + ((near.means.detach() - near.means) @ axis)[:, None] * axis  # no gradient along the axis
+        seen = held @ viewmat[:3, :3].mT + viewmat[:3, 3]
+        depths = seen[:, 2:].detach()
+        farther = (2 * self.middle - depths) / depths
+        turn = matrix_to_quat(viewmat[:3, :3]).expand_as(near.quats)
+        in_view = quat_multiply(turn, near.quats.detach())
+        flipped = in_view * in_view.new_tensor([1.0, -1.0, -1.0, 1.0])  # the rotation seen in a mirror across the axis
+        far = replace(
+            near,
+            means=(seen * farther - viewmat[:3, 3]) @ viewmat[:3, :3],
+            quats=quat_multiply(quat_conjugate(turn), flipped),
+            scales=near.scales * farther,
+        )
+        both = {}
+        for field in fields(near):
+            values = getattr(replace(near, means=held), field.name), getattr(far, field.name)
+            both[field.name] = None if values[0] is None else torch.cat(values)
+        return GaussianState(**both)
+
+    @torch.no_grad()
+    def complete(self, model: GaussianModel) -> None:
+        """Give a model of the near side its far side, as parameters of their own."""
+        isotropic = model.log_scales.shape[1] == 1
+        whole = GaussianModel.from_state(self.completed(model.state()), isotropic)
+        model.replace_parameters({name: whole.get_parameter(name) for name in PARAMETERS})
+
+
+def middle_depth(camera: Cameras) -> float:
+    """Depth of the origin of the fit, around which an object is inflated."""
+    depth: Float[Tensor, ""] = camera.viewmats[0, 2, 3]
+    return float(depth)
