@@ -1,6 +1,7 @@
 """The side of an object that its only view does not show: the near side mirrored, along the lines of sight."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -51,9 +52,10 @@ class MirroredFarSide:
             quats=quat_multiply(quat_conjugate(turn), flipped),
             scales=near.scales * farther,
         )
-        both = {}
+        kept = replace(near, means=held)
+        both: dict[str, Any] = {}
         for field in fields(near):
-            values = getattr(replace(near, means=held), field.name), getattr(far, field.name)
+            values = getattr(kept, field.name), getattr(far, field.name)
             both[field.name] = None if values[0] is None else torch.cat(values)
         return GaussianState(**both)
 

@@ -19,6 +19,10 @@ from tests.faults.inputs import KINDS, content, group_of, write_sound
 
 SECONDS, GIGABYTES = 10, 4
 CASES = cases()
+# every second one is quick: all take minutes
+PARAMETERS = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (number % 2)) for number, case in enumerate(CASES)
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def limits() -> Iterator[None]:
     logging.getLogger("kg4d").handlers.clear()
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_malformed_input(case: Case, folder: Path, right: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
     name, read = KINDS[case.kind]
     file = next(folder.glob(name))
