@@ -125,7 +125,7 @@ def _by_products(
 ) -> Float[Tensor, "*#batch n"]:
     """Sums of the products of each number of `a` with each of `b`, by one multiplication of matrices.
 
-    A GPU, which waits for calls, is asked for a tenth of them; a CPU takes up to twice as long as number by number.
+    A GPU, which waits for calls, is asked for a tenth of them; a CPU mostly takes longer than number by number.
     """
     products = (a[..., :, None] * b[..., None, :]).flatten(-2)
     return products @ _constant(sums, a.dtype, a.device)

@@ -35,9 +35,9 @@ def check_fitted(stage: str, fitted: FittedModel, shown: PosedImages) -> None:
     if float(state.means.norm(dim=-1).median()) > float(centers.norm(dim=-1).max()):
         raise AbsurdStateError(f"{stage} ended with most means beyond the cameras: lower its learning rates")
     some = torch.linspace(0, len(shown) - 1, min(4, len(shown))).round().long()
-    truth = shown.composited(fitted.background)[some].to(state.means.device)
     drawn = fitted.render(shown.cameras[some], shown.times[some]).clamp(0, 1)
-    loss, blank = float((drawn - truth).square().mean()), float((fitted.background - truth).square().mean())
+    truth, background = shown.composited(fitted.background)[some].to(drawn.device), fitted.background.to(drawn.device)
+    loss, blank = float((drawn - truth).square().mean()), float((background - truth).square().mean())
     if loss > blank:
         what = f"an image loss of {loss:.3g}, above that of a blank image ({blank:.3g})"
         raise AbsurdStateError(f"{stage} ended with {what}: lower its learning rates, or take more steps")

@@ -60,7 +60,7 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     "image listed twice": (edit("train", set_frame(2, file_path="./train/r_001")), "frames[2].file_path", "again"),
     "view listed twice": (edit("ring", set_frame(2, view=1)), "transforms_ring.json: frames[2]", "view 1"),
     "test frame twice": (edit("test", set_frame(2, frame_index=1)), "transforms_test.json: frames[2]", "frame 1"),
-    "later ring": (edit("ring", set_frame(4, time=0.5, frame_index=1)), "frames[4]", "another moment"),
+    "later ring": (edit("ring", set_frame(4, time=1 / 3, frame_index=1)), "frames[4]", "another moment"),
     "no matrix": (edit("train", drop_frame_key(0, "transform_matrix")), "frames[0].transform_matrix", "no matrix"),
     "3 x 4 matrix": (edit("train", set_frame(1, transform_matrix=camera(2.0)[:3])), "frames[1]", "(3, 4)"),
     "ragged matrix": (edit("train", set_frame(1, transform_matrix=[[1], [1, 2]])), "frames[1]", "no matrix"),
