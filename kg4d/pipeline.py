@@ -161,8 +161,8 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
     )
     shown = static_references(run.scene).images
     run_one(run, desk, stage, run.static_data, still, shown)
-    if run.far_side is not None:
-        run.far_side.complete(run.gaussians)
+    if stage.far_side is not None:
+        stage.far_side.complete(run.gaussians)
     check_neighbours(config, len(run.gaussians))  # density control may have taken some away
     if config.deformation.anchor_first and len(set(shown.frames.tolist())) > 1:
         _log.warning("the static stage saw several moments: consider deformation.anchor_first=false for this scene")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
-from kg4d.gaussians.far_side import MirroredFarSide, middle_depth
+from kg4d.gaussians.far_side import MirroredFarSide
 from kg4d.gaussians.init import (
     FarSide,
     GaussiansConfig,
@@ -77,7 +77,8 @@ def far_side_of(config: GaussiansConfig, cameras: Cameras | None) -> MirroredFar
     """
     if cameras is None or _settled(config.init, cameras) is not InitKind.INFLATED:
         return None
-    return MirroredFarSide(cameras[0], middle_depth(cameras[0])) if config.far_side is FarSide.MIRRORED else None
+    depth_of_origin = float(cameras[0].viewmats[0, 2, 3])  # as in `inflate_matte`
+    return MirroredFarSide(cameras[0], depth_of_origin) if config.far_side is FarSide.MIRRORED else None
 
 
 def _settled(kind: InitKind, cameras: Cameras | None) -> InitKind:

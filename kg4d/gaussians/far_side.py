@@ -4,8 +4,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
@@ -65,9 +63,3 @@ class MirroredFarSide:
         isotropic = model.log_scales.shape[1] == 1
         whole = GaussianModel.from_state(self.completed(model.state()), isotropic)
         model.replace_parameters({name: whole.get_parameter(name) for name in PARAMETERS})
-
-
-def middle_depth(camera: Cameras) -> float:
-    """Depth of the origin of the fit, around which an object is inflated."""
-    depth: Float[Tensor, ""] = camera.viewmats[0, 2, 3]
-    return float(depth)

@@ -157,9 +157,12 @@ class StaticStage(Stage[StaticBatch]):
             self.record(step, {"gaussians": float(len(self.model))})
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of density control too."""
+        """Keep the state of density control too, and whether the Gaussians are those of the near side alone."""
         checkpoint["density"] = self.density.state_dict()
+        checkpoint["near_side"] = self.far_side is not None
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Take it up again."""
         self.density.load_state_dict(checkpoint["density"])
+        if not checkpoint.get("near_side", False):  # checkpoints of earlier versions have both sides
+            self.far_side = None

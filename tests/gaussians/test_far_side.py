@@ -1,5 +1,7 @@
 """The far side of an object that one view shows: the near side in a mirror across the line of sight."""
 
+from typing import Any
+
 import torch
 
 from kg4d.gaussians.far_side import MirroredFarSide
@@ -8,7 +10,9 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_to_matrix
+from kg4d.losses.kfc import KfcConfig
 from kg4d.render.build import build_renderer
+from kg4d.stages.static import StaticConfig, StaticStage
 from tests.make import random_gaussians
 
 SIZE = 48
@@ -80,3 +84,18 @@ def test_a_completed_model_draws_both_sides_from_then_on() -> None:
         torch.testing.assert_close(model.state().means, expected.means)
         torch.testing.assert_close(model.state().scales, expected.scales)
         torch.testing.assert_close(model.state().opacities, expected.opacities)
+
+
+def test_a_checkpoint_says_whether_its_gaussians_are_the_near_side_alone() -> None:
+    def stage() -> StaticStage:
+        model = GaussianModel.from_state(random_gaussians(4, frames=None))
+        side, white = MirroredFarSide(view(), 2.0), torch.ones(3)
+        return StaticStage(model, build_renderer(), StaticConfig(), KfcConfig(), white, 0, far_side=side)
+
+    kept: dict[str, Any] = {}
+    stage().save_state(kept)
+    again, earlier = stage(), stage()
+    again.load_state(kept)
+    assert again.far_side is not None
+    earlier.load_state({"density": kept["density"]})  # of a version that knew no near side: it must not be doubled
+    assert earlier.far_side is None
