@@ -11,10 +11,13 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -32,6 +35,7 @@ _STATIC_KEYS = (
 )
 _STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
+_FITS_PER_PROCESS = 10
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where PyYAML has it
 
 
@@ -100,6 +104,27 @@ def _fit_part(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _NO_FIT_KEYS}
 
 
+def _work_off(todo: "SimpleQueue[Job]", done: "SimpleQueue[tuple[Job, float | Exception]]") -> None:
+    """Fit what is to do in a process of its own, which is renewed: its memory grows by some 100 MB a fit.
+
+    `max_tasks_per_child` of an executor would say the same, and leaves it waiting for ever (CPython issue 115634).
+    """
+    while not todo.empty():
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for _ in range(_FITS_PER_PROCESS):
+                try:
+                    job = todo.get_nowait()
+                except Empty:
+                    return
+                try:
+                    done.put((job, pool.submit(fit_one, job).result()))
+                except BrokenProcessPool as error:
+                    done.put((job, error))
+                    break
+                except Exception as error:
+                    done.put((job, error))
+
+
 def main() -> int:
     """Run what the command line selects; 1 where a fit failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,22 +139,21 @@ def main() -> int:
         if all(values is None or str(getattr(job, name)) in values for name, values in wanted.items())
     ]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it loads, in the workers
-    begin, failed = time.perf_counter(), 0
-    context = multiprocessing.get_context("spawn")
-    # memory grows by some 100 MB a fit: processes are renewed
-    with ProcessPoolExecutor(args.workers, mp_context=context, max_tasks_per_child=10) as pool:
-        pending = {pool.submit(fit_one, job): job for job in chosen}
-        for done, future in enumerate(as_completed(pending), start=1):
-            job = pending[future]
-            try:
-                result = f"{future.result():.0f} s"
-            except Exception as error:
-                failed += 1
-                result = f"FAILED: {error}"
-                traceback.print_exception(error)
-            minutes = (time.perf_counter() - begin) / 60
-            label = f"{job.group}/{job.scene}/{job.arm}/seed{job.seed}"
-            print(f"[{done}/{len(chosen)} {minutes:5.1f} min] {label:50s} {result}", flush=True)
+    begin, todo, done = time.perf_counter(), SimpleQueue[Job](), SimpleQueue[tuple[Job, float | Exception]]()
+    for job in chosen:
+        todo.put(job)
+    for _ in range(args.workers):
+        threading.Thread(target=_work_off, args=(todo, done), daemon=True).start()
+    failed = 0
+    for count in range(1, len(chosen) + 1):
+        job, result = done.get()
+        if isinstance(result, Exception):
+            failed += 1
+            traceback.print_exception(result)
+        said = f"FAILED: {result}" if isinstance(result, Exception) else f"{result:.0f} s"
+        minutes = (time.perf_counter() - begin) / 60
+        label = f"{job.group}/{job.scene}/{job.arm}/seed{job.seed}"
+        print(f"[{count}/{len(chosen)} {minutes:5.1f} min] {label:50s} {said}", flush=True)
     return 1 if failed else 0
 
 
