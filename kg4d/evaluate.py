@@ -13,8 +13,8 @@ def main(arguments: argparse.Namespace) -> None:
     folders = (arguments.pred, arguments.target)
     if (arguments.run is None) == (folders == (None, None)) or (arguments.run is None and None in folders):
         raise InputError("command line", "nothing to evaluate, or too much", "give --run, or --pred and --target")
-    if arguments.run is not None and (arguments.protocol or arguments.out or arguments.no_networks):
-        what = "--run takes no --protocol, --out or --no-networks"
+    if arguments.run is not None and (arguments.protocol or arguments.out):
+        what = "--run takes no --protocol or --out"
         raise InputError("command line", what, "the run's own settings are used")
     from kg4d.metrics.feature_networks import Networks, load_networks
     from kg4d.metrics.folders import read_folders
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.run is not None:
         from kg4d.runs.measure import evaluate_run
 
-        evaluation = evaluate_run(arguments.run)
+        evaluation = evaluate_run(arguments.run, networks=not arguments.no_networks)
     else:
         protocol = get_protocol(arguments.protocol or GLTF4D.name)
         grids = read_folders(arguments.pred, arguments.target, protocol.background)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from kg4d.errors import InputError
-from kg4d.formats.build import ExportFormat
+from kg4d.formats.build import ExportFormat, Orbit
 from kg4d.utils.cli import Parser, run
 
 _FORMATS = ", ".join(ExportFormat)
@@ -16,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     formats = [_format(name.strip()) for name in arguments.format.split(",")]
     from kg4d.runs.outputs import export_run
 
-    for kind, made in export_run(arguments.run, formats, arguments.out).items():
+    for kind, made in export_run(arguments.run, formats, arguments.out, arguments.orbit).items():
         print(*(f"{kind:8} {path}" for path in made.paths), sep="\n")
 
 
@@ -32,6 +32,7 @@ def parser() -> Parser:
     options.add_argument("--run", type=Path, required=True, help="run folder")
     options.add_argument("--format", required=True, help=f"one or several of {_FORMATS}, with commas between")
     options.add_argument("--out", type=Path, help="folder to write to; the run's export folder by default")
+    options.add_argument("--orbit", type=Orbit, choices=list(Orbit), help="how far the orbit goes around (format mp4)")
     return options
 
 

@@ -256,7 +256,7 @@ def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
 def write_files(run: RunInputs, desk: Desk, fitted: FittedModel) -> None:
     """Export the fitted model, and show its videos."""
     config = run.config.export
-    source = ExportSource(fitted, run.whole_scene, config.fps)
+    source = ExportSource(fitted, run.whole_scene, config.fps, config.orbit)
     for made in export(config.formats, desk.folder.export, source).values():
         for path in made.videos:
             desk.tracker.video(f"video/{path.stem}", path)

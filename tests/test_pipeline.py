@@ -378,7 +378,6 @@ def test_both_doors_agree_on_what_networks_measure(finished: Path, tmp_path: Pat
         ["--pred", "a"],
         ["--run", "a", "--pred", "b", "--target", "c"],
         ["--run", "a", "--out", "b"],
-        ["--run", "a", "--no-networks"],
         ["--run", "nowhere"],
         ["--pred", "nowhere", "--target", "nowhere"],
     ],

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.records import Scene
+from kg4d.formats.build import Orbit
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Renderer
@@ -48,11 +49,13 @@ class ExportSource:
         model: The moving Gaussians.
         scene: The scene that they were fitted to, for its cameras, times, images, and bones between keypoints.
         fps: Frames per second at which the reference video is played, > 0.
+        orbit: How far the orbit goes around.
     """
 
     model: MovingModel
     scene: Scene
     fps: int
+    orbit: Orbit = Orbit.AUTO
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,14 @@ class ExportFormat(StrEnum):
     VIEWER = "viewer"  # one self-contained page
 
 
+class Orbit(StrEnum):
+    """How far `orbit.mp4` goes around."""
+
+    AUTO = "auto"  # all around where views show the sides, else a swing
+    FULL = "full"
+    SWING = "swing"  # 30 degrees to both sides of the reference view
+
+
 @dataclass
 class ExportConfig:
     """What is exported at the end of a run.
@@ -24,10 +32,12 @@ class ExportConfig:
     Attributes:
         formats: The formats.
         fps: Frames per second of videos and viewer.
+        orbit: How far `orbit.mp4` goes around.
     """
 
     formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
     fps: int = 8
+    orbit: Orbit = Orbit.AUTO
 
 
 def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":

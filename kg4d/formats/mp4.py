@@ -3,7 +3,7 @@
 Frames are (T, H, W, 3), RGB, floats in [0, 1] or 8-bit; floats outside [0, 1] are clipped.
 """
 
-from dataclasses import replace
+import math
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from kg4d.data.around import cameras_around
 from kg4d.data.images import quantize
-from kg4d.data.readers.viewpoints import looked_at
-from kg4d.data.records import PosedImages, Scene, view_grid
+from kg4d.data.records import PosedImages, view_grid
 from kg4d.formats.base import Exported, ExportSource, MovingModel
+from kg4d.formats.build import Orbit
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import orbit
 from kg4d.utils.files import replacing
 
 _CRF = 16  # x264's quality: 0 is lossless, 18 counts as visually lossless
 _ORBIT_FRAMES = 48
+_SWING = 30.0  # degrees to each side
 
 
 def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
@@ -110,8 +111,20 @@ def render_orbit(model: MovingModel, times: Float[Tensor, " T"], cameras: Camera
     return model.render(cameras, times[torch.arange(len(cameras)) % len(times)]).clamp(0, 1)
 
 
+def orbit_angles(orbit: Orbit, *, sides_seen: bool) -> Float[Tensor, " C"]:
+    """Degrees from the reference camera for each frame of the orbit: all around, or to both sides and back.
+
+    Args:
+        orbit: Which; `auto` stays near what was seen where no view shows the sides.
+        sides_seen: Whether there are views around the object.
+    """
+    turn = torch.arange(_ORBIT_FRAMES) / _ORBIT_FRAMES
+    whole = orbit is Orbit.FULL or (orbit is Orbit.AUTO and sides_seen)
+    return 360 * turn if whole else _SWING * torch.sin(2 * math.pi * turn)
+
+
 def export_videos(source: ExportSource, folder: Path) -> Exported:
-    """Write `video/`: reference and test videos beside the truth and the error, and an orbit while time loops."""
+    """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops."""
     paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
     write_mp4(paths[0], _beside_the_truth(model, scene.reference), source.fps)
     if scene.test is not None:
@@ -120,22 +133,10 @@ def export_videos(source: ExportSource, folder: Path) -> Exported:
             paths.append(folder / "video" / f"test_{view}.mp4")
             write_mp4(paths[-1], compared[row], source.fps)
     paths.append(folder / "video" / "orbit.mp4")
-    write_mp4(paths[-1], render_orbit(model, scene.reference.times, orbit_around(scene)), source.fps)
+    cameras = cameras_around(scene, orbit_angles(source.orbit, sides_seen=scene.ring is not None))
+    write_mp4(paths[-1], render_orbit(model, scene.reference.times, cameras), source.fps)
     return Exported(paths, videos=paths)
 
 
 def _beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, "M H three_W 3"]:
     return side_by_side(model.render(images.cameras, images.times).clamp(0, 1), images.composited(model.background))
-
-
-def orbit_around(scene: Scene) -> Cameras:
-    """Around what the cameras look at, at the distance and with the lens of the first one of the reference video."""
-    camera, around = scene.reference.cameras[0], scene.ring or scene.reference
-    center = looked_at([scene.reference.cameras, around.cameras])
-    radius = float((camera.centers[0] - center).norm())
-    fov = 2 * torch.rad2deg(torch.atan(camera.height / (2 * camera.Ks[0, 1, 1]))).item()
-    azimuths = torch.arange(_ORBIT_FRAMES) * (360.0 / _ORBIT_FRAMES)
-    cameras = orbit(azimuths, torch.full_like(azimuths, 10.0), radius, fov, camera.width, camera.height)
-    viewmats = cameras.viewmats.clone()
-    viewmats[:, :3, 3] -= viewmats[:, :3, :3] @ center
-    return replace(cameras, viewmats=viewmats)

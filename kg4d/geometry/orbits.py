@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.rotations import quat_to_matrix
 
 
 def intrinsics_from_fov(fov_y_degrees: float, width: int, height: int) -> Float[Tensor, "3 3"]:
@@ -88,6 +90,26 @@ def orbit(
     viewmats = look_at(eyes, eyes.new_zeros(3), eyes.new_tensor([0.0, 1.0, 0.0])).float()
     K = intrinsics_from_fov(fov_y_degrees, width, height)
     return Cameras(viewmats, K.repeat(len(viewmats), 1, 1), width, height)
+
+
+def turned(
+    camera: Cameras, degrees: Float[Tensor, " C"], center: Float[Tensor, " 3"], axis: Float[Tensor, " 3"]
+) -> Cameras:
+    """One camera, carried around an axis, to the right of its image for positive angles where the axis points upwards.
+
+    Args:
+        camera: A single one; at 0 degrees the result is this camera.
+        degrees: Angles.
+        center: A point of the axis, world units; what the image shows of it stays the same.
+        axis: Direction of the axis, of any length above 0.
+    """
+    half = torch.deg2rad(degrees.double()) / 2
+    quats = torch.cat([half.cos()[:, None], half.sin()[:, None] * normalize(axis.double(), dim=-1)], dim=-1)
+    viewmat = camera.viewmats[0].double()
+    rotation = viewmat[:3, :3] @ quat_to_matrix(quats).mT
+    seen = viewmat[:3, :3] @ center.double() + viewmat[:3, 3]  # the centre, in every camera
+    viewmats = _rigid(rotation, (seen - rotation @ center.double())[..., None]).to(camera.viewmats)
+    return replace(camera, viewmats=viewmats, Ks=camera.Ks.expand(len(degrees), 3, 3))
 
 
 def viewmats_from_opengl(camera_to_world: Float[Tensor, "C 4 4"]) -> Float[Tensor, "C 4 4"]:

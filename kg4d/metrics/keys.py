@@ -44,5 +44,7 @@ METRIC_KEYS: dict[str, MetricKey] = {
     "keypoints/pck_0.05_tracks": MetricKey("the same of the tracks that the motion reports", "", True),
     "keypoints/error_3d": MetricKey("mean distance of drawn keypoints from the truth", "world units", False),
     "keypoints/error_3d_tracks": MetricKey("the same of the tracks that the motion reports", "world units", False),
+    "orbit/specks": MetricKey("roughness of views from around over that of the reference view", "", False),
+    "orbit/holes": MetricKey("share of the outline in views from around that is not covered", "", False),
     "motion/flow_epe": MetricKey("mean end-point error of the optical flow", "px", False),
 }

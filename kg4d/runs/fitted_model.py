@@ -55,17 +55,25 @@ class FittedModel:
 
     @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
-        """Image m is camera m at time m; `frozen` leaves the Gaussians as the static stage has left them.
+        """Image m is camera m at time m; `frozen` leaves the Gaussians as the static stage has left them."""
+        return self.render_rgba(cameras, times, frozen=frozen)[..., :3]
+
+    @torch.no_grad()
+    def render_rgba(
+        self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False
+    ) -> Float[Tensor, "M H W 4"]:
+        """The images of `render`, on the background, and how far the Gaussians cover each pixel.
 
         Images of one time are drawn together, so that the motion is evaluated once a time.
         """
-        images = torch.empty(len(cameras), cameras.height, cameras.width, 3, device=times.device)
+        images = torch.empty(len(cameras), cameras.height, cameras.width, 4, device=times.device)
         cameras = self.normalisation.cameras(cameras)
         for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
             state = self.representation.rest().detach() if frozen else self._states(torch.tensor([time]))[0]
             here = cameras[chosen].to(self.renderer.device)
-            images[chosen] = self.renderer(state, here, background=self.background).image.to(images.device)
+            output = self.renderer(state, here, background=self.background)
+            images[chosen] = torch.cat([output.image, output.alpha], dim=-1).to(images.device)
         return images
 
     @torch.no_grad()

@@ -8,12 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
+from kg4d.data.around import cameras_around
 from kg4d.data.records import Keypoints, PosedImages, Scene, view_grid
 from kg4d.data.studies.frame_subset import seen_frames
 from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.flow import Flicker, FlowEPE
 from kg4d.metrics.image import PSNR
 from kg4d.metrics.keypoints import PCK, KeypointError3D, box_sizes
+from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.metrics.state import measured
 from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics, write_metrics_json
@@ -21,6 +23,8 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 from kg4d.utils.logs import progress_bar
 
+_AROUND = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees from the reference view
+_ORBIT_SIDE = 192  # px of the longer side
 Grid = tuple[Float[Tensor, "V T H W 3"], Float[Tensor, "V T H W 1"]]
 
 
@@ -54,6 +58,7 @@ def evaluate_model(
         evaluation.record("heldout/psnr", training_metrics(rendered[~trained], target[~trained])["train/psnr"])
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
+    _orbit_metrics(evaluation, fitted, scene)
     return evaluation
 
 
@@ -139,9 +144,30 @@ def _flow_metrics(
     evaluation.record(keys[1], measured(Flicker(), video, flow.flow, flow.weights))
 
 
-def evaluate_run(path: str | Path) -> Evaluation:
-    """Recompute and write the `metrics.json` of a finished run."""
+def _orbit_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    """How clean the first, the middle and the last moment look from around, on white and at one size for all scenes."""
+    angles, times = torch.tensor(_AROUND), scene.reference.times[[0, len(scene.reference) // 2, -1]]
+    cameras = cameras_around(scene, torch.cat([angles.new_zeros(1), angles]))
+    scale = _ORBIT_SIDE / max(cameras.width, cameras.height)
+    cameras = cameras.resized(round(cameras.width * scale), round(cameras.height * scale))
+    fitted = replace(fitted, background=fitted.background.new_ones(3))
+    grid = torch.stack([fitted.render_rgba(cameras, time.expand(len(cameras))) for time in times]).movedim(-1, 2)
+    around, seen = grid[:, 1:].flatten(0, 1), grid[:, :1].expand_as(grid[:, 1:]).flatten(0, 1)
+    pairs = around[:, :3].clamp(0, 1), around[:, 3:], seen[:, :3].clamp(0, 1), seen[:, 3:]
+    evaluation.record("orbit/specks", measured(Specks(), *pairs))
+    evaluation.record("orbit/holes", measured(Holes(), around[:, 3:]))
+
+
+def evaluate_run(path: str | Path, networks: bool | None = None) -> Evaluation:
+    """Recompute and write the `metrics.json` of a finished run.
+
+    Args:
+        path: The run folder.
+        networks: Whether to measure what networks are needed for; as the run's configuration says when None.
+    """
     run = load_run(path)
+    if networks is not None:
+        run.config.evaluation.networks = networks
     evaluation = measure(run.config, run.fitted, run.scene)
     write_metrics_json(run.folder.metrics, evaluation, run_protocol(run.config))
     return evaluation

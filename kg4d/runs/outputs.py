@@ -10,7 +10,7 @@ from torch import Tensor
 from kg4d.data.images import write_png
 from kg4d.data.records import PosedImages
 from kg4d.formats.base import Exported, ExportSource
-from kg4d.formats.build import ExportFormat, build_exporter
+from kg4d.formats.build import ExportFormat, Orbit, build_exporter
 from kg4d.formats.mp4 import contact_sheet
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
@@ -38,8 +38,18 @@ def export(formats: Iterable[ExportFormat], folder: Path, source: ExportSource) 
 
 
 def export_run(
-    path: str | Path, formats: Iterable[ExportFormat], out: Path | None = None
+    path: str | Path, formats: Iterable[ExportFormat], out: Path | None = None, orbit: Orbit | None = None
 ) -> dict[ExportFormat, Exported]:
-    """Write files of a finished run for other programs, below `out` or its export folder."""
+    """Write files of a finished run for other programs, below `out` or its export folder.
+
+    Args:
+        path: The run folder.
+        formats: What to write.
+        out: Where; the run's export folder when None.
+        orbit: How far the orbit goes around; as the run's configuration says when None.
+    """
     run = load_run(path)
-    return export(formats, out or run.folder.export, ExportSource(run.fitted, run.scene, run.config.export.fps))
+    exported = run.config.export
+    return export(
+        formats, out or run.folder.export, ExportSource(run.fitted, run.scene, exported.fps, orbit or exported.orbit)
+    )

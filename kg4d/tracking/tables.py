@@ -60,6 +60,9 @@ class AblationTable:
         ]
 
 
+_UNSEEN = "There are no held-out views: the sides are a guess, and no number here tells how right they are."
+
+
 def ablation_table(results: Results) -> AblationTable:
     """Compare variants over seeds.
 
@@ -174,11 +177,12 @@ def _note(table: AblationTable) -> str:
     counts = [cell.seeds for cell in table.cells.values()] or [0]
     low, high = min(counts), max(counts)
     text = f"Mean ± standard deviation over {low if low == high else f'{low} to {high}'} seed{'s' if high != 1 else ''}"
+    unseen = "" if any(key.startswith("test/") for key in table.metrics) else f" {_UNSEEN}"
     if len(table.variants) == 1:
-        return f"{text}."
+        return f"{text}.{unseen}"
     return (
         f"{text}; below it the difference to {table.variants[0]}, paired by seed: from three pairs on with the 95 % "
-        "interval of its mean (Student's t) in brackets, with two with their range in parentheses."
+        "interval of its mean (Student's t) in brackets, with two with their range in parentheses." + unseen
     )
 
 

@@ -3,12 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from kg4d.data.studies.world import moved
-from kg4d.formats.mp4 import contact_sheet, orbit_around, render_orbit, side_by_side, write_mp4
+from kg4d.formats.build import Orbit
+from kg4d.formats.mp4 import contact_sheet, orbit_angles, render_orbit, side_by_side, write_mp4
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-from tests import make
 
 
 def read_mp4(path) -> tuple[dict, np.ndarray]:
@@ -130,8 +129,11 @@ def test_an_orbit_loops_time_while_the_camera_goes_round():
         render_orbit(Painter(), times[:0], cameras)
 
 
-def test_the_orbit_goes_around_what_the_cameras_look_at():
-    shift = torch.tensor([5.0, 1.0, -3.0])
-    near, far = orbit_around(make.tiny_scene()), orbit_around(moved(make.tiny_scene(), shift=shift.tolist()))
-    torch.testing.assert_close(far.centers, near.centers + shift, atol=1e-4, rtol=0)
-    torch.testing.assert_close(far.viewmats[:, :3, :3], near.viewmats[:, :3, :3])
+def test_the_orbit_is_whole_where_views_show_the_sides_and_else_swings():
+    whole, swing = orbit_angles(Orbit.AUTO, sides_seen=True), orbit_angles(Orbit.AUTO, sides_seen=False)
+    torch.testing.assert_close(whole.diff(), torch.full((47,), 7.5))
+    assert swing[0] == 0
+    assert swing.max().item() == pytest.approx(30)
+    assert swing.min().item() == pytest.approx(-30)
+    assert torch.equal(orbit_angles(Orbit.FULL, sides_seen=False), whole)
+    assert torch.equal(orbit_angles(Orbit.SWING, sides_seen=True), swing)

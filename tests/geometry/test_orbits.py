@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.geometry.orbits import intrinsics_from_fov, look_at, orbit, viewmats_from_opengl
+from kg4d.geometry.orbits import intrinsics_from_fov, look_at, orbit, turned, viewmats_from_opengl
 
 
 def test_azimuth_0_is_plus_z_and_90_plus_x() -> None:
@@ -86,3 +86,25 @@ def test_errors() -> None:
         viewmats_from_opengl(2 * torch.eye(4)[None])
     with pytest.raises(ValueError, match="rotations"):
         viewmats_from_opengl(torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))[None])
+
+
+def test_turned_cameras_keep_the_axis_where_they_saw_it() -> None:
+    camera = orbit([25.0], [30.0], 2.0, 49.1, 64, 48)
+    center, axis = torch.tensor([0.2, -0.1, 0.3]), torch.tensor([0.1, 2.0, -0.3])
+    cameras = turned(camera, torch.tensor([0.0, 15.0, 140.0, 360.0]), center, axis)
+    on_axis = torch.stack([center, center + 0.1 * axis])
+    pixels, depths = cameras.project(on_axis)
+    torch.testing.assert_close(pixels, pixels[:1].expand_as(pixels), atol=1e-3, rtol=0)
+    torch.testing.assert_close(depths, depths[:1].expand_as(depths))
+    torch.testing.assert_close(cameras.viewmats[::3], camera.viewmats.expand(2, 4, 4), atol=1e-6, rtol=0)
+
+
+def test_a_camera_is_turned_to_the_right_as_an_orbit_is() -> None:
+    camera = orbit([10.0], [20.0], 2.0, 49.1, 64, 64)
+    up = torch.tensor([0.0, 1.0, 0.0])
+    torch.testing.assert_close(
+        turned(camera, torch.tensor([35.0]), torch.zeros(3), up).viewmats,
+        orbit([45.0], [20.0], 2.0, 49.1, 64, 64).viewmats,
+        atol=1e-6,
+        rtol=0,
+    )
