@@ -18,7 +18,7 @@ help:  ## list the targets
 
 env: $(STAMP)  ## make .venv with the package, its native kernels and all tools, at the pinned versions
 
-fit: weights  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
+fit: $(STAMP)  ## fit the embedded character, evaluate and export it (experiments/quickstart.yaml)
 	@echo "make fit: fits experiments/quickstart.yaml; results go to runs/"
 	@$(PY) -m kg4d.fit --config experiments/quickstart.yaml --overwrite
 
