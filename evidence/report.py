@@ -26,6 +26,8 @@ METRICS = {
     "test/lpips_vgg": ("LPIPS-VGG", "{:.4f}"),
     "test/fvd_f": ("FVD-F", "{:.0f}"),
     "train/psnr": ("reference view, dB", "{:.2f}"),
+    "orbit/specks": ("specks in views from around", "{:.2f}"),
+    "orbit/holes": ("holes in views from around", "{:.3f}"),
     "heldout/psnr": ("frames between, reference view, dB", "{:.2f}"),
 }
 Values = dict[tuple[str, str, str, int], dict[str, float]]  # group, arm, scene, seed -> metric -> value

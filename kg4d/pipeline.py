@@ -8,6 +8,8 @@ from typing import Any
 
 import lightning
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.batches.static import static_references
@@ -17,6 +19,7 @@ from kg4d.formats.base import ExportSource
 from kg4d.lift.handles import refitted_keypoints
 from kg4d.lift.record import Lift
 from kg4d.metrics.suite import Evaluation, write_metrics_json
+from kg4d.render.seen import blending_weights
 from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.build import RunInputs, build_run, build_run_representation, check_neighbours
@@ -208,8 +211,21 @@ def _same_lift(ranks: Ranks, lift: Lift | None, device: torch.device) -> Lift | 
 def fit_colours(run: RunInputs, desk: Desk, representation: Representation) -> None:
     """Fine-tune the colours on the video."""
     config = run.config
-    stage = RefineStage(representation, run.renderer, config.refine, run.background, config.seed, config.optimizer)
+    seen = _seen(run, representation) if run.scene.ring is None and config.refine.steps > 0 else None
+    stage = RefineStage(
+        representation, run.renderer, config.refine, run.background, config.seed, config.optimizer, seen
+    )
     run_one(run, desk, stage, run.refine_data, representation, run.scene.reference)
+
+
+@torch.no_grad()
+def _seen(run: RunInputs, representation: Representation) -> Float[Tensor, " N"]:
+    """What of each Gaussian the reference video shows."""
+    video, device = run.scene.reference, run.renderer.device
+    states = (representation.states(time[None].to(device)) for time in video.times)
+    cameras = video.cameras.to(device)
+    shown = [blending_weights(run.renderer, state, cameras[index]) for index, state in enumerate(states)]
+    return torch.stack(shown).sum(0)
 
 
 def run_one(

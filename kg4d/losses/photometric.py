@@ -19,12 +19,15 @@ class PhotometricConfig:
         l1: Weight of the mean absolute colour error.
         ssim: Weight of 1 - SSIM.
         alpha: Weight of the mean absolute coverage error.
+        random_background: Put the images of each step, which have mattes, on a colour of its own, so that no Gaussian
+            in the colour of the background can pass for it.
     """
 
     weight: float = 1.0
     l1: float = 0.8
     ssim: float = 0.2
     alpha: float = 0.5
+    random_background: bool = False
 
 
 def image_errors(

@@ -11,6 +11,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kg4d.data.batches.batch import step_generator
+from kg4d.losses.photometric import PhotometricConfig
 from kg4d.metrics.image import PSNR
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite
@@ -52,6 +54,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
 
     name: str  # of the stage, in checkpoints and logs
     after_backward_slice = "backward"  # what the time up to the end of the backward pass is booked under
+    background: Tensor  # colour behind the Gaussians, RGB in [0, 1]
 
     def __init__(self, renderer: Renderer, steps: int, seed: int, optimizer: OptimizerConfig) -> None:
         super().__init__()
@@ -84,12 +87,32 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         """Note how well a step's images are drawn; the mean of their PSNR is logged."""
         self.psnr.update(drawn.movedim(-1, 1), target.movedim(-1, 1))
 
+    def backdrop(
+        self, images: Float[Tensor, "B H W 3"], alphas: Float[Tensor, "B H W 1"], step: int, config: PhotometricConfig
+    ) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, " 3"]]:
+        """The images of a step on the background of the step, and that background.
+
+        Args:
+            images: On the background of the run.
+            alphas: Their mattes.
+            step: Index of the step.
+            config: Whether the step has a background of its own.
+        """
+        if not config.random_background:
+            return images, self.background
+        drawn = torch.rand(3, generator=step_generator(self.seed, f"{self.name} background", step))
+        background = drawn.to(self.background)
+        return images + (1 - alphas) * (background - self.background), background
+
     def begin(self) -> None:
         """Freeze what the stage does not fit; a subclass also forms what stays the same in all of its steps."""
         self.requires_grad_(False)
         for group in self.parameter_groups():
             for parameter in group.parameters:
                 parameter.requires_grad_(True)
+
+    def before_step(self) -> None:
+        """Change the gradients that the optimiser is about to follow; nothing by default."""
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Hook after the optimiser has moved the parameters."""
@@ -131,6 +154,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         if total is not None:
             check_finite(total, objective.terms, self.named_parameters(), batch.step)
             self.clock.mark(self.after_backward_slice)
+        self.before_step()
         optimizer.step()  # also where nothing has a gradient: Lightning counts these calls, and ends the stage by them
         optimizer.zero_grad(set_to_none=True)
         self.after_step(batch.step, bare)

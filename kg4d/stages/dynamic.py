@@ -1,7 +1,7 @@
 """Dynamic stage: the motion of the Gaussians is fitted to the reference video, on request together with them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -162,7 +162,9 @@ class DynamicStage(Stage[DynamicBatch]):
             moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
-        output = self.renderer.frames(moving, batch.cameras, background=self.background, depth=hidden)
+        images, background = self.backdrop(batch.images, batch.alphas, batch.step, self.config.photometric)
+        batch = replace(batch, images=images)
+        output = self.renderer.frames(moving, batch.cameras, background=background, depth=hidden)
         self.renders += len(moving)
         self.clock.mark("render")
         everything = moving, output, batch

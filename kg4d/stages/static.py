@@ -61,7 +61,6 @@ class StaticStage(Stage[StaticBatch]):
     """
 
     name = "static"
-    background: torch.Tensor
 
     def __init__(
         self,
@@ -104,21 +103,21 @@ class StaticStage(Stage[StaticBatch]):
 
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
-        state = self._state()
+        state, weights = self._state(), self.config.photometric
+        images, background = self.backdrop(batch.images, batch.alphas, batch.step, weights)
         output = self.renderer(
             state,
             batch.cameras,
-            background=self.background,
+            background=background,
             depth=self.kfc.visibility is KeypointVisibility.DEPTH,
             absgrad=self.density.wants_absgrad,
         )
         self.renders += len(batch.cameras)
         self._output, self._share = output, batch.share
         self.clock.mark("render")
-        weights = self.config.photometric
-        loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, weights)
+        loss = photometric_loss(output.image, images, output.alpha, batch.alphas, weights)
         objective.add("photometric", loss, weights.weight)
-        self.measure(output.image, batch.images)
+        self.measure(output.image, images)
         if self.kfc.weight > 0 and batch.has_keypoints:
             self._calibrate(batch, objective)
         if self.guidance is not None:
