@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.geometry.sampling import sample_image
 from kg4d.utils.files import replacing
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -111,8 +112,19 @@ def resize_rgba(images: Float[Tensor, "M H W 4"], width: int, height: int) -> Fl
     """Resample straight RGBA through premultiplied colours; fully transparent pixels become black."""
     if images.shape[1:3] == (height, width):
         return images
-    alphas = images[..., 3:]
-    premultiplied = resample(torch.cat([images[..., :3] * alphas, alphas], dim=-1), width, height)
+    return _straight(resample(_premultiplied(images), width, height))
+
+
+def sample_rgba(image: Float[Tensor, "H W 4"], pixels: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 4"]:
+    """Read straight RGBA between its pixels, through premultiplied colours (`sample_image`)."""
+    return _straight(sample_image(_premultiplied(image), pixels))
+
+
+def _premultiplied(images: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 4"]:
+    return torch.cat([images[..., :3] * images[..., 3:], images[..., 3:]], dim=-1)
+
+
+def _straight(premultiplied: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 4"]:
     colors, alphas = premultiplied[..., :3], premultiplied[..., 3:]
     straight = torch.where(alphas > 0, colors / alphas.clamp_min(torch.finfo(alphas.dtype).tiny), 0)
     return torch.cat([straight, alphas], dim=-1).clamp(0, 1)

@@ -42,6 +42,12 @@ def is_finite(value: object) -> bool:
         return False
 
 
+def shown(value: object) -> str:
+    """A value from JSON for an error message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
 def read_table(path: str | Path, most: int = LARGEST_TABLE) -> str:
     """The text of a file, in UTF-8.
 

@@ -23,5 +23,6 @@ class DNerf:
 
     def read(self, path: Path, size: int | None) -> Scene:
         """Read the video and the test images; see `Reader.read`."""
-        images, _ = read_parts(path, _TRAIN, (_TEST,), size)
-        return Scene(name=path.resolve().name, reference=images[_TRAIN], test=images.get(_TEST))
+        read = read_parts(path, _TRAIN, (_TEST,), size)
+        test = read[_TEST].posed if _TEST in read else None
+        return Scene(name=path.resolve().name, reference=read[_TRAIN].posed, test=test)

@@ -1,13 +1,14 @@
 """Reading several `transforms_*.json` of a scene, and checking them against each other."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from kg4d.data.readers.transforms import read_posed_images
+from kg4d.data.readers.collected import Collected
+from kg4d.data.readers.transforms import ReadImages, list_images, read_posed_images
 from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
 from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
@@ -16,7 +17,9 @@ from kg4d.utils.reading import is_there
 _log = logging.getLogger(__name__)
 
 
-def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None) -> tuple[dict[str, PosedImages], int]:
+def read_parts(
+    folder: Path, video: str, others: Sequence[str], size: int | None, still: Collection[str] = ()
+) -> dict[str, ReadImages]:
     """Read the reference video, and other images if they exist; time 0 is the first frame of the video.
 
     Args:
@@ -24,36 +27,40 @@ def read_parts(folder: Path, video: str, others: Sequence[str], size: int | None
         video: Name of the `transforms_*.json` of the reference video.
         others: Names of the other `transforms_*.json`, which may be missing.
         size: Side that the images are resampled to, px; that of the files when None.
+        still: Those of them whose images show the first frame.
 
     Returns:
-        The images by the name of their file, and the side of the pixel grid that all files have.
+        The images by the name of their file. All files have one size.
 
     Raises:
         InputError: A file or an image is missing, malformed or contradicts another, the video is none, a frame of a
-            view is listed twice, or a camera cannot see the object.
+            view is listed twice, or a camera cannot see the object. It names all that is missing.
     """
-    path = folder / video
-    read = {path: read_posed_images(path, size)}
-    times = read[path][0].times
-    _check_video(path, read[path][0])
+    path, faults = folder / video, Collected(folder)
+    listed = {path: list_images(path, faults)}
+    moments = [entry.time for entry in listed[path] if entry.time is not None] or [0.0]
     for other in (folder / name for name in others):
         if is_there(other):
-            read[other] = read_posed_images(other, size, times)
-    grid = _common_grid({path: side for path, (_, side) in read.items()})
-    images = _from_first_frame({path: posed for path, (posed, _) in read.items()}, float(times[0]))
+            listed[other] = list_images(other, faults, still=other.name in still, video=moments)
+    faults.raise_any()
+    read = {path: read_posed_images(path, listed.pop(path), size)}
+    _check_video(path, read[path].posed)
+    for other, entries in listed.items():
+        read[other] = read_posed_images(other, entries, size, read[path].posed.times)
+    _check_grid({path: part.grid for path, part in read.items()})
+    images = _from_first_frame({path: part.posed for path, part in read.items()})
     for path, posed in images.items():
         _refuse_repeated(path, posed)
     refuse_bad_viewpoints(images)
-    return {path.name: posed for path, posed in images.items()}, grid
+    return {path.name: part._replace(posed=images[path]) for path, part in read.items()}
 
 
-def _common_grid(grids: Mapping[Path, int]) -> int:
+def _check_grid(grids: Mapping[Path, int]) -> None:
     (first, grid), *others = grids.items()
     for path, other in others:
         if other != grid:
             what = f"its images are {other} x {other}, those of {first.name} are {grid} x {grid}"
             raise InputError(path, what, "make all images one size")
-    return grid
 
 
 def _check_video(path: Path, video: PosedImages) -> None:
@@ -71,8 +78,9 @@ def _check_video(path: Path, video: PosedImages) -> None:
         raise InputError(where, "does not count 0, 1, 2, ...", "number the frames in the order of time")
 
 
-def _from_first_frame(images: dict[Path, PosedImages], start: float) -> dict[Path, PosedImages]:
-    """The same images with times counted from the first frame of the video, at `start`: the motion begins there."""
+def _from_first_frame(images: dict[Path, PosedImages]) -> dict[Path, PosedImages]:
+    """The same images with times counted from the first frame of the video, which comes first: motion begins there."""
+    start = float(next(iter(images.values())).times[0])
     if start == 0:
         return images
     for path, posed in images.items():

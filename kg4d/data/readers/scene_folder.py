@@ -1,49 +1,71 @@
 """Scene folders: a reference video, views of its first frame, held-out videos, keypoints and flow."""
 
+import logging
 from pathlib import Path
 
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.readers.tracks import read_flow, read_keypoints
+from kg4d.data.readers.undistorted import undistort_flow, undistort_keypoints
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.reading import is_there, read_json
 
+_log = logging.getLogger(__name__)
+
 REFERENCE, RING, TEST = "transforms_train.json", "transforms_ring.json", "transforms_test.json"
+ALONE = "transforms.json"  # what nerfstudio and instant-ngp call it; read where there is no REFERENCE
 KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
 RECORD, PREVIEW = "scene.json", "preview.png"  # how a scene came about; not needed to read it
 
 
 class SceneFolder:
-    """Reads scene folders, in which everything but the reference video is optional."""
+    """Reads scene folders, in which everything but the reference video is optional.
 
-    format = f"scene folder ({REFERENCE}, {RING}, {TEST}, {KEYPOINTS}, {FLOW})"
+    A `transforms.json` takes the place of the reference video's file.
+    """
+
+    format = f"scene folder ({REFERENCE} or {ALONE}, {RING}, {TEST}, {KEYPOINTS}, {FLOW})"
 
     def recognises(self, path: Path) -> bool:
-        """Whether the folder has a `transforms_*.json`."""
-        return any(path.glob("transforms_*.json"))
+        """Whether the folder has a `transforms_*.json` or `transforms.json`."""
+        return is_there(path / ALONE) or any(path.glob("transforms_*.json"))
 
     def read(self, path: Path, size: int | None) -> Scene:
         """Read images by `transforms`, keypoints and flow by `tracks`; see `Reader.read`."""
-        images, grid = read_parts(path, REFERENCE, (RING, TEST), size)
-        reference, ring, test = images[REFERENCE], images.get(RING), images.get(TEST)
+        video = _video(path)
+        read = read_parts(path, video, (RING, TEST), size, still=(RING,))
+        reference, ring, test = read[video], read.get(RING), read.get(TEST)
+        grid, frames = reference.grid, len(reference.posed)
         if ring is not None:
-            _check_ring(path / RING, ring, reference)
+            _check_ring(path / RING, ring.posed, reference.posed)
         keypoints, flow = None, None
         if is_there(path / KEYPOINTS):
-            test_views = None if test is None else len(set(test.views.tolist()))
-            ring_views = None if ring is None else len(ring)
-            keypoints = read_keypoints(path / KEYPOINTS, grid, len(reference), ring_views, test_views)
+            test_views = None if test is None else len(set(test.posed.views.tolist()))
+            ring_views = None if ring is None else len(ring.posed)
+            keypoints = read_keypoints(path / KEYPOINTS, grid, frames, ring_views, test_views)
+            keypoints = undistort_keypoints(keypoints, reference, ring, test)
         if is_there(path / FLOW):
-            flow = read_flow(path / FLOW, grid, grid, len(reference))
+            flow = undistort_flow(read_flow(path / FLOW, grid, grid, frames), reference.lenses)
         return Scene(
             name=path.resolve().name,
-            reference=reference,
-            ring=ring,
+            reference=reference.posed,
+            ring=ring and ring.posed,
             keypoints=keypoints if size is None or keypoints is None else keypoints.scaled(size / grid),
             flow=flow if size is None or flow is None else flow.resized(size),
-            test=test,
+            test=test and test.posed,
             cache_keys=_cache_keys(path / RECORD),
         )
+
+
+def _video(path: Path) -> str:
+    """The name of the file of the reference video."""
+    if not is_there(path / ALONE):
+        return REFERENCE
+    if is_there(path / REFERENCE):
+        _log.info("%s: not read: %s is", path / ALONE, REFERENCE)
+        return REFERENCE
+    _log.warning("%s: read as the reference video, one frame after the other: there is no %s", path / ALONE, REFERENCE)
+    return ALONE
 
 
 def _check_ring(path: Path, ring: PosedImages, reference: PosedImages) -> None:

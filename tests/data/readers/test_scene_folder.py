@@ -47,7 +47,7 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     "zero ring": (edit("ring", keep(0)), "transforms_ring.json: frames", "empty"),
     "one frame": (edit("train", keep(1)), "transforms_train.json: frames", "at least two"),
     "no file_path": (edit("train", drop_frame_key(2, "file_path")), "frames[2].file_path", "missing"),
-    "no time": (edit("test", drop_frame_key(1, "time")), "frames[1].time", "finite number"),
+    "no time": (edit("test", drop_frame_key(1, "time")), "frames[1].time", "missing, as in 1 of 8"),
     "text as time": (edit("train", set_frame(1, time="soon")), "frames[1].time", "'soon'"),
     "truth as time": (edit("train", set_frame(1, time=True)), "frames[1].time", "True"),
     "NaN time": (edit("train", set_frame(1, time=math.nan)), "frames[1].time", "finite"),
