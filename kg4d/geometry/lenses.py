@@ -22,6 +22,7 @@ _Points = NDArray[np.float64]
 _UNTIL = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
 _INVERTED = 1e-6  # largest error of a ray whose distortion counts as undone, focal lengths
 _WIDEST = math.tan(math.radians(65))  # of a pinhole camera to either side: beyond, it shows little but the rim
+_MOST_MAGNIFIED = 4.0  # a lens that needs more is a slip of the pen
 _ALONG_AN_EDGE = 65  # points of the image's border that are looked at
 
 
@@ -129,7 +130,10 @@ def _largest_view(lens: Lens, K: Float[Tensor, "3 3"], width: int, height: int) 
     """Intrinsics of the largest view inside the image's border, as near to the middle of `K` as that allows."""
     low, high = _inner_box(lens, K, width, height)
     size, focal = torch.tensor([width, height]).double(), K.diagonal()[:2]
-    scaled = focal * float((size / (focal * (high - low))).max())
+    magnified = float((size / (focal * (high - low))).max())
+    if magnified > _MOST_MAGNIFIED:
+        raise ValueError(f"the middle would be magnified {magnified:.3g} times")
+    scaled = focal * magnified
     start = torch.minimum(torch.maximum(-K[:2, 2] / scaled, low), high - size / scaled)
     pinhole = torch.eye(3, dtype=torch.float64)
     pinhole[0, 0], pinhole[1, 1] = scaled

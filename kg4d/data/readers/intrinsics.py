@@ -188,7 +188,7 @@ def _lens(keys: _Keys) -> Lens | None:
     values = {name: keys.number(name) for name in _COEFFICIENTS if name in keys}
     known = f"known models: {', '.join(_MODELS)}"
     for flag in _NO_PERSPECTIVE:
-        if keys.value(flag) not in (None, False):
+        if keys.value(flag) is not None and keys.value(flag) is not False:  # 0 is a coefficient
             raise InputError(keys.where(flag), "names a camera that is not known", known)
     model = keys.value("camera_model")
     if model is None:
