@@ -55,7 +55,7 @@ def build_gaussians(
         InputError: The config asks for a start that the input does not allow.
     """
     views = (cameras, images) if cameras is not None and images is not None else None
-    kind = _settled(config.init, cameras)
+    kind = settled_init(config.init, cameras)
     if config.init is InitKind.AUTO:
         _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
     cloud = _points(config, kind, views, generator, normalised)
@@ -75,13 +75,14 @@ def far_side_of(config: GaussiansConfig, cameras: Cameras | None) -> MirroredFar
         config: How Gaussians start.
         cameras: Of the views of the first frame; None where there are none.
     """
-    if cameras is None or _settled(config.init, cameras) is not InitKind.INFLATED:
+    if cameras is None or settled_init(config.init, cameras) is not InitKind.INFLATED:
         return None
     depth_of_origin = float(cameras[0].viewmats[0, 2, 3])  # as in `inflate_matte`
     return MirroredFarSide(cameras[0], depth_of_origin) if config.far_side is FarSide.MIRRORED else None
 
 
-def _settled(kind: InitKind, cameras: Cameras | None) -> InitKind:
+def settled_init(kind: InitKind, cameras: Cameras | None) -> InitKind:
+    """Where Gaussians start, with `auto` decided by the views of the first frame (None: there are none)."""
     if kind is not InitKind.AUTO:
         return kind
     if cameras is None:

@@ -146,7 +146,8 @@ def _inner_box(
 ) -> tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]:
     """The rays (x, y) between which the image's border does not lie."""
     along = torch.linspace(0, 1, _ALONG_AN_EDGE, dtype=torch.float64)
-    low, high = [], []
+    low: list[float] = []
+    high: list[float] = []
     for axis, (across, length) in enumerate([(width, height), (height, width)]):
         for bound, at in ((low, 0.0), (high, float(across))):
             edge = torch.stack([torch.full_like(along, at), along * length], dim=-1)

@@ -26,9 +26,9 @@ from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
-from kg4d.gaussians.build import build_gaussians, far_side_of
+from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide
-from kg4d.gaussians.init import FarSide
+from kg4d.gaussians.init import FarSide, InitKind
 from kg4d.gaussians.model import GaussianModel
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
@@ -47,6 +47,7 @@ from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
 from kg4d.representation.build import build_representation
+from kg4d.runs.first_overlap import warn_of_little_overlap
 from kg4d.stages.density import DensityKind
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
@@ -262,9 +263,11 @@ def build_run(
     seen = normalisation.scene(choose_frames(whole_scene, config.frames))
     priors = PriorCache(config.priors.cache)
     guidance = build_run_guidance(judged, seen, normalisation, config.seed, renderer.device, priors)
-    gaussians, far_side = build_run_gaussians(config, seen, normalisation)
+    gaussians, far_side, start = build_run_gaussians(config, seen, normalisation)
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)
     gaussians = gaussians.to(renderer.device)
+    near = gaussians.state().detach()
+    warn_of_little_overlap(renderer, near if far_side is None else far_side.completed(near), seen.reference, start)
     check_neighbours(config, len(gaussians))
     build_run_representation(config, gaussians)
     behind, seed = background.cpu(), config.seed
@@ -296,11 +299,11 @@ def build_run(
 
 def build_run_gaussians(
     config: ExperimentConfig, scene: Scene, normalisation: Normalisation
-) -> tuple[GaussianModel, MirroredFarSide | None]:
+) -> tuple[GaussianModel, MirroredFarSide | None, InitKind]:
     """The Gaussians before any training, in a scene that is normalised; a point cloud that is read is not.
 
     Returns:
-        The Gaussians; what adds their far side, where they are the near side alone.
+        The Gaussians; what adds their far side, where they are the near side alone; where they start.
     """
     first = static_references(scene).images
     views = first if bool((first.frames == 0).all()) else None  # other moments would carve the moving parts away
@@ -316,7 +319,7 @@ def build_run_gaussians(
         torch.Generator().manual_seed(config.seed),
         normalisation.points,
     )
-    return model, far_side_of(chosen, cameras)
+    return model, far_side_of(chosen, cameras), settled_init(chosen.init, cameras)
 
 
 def seed_run_keypoints(config: ExperimentConfig, scene: Scene, gaussians: GaussianModel) -> tuple[Scene, Skeleton]:

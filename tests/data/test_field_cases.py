@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from kg4d.config.load import load_config
+from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Scene
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
+from kg4d.runs.build import build_run
 
 pytestmark = pytest.mark.realdata
 
@@ -61,3 +64,17 @@ def test_a_lone_transforms_json_is_the_video(cases: Path, caplog: pytest.LogCapt
     assert "transforms.json: read as the reference video" in caplog.text
     assert len(scene.reference) == 8
     assert offset(scene) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("start", "check"), [("auto", "have the same units"), ("ball", "check where the cameras look")]
+)
+def test_cameras_in_other_units_are_told(cases: Path, caplog: pytest.LogCaptureFixture, start: str, check: str) -> None:
+    words = ["image_size=64", "gaussians.count=1000", f"gaussians.init={start}", "renderer.kind=cpu"]
+    for name in ("tf_no_time", "tf_cameras_far_units"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "kg4d"):
+            build_run(load_config(ExperimentConfig, None, [f"scene={cases / name}", *words]))
+        assert ("the first Gaussians cover" in caplog.text) == (name == "tf_cameras_far_units")
+    assert "the first Gaussians cover 1 % of the reference's matte" in caplog.text
+    assert check in caplog.text
