@@ -1,4 +1,4 @@
-"""`python -m kg4d.metrics.weights pull|list|verify`: the weights of the metrics' networks (`kg4d.networks.weights`)."""
+"""`python -m kg4d.metrics.weights pull|list|verify`: the weights of networks (`kg4d.networks.weights`)."""
 
 import sys
 

