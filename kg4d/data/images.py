@@ -21,11 +21,14 @@ from kg4d.utils.files import replacing
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # What Pillow raises for damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-_CONVERT = "convert it to an 8-bit RGB or RGBA PNG, JPEG or WebP"
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+_CONVERT = "convert it to an RGB or RGBA PNG, JPEG or WebP"
 
 
 def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
-    """Read an 8-bit RGB or RGBA image; the orientation in its EXIF data is applied.
+    """Read an image as RGBA; the orientation in its EXIF data is applied.
+
+    Grey and palette images become RGB, 16 bits become 8.
 
     Args:
         path: PNG, JPEG or WebP file.
@@ -34,15 +37,14 @@ def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:
         Straight RGBA in [0, 1]; alpha is 1 if the file has none.
 
     Raises:
-        InputError: The file is missing, damaged, of another format, grey, palette, 16-bit, CMYK or animated.
+        InputError: The file is missing, damaged, of another format, CMYK or animated.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "no such file", "check the path")
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            _refuse_unsuitable(image, path)
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+            pixels = np.array(_eight_bits(image, path).convert("RGBA"))
     except InputError:
         raise
     except DAMAGED as error:
@@ -55,19 +57,17 @@ def read_mask(path: str | Path) -> Float[Tensor, "H W 1"]:
     """Read a matte in [0, 1]: the alpha channel if the file has one, else its brightness (white is the object).
 
     Args:
-        path: PNG, JPEG or WebP file, 8-bit or black and white.
+        path: PNG, JPEG or WebP file.
 
     Raises:
-        InputError: The file is missing, damaged, of another format, 16-bit, CMYK or animated.
+        InputError: The file is missing, damaged, of another format, CMYK or animated.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "no such file", "check the path")
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            if image.mode not in ("L", "LA", "1", "P"):
-                _refuse_unsuitable(image, path)
-            upright = ImageOps.exif_transpose(image)
+            upright = _eight_bits(image, path)
             alpha = upright.convert("RGBA").getchannel("A")
             pixels = np.array(alpha if upright.has_transparency_data else upright.convert("L"))
     except InputError:
@@ -78,17 +78,20 @@ def read_mask(path: str | Path) -> Float[Tensor, "H W 1"]:
     return torch.from_numpy(pixels).float()[..., None] / 255
 
 
-def _refuse_unsuitable(image: Image.Image, path: Path) -> None:
-    """Raise an `InputError` for images that would silently lose information when converted to 8-bit RGBA."""
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """The upright image with channels of 8 bits.
+
+    Raises:
+        InputError: It is an animation, or its colours are not RGB or grey.
+    """
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(path, "is an animation", "give one picture a file")
-    if image.mode not in ("RGB", "RGBA"):
-        kinds = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette"}
-        what = f"is a {kinds.get(image.mode, image.mode)} image"
-        raise InputError(path, what, _CONVERT)
-    raw_modes = {str(tile[3]) for tile in getattr(image, "tile", [])}
-    if any("16" in mode for mode in raw_modes):  # Pillow would silently drop the low byte
-        raise InputError(path, "is a 16-bit image", _CONVERT)
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
+        values = np.array(ImageOps.exif_transpose(image))
+        return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode not in _MODES:
+        raise InputError(path, f"is a {image.mode} image", _CONVERT)
+    return ImageOps.exif_transpose(image)  # of 16-bit RGB, Pillow has kept the upper bytes
 
 
 def quantize(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

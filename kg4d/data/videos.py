@@ -1,6 +1,7 @@
 """Reading an input: video files, animated images, folders of frames, or a single image."""
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,43 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ANIMATED = ("PNG", "WEBP", "GIF")
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 _FPS = 8.0  # for frames without time stamps
+_ROUNDING = 1e-6  # frames; 0.3 s at 10 a second is frame 3
 _KEEP_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders of these formats drop the alpha channel
 _AS_IT_IS = ["-fps_mode", "passthrough"]  # otherwise frames are repeated to reach a constant rate
+# Pixels that are not square, as of DV tapes, become so; where the file does not say their shape, sar is 1.
+_SQUARE = ["-vf", "scale=w=round(iw*max(sar\\,1)):h=round(ih*max(1/sar\\,1)),setsar=1"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which part of a video is used.
+
+    Attributes:
+        start: First moment, seconds.
+        end: Last moment, seconds; None is the end of the video.
+        every: Use one frame in so many.
+        most: What is left is thinned evenly to this many frames, its first and its last included.
+    """
+
+    most: int
+    start: float = 0.0
+    end: float | None = None
+    every: int = 1
+
+    def picked(self, count: int, fps: float) -> list[int]:
+        """Indices of the frames used, of a video of `count` frames; by index, which matters if the rate varies.
+
+        Raises:
+            InputError: The video has fewer than two frames in that part.
+        """
+        last = count - 1 if self.end is None else min(count - 1, math.floor(self.end * fps + _ROUNDING))
+        within = range(math.ceil(self.start * fps - _ROUNDING), last + 1, self.every)
+        if len(within) < min(2, count):
+            part = f"{self.start:g} s to {'its end' if self.end is None else f'{self.end:g} s'}"
+            what = f"{part}, every={self.every}, leaves {len(within)} of {count} frames"
+            key = "every" if self.every > 1 else "start" if self.end is None else "end"
+            raise InputError(key, what, f"the input lasts {count / fps:.3g} s, at {fps:.3g} frames a second")
+        return [within[index] for index in evenly_spaced(len(within), self.most)]
 
 
 @dataclass(frozen=True)
@@ -34,13 +70,15 @@ class Clip:
     Attributes:
         frames: Straight RGBA in [0, 1]; alpha is 1 if the file has none.
         fps: Rate of these frames, frames per second.
-        source_frames: Number of frames of the source, from which these were picked evenly.
+        source_frames: Number of frames of the source, from which these were picked.
+        picked: Which frames of the source these are.
         files: The files of the frames, if each has its own; otherwise empty.
     """
 
     frames: Float[Tensor, "T H W 4"]
     fps: float
     source_frames: int
+    picked: tuple[int, ...]
     files: tuple[Path, ...] = ()
 
     @property
@@ -49,38 +87,47 @@ class Clip:
         return bool((self.frames[..., 3] < 1).any())
 
     @property
+    def names(self) -> list[str]:
+        """What a person calls each frame: the name of its file, or its index in the source."""
+        return [file.name for file in self.files] or [f"frame {index}" for index in self.picked]
+
+    @property
     def opaque(self) -> list[str]:
-        """The frames without any transparent pixel, by the names of their files, or by index."""
+        """The names of the frames without any transparent pixel."""
         solid = (self.frames[..., 3] == 1).flatten(1).all(1).tolist()
-        names = [file.name for file in self.files] or [f"frame {index}" for index in range(len(solid))]
-        return [name for name, all_solid in zip(names, solid, strict=True) if all_solid]
+        return [name for name, all_solid in zip(self.names, solid, strict=True) if all_solid]
 
 
-def read_clip(path: str | Path, max_frames: int) -> Clip:
+def read_clip(path: str | Path, span: Span) -> Clip:
     """Read one image (T = 1), or a video of at least two frames.
 
     Args:
         path: An image; a video file; an animated GIF, WebP or PNG, which counts as a video; or a folder of frames.
-        max_frames: A longer video is thinned evenly to this many frames, the first and the last included. Frames are
-            picked by index, not by time, which matters if the frame rate varies.
+        span: Which frames of a video are used; a folder of frames has 8 a second.
 
     Raises:
-        InputError: The input is missing, damaged, of another format, or a video of one frame.
+        InputError: The input is missing, damaged, of another format, a video of one frame, or has fewer than two frames
+            in the span.
     """
     path = Path(path)
     if path.is_dir():
-        clip = _read_folder(path, max_frames)
+        clip = _read_folder(path, span)
     elif not path.is_file():
         raise InputError(path, "no such file or folder", "check the path of the input")
     elif path.suffix.lower() in _VIDEO_SUFFIXES:
-        clip = _read_file(path, max_frames)
+        clip = _read_file(path, span)
     elif (count := _pictures(path)) > 1:
         _log.info("%s: an animation of %d pictures: taken as a video", path, count)
-        clip = _read_animation(path, count, max_frames)
+        clip = _read_animation(path, count, span)
     else:
-        return Clip(read_image(path)[None], _FPS, 1, (path,))
+        return Clip(read_image(path)[None], _FPS, 1, (0,), (path,))
     if len(clip.frames) < 2:
         raise InputError(path, "is a video of one frame", "give at least two, or the frame itself as an image")
+    if len(clip.frames) < clip.source_frames:
+        first, last, kept = clip.picked[0], clip.picked[-1], len(clip.frames)
+        one_in = (last - first) / (kept - 1)
+        what = "%s: %d of %d frames are used: %d to %d, one in %.3g (frames, start, end and every choose them)"
+        _log.info(what, path, kept, clip.source_frames, first, last, one_in)
     return clip
 
 
@@ -123,16 +170,17 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
-def _read_folder(folder: Path, max_frames: int) -> Clip:
+def _read_folder(folder: Path, span: Span) -> Clip:
     files = image_files(folder)
-    chosen = tuple(files[index] for index in evenly_spaced(len(files), max_frames))
+    picked = tuple(span.picked(len(files), _FPS))
+    chosen = tuple(files[index] for index in picked)
     frames = [read_image(file) for file in chosen]
     for file, frame in zip(chosen, frames, strict=True):
         if frame.shape != frames[0].shape:
             (height, width), (first_height, first_width) = frame.shape[:2], frames[0].shape[:2]
             what = f"is {width} x {height}, {chosen[0].name} is {first_width} x {first_height}"
             raise InputError(file, what, "make all frames one size")
-    return Clip(torch.stack(frames), _FPS, len(files), chosen)
+    return Clip(torch.stack(frames), _FPS, len(files), picked, chosen)
 
 
 def _pictures(path: Path) -> int:
@@ -144,30 +192,41 @@ def _pictures(path: Path) -> int:
         return 1
 
 
-def _read_animation(path: Path, count: int, max_frames: int) -> Clip:
-    frames, milliseconds, wanted = [], 0.0, set(evenly_spaced(count, max_frames))
+def _read_animation(path: Path, count: int, span: Span) -> Clip:
+    frames = []
     try:
         with Image.open(path, formats=_ANIMATED) as image:
-            for index in range(count):
+            fps = _rate(image, count)
+            picked = tuple(span.picked(count, fps))
+            for index in picked:
                 image.seek(index)
-                milliseconds += image.info.get("duration", 0)
-                if index in wanted:
-                    frames.append(_pixels(image.convert("RGBA")))
+                frames.append(_pixels(image.convert("RGBA")))
+    except InputError:
+        raise
     except DAMAGED as error:
         raise InputError(path, "is an animation that is cut short or damaged", "save it again") from error
-    fps = 1000 * count / milliseconds if milliseconds > 0 else _FPS
-    return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
+    return Clip(torch.stack(frames), _thinned(fps, picked), count, picked)
 
 
-def _thinned(fps: float, kept: int, count: int) -> float:
-    return fps * max(1, kept - 1) / max(1, count - 1)
+def _rate(animation: Image.Image, count: int) -> float:
+    """Mean rate of an animation, frames per second."""
+    milliseconds = 0.0
+    for index in range(count):
+        animation.seek(index)
+        milliseconds += animation.info.get("duration", 0)
+    return 1000 * count / milliseconds if milliseconds > 0 else _FPS
+
+
+def _thinned(fps: float, picked: Sequence[int]) -> float:
+    """Rate of the picked frames."""
+    return fps * (len(picked) - 1) / (picked[-1] - picked[0]) if len(picked) > 1 else fps
 
 
 def _pixels(image: Image.Image) -> Float[Tensor, "H W 4"]:
     return torch.from_numpy(np.array(image)).float() / 255
 
 
-def _read_file(path: Path, max_frames: int) -> Clip:
+def _read_file(path: Path, span: Span) -> Clip:
     """Decode with ffmpeg in two passes, so that only the wanted frames are held in memory."""
     try:
         count, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
@@ -176,23 +235,29 @@ def _read_file(path: Path, max_frames: int) -> Clip:
         if decoder := _KEEP_ALPHA.get(about["codec"].strip(",")):
             decoded = _decoded(path, ["-c:v", decoder])
             about = next(decoded)
-        frames = _picked(decoded, evenly_spaced(count, max_frames), about["size"])
+        fps = float(about["fps"]) or _FPS
+        picked = tuple(span.picked(count, fps))
+        frames = _picked(decoded, picked, about["size"])
+    except InputError:
+        raise
     except (OSError, RuntimeError, StopIteration) as error:
         raise InputError(
             path, "cannot be decoded as a video", "save it again, as H.264 in an .mp4 for example"
         ) from error
-    fps = float(about["fps"]) or _FPS
     announced = float(about["duration"]) * fps
-    if count < 0.9 * announced - 1 or len(frames) < min(count, max_frames):
+    if count < 0.9 * announced - 1 or len(frames) < len(picked):
         what = f"is cut short: {count} of about {announced:.0f} frames can be decoded"
         raise InputError(path, what, "copy or save it again")
-    return Clip(torch.stack(frames), _thinned(fps, len(frames), count), count)
+    size, stored = about["size"], about["source_size"]
+    if set(size) != set(stored):  # a picture that is turned keeps its sides
+        _log.info("%s: its pixels are not square: %d x %d became %d x %d", path, *stored, *size)
+    return Clip(torch.stack(frames), _thinned(fps, picked), count, picked)
 
 
 def _decoded(path: Path, input_params: list[str]) -> Iterator[Any]:
     """What ffmpeg reports about a video, then each of its frames once."""
     frames: Iterator[Any] = imageio_ffmpeg.read_frames(
-        str(path), pix_fmt="rgba", bpp=4, input_params=input_params, output_params=_AS_IT_IS
+        str(path), pix_fmt="rgba", bpp=4, input_params=input_params, output_params=[*_SQUARE, *_AS_IT_IS]
     )
     return frames
 

@@ -21,13 +21,14 @@ from kg4d.priors.base import FlowEstimator, KeypointTracks, KeypointTransfer, Ma
 from kg4d.priors.build import PriorsConfig, matting_for_generated
 from kg4d.priors.diffusion.views import view_angles
 from kg4d.priors.files import SuppliedFiles, read_masks
+from kg4d.priors.footage import findings_in_frames, findings_in_mattes
 from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.keypoints.clicked import click_keypoints
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
 from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
-from kg4d.priors.matting import KeyMatting, MattingConfig, MattingKind
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, NoForegroundError, picked
 from kg4d.priors.plan import Plan
 from kg4d.priors.supplied import Supplied, read_supplied
 from kg4d.priors.workbench import Workbench
@@ -74,6 +75,9 @@ def begin(bench: Workbench, config: PriorsConfig, plan: Plan, clip: Clip) -> Mat
         InputError: The input has no clear foreground, or files do not fit it.
     """
     supplied = read_supplied(config, plan, clip)
+    if len(clip.frames) > 1:
+        for finding in findings_in_frames(clip.frames, clip.has_alpha):
+            bench.note(finding)
     frames = matte_input(bench, config.matting, plan.matting.provider, clip)
     if plan.keypoints.kind == KeypointsKind.CLICK.value:
         assert config.keypoints.path is not None  # checked when it was planned
@@ -114,7 +118,7 @@ def assemble(bench: Workbench, config: PriorsConfig, plan: Plan, matted: MattedI
 def matte_input(
     bench: Workbench, config: MattingConfig, provider: Matting | SuppliedFiles | None, clip: Clip
 ) -> Float[Tensor, "T H W 4"]:
-    """The frames of the input with their mattes.
+    """The frames of the input with their mattes; what is odd about these is noted.
 
     Args:
         bench: Cache and notes.
@@ -123,20 +127,39 @@ def matte_input(
         clip: The input.
 
     Raises:
-        InputError: There is no clear foreground, masks do not fit, or only some frames have an alpha channel.
+        InputError: There is no clear foreground, masks do not fit, a matte is empty, or only some frames have an alpha
+            channel.
     """
-    rgb = clip.frames[..., :3]
+    rgb, mattes = clip.frames[..., :3], _mattes_of_input(bench, config, provider, clip)
+    if config.point is not None:
+        mattes = picked(mattes, (config.point[0], config.point[1]))
+    empty = (mattes <= 0.5).flatten(1).all(1).tolist()
+    if any(empty):
+        what = f"nothing is opaque in {clip.names[empty.index(True)]}"
+        remedy = "leave that frame out (start=, end=, every=), or give another matte (matting.kind, matting.path)"
+        raise InputError("matting", what, remedy)
+    for finding in findings_in_mattes(mattes, clip.names):
+        bench.note(finding)
+    return torch.cat([rgb, mattes], dim=-1)
+
+
+def _mattes_of_input(
+    bench: Workbench, config: MattingConfig, provider: Matting | SuppliedFiles | None, clip: Clip
+) -> Float[Tensor, "T H W 1"]:
     match provider:
         case None:
             if config.kind is MattingKind.AUTO and clip.opaque:
                 what = f"{clip.opaque[0]} has no transparent pixel, other frames have some"
                 remedy = "give all frames an alpha channel, or set matting.kind=key, or alpha to take it as it is"
                 raise InputError("matting.kind", what, remedy)
-            return clip.frames
+            return clip.frames[..., 3:]
         case SuppliedFiles(path=folder):
-            return torch.cat([rgb, read_masks(folder, clip)], dim=-1)
+            return read_masks(folder, clip)
         case _:
-            return _matte(bench, provider, rgb, "the input")
+            try:
+                return _matte(bench, provider, clip.frames[..., :3], "the input")[..., 3:]
+            except NoForegroundError as error:
+                raise InputError(error.where, f"{clip.names[error.frame]}: {error.what}", error.remedy) from error
 
 
 def make_video(
@@ -295,7 +318,9 @@ def pose_views(views: Views, elevation: float) -> PosedImages:
 
 def _matte(bench: Workbench, provider: Matting, rgb: Float[Tensor, "T H W 3"], what: str) -> Float[Tensor, "T H W 4"]:
     """Images with their mattes; `what` names the images in notes."""
-    if isinstance(provider, KeyMatting) and not provider.has_even_background(rgb):
+    if isinstance(provider, GrabCutMatting) or (
+        isinstance(provider, KeyMatting) and not provider.has_even_background(rgb)
+    ):
         bench.note(f"the background of {what} is not even: the object is guessed by GrabCut; look at the preview")
     alpha = bench.run(provider, {"rgb": rgb}, lambda: {"alpha": provider(rgb)})["alpha"]
     return torch.cat([rgb, alpha], dim=-1)

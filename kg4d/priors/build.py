@@ -1,12 +1,14 @@
 """From the settings to providers. Whatever is `auto` is decided here, once, and each choice states its reason."""
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
 import torch
 
-from kg4d.data.videos import Clip
+from kg4d.data.images import quantize
+from kg4d.data.videos import Clip, Span
 from kg4d.errors import InputError
 from kg4d.priors.base import (
     FlowEstimator,
@@ -29,6 +31,7 @@ from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKin
 from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
 from kg4d.priors.plan import Choice, Plan
+from kg4d.priors.saliency import NetworkMatting, StillCameraMatting, still_share
 
 
 @dataclass
@@ -37,6 +40,9 @@ class PriorsConfig:
 
     Attributes:
         frames: A longer video is thinned evenly to this many frames.
+        start: First moment of the video that is used, seconds.
+        end: Last moment of the video that is used, seconds; its end when null.
+        every: One frame in so many is used.
         framing: The square crop around the object.
         matting: How the object is separated from the background.
         video: How the video is made if the input is a single image.
@@ -51,6 +57,9 @@ class PriorsConfig:
     """
 
     frames: int = 16
+    start: float = 0.0
+    end: float | None = None
+    every: int = 1
     framing: FramingConfig = field(default_factory=FramingConfig)
     matting: MattingConfig = field(default_factory=MattingConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
@@ -67,12 +76,23 @@ class PriorsConfig:
         """Check the ranges of the settings.
 
         Raises:
-            ValueError: `frames` is below 2, or `keypoints.count` below 1.
+            ValueError: `frames` is below 2, `every` or `keypoints.count` below 1, or `start` to `end` is no time.
         """
         if self.frames < 2:
             raise ValueError(f"frames: must be at least 2, not {self.frames}")
+        if self.every < 1:
+            raise ValueError(f"every: must be at least 1, not {self.every}")
+        if not 0 <= self.start < math.inf:
+            raise ValueError(f"start: must be seconds from 0, not {self.start}")
+        if self.end is not None and not self.start < self.end:
+            raise ValueError(f"end: must be later than start, which is {self.start}, not {self.end}")
         if self.keypoints.count < 1:
             raise ValueError(f"keypoints.count: must be at least 1, not {self.keypoints.count}")
+
+    @property
+    def span(self) -> Span:
+        """Which part of a video is used."""
+        return Span(self.frames, self.start, self.end, self.every)
 
 
 def check_files(config: PriorsConfig) -> None:
@@ -122,6 +142,8 @@ def matting_for_generated(config: MattingConfig) -> Matting:
     match config.kind:
         case MattingKind.GRABCUT:
             return GrabCutMatting()
+        case MattingKind.NETWORK:
+            return NetworkMatting()
         case MattingKind.REMBG:
             return RembgMatting(config.model)
         case _:
@@ -134,11 +156,8 @@ def _why(kind: StrEnum, key: str) -> str:
 
 def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "matting.kind")
-    if kind is MattingKind.AUTO and config.path is not None:
-        kind, why = MattingKind.FILES, "matting.path names masks"
-    elif kind is MattingKind.AUTO:
-        kind = MattingKind.ALPHA if clip.has_alpha else MattingKind.KEY
-        why = "the input has an alpha channel" if clip.has_alpha else "the input has no alpha channel"
+    if kind is MattingKind.AUTO:
+        kind, why = _matting_that_suits(config, clip)
     match kind:
         case MattingKind.ALPHA:
             if not clip.has_alpha:
@@ -146,8 +165,37 @@ def _matting(config: MattingConfig, clip: Clip) -> Choice[Matting | SuppliedFile
             return Choice(kind.value, why, None)
         case MattingKind.FILES:
             return Choice(kind.value, why, SuppliedFiles("matting-files", require_path("matting.path", config.path)))
+        case MattingKind.NETWORK:
+            point = None if config.point is None else (config.point[0], config.point[1])
+            return Choice(kind.value, why, NetworkMatting(point))
+        case MattingKind.STILL:
+            if len(clip.frames) < 3:
+                what = f"the background is the median over time, of {len(clip.frames)} frames"
+                raise InputError("matting.kind", what, "give a video of at least three, or set matting.kind=network")
+            return Choice(kind.value, why, StillCameraMatting(config.tolerance))
         case _:
             return Choice(kind.value, why, matting_for_generated(config))
+
+
+def _matting_that_suits(config: MattingConfig, clip: Clip) -> tuple[MattingKind, str]:
+    """What `matting.kind=auto` means for an input, and why; the borders of the frames tell."""
+    if config.path is not None:
+        return MattingKind.FILES, "matting.path names masks"
+    if clip.has_alpha:
+        return MattingKind.ALPHA, "the input has an alpha channel"
+    rgb = clip.frames[..., :3]
+    if KeyMatting(config).has_even_background(rgb):
+        return MattingKind.KEY, "the input has no alpha channel, and its border is of one colour"
+    try:
+        NetworkMatting()
+    except InputError as error:
+        return MattingKind.GRABCUT, f"less reliable than a network, which is not there: {error}"
+    still = still_share(quantize(rgb).numpy(), config.tolerance)
+    share = f"{still:.0%} of the border's pixels keep their colour"
+    if len(rgb) >= 3 and still >= config.border_share:
+        return MattingKind.STILL, f"the camera is still: {share}"
+    what = f"the camera moves, or the object crosses the border: {share}" if len(rgb) > 1 else "the input is an image"
+    return MattingKind.NETWORK, f"the background is not even, and {what}"
 
 
 def decide_video(

@@ -11,7 +11,7 @@ from torch import Tensor
 from kg4d.data.images import read_image, read_mask
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import Flow, Keypoints
-from kg4d.data.videos import Clip, evenly_spaced, image_files
+from kg4d.data.videos import Clip, image_files
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 
@@ -69,7 +69,7 @@ def read_masks(folder: Path, clip: Clip) -> Float[Tensor, "T H W 1"]:
     files = image_files(folder)
     count = len(clip.frames)
     if len(files) == clip.source_frames:
-        files = [files[index] for index in evenly_spaced(clip.source_frames, count)]
+        files = [files[index] for index in clip.picked]
     if len(files) != count:
         raise InputError(folder, f"holds {len(files)} masks for {count} frames", "give one mask for each frame")
     masks = [read_mask(file) for file in files]

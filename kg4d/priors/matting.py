@@ -1,4 +1,4 @@
-"""Mattes for images without an alpha channel: keying of an even background, GrabCut elsewhere, or rembg's network.
+"""Mattes for images without an alpha channel: keying of an even background, GrabCut, or rembg's networks.
 
 Source: Rother et al. 2004, "GrabCut: interactive foreground extraction using iterated graph cuts".
 """
@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from kg4d.data.images import quantize
@@ -21,17 +21,32 @@ from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
 from kg4d.priors.weights import hash_of_weights
 
-_FINEST = 512  # px: at full camera resolution GrabCut takes minutes, and its outline is no better
+FINEST = 512  # px: at full camera resolution GrabCut takes minutes, and its outline is no better
+_HOLE = 0.005  # smaller regions of the background's colour inside the object, as a fraction of its area, are highlights
 _SPECK = 0.002  # parts smaller than this fraction of the object's largest part are dropped
 _REMEDY = "give an image with an alpha channel, masks (matting.kind=files matting.path=FOLDER) or an even background"
+
+
+class NoForegroundError(InputError):
+    """A matte covers next to nothing, or nearly all.
+
+    Attributes:
+        frame: Which of the frames, from 0.
+    """
+
+    def __init__(self, where: object, what: str, remedy: str, frame: int = 0) -> None:
+        super().__init__(where, what, remedy)
+        self.frame = frame
 
 
 class MattingKind(StrEnum):
     """Where the matte comes from."""
 
-    AUTO = "auto"  # the alpha channel where there is one, else key
+    AUTO = "auto"  # the alpha channel, else an even background, else a still camera, else the network
     ALPHA = "alpha"  # the alpha channel of the file
     KEY = "key"  # an even background is keyed; where it is not even, GrabCut
+    STILL = "still"  # what a still camera sees move, with U2-Net-p to name the object
+    NETWORK = "network"  # U2-Net-p finds the object
     GRABCUT = "grabcut"
     REMBG = "rembg"
     FILES = "files"
@@ -44,18 +59,30 @@ class MattingConfig:
     Attributes:
         kind: Where the matte comes from.
         path: For `kind: files`: a folder of masks, one per frame of the input, in the order of their names.
-        tolerance: Largest difference between a pixel of an even background and its colour, in [0, 255].
-        border_share: The background counts as even if this fraction of the border's pixels is within the tolerance.
+        point: A pixel (x, y) of the input's first frame on the object, where there are several.
+        tolerance: Largest difference between a pixel of the background and its colour, in [0, 255].
+        border_share: The background counts as even, and a camera as still, if this fraction of the border's pixels is
+            within the tolerance of one colour, or of their own colour over time.
         agreement: GrabCut's refinement of a key is kept if their intersection over union is above this.
         model: For `kind: rembg`: name of its network.
     """
 
     kind: MattingKind = MattingKind.AUTO
     path: str | None = None
+    point: list[float] | None = None
     tolerance: float = 12.0
     border_share: float = 0.97
     agreement: float = 0.9
     model: str = "u2net"
+
+    def __post_init__(self) -> None:
+        """Check the point.
+
+        Raises:
+            ValueError: It is not two numbers from 0.
+        """
+        if self.point is not None and (len(self.point) != 2 or min(self.point) < 0):
+            raise ValueError(f"matting.point: must be a pixel [x, y] of the input, not {self.point}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,7 @@ class KeyMatting:
         """The version of OpenCV, and the tolerances."""
         config = self.config
         shares = {"border_share": config.border_share, "agreement": config.agreement, "specks": _SPECK}
-        return {"opencv": cv2.__version__, "finest": _FINEST, "tolerance": config.tolerance, **shares}
+        return {"opencv": cv2.__version__, "finest": FINEST, "tolerance": config.tolerance, "holes": _HOLE, **shares}
 
     def has_even_background(self, rgb: Float[Tensor, "T H W 3"]) -> bool:
         """Whether the border of every image has a single colour; otherwise GrabCut guesses the object."""
@@ -101,7 +128,7 @@ class GrabCutMatting:
 
     def identity(self) -> Identity:
         """The version of OpenCV, and the largest image size."""
-        return {"opencv": cv2.__version__, "finest": _FINEST}
+        return {"opencv": cv2.__version__, "finest": FINEST}
 
     def __call__(self, rgb: Float[Tensor, "T H W 3"]) -> Float[Tensor, "T H W 1"]:
         """Mattes of 0 and 1.
@@ -165,17 +192,44 @@ def _rembg_session(model: str) -> Any:
         raise InputError("matting.model", f"{model} cannot be had: {reason}", remedy) from error
 
 
+def picked(mattes: Float[Tensor, "T H W 1"], point: tuple[float, float]) -> Float[Tensor, "T H W 1"]:
+    """The part of the mattes that holds a point of the first frame, followed through the frames by its overlap.
+
+    Raises:
+        InputError: Nothing is opaque there.
+    """
+    kept, seed = [], np.zeros(mattes.shape[1:3], bool)
+    x, y = int(point[0]), int(point[1])
+    if not (y < seed.shape[0] and x < seed.shape[1] and mattes[0, y, x, 0] > 0.5):
+        remedy = "give a pixel [x, y] of the input's first frame that lies on the object"
+        raise InputError("matting.point", f"({point[0]:g}, {point[1]:g}) lies on no object", remedy)
+    seed[y, x] = True
+    for matte in mattes[..., 0].numpy():
+        seed = part_at(matte > 0.5, seed)
+        with_rim = cv2.dilate(seed.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        kept.append(torch.from_numpy(np.where(with_rim, matte, 0).astype(np.float32)))
+    return torch.stack(kept)[..., None]
+
+
+def part_at(matte: Bool[np.ndarray, "H W"], seed: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The connected part of a matte with the largest overlap with a seed; nothing if there is none."""
+    _, labels = cv2.connectedComponents(matte.astype(np.uint8), connectivity=8)
+    shares = np.bincount(labels[seed], minlength=2)
+    shares[0] = 0
+    return np.asarray(labels == shares.argmax()) if shares.any() else np.zeros_like(matte)
+
+
 def checked(mattes: Float[Tensor, "T H W 1"]) -> Float[Tensor, "T H W 1"]:
     """Return the mattes if every one of them has a plausible amount of foreground.
 
     Raises:
-        InputError: In some frame less than 0.2 % or more than 95 % of the image is foreground.
+        NoForegroundError: In some frame less than 0.2 % or more than 95 % of the image is foreground.
     """
     fractions = (mattes > 0.5).float().mean(dim=(1, 2, 3))
     for frame, fraction in enumerate(fractions.tolist()):
         if not 0.002 < fraction < 0.95:
-            which = f" in frame {frame}" if len(mattes) > 1 else ""
-            raise InputError("matting", f"no clear foreground{which}: {fraction:.1%} of the picture", _REMEDY)
+            what = f"no clear foreground: {fraction:.1%} of the picture"
+            raise NoForegroundError("matting", what, _REMEDY, frame)
     return mattes
 
 
@@ -194,23 +248,45 @@ def _border_color(picture: UInt8[np.ndarray, "H W 3"], config: MattingConfig) ->
 def _keyed(
     picture: UInt8[np.ndarray, "H W 3"], color: Float[np.ndarray, " 3"], config: MattingConfig
 ) -> Bool[np.ndarray, "H W"]:
-    """All pixels that are not connected to the border through the background's colour, refined by GrabCut if it agrees.
+    """All pixels that are not connected to the border through the background's colour, less holes; GrabCut refines it.
 
-    Where the two disagree, the key is kept as it is.
+    Where GrabCut disagrees, the key is kept as it is.
     """
     like_border = (np.abs(picture - color).max(-1) <= config.tolerance).astype(np.uint8)
-    _, labels = cv2.connectedComponents(like_border, connectivity=4)
+    count, labels = cv2.connectedComponents(like_border, connectivity=4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    key = ~np.isin(labels, np.setdiff1d(edge, [0]))
+    outside = np.isin(labels, np.setdiff1d(edge, [0]))
+    enclosed = np.setdiff1d(np.arange(1, count), edge)
+    key = ~(outside | np.isin(labels, enclosed[_are_holes(picture, labels, enclosed, color, (~outside).sum())]))
     if not key.any():
         return key
     mask = np.where(key, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    refined = _grabcut(picture, mask, cv2.GC_INIT_WITH_MASK)
+    refined = grabcut(picture, mask)
     overlap = (key & refined).sum() / max(1, (key | refined).sum())
-    return _without_specks(refined if overlap > config.agreement else key)
+    return without_specks(refined if overlap > config.agreement else key)
 
 
-def _without_specks(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+def _are_holes(
+    picture: UInt8[np.ndarray, "H W 3"],
+    labels: Int[np.ndarray, "H W"],
+    enclosed: Int[np.ndarray, " n"],
+    color: Float[np.ndarray, " 3"],
+    area: int,
+) -> Bool[np.ndarray, " n"]:
+    """Which enclosed regions in the colour of the background show the background, and not a part of the object.
+
+    The background seen through the object has its very colour: the mean of the region is within a level of it, while a
+    white shirt is shaded. Regions smaller than `_HOLE` of the object's area are highlights.
+    """
+    if not len(enclosed):
+        return np.zeros(0, bool)
+    sizes = np.bincount(labels.ravel(), minlength=enclosed.max() + 1)[enclosed]
+    sums = [np.bincount(labels.ravel(), picture[..., c].ravel(), enclosed.max() + 1)[enclosed] for c in range(3)]
+    off = np.abs(np.stack(sums, -1) / sizes[:, None] - color).max(-1)
+    return np.asarray((off <= 1) & (sizes > _HOLE * area))
+
+
+def without_specks(matte: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """The matte without tiny parts, such as video codecs leave beside fast limbs."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(matte.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
@@ -225,7 +301,7 @@ def _grabcut_from_border(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray
     margin = max(1, round(0.03 * min(height, width)))
     mask = np.full((height, width), cv2.GC_BGD, np.uint8)
     mask[margin:-margin, margin:-margin] = cv2.GC_PR_FGD
-    found = _grabcut(picture, mask, cv2.GC_INIT_WITH_MASK)
+    found = grabcut(picture, mask)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     if count < 2:
         return found
@@ -235,10 +311,18 @@ def _grabcut_from_border(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray
     return np.asarray(labels == 1 + int(areas.argmax()))
 
 
-def _grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], mode: int) -> Bool[np.ndarray, "H W"]:
-    """Run GrabCut at no more than `_FINEST` px."""
+def grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """Run GrabCut at no more than `FINEST` px.
+
+    Args:
+        picture: RGB.
+        mask: OpenCV's `GC_*` label of each pixel.
+
+    Returns:
+        The object.
+    """
     height, width = mask.shape
-    shrink = min(1.0, _FINEST / max(height, width))
+    shrink = min(1.0, FINEST / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     labels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
@@ -246,6 +330,6 @@ def _grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"]
     if len(set(np.isin(labels, object_kinds).flat)) == 2:  # GrabCut needs samples of both
         cv2.setRNGSeed(0)  # GrabCut's clustering draws from OpenCV's global generator
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        labels, _, _ = cv2.grabCut(small, labels, (0, 0, 0, 0), *models, 5, mode)
+        labels, _, _ = cv2.grabCut(small, labels, (0, 0, 0, 0), *models, 5, cv2.GC_INIT_WITH_MASK)
     found = np.isin(labels, object_kinds).astype(np.float32)
     return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)

@@ -11,7 +11,7 @@ from typing import Any
 from kg4d import __version__
 from kg4d.data.readers.scene_folder import PREVIEW
 from kg4d.data.scene_writer import check_writable, write_scene
-from kg4d.data.videos import Clip, read_clip
+from kg4d.data.videos import Clip, Span, read_clip
 from kg4d.errors import InputError
 from kg4d.priors.assemble import MattedInput, assemble, begin
 from kg4d.priors.build import PriorsConfig, check_files, decide, decide_video
@@ -101,25 +101,25 @@ class _Job:
 def _plan_job(config: PriorsConfig, source: Path) -> _Job:
     """Read the input, decide which provider makes what, and write the decisions to the log."""
     check_files(config)
-    clip = read_clip(source, config.frames)
+    clip = read_clip(source, config.span)
     device = networks_device()
     video = decide_video(config.video, clip, device)
     if isinstance(video.provider, SuppliedFiles):
-        clip = _read_supplied_video(clip, video.provider.path, config.frames)
+        clip = _read_supplied_video(clip, video.provider.path, config.span)
     plan = decide(config, clip, video, device)
     for name, choice in plan.record().items():
         _log.info("%s: %s (%s)", name, choice["kind"], choice["why"])
     return _Job(config, source, clip, plan)
 
 
-def _read_supplied_video(picture: Clip, path: Path, max_frames: int) -> Clip:
+def _read_supplied_video(picture: Clip, path: Path, span: Span) -> Clip:
     """Read the video that a person supplied with an image; it takes the place of the image.
 
     Raises:
         InputError: It is no video, or its size differs from the image's: which size keypoints and masks refer to would
             be unclear.
     """
-    clip = read_clip(path, max_frames)
+    clip = read_clip(path, span)
     if len(clip.frames) < 2:
         raise InputError("video.path", f"{path} is a single image", "give a video of at least two frames")
     (height, width), (picture_height, picture_width) = clip.frames.shape[1:3], picture.frames.shape[1:3]

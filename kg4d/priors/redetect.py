@@ -56,7 +56,10 @@ def _plan(scene: Scene, config: PriorsConfig) -> Plan:
     """The choice of tracker and flow estimator, as for an input video; nothing else has to be made."""
     views, keypoints = replace(config.views, kind=ViewsKind.NONE), replace(config.keypoints, kind=KeypointsKind.SPREAD)
     config = replace(config, views=views, keypoints=keypoints)
-    clip, device = Clip(scene.reference.images, 1.0, len(scene.reference)), torch.device("cpu")
+    clip, device = (
+        Clip(scene.reference.images, 1.0, len(scene.reference), tuple(range(len(scene.reference)))),
+        torch.device("cpu"),
+    )
     plan = decide(config, clip, decide_video(config.video, clip, device), device)
     _log.info("%s: keypoints tracked by %s (%s)", scene.name, plan.tracking.kind, plan.tracking.why)
     return plan

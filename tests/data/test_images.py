@@ -18,9 +18,11 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_of_16_bits() -> bytes:
-    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-    rows = zlib.compress(b"".join(b"\0" + bytes(24) for _ in range(4)))
+def png_of_16_bits(values: np.ndarray, color_type: int) -> bytes:
+    """Values (H, W, channels) as 16-bit samples: type 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
+    height, width = values.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -70,13 +72,39 @@ def test_the_orientation_of_a_photo_is_applied(tmp_path: Path):
     assert read_image(tmp_path / "photo.jpg").shape == (6, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("color_type", "channels"), [(0, [0, 0, 0]), (2, [0, 1, 2]), (4, [0, 0, 0, 1]), (6, [0, 1, 2, 3])]
+)
+def test_16_bits_become_8(color_type: int, channels: list[int], tmp_path: Path):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 5, max(channels) + 1))
+    (tmp_path / "deep.png").write_bytes(png_of_16_bits(values, color_type))
+    image = read_image(tmp_path / "deep.png").numpy()
+    assert np.abs(image[..., : len(channels)] - values[..., channels] / 65535).max() < 1.01 / 255
+    if len(channels) == 3:
+        assert (image[..., 3] == 1).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1"])
+def test_grey_and_palette_become_rgb(mode: str, tmp_path: Path):
+    (tmp_path / "odd.png").write_bytes(encoded(mode))
+    with Image.open(tmp_path / "odd.png") as image:
+        assert image.mode == mode
+        expected = np.array(image.convert("RGBA")) / 255
+    assert np.abs(read_image(tmp_path / "odd.png").numpy() - expected).max() < 1e-6
+    assert expected[..., :3].std() > 0.1
+
+
+def test_a_transparent_colour_of_a_palette_is_transparent(tmp_path: Path):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 255, 255, 200, 0, 0])
+    picture.paste(1, (0, 0, 2, 4))
+    picture.save(tmp_path / "palette.png", transparency=0)
+    image = read_image(tmp_path / "palette.png")
+    assert image[0, 0].tolist() == pytest.approx([200 / 255, 0, 0, 1])
+    assert image[0, 3, 3] == 0
+
+
 BAD = {
-    "grey": (encoded("L"), "grey"),
-    "grey with alpha": (encoded("LA"), "grey"),
-    "palette": (encoded("P"), "palette"),
-    "black and white": (encoded("1"), "black and white"),
-    "16-bit grey": (encoded("I;16"), "I;16"),
-    "16-bit colour": (png_of_16_bits(), "16-bit"),
     "CMYK": (encoded("CMYK", "JPEG"), "CMYK"),
     "animation": (animation(), "animation"),
     "truncated PNG": (encoded("RGB")[:-300], "damaged"),

@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from kg4d.data.videos import read_clip
+from kg4d.data.videos import Span, read_clip
 
 WIDTH, HEIGHT = 32, 24
 
@@ -30,7 +30,7 @@ def numbered(count: int) -> np.ndarray:
 def test_every_part_of_a_video_without_a_steady_rate_is_seen(tmp_path: Path) -> None:
     fast_then_slow = "settb=1/600,setpts='if(lt(N,40),N/30,40/30+(N-40)/5)/TB'"
     words = ["-vf", fast_then_slow, "-fps_mode", "vfr", "-enc_time_base", "1:600", "-crf", "1"]
-    clip = read_clip(encode(tmp_path / "phone.mp4", numbered(50), *words, "-pix_fmt", "yuv444p"), 8)
+    clip = read_clip(encode(tmp_path / "phone.mp4", numbered(50), *words, "-pix_fmt", "yuv444p"), Span(8))
     assert clip.source_frames == 50
     seen = clip.frames[:, 12, 16, 0] * 51
     assert seen.tolist() == pytest.approx([0, 7, 14, 21, 28, 35, 42, 49], abs=0.6)
@@ -49,7 +49,7 @@ def test_every_part_of_a_video_without_a_steady_rate_is_seen(tmp_path: Path) -> 
 def test_the_alpha_channel_of_a_video_is_read(name: str, words: list[str], tmp_path: Path) -> None:
     frames = np.zeros((3, HEIGHT, WIDTH, 4), np.uint8)
     frames[:, 8:16, 8:24] = (200, 40, 40, 255)
-    clip = read_clip(encode(tmp_path / name, frames, *words), 8)
+    clip = read_clip(encode(tmp_path / name, frames, *words), Span(8))
     assert clip.has_alpha
     assert clip.opaque == []
     assert np.abs(clip.frames[..., 3].numpy() - frames[..., 3] / 255).mean() < 0.02
@@ -57,6 +57,6 @@ def test_the_alpha_channel_of_a_video_is_read(name: str, words: list[str], tmp_p
 
 
 def test_a_webm_without_alpha_is_opaque(tmp_path: Path) -> None:
-    clip = read_clip(encode(tmp_path / "plain.webm", numbered(3), "-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p"), 8)
+    clip = read_clip(encode(tmp_path / "plain.webm", numbered(3), "-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p"), Span(8))
     assert not clip.has_alpha
     assert clip.opaque == ["frame 0", "frame 1", "frame 2"]

@@ -17,7 +17,7 @@ from kg4d.data.images import write_png
 from kg4d.data.normalisation import normalisation_of
 from kg4d.data.records import view_grid
 from kg4d.data.scene_writer import write_scene
-from kg4d.data.videos import read_clip
+from kg4d.data.videos import Span, read_clip
 from kg4d.gaussians.points import read_points
 from kg4d.metrics.folders import read_folders
 from kg4d.pipeline import fit
@@ -135,9 +135,11 @@ KINDS = {
     },
     "picture of a scene": Kind("tiny/train/r_001.png", _scene),
     "picture to evaluate": Kind("pred/v0_1.png", lambda folder, _: read_folders(folder / "pred", folder / "target")),
-    "picture to prepare": Kind("picture.png", lambda _, file: read_clip(file, 4)),
-    "video": Kind("video.mp4", lambda _, file: read_clip(file, 4)),
-    "mask": Kind("masks/m_0.png", lambda folder, file: read_masks(file.parent, read_clip(folder / "picture.png", 4))),
+    "picture to prepare": Kind("picture.png", lambda _, file: read_clip(file, Span(4))),
+    "video": Kind("video.mp4", lambda _, file: read_clip(file, Span(4))),
+    "mask": Kind(
+        "masks/m_0.png", lambda folder, file: read_masks(file.parent, read_clip(folder / "picture.png", Span(4)))
+    ),
     "points.ply": Kind("points.ply", lambda _, file: read_points(file)),
     "points.npy": Kind("points.npy", lambda _, file: read_points(file)),
     "keypoints.json": Kind("keypoints.json", lambda _, file: read_support(file, 16, 16)),

@@ -12,7 +12,15 @@ from torch import Tensor
 from kg4d.data.images import read_image, resize_rgba
 from kg4d.errors import InputError
 from kg4d.priors import matting
-from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, RembgMatting, checked
+from kg4d.priors.matting import (
+    GrabCutMatting,
+    KeyMatting,
+    MattingConfig,
+    NoForegroundError,
+    RembgMatting,
+    checked,
+    picked,
+)
 from tests.priors.textures import SIZE, picture
 
 
@@ -44,11 +52,37 @@ def test_an_even_background_is_keyed(shade: float) -> None:
     assert iou(matte[0], rgba[..., 3:]) > 0.95
 
 
-def test_a_hole_of_the_background_colour_inside_is_kept() -> None:
+@pytest.mark.parametrize("shade", [1.0, 0.4])
+def test_a_hole_in_the_colour_of_the_background_is_cut_out(shade: float) -> None:
     rgba = picture()
-    rgba[44:52, 44:52, :3] = 1.0  # a white shirt on white: the border does not reach it
+    rgba[44:52, 44:52, 3] = 0.0
+    grain = 0.01 * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))
+    rgb = (on(torch.tensor(shade), rgba) + grain).clamp(0, 1)
+    matte = KeyMatting(MattingConfig(agreement=1.0))(rgb[None])
+    assert matte[0, 45:51, 45:51].max() == 0
+    assert iou(matte[0], rgba[..., 3:]) > 0.95
+
+
+def test_a_white_shirt_and_a_highlight_on_white_are_kept() -> None:
+    rgba = picture()
+    rgba[44:52, 44:52, :3] = 0.97  # within the tolerance of the background, but shaded
+    rgba[60:62, 48:51, :3] = 1.0  # as small as a highlight
     matte = KeyMatting(MattingConfig(agreement=1.0))(on(torch.tensor(1.0), rgba)[None])
     assert matte[0, 48, 48] == 1
+    assert matte[0, 61, 49] == 1
+
+
+def test_a_point_picks_one_of_several_objects_through_the_frames() -> None:
+    mattes = torch.zeros(3, 40, 60, 1)
+    for t in range(3):
+        mattes[t, 10:20, 5 + 4 * t : 15 + 4 * t] = 1.0
+        mattes[t, 10:20, 40:50] = 1.0
+    left, right = picked(mattes, (7.5, 12.0)), picked(mattes, (44.0, 12.0))
+    assert torch.equal(left + right, mattes)
+    assert right[..., :30, :].sum() == 0
+    for point in ((25.0, 12.0), (70.0, 12.0)):
+        with pytest.raises(InputError, match="matting.point: .* lies on no object"):
+            picked(mattes, point)
 
 
 def test_specks_that_a_codec_leaves_are_dropped_and_parts_are_kept() -> None:
@@ -76,7 +110,7 @@ def test_large_pictures_are_matted_at_a_smaller_size(monkeypatch: pytest.MonkeyP
     rgba[..., :3] = rgba[..., :3] * torch.tensor([1.0, 0.2, 0.1])
     sizes = []
     cut = matting.cv2.grabCut
-    monkeypatch.setattr(matting, "_FINEST", 60)
+    monkeypatch.setattr(matting, "FINEST", 60)
     monkeypatch.setattr(matting.cv2, "grabCut", lambda image, *rest: (sizes.append(image.shape), cut(image, *rest))[1])
     matte = GrabCutMatting()(on(ramp(), rgba)[None, :, 16:])
     assert sizes == [(60, 50, 3)]
@@ -94,8 +128,9 @@ def test_no_clear_foreground_is_an_error(background: str) -> None:
 def test_one_bad_frame_is_named() -> None:
     mattes = torch.zeros(3, 10, 10, 1)
     mattes[:2, 2:8, 2:8] = 1
-    with pytest.raises(InputError, match="matting: no clear foreground in frame 2") as caught:
+    with pytest.raises(NoForegroundError, match="matting: no clear foreground: 0.0% of the picture") as caught:
         checked(mattes)
+    assert caught.value.frame == 2
     assert caught.value.where == "matting"  # a setting, so that a fit can say where it stands
 
 
