@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from kg4d.utils.cli import Parser, run
+from kg4d.utils.commands import command
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -16,7 +17,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     prepare(config, arguments.input, arguments.out)
     print(f"scene    {arguments.out}")
-    print(f"fit it   python -m kg4d.fit --config experiments/video_to_4d.yaml scene={arguments.out}")
+    experiment = "experiments/video_to_4d.yaml"
+    print(f"fit it   {command('kg4d.fit', '--config', experiment, f'scene={arguments.out}')}")
 
 
 def parser() -> Parser:

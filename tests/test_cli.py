@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from kg4d import __main__, __version__
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
 from kg4d.utils.logs import log_to_console, log_to_file
+
+PYTHON = shlex.quote(sys.executable)
 
 
 @pytest.fixture
@@ -113,7 +116,8 @@ def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt, status):
     before = signal.getsignal(signal.SIGTERM)
     assert run(main, parser, ["--config", "a b.yaml"]) == status
     assert (
-        capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.toy --config 'a b.yaml' --resume)\n"
+        capsys.readouterr().err
+        == f"kg4d: interrupted (go on with: {PYTHON} -m kg4d.toy --config 'a b.yaml' --resume)\n"
     )
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -147,7 +151,7 @@ def test_an_interrupt_waits_until_a_library_is_loaded(tmp_path, number):
         time.sleep(0.5)
         process.send_signal(number)
         error = process.communicate(timeout=60)[1]
-    assert (process.returncode, error) == (128 + number, "kg4d: interrupted (go on with: python -m kg4d.toy)\n")
+    assert (process.returncode, error) == (128 + number, f"kg4d: interrupted (go on with: {PYTHON} -m kg4d.toy)\n")
     assert (tmp_path / "loaded").exists()
 
 
@@ -176,7 +180,7 @@ def test_a_command_that_is_interrupted_while_it_loads_says_so(tmp_path, command,
         if process.returncode == 2:  # it was faster, and found nothing to work on
             continue
         assert process.returncode == 128 + number, error
-        assert error.startswith(f"kg4d: interrupted (go on with: python -m kg4d.{command} ")
+        assert error.startswith(f"kg4d: interrupted (go on with: {PYTHON} -m kg4d.{command} ")
         assert error.count("\n") == 1
 
 
@@ -188,14 +192,14 @@ def test_an_interrupt_that_lightning_turned_into_an_exit(parser, capsys):
             sys.exit(1)
 
     assert run(main, parser, ["--resume"]) == 130
-    assert capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.toy --resume)\n"
+    assert capsys.readouterr().err == f"kg4d: interrupted (go on with: {PYTHON} -m kg4d.toy --resume)\n"
     with pytest.raises(SystemExit):
         run(raising(SystemExit(3)), parser, [])
 
 
 def test_an_interrupted_command_that_cannot_resume_is_run_again(capsys):
     assert run(raising(KeyboardInterrupt()), Parser("kg4d.once", "No checkpoints."), []) == 130
-    assert capsys.readouterr().err == "kg4d: interrupted (go on with: python -m kg4d.once)\n"
+    assert capsys.readouterr().err == f"kg4d: interrupted (go on with: {PYTHON} -m kg4d.once)\n"
 
 
 def test_debug_shows_the_traceback(parser, capsys):

@@ -1,5 +1,7 @@
 import re
+import shlex
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +47,10 @@ def test_the_page_plays_until_it_is_interrupted(monkeypatch, capsys):
     assert seen == [0, 1, 0]
     shown = capsys.readouterr()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(ctrl-C ends it\)\n", shown.out)
-    assert shown.err == "kg4d: interrupted (go on with: python -m kg4d.view --run folder --port 0)\n"
+    assert (
+        shown.err
+        == f"kg4d: interrupted (go on with: {shlex.quote(sys.executable)} -m kg4d.view --run folder --port 0)\n"
+    )
 
 
 def test_a_folder_that_is_no_run_is_a_wrong_request(tmp_path, capsys):

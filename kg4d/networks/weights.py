@@ -24,10 +24,9 @@ from kg4d.errors import InputError
 from kg4d.networks.i3d import i3d_state
 from kg4d.networks.lpips import lpips_state
 from kg4d.networks.unpickle import load_arrays
+from kg4d.utils.commands import command
 from kg4d.utils.files import cache_folder, content_hash, replacing
 from kg4d.utils.reading import regular
-
-PULL = "python -m kg4d.metrics.weights pull"
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,10 @@ WEIGHTS: dict[str, WeightSource | FileSource] = {
 }
 
 
+def _pull(name: str) -> str:
+    return command("kg4d.metrics.weights", "pull", name)
+
+
 def weight_path(name: str) -> Path:
     """Path of the named weights in the cache folder; the file is there once they are pulled.
 
@@ -159,15 +162,15 @@ def load_weights(name: str, path: str | Path | None = None) -> dict[str, Tensor]
     """
     file = weight_path(name) if path is None else Path(path)
     if not file.exists():
-        remedy = f"run: {PULL} {name}" if path is None else "give the path of a safetensors file"
+        remedy = f"run: {_pull(name)}" if path is None else "give the path of a safetensors file"
         raise InputError(name, f"weights are missing: there is no {file}", remedy)
     try:
         state = load_file(regular(file))
     except Exception as error:  # the library's own exception type derives from Exception alone
-        raise InputError(file, "is not a readable safetensors file", f"delete it and run: {PULL} {name}") from error
+        raise InputError(file, "is not a readable safetensors file", f"delete it and run: {_pull(name)}") from error
     source = WEIGHTS[name] if path is None else None
     if isinstance(source, WeightSource) and content_hash(state) != source.content_sha256:
-        raise InputError(file, "does not hold the pinned weights", f"delete it and run: {PULL} {name}")
+        raise InputError(file, "does not hold the pinned weights", f"delete it and run: {_pull(name)}")
     return state
 
 
@@ -179,9 +182,9 @@ def pinned_file(name: str) -> Path:
     """
     file = weight_path(name)
     if not file.exists():
-        raise InputError(name, f"weights are missing: there is no {file}", f"run: {PULL} {name}")
+        raise InputError(name, f"weights are missing: there is no {file}", f"run: {_pull(name)}")
     if not WEIGHTS[name].intact(file):
-        raise InputError(file, "is not the pinned file", f"delete it and run: {PULL} {name}")
+        raise InputError(file, "is not the pinned file", f"delete it and run: {_pull(name)}")
     return file
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -18,7 +18,7 @@ _GREY_SIDE = 320  # px: large enough to see a camera move by a hundredth of the 
 _STRIP = 0.15  # the outer part of the picture, as a fraction of its sides, mostly shows the background
 _CORNERS, _LEAST_CORNERS = 200, 12  # followed, and needed to tell a moving camera from noise
 _SHIFT = 0.02  # a camera that moves the picture's corners by less, as a fraction of its longer side, is still
-_LEVELS, _CHANGED = 12, 1e-4  # levels of 255 beyond the noise of a codec, in more than this fraction of the pixels
+_LEVELS, _CHANGED = 12, 1e-4  # levels of 255 beyond the noise of a codec, in more than this fraction of the picture
 _JUMP = 1.5  # by this factor a matte may grow or shrink from one frame to the next
 _ONE_PART = 0.9  # the largest part has at least this fraction of a matte
 _CUT_OFF = 0.01  # this fraction of the border may be object
@@ -49,13 +49,13 @@ def findings_in_mattes(mattes: Float[Tensor, "T H W 1"], names: Sequence[str]) -
 
 
 def nothing_moves(frames: Float[Tensor, "T H W 4"]) -> str | None:
-    """Whether all frames show the same: hardly a pixel differs from the first frame by more than a codec's noise."""
-    shown = quantize(frames[..., :3] * frames[..., 3:]).to(torch.int16)
-    changed = max(float(((frame - shown[0]).abs().amax(-1) > _LEVELS).float().mean()) for frame in shown[1:])
+    """Whether all frames show the same: hardly a cell of 4 x 4 px differs from the first frame by more than noise."""
+    shown = 255 * F.avg_pool2d((frames[..., :3] * frames[..., 3:]).movedim(-1, 1), 4, ceil_mode=True)
+    changed = max(float(((frame - shown[0]).abs().amax(0) > _LEVELS).float().mean()) for frame in shown[1:])
     if changed > _CHANGED:
         return None
     return (
-        f"nothing moves: at most {changed:.3%} of the pixels change over {len(frames)} frames; "
+        f"nothing moves: at most {changed:.3%} of the picture changes over {len(frames)} frames; "
         "choose a part of the video with motion (start=SECONDS end=SECONDS)"
     )
 

@@ -257,7 +257,8 @@ def _keyed(
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     outside = np.isin(labels, np.setdiff1d(edge, [0]))
     enclosed = np.setdiff1d(np.arange(1, count), edge)
-    key = ~(outside | np.isin(labels, enclosed[_are_holes(picture, labels, enclosed, color, (~outside).sum())]))
+    holes = enclosed[_are_holes(picture, labels, enclosed, picture[outside].mean(0), int((~outside).sum()))]
+    key = ~(outside | np.isin(labels, holes))
     if not key.any():
         return key
     mask = np.where(key, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -311,20 +312,23 @@ def _grabcut_from_border(picture: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray
     return np.asarray(labels == 1 + int(areas.argmax()))
 
 
-def grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+def grabcut(
+    picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"], enlarge: bool = False
+) -> Bool[np.ndarray, "H W"]:
     """Run GrabCut at no more than `FINEST` px.
 
     Args:
         picture: RGB.
         mask: OpenCV's `GC_*` label of each pixel.
+        enlarge: Run it at `FINEST` px also where the picture is smaller: thin parts are kept.
 
     Returns:
         The object.
     """
     height, width = mask.shape
-    shrink = min(1.0, FINEST / max(height, width))
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    scale = FINEST / max(height, width) if enlarge else min(1.0, FINEST / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC)
     labels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     object_kinds = (cv2.GC_FGD, cv2.GC_PR_FGD)
     if len(set(np.isin(labels, object_kinds).flat)) == 2:  # GrabCut needs samples of both
@@ -332,4 +336,5 @@ def grabcut(picture: UInt8[np.ndarray, "H W 3"], mask: UInt8[np.ndarray, "H W"])
         models = np.zeros((1, 65)), np.zeros((1, 65))
         labels, _, _ = cv2.grabCut(small, labels, (0, 0, 0, 0), *models, 5, cv2.GC_INIT_WITH_MASK)
     found = np.isin(labels, object_kinds).astype(np.float32)
-    return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)
+    back = cv2.INTER_LINEAR if scale <= 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(found, (width, height), interpolation=back) > 0.5)

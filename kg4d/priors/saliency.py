@@ -25,7 +25,7 @@ WEIGHT = "u2netp"
 _SIDE = 320  # px: the size of the pictures that the network was trained on
 _MEANS, _SCALES = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures
 _FINAL = "1959"  # the layer of the graph that fuses all scales
-_SURE_OBJECT, _OBJECT, _SURE_BACKGROUND = 0.95, 0.5, 0.02  # GrabCut decides between the first and the last
+_SURE_OBJECT, _OBJECT, _SURE_BACKGROUND = 0.95, 0.3, 0.005  # GrabCut decides between the first and the last
 _MARGIN = 0.1  # around a box, as a fraction of its longer side
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -117,9 +117,9 @@ class StillCameraMatting:
             here = without_specks(differs)
             box = _box_of(here if here.any() else anywhere)
             soft = np.zeros(here.shape, np.float32) if box is None else _inside(picture, box)
-            labels = _labels(np.maximum(soft, _OBJECT * here))
-            labels[here & (labels == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
-            matte = without_specks(grabcut(picture, labels))
+            labels = _labels(soft)
+            labels[here & (labels != cv2.GC_FGD)] = cv2.GC_PR_FGD
+            matte = without_specks(grabcut(picture, labels, enlarge=True))
             mattes.append(torch.from_numpy(matte).float()[..., None])
         return checked(torch.stack(mattes))
 
@@ -150,7 +150,12 @@ def _network() -> Any:
 
 
 def salience(picture: Picture) -> Soft:
-    """How much each pixel belongs to what stands out, in [0, 1]."""
+    """How much each pixel belongs to what stands out, in [0, 1]: the mean over the picture and its mirror image."""
+    mirrored = _answer(np.ascontiguousarray(picture[:, ::-1]))[:, ::-1]
+    return (_answer(picture) + mirrored) / 2
+
+
+def _answer(picture: Picture) -> Soft:
     height, width = picture.shape[:2]
     small = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     normal = (small / max(float(small.max()), 1.0) - np.float32(_MEANS)) / np.float32(_SCALES)
@@ -161,7 +166,7 @@ def salience(picture: Picture) -> Soft:
 
 
 def _found(picture: Picture, seed: Bool[np.ndarray, "H W"] | None) -> Soft:
-    """Salience in the whole picture, and in the box of what it shows; with a seed, of what overlaps it alone.
+    """Mean salience in the whole picture and in the box of what that shows; with a seed, of what overlaps it alone.
 
     Raises:
         InputError: Nothing stands out at the seed.
@@ -175,7 +180,7 @@ def _found(picture: Picture, seed: Bool[np.ndarray, "H W"] | None) -> Soft:
         part = soft > _OBJECT if seed is None else part_at(soft > _OBJECT, seed)
         inner = _box_of(part)
         if inner is not None:
-            soft = np.maximum(soft, _inside(picture, inner))
+            soft = (soft + _inside(picture, inner)) / 2
             return soft if seed is None else _only(soft, part_at(soft > _SURE_BACKGROUND, seed))
     if seed is None:
         return np.zeros((height, width), np.float32)
@@ -224,4 +229,4 @@ def _labels(soft: Soft) -> UInt8[np.ndarray, "H W"]:
 
 
 def _sharpened(picture: Picture, soft: Soft) -> Bool[np.ndarray, "H W"]:
-    return without_specks(grabcut(picture, _labels(soft)))
+    return without_specks(grabcut(picture, _labels(soft), enlarge=True))

@@ -6,7 +6,6 @@ but the first print one line on stderr.
 
 import argparse
 import errno
-import shlex
 import signal
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import NoReturn
 
 import kg4d.utils.before_torch  # noqa: F401  (before torch)
 from kg4d.errors import InputError
+from kg4d.utils.commands import command
 from kg4d.utils.interrupts import signals_as_interrupts
 from kg4d.utils.logs import TRACEBACK_NOTE, log_to_console
 
@@ -100,14 +100,15 @@ def _interrupted(
     error: BaseException, prog: str, argv: Sequence[str], resumable: bool, debug: bool, number: int
 ) -> int:
     words = [*argv, "--resume"] if resumable and "--resume" not in argv else argv
-    _report(error, f"interrupted (go on with: {' '.join(['python -m', prog, *map(shlex.quote, words)])})", debug)
+    _report(error, f"interrupted (go on with: {command(prog, *words)})", debug)
     return 128 + number
 
 
 def _report(error: BaseException, line: str, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    print(f"kg4d: {' '.join(line.split())}", file=sys.stderr)
+    one_line = " ".join(part.strip() for part in line.splitlines())  # spaces inside belong to paths
+    print(f"kg4d: {one_line}", file=sys.stderr)
 
 
 def _summary(error: Exception) -> str:

@@ -159,7 +159,7 @@ def test_arrays_and_containers_are_read() -> None:
 
 
 def test_missing_weights_name_the_command(empty_cache: Path) -> None:
-    with pytest.raises(InputError, match="run: python -m kg4d.metrics.weights pull lpips-vgg"):
+    with pytest.raises(InputError, match=r"run: \S+ -m kg4d.metrics.weights pull lpips-vgg"):
         lpips(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32), "vgg")
     networks = load_networks()
     assert networks.modules == {}
