@@ -75,7 +75,8 @@ class NetworkMatting:
             seed[min(int(self.point[1]), seed.shape[0] - 1), min(int(self.point[0]), seed.shape[1] - 1)] = True
         for picture in counted(pictures, len(pictures), "frames"):
             matte = _sharpened(picture, _found(picture, seed))
-            seed = None if seed is None else part_at(matte, seed)
+            if seed is not None and (part := part_at(matte, seed)).any():
+                seed = part
             mattes.append(torch.from_numpy(matte).float()[..., None])
         return checked(torch.stack(mattes))
 
@@ -181,7 +182,7 @@ def _found(picture: Picture, seed: Bool[np.ndarray, "H W"] | None) -> Soft:
         inner = _box_of(part)
         if inner is not None:
             soft = (soft + _inside(picture, inner)) / 2
-            return soft if seed is None else _only(soft, part_at(soft > _SURE_BACKGROUND, seed))
+            return soft if seed is None else _without_others(soft, inner, seed)
     if seed is None:
         return np.zeros((height, width), np.float32)
     y, x = (int(indices.mean()) for indices in seed.nonzero())
@@ -189,8 +190,13 @@ def _found(picture: Picture, seed: Bool[np.ndarray, "H W"] | None) -> Soft:
     raise InputError("matting.point", f"nothing stands out at ({x}, {y})", remedy)
 
 
-def _only(soft: Soft, part: Bool[np.ndarray, "H W"]) -> Soft:
-    return np.where(part, soft, np.float32(0))
+def _without_others(soft: Soft, box: Box, seed: Bool[np.ndarray, "H W"]) -> Soft:
+    """Salience inside a box, without the parts that a seed does not overlap."""
+    kept = np.zeros_like(soft)
+    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+    kept[rows, columns] = soft[rows, columns]
+    kept[(soft > _OBJECT) & ~part_at(soft > _OBJECT, seed)] = 0
+    return kept
 
 
 def _inside(picture: Picture, box: Box) -> Soft:
