@@ -14,6 +14,7 @@ from kg4d.data.images import quantize, write_png
 from kg4d.data.scene import load_scene
 from kg4d.data.videos import Span, read_clip
 from kg4d.formats.mp4 import write_mp4
+from kg4d.priors.build import PriorsConfig
 from tests.data.test_videos import HEIGHT, WIDTH, encode, numbered
 from tests.priors.clips import moving, on_white, save_frames
 from tests.priors.commands import prepared
@@ -132,7 +133,7 @@ def test_frames_of_two_sizes_are_one_line(tmp_path: Path, capsys: pytest.Capture
         (Span(16, start=0.5), list(range(4, 16))),
         (Span(16, end=1.0), list(range(9))),
         (Span(16, start=0.5, end=1.5, every=4), [4, 8, 12]),
-        (Span(3, every=2), [0, 6, 14]),
+        (Span(3, every=2), [0, 8, 14]),
         (Span(16, end=99.0), list(range(16))),
     ],
 )
@@ -153,12 +154,18 @@ def test_a_part_that_is_no_video_is_an_error(tmp_path: Path, capsys: pytest.Capt
         (["start=0.5", "end=0.51"], "end: 0.5 s to 0.51 s, every=1, leaves 1 of 8 frames"),
         (["every=9"], "every: 0 s to its end, every=9, leaves 1 of 8 frames"),
         (["every=0"], "every: must be at least 1, not 0"),
-        (["start=-1"], "start: must be seconds from 0, not -1"),
+        (["start=-1"], "start: must not be negative"),
         (["start=1", "end=1"], "end: must be later than start"),
         (["matting.point=[3]"], "matting.point: must be a pixel"),
     ):
         assert prepared(frames, tmp_path / "scene", *words) == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start", [-1.0, float("inf"), float("nan")])
+def test_a_start_that_is_no_time(start: float) -> None:
+    with pytest.raises(ValueError, match="start: must be seconds from 0"):
+        PriorsConfig(start=start)
 
 
 def test_thinning_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
