@@ -76,7 +76,8 @@ def begin(bench: Workbench, config: PriorsConfig, plan: Plan, clip: Clip) -> Mat
     """
     supplied = read_supplied(config, plan, clip)
     if len(clip.frames) > 1:
-        for finding in findings_in_frames(clip.frames, clip.has_alpha):
+        background_seen = plan.matting.kind not in (MattingKind.ALPHA.value, MattingKind.KEY.value)
+        for finding in findings_in_frames(clip.frames, background_seen):
             bench.note(finding)
     frames = matte_input(bench, config.matting, plan.matting.provider, clip)
     if plan.keypoints.kind == KeypointsKind.CLICK.value:

@@ -25,14 +25,14 @@ _CUT_OFF = 0.01  # this fraction of the border may be object
 _MOST = 0.5  # more object than this is more likely background
 
 
-def findings_in_frames(frames: Float[Tensor, "T H W 4"], matted: bool) -> list[str]:
+def findings_in_frames(frames: Float[Tensor, "T H W 4"], background_seen: bool) -> list[str]:
     """What the frames alone tell, in under a second: nothing moves, the camera moves.
 
     Args:
         frames: Straight RGBA in [0, 1]; T >= 2.
-        matted: The frames have an alpha channel, so their background, and the camera, cannot be seen.
+        background_seen: The background is neither transparent nor of one colour, so it shows whether the camera moves.
     """
-    found = [nothing_moves(frames), None if matted else camera_moves(frames[..., :3])]
+    found = [nothing_moves(frames), camera_moves(frames[..., :3]) if background_seen else None]
     return [text for text in found if text is not None]
 
 

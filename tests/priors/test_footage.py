@@ -38,6 +38,7 @@ def test_a_moving_camera_is_measured() -> None:
     found = camera_moves(before_the_wall(5)[..., :3])
     assert found is not None
     assert "shifts by up to 16%" in found  # 15 of 96 px
+    assert findings_in_frames(before_the_wall(5), background_seen=True) == [found]
     assert camera_moves(before_the_wall(0)[..., :3]) is None
     smooth = moving()[..., 3:].expand(-1, -1, -1, 3)  # nothing to follow
     assert camera_moves(smooth) is None
@@ -60,10 +61,10 @@ def test_a_still_video_is_said() -> None:
     assert found is not None
     assert "nothing moves: at most 0.000% of the picture changes over 4 frames" in found
     assert nothing_moves(before_the_wall(0)) is None
-    assert findings_in_frames(moving(), matted=True) == []
+    assert findings_in_frames(moving(), background_seen=False) == []
     hidden = moving(1).expand(4, -1, -1, -1).clone()
     hidden[1:, :5, :5, :3] = torch.rand(3, 5, 5, 3)  # under alpha 0
-    assert len(findings_in_frames(hidden, matted=True)) == 1
+    assert len(findings_in_frames(hidden, background_seen=False)) == 1
 
 
 def discs(radii: list[int], side: int = 60) -> Tensor:
