@@ -95,8 +95,8 @@ def _similarity(before: UInt8[np.ndarray, "H W"], after: UInt8[np.ndarray, "H W"
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, 0.01, 5, mask=strip)
     if corners is None or len(corners) < _LEAST_CORNERS:
         return None
-    there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None)
-    back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None)
+    there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, corners.copy())
+    back, seen_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, there.copy())
     same = np.linalg.norm((back - corners)[:, 0], axis=-1) < 1
     good = (seen[:, 0] == 1) & (seen_back[:, 0] == 1) & same
     if good.sum() < _LEAST_CORNERS:

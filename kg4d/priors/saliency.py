@@ -23,7 +23,8 @@ from kg4d.priors.progress import counted
 
 WEIGHT = "u2netp"
 _SIDE = 320  # px: the size of the pictures that the network was trained on
-_MEANS, _SCALES = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the training pictures
+# Of the training pictures.
+_MEANS, _SCALES = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 _FINAL = "1959"  # the layer of the graph that fuses all scales
 _SURE_OBJECT, _OBJECT, _SURE_BACKGROUND = 0.95, 0.3, 0.005  # GrabCut decides between the first and the last
 _MARGIN = 0.1  # around a box, as a fraction of its longer side
@@ -69,9 +70,10 @@ class NetworkMatting:
         Raises:
             InputError: There is no clear foreground, or nothing stands out at the point.
         """
-        pictures, mattes, seed = quantize(rgb).numpy(), list[Tensor](), None
+        pictures, mattes = quantize(rgb).numpy(), list[Tensor]()
+        seed: Bool[np.ndarray, "H W"] | None = None
         if self.point is not None:
-            seed = np.zeros(pictures.shape[1:3], bool)
+            seed = np.zeros(pictures[0].shape[:2], bool)
             seed[min(int(self.point[1]), seed.shape[0] - 1), min(int(self.point[0]), seed.shape[1] - 1)] = True
         for picture in counted(pictures, len(pictures), "frames"):
             matte = _sharpened(picture, _found(picture, seed))
@@ -113,7 +115,7 @@ class StillCameraMatting:
         """
         pictures = quantize(rgb).numpy()
         moved = moved_pixels(pictures, self.tolerance)
-        anywhere, mattes = without_specks(moved.any(0)), list[Tensor]()
+        anywhere, mattes = without_specks(np.asarray(moved.any(0))), list[Tensor]()
         for picture, differs in zip(counted(pictures, len(pictures), "frames"), moved, strict=True):
             here = without_specks(differs)
             box = _box_of(here if here.any() else anywhere)
@@ -153,13 +155,13 @@ def _network() -> Any:
 def salience(picture: Picture) -> Soft:
     """How much each pixel belongs to what stands out, in [0, 1]: the mean over the picture and its mirror image."""
     mirrored = _answer(np.ascontiguousarray(picture[:, ::-1]))[:, ::-1]
-    return (_answer(picture) + mirrored) / 2
+    return np.asarray((_answer(picture) + mirrored) / 2)
 
 
 def _answer(picture: Picture) -> Soft:
     height, width = picture.shape[:2]
     small = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    normal = (small / max(float(small.max()), 1.0) - np.float32(_MEANS)) / np.float32(_SCALES)
+    normal = (small / max(float(small.max()), 1.0) - _MEANS) / _SCALES
     network = _network()
     network.setInput(np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32))
     answer = network.forward(_FINAL)[0, 0]
@@ -185,7 +187,7 @@ def _found(picture: Picture, seed: Bool[np.ndarray, "H W"] | None) -> Soft:
             return soft if seed is None else _without_others(soft, inner, seed)
     if seed is None:
         return np.zeros((height, width), np.float32)
-    y, x = (int(indices.mean()) for indices in seed.nonzero())
+    y, x = np.argwhere(seed).mean(0).astype(int).tolist()
     remedy = "give a pixel [x, y] of the input's first frame that lies on the object, or masks (matting.path=FOLDER)"
     raise InputError("matting.point", f"nothing stands out at ({x}, {y})", remedy)
 
@@ -211,7 +213,7 @@ def _box_of(part: Bool[np.ndarray, "H W"]) -> Box | None:
     """The box of a part with a margin; None if there is nothing."""
     if not part.any():
         return None
-    rows, columns = part.any(1).nonzero()[0], part.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     margin, (height, width) = round(_MARGIN * max(bottom - top, right - left)), part.shape
     return Box(max(0, top - margin), min(height, bottom + margin), max(0, left - margin), min(width, right + margin))
@@ -219,7 +221,7 @@ def _box_of(part: Bool[np.ndarray, "H W"]) -> Box | None:
 
 def _window(seed: Bool[np.ndarray, "H W"], side: int) -> Box:
     """A square around the middle of a seed, moved into the picture."""
-    (height, width), (y, x) = seed.shape, (int(indices.mean()) for indices in seed.nonzero())
+    (height, width), (y, x) = seed.shape, np.argwhere(seed).mean(0).astype(int).tolist()
     rows, columns = min(side, height), min(side, width)
     top = min(max(0, y - rows // 2), height - rows)
     left = min(max(0, x - columns // 2), width - columns)
