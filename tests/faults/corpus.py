@@ -390,10 +390,13 @@ def animated(path: Path) -> None:
     pictures[0].save(path, "PNG", save_all=True, append_images=pictures[1:])
 
 
-PICTURE = {
+OTHER_MODES = {  # which a scene may have
     "grey": picture("L"),
     "palette": picture("P"),
     "16 bits": picture("I;16"),
+    "16-bit colours": png(16, 16, depth=16, kind=2, data=bytes(16 * (1 + 16 * 6))),
+}
+PICTURE = {
     "CMYK": picture("CMYK", form="JPEG"),
     "an animation": animated,
     "GIF": picture("P", form="GIF"),
@@ -408,7 +411,6 @@ PICTURE = {
     "too few pixels": png(16, 16, data=bytes(100)),
     "depth of 9 bits": png(16, 16, depth=9),
     "an unknown colour type": png(16, 16, kind=5),
-    "16-bit colours": png(16, 16, depth=16, kind=2, data=bytes(16 * (1 + 16 * 6))),
     "a bit in its header": in_chunk(b"IHDR", 7),
     "a bit in its data": in_chunk(b"IDAT", 20),
     "a bit in the checksum of its data": lambda path: in_chunk(b"IEND", -6)(path),
@@ -734,7 +736,7 @@ def cases() -> list[Case]:
         *_all("flow.npz", ANY_FILE, CHECKED, ARCHIVE, FLOW),
         *_all("scene.json", NO_FILE, NO_CONTENT),
         *_all("picture of a scene", ANY_FILE, CHECKED, PICTURE),
-        *_all("picture to evaluate", ANY_FILE, PICTURE),
+        *_all("picture to evaluate", ANY_FILE, PICTURE, OTHER_MODES),
         *_all("picture to prepare", ANY_FILE),
         *_all("mask", ANY_FILE),
         *_all("video", {what: damage for what, damage in ANY_FILE.items() if what != "its end missing"}),

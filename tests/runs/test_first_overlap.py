@@ -55,7 +55,11 @@ def test_nothing_drawn_covers_nothing():
 
 CASES = {
     "agree": (1.0, InitKind.HULL, None),
-    "far": (60.0, InitKind.HULL, "the first Gaussians cover 30 % of the reference's matte: check that transforms_train"),
+    "far": (
+        60.0,
+        InitKind.HULL,
+        "the first Gaussians cover 30 % of the reference's matte: check that transforms_train",
+    ),
     "near": (0.5, InitKind.HULL, "of the first Gaussians lie outside of the reference's matte: check that transforms"),
     "near, a ball": (0.5, InitKind.BALL, None),
     "far, points": (60.0, InitKind.POINTS, "check that gaussians.points has the units"),
