@@ -148,7 +148,7 @@ def image_files(folder: str | Path) -> list[Path]:
     files = [path for path in folder.iterdir() if _is_image(path)]
     if not files:
         raise InputError(folder, "holds no PNG, JPEG or WebP image", "give a folder of images")
-    return sorted(files, key=_natural)
+    return sorted(files, key=lambda path: natural_key(path.name))
 
 
 def evenly_spaced(count: int, limit: int) -> list[int]:
@@ -162,12 +162,17 @@ def evenly_spaced(count: int, limit: int) -> list[int]:
     return [round(index * (count - 1) / (limit - 1)) for index in range(limit)]
 
 
+def natural_key(name: str) -> list[str | int]:
+    """A key that sorts names with the numbers in them compared by value.
+
+    >>> sorted(["10.png", "2.png"], key=natural_key)
+    ['2.png', '10.png']
+    """
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+
+
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def _natural(path: Path) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
 def _read_folder(folder: Path, span: Span) -> Clip:

@@ -26,6 +26,7 @@ from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.keypoints.clicked import click_keypoints
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
 from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
+from kg4d.priors.keypoints.pose_files.poses import Poses, one_individual, seen_support
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, NoForegroundError, picked
@@ -80,6 +81,8 @@ def begin(bench: Workbench, config: PriorsConfig, plan: Plan, clip: Clip) -> Mat
         for finding in findings_in_frames(clip.frames, background_seen):
             bench.note(finding)
     frames = matte_input(bench, config.matting, plan.matting.provider, clip)
+    if supplied.poses is not None:
+        supplied = _with_one_individual(bench, supplied, supplied.poses, frames)
     if plan.keypoints.kind == KeypointsKind.CLICK.value:
         assert config.keypoints.path is not None  # checked when it was planned
         support = click_keypoints(frames[0], config.keypoints.path, config.keypoints.port)
@@ -263,6 +266,8 @@ def make_keypoints(
         return _person(bench, detector, video, views)
     if supplied.tracks is not None:
         return _supplied_tracks(supplied.tracks, views, crop)
+    if supplied.poses is not None:
+        return _tracks_of_poses(bench, plan.transfer.provider, supplied.poses, video, views, crop)
     if supplied.support is not None:
         support = _support_in_crop(bench, supplied.support, video[0], crop)
     else:
@@ -407,6 +412,42 @@ def _supplied_tracks(supplied: Keypoints, views: Views | None, crop: Crop) -> Ke
         ring_uv = torch.cat([uv[:1], supplied.ring_uv[views.files] * views.file_scale])
         ring_weights = torch.cat([supplied.weights[:1], supplied.ring_weights[views.files]])
     return Keypoints(supplied.names, supplied.parents, uv, supplied.weights, ring_uv, ring_weights)
+
+
+def _with_one_individual(
+    bench: Workbench, supplied: Supplied, poses: Poses, frames: Float[Tensor, "T H W 4"]
+) -> Supplied:
+    """The same with the poses of one individual; in the first frame alone they count as marked there."""
+    chosen, note = one_individual(poses, frames[..., 3:])
+    if note:
+        bench.note(note)
+    if len(chosen.labels) > 1:
+        return supplied._replace(poses=chosen)
+    support = seen_support(chosen)
+    if len(support.names) < len(chosen.names):
+        missing = ", ".join(name for name in chosen.names if name not in support.names)
+        bench.note(f"the first frame shows no {missing}: left out")
+    return supplied._replace(poses=None, support=support)
+
+
+def _tracks_of_poses(
+    bench: Workbench,
+    transfer: KeypointTransfer | None,
+    poses: Poses,
+    video: Float[Tensor, "T H W 4"],
+    views: Views | None,
+    crop: Crop,
+) -> Keypoints:
+    """The poses of one individual in all frames, in pixels of the scene, with bones; transferred to the views."""
+    uv, weights = crop.points(poses.uv[:, 0]), poses.weights[:, 0]
+    parents = poses.parents
+    if parents is None:
+        parents = span_bones(KeypointTracks(uv, weights), video[..., 3:])
+    support = SupportKeypoints(poses.names, parents, uv[0])
+    ring_uv, ring_weights = _transferred(bench, transfer, support, views)
+    if ring_weights is not None:  # nobody knows where the others are in the first frame
+        ring_weights = ring_weights * (weights[0] > 0)
+    return Keypoints(poses.names, parents, uv, weights, ring_uv, ring_weights)
 
 
 def _warn_of_another_scale(views: list[Float[Tensor, "H W 4"]]) -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import assert_never
 
 import torch
@@ -28,6 +29,8 @@ from kg4d.priors.keypoints.features import FeaturesConfig, build_features
 from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.keypoints.people import PersonKeypoints
 from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind, build_tracker
+from kg4d.priors.keypoints.pose_files.poses import Poses
+from kg4d.priors.keypoints.pose_files.read import read_keypoint_file
 from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
 from kg4d.priors.plan import Choice, Plan
@@ -133,7 +136,7 @@ def decide(
     check_files(config)
     matting, keypoints, flow = _matting(config.matting, clip), _keypoints(config.keypoints), _flow(config.flow)
     views = _views(config, device)  # after the others, since it may ask the network for a model
-    tracking, transfer = _tracking_and_transfer(config, keypoints, views, flow)
+    tracking, transfer = _tracking_and_transfer(config, keypoints, views, flow, clip)
     return Plan(matting, video, views, keypoints, tracking, transfer, flow)
 
 
@@ -283,6 +286,7 @@ def _tracking_and_transfer(
     keypoints: Choice[PersonKeypoints | SuppliedFiles | None],
     views: Choice[ViewSynthesizer | SuppliedFiles | None],
     flow: Choice[FlowEstimator | SuppliedFiles | None],
+    clip: Clip,
 ) -> tuple[Choice[KeypointTracker | None], Choice[KeypointTransfer | None]]:
     """Choose the providers that find the keypoints of the first frame in the other frames and in the views."""
     if keypoints.kind == KeypointsKind.NONE.value:
@@ -299,13 +303,21 @@ def _tracking_and_transfer(
         features, missing = build_features(config.features), None
     except InputError as error:
         features, missing = None, error
-    tracking = _tracker(config.tracking, config.features, missing, estimator)
+    tracking = Choice[KeypointTracker | None]("given", "the file has all frames", None)
+    if keypoints.provider is None or not _has_tracks(keypoints.provider.path, clip):
+        tracking = _tracker(config.tracking, config.features, missing, estimator)
     if views.provider is None:
         return tracking, Choice("none", "there are no views", None)
     if features is None:
         why = f"the views get no keypoints, which switches the keypoint losses off: {missing}"
         return tracking, Choice("none", why, None)
     return tracking, Choice("chain", "the only one there is", ChainTransfer(features, config.transfer))
+
+
+def _has_tracks(path: Path, clip: Clip) -> bool:
+    """Whether a file of keypoints shows more than the first frame."""
+    found = read_keypoint_file(path, clip.frames.shape[2], clip.frames.shape[1])
+    return isinstance(found, Poses) and len(found.labels) > 1
 
 
 def _tracker(

@@ -1,6 +1,7 @@
 """Keypoints that a person marked in the first frame: a JSON file."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -34,8 +35,9 @@ class KeypointSourceConfig:
 
     Attributes:
         kind: Where they come from; `none` leaves keypoints out.
-        path: For `kind: file`: names, parents and pixels of the input's first frame (.json), or tracks in all frames
-            (.npz, as a scene's `keypoints.npz`). For `kind: click`: the .json to write, or to start from.
+        path: For `kind: file`: keypoints of the input's first frame or of all frames, in one of the formats that
+            `kg4d.priors.keypoints.pose_files.read` recognises, or a scene's `keypoints.npz`. For `kind: click`: the
+            .json to write, or to start from.
         count: For `kind: spread`: how many.
         person: For `kind: person`: the network.
         port: For `kind: click`: port of the page, which is served to this machine only; 0 picks a free one.
@@ -97,6 +99,25 @@ def parse_support(table: Any, where: str | Path, width: int, height: int) -> Sup
     Raises:
         InputError: As `read_support`.
     """
+    names, tree = parse_names(table, where)
+    _check_count(table.get("uv"), "uv", names, where)
+    points = [_point(row, f"{where}: uv[{index}]", width, height) for index, row in enumerate(table["uv"])]
+    return SupportKeypoints(names, tree, torch.tensor(points))
+
+
+def parse_names(table: Any, where: str | Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Check the names of keypoints and the bones between them.
+
+    Args:
+        table: The parsed JSON.
+        where: Name of its source, for errors.
+
+    Returns:
+        The names, and the index of the parent of each, -1 for a root.
+
+    Raises:
+        InputError: Names are missing or repeat, or the bones are not between them or form a cycle.
+    """
     if not isinstance(table, dict) or not isinstance(table.get("names"), list) or not table["names"]:
         raise InputError(
             f"{where}: names", "is missing or empty", 'write {"names": [...], "parents": [...], "uv": [...]}'
@@ -108,17 +129,13 @@ def parse_support(table: Any, where: str | Path, width: int, height: int) -> Sup
         if name in names[:index]:
             raise InputError(f"{where}: names[{index}]", f"{name!r} is there twice", "give every keypoint its own name")
     parents = table.get("parents", [-1] * len(names))
-    for key, rows in (("parents", parents), ("uv", table.get("uv"))):
-        if not isinstance(rows, list) or len(rows) != len(names):
-            found = len(rows) if isinstance(rows, list) else "no list of"
-            raise InputError(f"{where}: {key}", f"{found} entries for {len(names)} names", "give one for each name")
+    _check_count(parents, "parents", names, where)
     tree = [_parent(parent, names, f"{where}: parents[{index}]") for index, parent in enumerate(parents)]
     below = first_below_cycle(tree)
     if below is not None:
         what = f"the bones above {names[below]!r} run in a circle"
         raise InputError(f"{where}: parents", what, "make them a tree")
-    points = [_point(row, f"{where}: uv[{index}]", width, height) for index, row in enumerate(table["uv"])]
-    return SupportKeypoints(tuple(names), tuple(tree), torch.tensor(points))
+    return tuple(names), tuple(tree)
 
 
 def write_support(path: str | Path, keypoints: SupportKeypoints) -> None:
@@ -126,6 +143,12 @@ def write_support(path: str | Path, keypoints: SupportKeypoints) -> None:
     table = {"names": keypoints.names, "parents": keypoints.parents, "uv": keypoints.uv.tolist()}
     with replacing(path) as part:
         part.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def _check_count(rows: Any, key: str, names: Sequence[str], where: str | Path) -> None:
+    if not isinstance(rows, list) or len(rows) != len(names):
+        found = len(rows) if isinstance(rows, list) else "no list of"
+        raise InputError(f"{where}: {key}", f"{found} entries for {len(names)} names", "give one for each name")
 
 
 def _parent(value: Any, names: list[str], where: str) -> int:

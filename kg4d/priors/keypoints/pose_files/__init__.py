@@ -1,0 +1,1 @@
+"""Keypoints from the files of pose estimators and of annotation tools: one reader for each format."""
