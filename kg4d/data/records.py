@@ -72,6 +72,8 @@ class Keypoints:
         weights: Confidence in [0, 1]; 0 marks positions that must not be used (hidden, outside, not detected).
         ring_uv: Pixel positions in the R ring views.
         ring_weights: Confidence of these, in [0, 1].
+        leans: For each keypoint with a parent the estimated sine of the angle by which the bone from there leans away
+            from the camera, in [-1, 1]; 0 where it is not known. None where no detector estimated it.
         truth: True world positions, for metrics only.
         test_uv: True pixel positions in each of the V test videos, for metrics only.
         test_visible: Whether each of these is visible.
@@ -83,6 +85,7 @@ class Keypoints:
     weights: Float[Tensor, "T J"]
     ring_uv: Float[Tensor, "R J 2"] | None = None
     ring_weights: Float[Tensor, "R J"] | None = None
+    leans: Float[Tensor, "T J"] | None = None
     truth: Float[Tensor, "T J 3"] | None = None
     test_uv: Float[Tensor, "V T J 2"] | None = None
     test_visible: Bool[Tensor, "V T J"] | None = None

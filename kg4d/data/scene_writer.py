@@ -132,6 +132,8 @@ def _keypoint_arrays(keypoints: Keypoints) -> dict[str, Any]:
         arrays["ring_uv"] = keypoints.ring_uv.cpu().numpy()
         arrays["ring_visible"] = (keypoints.ring_weights > 0).cpu().numpy()
         arrays["ring_weights"] = keypoints.ring_weights.cpu().numpy()
+    if keypoints.leans is not None:
+        arrays["leans"] = keypoints.leans.cpu().numpy()
     if keypoints.truth is not None:
         arrays["xyz"] = keypoints.truth.cpu().numpy()
     return arrays

@@ -21,7 +21,7 @@ from kg4d.keypoints.barycentre import log_window
 from kg4d.keypoints.skeleton import segment_distances
 from kg4d.lift.gait import Gait
 from kg4d.lift.surface import SurfaceTracks
-from kg4d.losses.motion_priors import acceleration_loss, bone_lengths, geman_mcclure, hinge_loss
+from kg4d.losses.motion_priors import acceleration_loss, bone_lengths, geman_mcclure, hinge_loss, lean_loss
 
 _WEIGHT_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates of the surface's skinning
 _ANNEALED = 0.75  # share of the steps after which the robust scales have reached their last values
@@ -49,6 +49,7 @@ class LiftConfig:
         stretch: Scale of the robust loss on bone lengths from three quarters of the steps on; it shrinks to this from
             `first_scale`. A bone whose length changes by more counts as one that bends or stretches.
         hinges: Weight of `hinge_loss`, which keeps bones whose length changes in a plane with the bones above them.
+        leans: Weight of `lean_loss`, where a detector has estimated which way the bones lean; 0 leaves it out.
         bend: Change of length at which a bone has half its full weight in that loss.
         acceleration: Weight of `acceleration_loss` of the tracks.
         first_scale: Scale of the robust losses at the first step.
@@ -84,6 +85,7 @@ class LiftConfig:
     last_bones: float = 100.0
     stretch: float = 0.03
     hinges: float = 100.0
+    leans: float = 1.0
     bend: float = 0.01
     acceleration: float = 0.3
     first_scale: float = 0.2
@@ -127,11 +129,13 @@ class Observations:
         pixels: Positions in the T images, px; anything where the weight is 0.
         weights: In [0, 1]; 0 where a point was not observed.
         cameras: One for each of the T images.
+        leans: Which way the bones lean that end at the points, as in `kg4d.data.records.Keypoints`; None if unknown.
     """
 
     pixels: Float[Tensor, "T N 2"]
     weights: Float[Tensor, "T N"]
     cameras: Cameras
+    leans: Float[Tensor, "T N"] | None = None
 
     def residuals(self, points: Float[Tensor, "S T N 3"]) -> Float[Tensor, "S T N 2"]:
         """Projections of world points minus the observations, in longer image sides; finite without an observation."""
@@ -283,6 +287,8 @@ class LiftObjective:
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
             loss = loss + stiffness * geman_mcclure(stretch, self._scale(config.stretch, progress)).mean((1, 2))
             loss = loss + config.hinges * hinge_loss(tracks, body.rest, body.parents, config.bend)
+            if self.keypoints.leans is not None:
+                loss = loss + config.leans * self._lean_error(tracks, self.keypoints.leans)
         if skinning is not None and self._surface is not None:
             scale = self._scale(config.surface_scale, progress)
             loss = loss + self._surface_weight * self._surface.robust_error(skinning(tracks), scale)
@@ -290,6 +296,13 @@ class LiftObjective:
         if self._gait is not None:
             loss = loss + config.gait * self._gait_error(tracks, self._gait)
         return loss + config.acceleration * acceleration_loss(tracks, self._times)
+
+    def _lean_error(self, tracks: Float[Tensor, "S T J 3"], leans: Float[Tensor, "T J"]) -> Float[Tensor, " S"]:
+        body = self.body
+        bones = tracks[:, :, body.children] - tracks[:, :, body.above]
+        sines = (bones * self._viewing_directions[:, None]).sum(-1) / body.lengths.clamp_min(1e-6)
+        confident = leans[:, body.children] * self.keypoints.weights[:, body.children]
+        return lean_loss(sines, confident)
 
     def _gait_error(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
         """Squared distance of hidden bones from those of the other side; their sum over the number of all keypoints."""

@@ -58,6 +58,7 @@ def lift_keypoints(
     generator: torch.Generator,
     surface: SurfaceTracks | None = None,
     counterparts: Sequence[int] = (),
+    leans: Float[Tensor, "T J"] | None = None,
 ) -> Lift:
     """Fit 3D tracks to the keypoints of a video.
 
@@ -73,11 +74,13 @@ def lift_keypoints(
         surface: Followed points of the surface; they are used if the body has bones.
         counterparts: Index of each keypoint on the other side of the body, -1 where there is none (`other_sides`).
             Empty: no gait is looked for.
+        leans: Which way the bones lean that end at the keypoints, as in `kg4d.data.records.Keypoints`, where a detector
+            has estimated it.
 
     Returns:
         The lift, without gradient.
     """
-    body, detections = RestBody(rest, parents, surface), Observations(pixels, weights, cameras)
+    body, detections = RestBody(rest, parents, surface), Observations(pixels, weights, cameras, leans)
     fit = _fit_hypotheses(config, body, detections, times, generator)
     tracks = fit.hypotheses.median(0).values
     spread = (fit.hypotheses - tracks).norm(dim=-1).median(0).values

@@ -221,6 +221,24 @@ def geman_mcclure(squared: Float[Tensor, "*batch"], scale: float) -> Float[Tenso
     return squared / (1 + squared / scale**2)
 
 
+def lean_loss(sines: Float[Tensor, "S T K"], leans: Float[Tensor, "T K"]) -> Float[Tensor, " S"]:
+    """Mean of max(0, -l s)² over bones and times: bones should lean to the side to which they are estimated to lean.
+
+    Only the side counts: a bone that leans to it by any angle costs nothing. A single image does not show depth well,
+    so how far a bone leans is left to its length and its projection.
+
+    Args:
+        sines: Sine s of the angle by which each of the K bones leans away from the camera.
+        leans: The estimated sines l times the confidence in them; 0 where nothing is known.
+
+    >>> lean_loss(torch.tensor([[[0.5, 0.5, 0.5]]]), torch.tensor([[0.4, -0.4, 0.0]]))
+    tensor([0.0133])
+    """
+    if sines.shape[-1] == 0:
+        return sines.sum((1, 2))
+    return (-leans * sines).clamp_min(0).square().mean((1, 2))
+
+
 def carried_bones_loss(
     rest: Float[Tensor, "J 3"],
     translations: Float[Tensor, "T J 3"],

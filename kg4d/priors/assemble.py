@@ -4,7 +4,7 @@ Each step takes what it needs and returns what it made. Whatever is costly goes 
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,15 +17,23 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
-from kg4d.priors.base import FlowEstimator, KeypointTracks, KeypointTransfer, Matting, VideoSynthesizer, ViewSynthesizer
+from kg4d.priors.base import (
+    FlowEstimator,
+    KeypointDetector,
+    KeypointTracks,
+    KeypointTransfer,
+    Matting,
+    VideoSynthesizer,
+    ViewSynthesizer,
+)
 from kg4d.priors.build import PriorsConfig, matting_for_generated
 from kg4d.priors.diffusion.views import view_angles
 from kg4d.priors.files import SuppliedFiles, read_masks
 from kg4d.priors.footage import findings_in_frames, findings_in_mattes
 from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.keypoints.clicked import click_keypoints
+from kg4d.priors.keypoints.detected import detect_keypoints
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
-from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
 from kg4d.priors.keypoints.pose_files.poses import Poses, one_individual, seen_support
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
@@ -262,8 +270,8 @@ def make_keypoints(
     detector = plan.keypoints.provider
     if plan.keypoints.kind == KeypointsKind.NONE.value:
         return None
-    if isinstance(detector, PersonKeypoints):
-        return _person(bench, detector, video, views)
+    if isinstance(detector, KeypointDetector):
+        return _detected(bench, detector, video, views, config.views.reference_elevation)
     if supplied.tracks is not None:
         return _supplied_tracks(supplied.tracks, views, crop)
     if supplied.poses is not None:
@@ -394,15 +402,18 @@ def _transferred(
     return torch.cat([known.uv, found.uv]), torch.cat([known.weights, FOUND_WEIGHT * found.weights])
 
 
-def _person(
-    bench: Workbench, detector: PersonKeypoints, video: Float[Tensor, "T H W 4"], views: Views | None
+def _detected(
+    bench: Workbench, detector: KeypointDetector, video: Float[Tensor, "T H W 4"], views: Views | None, level: float
 ) -> Keypoints:
-    """The keypoints of a person, detected in every image."""
-    found = bench.tracks(detector, {"images": video}, lambda: detector(video))
+    """The keypoints that a detector finds in every image; the first view is the first frame."""
     if views is None:
-        return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights)
-    ring = bench.tracks(detector, {"images": views.images}, lambda: detector(views.images))
-    return Keypoints(COCO_NAMES, COCO_PARENTS, found.uv, found.weights, ring.uv, ring.weights)
+        return detect_keypoints(bench, detector, video)
+    cameras = pose_views(views, level).cameras
+    found = detect_keypoints(bench, detector, video, views.images[1:], cameras)
+    assert found.ring_uv is not None
+    assert found.ring_weights is not None
+    ring_uv, ring_weights = torch.cat([found.uv[:1], found.ring_uv]), torch.cat([found.weights[:1], found.ring_weights])
+    return replace(found, ring_uv=ring_uv, ring_weights=ring_weights)
 
 
 def _supplied_tracks(supplied: Keypoints, views: Views | None, crop: Crop) -> Keypoints:

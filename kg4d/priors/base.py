@@ -23,10 +23,12 @@ class KeypointTracks:
     Attributes:
         uv: Pixel positions; finite where the weight is positive.
         weights: Confidence in [0, 1]; 0 marks positions that must not be used.
+        depths: Depth up to an unknown offset in each image, px; only its order is meant. None where it is not known.
     """
 
     uv: Float[Tensor, "M J 2"]
     weights: Float[Tensor, "M J"]
+    depths: Float[Tensor, "M J"] | None = None
 
 
 @runtime_checkable  # for the tests, which check arguments at run time
@@ -94,6 +96,25 @@ class VideoSynthesizer(Provider, Protocol):
 
     def __call__(self, image: Float[Tensor, "H W 4"], frames: int) -> Float[Tensor, "T H W 3"]:
         """Generate T = `frames` frames on white, from a camera that does not move; frame 0 shows `image`."""
+        ...
+
+
+@runtime_checkable
+class KeypointDetector(Provider, Protocol):
+    """Finds keypoints of known names in each image by itself."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the J keypoints."""
+        ...
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Index of the parent of each, -1 for a root."""
+        ...
+
+    def __call__(self, images: Float[Tensor, "M H W 4"]) -> KeypointTracks:
+        """Detect the keypoints in each image; weight 0 where nothing is found."""
         ...
 
 

@@ -13,6 +13,7 @@ from kg4d.data.videos import Clip, Span
 from kg4d.errors import InputError
 from kg4d.priors.base import (
     FlowEstimator,
+    KeypointDetector,
     KeypointTracker,
     KeypointTransfer,
     Matting,
@@ -25,6 +26,7 @@ from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
 from kg4d.priors.files import SuppliedFiles, require_path
 from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
 from kg4d.priors.framing import FramingConfig
+from kg4d.priors.keypoints.blazepose import load_blazepose
 from kg4d.priors.keypoints.features import FeaturesConfig, build_features
 from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.keypoints.people import PersonKeypoints
@@ -258,7 +260,21 @@ def _kind_of_model(model: str) -> ViewsKind:
     return kinds[model]
 
 
-def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | SuppliedFiles | None]:
+def detector_of(config: KeypointSourceConfig) -> KeypointDetector:
+    """The detector of keypoints that the settings name.
+
+    Raises:
+        InputError: Its library or its weights are not available.
+        ValueError: The settings name none.
+    """
+    if config.kind is KeypointsKind.BLAZEPOSE:
+        return load_blazepose()
+    if config.kind is KeypointsKind.PERSON:
+        return PersonKeypoints(config.person)
+    raise ValueError(f"keypoints.kind={config.kind} is no detector")
+
+
+def _keypoints(config: KeypointSourceConfig) -> Choice[KeypointDetector | SuppliedFiles | None]:
     kind, why = config.kind, _why(config.kind, "keypoints.kind")
     if kind is KeypointsKind.AUTO:
         kind = KeypointsKind.SPREAD if config.path is None else KeypointsKind.FILE
@@ -271,8 +287,8 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | Supplie
             if config.path is None:
                 raise InputError("keypoints.path", "names no file", "name the .json that the page shall write")
             return Choice(kind.value, why, None)
-        case KeypointsKind.PERSON:
-            return Choice(kind.value, why, PersonKeypoints(config.person))
+        case KeypointsKind.PERSON | KeypointsKind.BLAZEPOSE:
+            return Choice(kind.value, why, detector_of(config))
         case KeypointsKind.SPREAD | KeypointsKind.NONE:
             return Choice(kind.value, why, None)
         case KeypointsKind.AUTO:
@@ -283,7 +299,7 @@ def _keypoints(config: KeypointSourceConfig) -> Choice[PersonKeypoints | Supplie
 
 def _tracking_and_transfer(
     config: PriorsConfig,
-    keypoints: Choice[PersonKeypoints | SuppliedFiles | None],
+    keypoints: Choice[KeypointDetector | SuppliedFiles | None],
     views: Choice[ViewSynthesizer | SuppliedFiles | None],
     flow: Choice[FlowEstimator | SuppliedFiles | None],
     clip: Clip,
@@ -291,9 +307,9 @@ def _tracking_and_transfer(
     """Choose the providers that find the keypoints of the first frame in the other frames and in the views."""
     if keypoints.kind == KeypointsKind.NONE.value:
         return Choice("none", "there are no keypoints", None), Choice("none", "there are no keypoints", None)
-    if isinstance(keypoints.provider, PersonKeypoints):
+    if isinstance(keypoints.provider, KeypointDetector):
         why = "the detector looks at every image"
-        return Choice("person", why, None), Choice("person", why, None)
+        return Choice("detector", why, None), Choice("detector", why, None)
     if keypoints.provider is not None and keypoints.provider.path.suffix == ".npz":
         return Choice("given", "the file has all frames", None), Choice("given", "the file has them, or not", None)
     estimator = (

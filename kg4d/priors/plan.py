@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from kg4d.priors.base import (
     FlowEstimator,
+    KeypointDetector,
     KeypointTracker,
     KeypointTransfer,
     Matting,
@@ -13,7 +14,6 @@ from kg4d.priors.base import (
     ViewSynthesizer,
 )
 from kg4d.priors.files import SuppliedFiles
-from kg4d.priors.keypoints.people import PersonKeypoints
 
 P = TypeVar("P", bound=Provider | None)
 
@@ -47,7 +47,7 @@ class Plan:
     matting: Choice[Matting | SuppliedFiles | None]
     video: Choice[VideoSynthesizer | SuppliedFiles | None]
     views: Choice[ViewSynthesizer | SuppliedFiles | None]
-    keypoints: Choice[PersonKeypoints | SuppliedFiles | None]
+    keypoints: Choice[KeypointDetector | SuppliedFiles | None]
     tracking: Choice[KeypointTracker | None]
     transfer: Choice[KeypointTransfer | None]
     flow: Choice[FlowEstimator | SuppliedFiles | None]

@@ -11,11 +11,13 @@ from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
+from kg4d.geometry.cameras import joined
 from kg4d.priors.base import FlowEstimator, KeypointTracker, KeypointTransfer
-from kg4d.priors.build import PriorsConfig, decide, decide_video
+from kg4d.priors.build import PriorsConfig, decide, decide_video, detector_of
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.views import ViewsKind
 from kg4d.priors.files import SuppliedFiles
+from kg4d.priors.keypoints.detected import detect_keypoints
 from kg4d.priors.keypoints.features import build_features
 from kg4d.priors.keypoints.marked import KeypointsKind
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT, ChainTransfer
@@ -28,6 +30,9 @@ _log = logging.getLogger(__name__)
 def redetected(scene: Scene, config: PriorsConfig) -> Scene:
     """The scene with keypoints that were tracked and transferred from its first frame, and with estimated flow.
 
+    Where `keypoints.kind` names a detector of people, its keypoints are detected in every image instead, and those of
+    the scene are not used, not even by metrics: they have other names.
+
     A keypoint that is hidden in the first frame has weight 0 everywhere: nobody could have marked it. What only metrics
     may use (truth, test videos) stays as it is.
 
@@ -38,6 +43,8 @@ def redetected(scene: Scene, config: PriorsConfig) -> Scene:
     Raises:
         InputError: The scene has no keypoints in its first frame, or a provider is not available.
     """
+    if config.keypoints.kind in (KeypointsKind.PERSON, KeypointsKind.BLAZEPOSE):
+        return _detected(scene, config)
     given = scene.keypoints
     if given is None or not bool((given.weights[0] > 0).any()):
         what = "the scene has no keypoints in its first frame to start from"
@@ -48,6 +55,17 @@ def redetected(scene: Scene, config: PriorsConfig) -> Scene:
     transfer = None if scene.ring is None else _build_transfer(config)
     if scene.ring is not None and transfer is not None:
         keypoints = _transferred(bench, transfer, scene.reference[:1], scene.ring, keypoints)
+    flow = _estimated_flow(bench, plan.flow.provider, scene.reference)
+    return replace(scene, keypoints=keypoints, flow=flow, cache_keys={**scene.cache_keys, **bench.cache.used})
+
+
+def _detected(scene: Scene, config: PriorsConfig) -> Scene:
+    """The scene with the keypoints of a detector, and with estimated flow."""
+    plan, bench = _plan(scene, config), Workbench(PriorCache(config.cache), config.progress_bar)
+    detector = detector_of(config.keypoints)
+    ring = scene.ring
+    cameras = None if ring is None else joined([scene.reference[:1].cameras, ring.cameras])
+    keypoints = detect_keypoints(bench, detector, scene.reference.images, ring and ring.images, cameras)
     flow = _estimated_flow(bench, plan.flow.provider, scene.reference)
     return replace(scene, keypoints=keypoints, flow=flow, cache_keys={**scene.cache_keys, **bench.cache.used})
 

@@ -55,7 +55,11 @@ class Workbench:
         self, provider: Provider, inputs: Mapping[str, Tensor], compute: Callable[[], KeypointTracks]
     ) -> KeypointTracks:
         """`run` for a provider that finds keypoints."""
-        return KeypointTracks(**self.run(provider, inputs, lambda: vars(compute())))
+
+        def known() -> dict[str, Tensor]:
+            return {name: value for name, value in vars(compute()).items() if value is not None}
+
+        return KeypointTracks(**self.run(provider, inputs, known))
 
     def flow(self, estimator: FlowEstimator, video: Float[Tensor, "T H W 4"]) -> Flow:
         """`run` for a provider that estimates the optical flow of a video."""

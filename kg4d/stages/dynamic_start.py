@@ -127,6 +127,9 @@ def lift_video(
         return None
     rest = problem.rest_points(representation)
     surface = _followed_surface(problem, representation)
+    leans = keypoints.leans
+    if leans is not None:  # bones that were cut are none
+        leans = leans * (problem.skeleton.parents.cpu() == torch.tensor(keypoints.parents))
 
     def lifted(uv: Float[Tensor, "T J 2"], weights: Float[Tensor, "T J"]) -> Lift:
         return lift_keypoints(
@@ -140,6 +143,7 @@ def lift_video(
             generator=torch.Generator().manual_seed(problem.seed),
             surface=surface,
             counterparts=other_sides(keypoints.names),
+            leans=leans,
         ).to(rest.device)
 
     lift = lifted(keypoints.uv, keypoints.weights)

@@ -218,3 +218,28 @@ def test_there_is_at_least_one_hypothesis() -> None:
 def test_counts_of_the_lift_are_not_negative(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be at least 0, not -1"):
         LiftConfig(**{name: -1})
+
+
+def test_a_bone_that_leans_either_way_goes_where_a_detector_says() -> None:
+    """Seen from far away the limb, which starts in the image plane, swings towards the camera or away from it."""
+    rest = torch.tensor([[0.0, 0.4, 0.0], [0.0, 0.0, 0.0], [0.0, -0.4, 0.0]])
+    parents, view, sides = torch.tensor([-1, 0, 1]), cameras(radius=200.0), []
+    swung = rest.repeat(FRAMES, 1, 1)
+    swung[:, 2] = rest[1] + quat_rotate(rotation_about((1.0, 0.0, 0.0), 60.0), rest[2] - rest[1])
+    for side in (1.0, -1.0):
+        leans = torch.zeros(FRAMES, 3)
+        leans[1:, 2] = 0.8 * side
+        found = lift_keypoints(
+            CONFIG,
+            rest=rest,
+            parents=parents,
+            pixels=seen(swung, view),
+            weights=torch.ones(FRAMES, 3),
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(0),
+            leans=leans,
+        )
+        sides.append(float((found.tracks[-1, 2] - found.tracks[-1, 1]) @ view.viewmats[-1, 2, :3]))
+    assert sides[0] > 0.25
+    assert sides[1] < -0.25

@@ -9,8 +9,10 @@ import torch
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.priors import redetect
+from kg4d.priors.base import KeypointTracks
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.flow import FlowConfig, FlowKind
+from kg4d.priors.keypoints.marked import KeypointsKind
 from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind
 from kg4d.priors.redetect import redetected
 from tests import make
@@ -118,3 +120,31 @@ def test_nothing_to_start_from_and_files_are_refused(scene: Scene, config: Prior
     files = replace(config, flow=FlowConfig(kind=FlowKind.FILES, path=str(tmp_path / "flow.npz")))
     with pytest.raises(InputError, match=r"priors\.flow\.kind"):
         redetected(scene, files)
+
+
+class Dots:
+    """A detector of two keypoints and of which way the bone between them leans."""
+
+    name, names, parents = "dots", ("hip", "foot"), (-1, 0)
+
+    def identity(self) -> dict[str, str]:
+        return {}
+
+    def __call__(self, images: torch.Tensor) -> KeypointTracks:
+        uv = torch.tensor([[40.0, 40.0], [43.0, 44.0]]).expand(len(images), -1, -1)
+        return KeypointTracks(uv, torch.ones(len(images), 2), torch.tensor([0.0, 12.0]).expand(len(images), -1))
+
+
+def test_a_detector_of_people_needs_no_mark(
+    scene: Scene, config: PriorsConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redetect, "detector_of", lambda _: Dots())
+    asked = replace(config, keypoints=replace(config.keypoints, kind=KeypointsKind.BLAZEPOSE))
+    found = redetected(replace(scene, keypoints=None), asked).keypoints
+    assert found is not None
+    assert found.names == ("hip", "foot")
+    assert found.leans is not None
+    assert found.leans[:, 1] == pytest.approx(torch.full((FRAMES,), 12 / 13))
+    assert found.ring_uv is not None
+    assert found.ring_uv.shape == (3, 2, 2)
+    assert found.truth is None

@@ -11,7 +11,16 @@ from kg4d.data.records import Flow, Keypoints
 from kg4d.keypoints.skeleton import first_below_cycle
 
 _CONFIDENCES = ("visible", "weights", "confidence")
-_KEYPOINTS = ("names", "parents", "uv", "xyz", *_CONFIDENCES, "ring_uv", *(f"ring_{word}" for word in _CONFIDENCES))
+_KEYPOINTS = (
+    "names",
+    "parents",
+    "uv",
+    "xyz",
+    "leans",
+    *_CONFIDENCES,
+    "ring_uv",
+    *(f"ring_{word}" for word in _CONFIDENCES),
+)
 _FLOW = ("flow", "weights", "valid", "visible_next")
 
 
@@ -20,7 +29,8 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
 
     The confidences of the reference video are the array `weights` or `confidence` (T, J), otherwise row 0 of `visible`
     (V, T, J); for the ring likewise, with the prefix `ring_` and R in place of T. A keypoint outside its image gets
-    confidence 0. Row v > 0 of `uv` and `visible` belongs to the test video with the v-th lowest view number.
+    confidence 0. Row v > 0 of `uv` and `visible` belongs to the test video with the v-th lowest view number. The array
+    `leans` (T, J) may say which way bones lean, as in `Keypoints`.
 
     Args:
         path: The file.
@@ -51,6 +61,7 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
         weights=seen[0] * _inside(uv[0], grid),
         ring_uv=ring_uv,
         ring_weights=ring_weights,
+        leans=_read_leans(archive),
         truth=archive.where_seen("xyz", "T J 3", everywhere) if "xyz" in archive else None,
         test_uv=uv[1:] if tested else None,
         test_visible=seen[1:] > 0 if tested else None,
@@ -98,6 +109,15 @@ def _seen(archive: Archive) -> Float[Tensor, "V T J"]:
     if "visible" in archive:
         return torch.cat([weights, archive.weights("visible", "V T J")[1:]])
     return torch.cat([weights, weights.new_zeros(archive.size("V") - 1, *weights.shape[1:])])
+
+
+def _read_leans(archive: Archive) -> Float[Tensor, "T J"] | None:
+    if "leans" not in archive:
+        return None
+    leans: Tensor = archive.numbers("leans", "T J")
+    if not bool((leans.abs() <= 1).all()):
+        raise archive.error("leans", "holds NaN or values outside [-1, 1]", "give sines, 0 where they are not known")
+    return leans
 
 
 def _read_ring(archive: Archive, grid: int) -> tuple[Float[Tensor, "R J 2"] | None, Float[Tensor, "R J"] | None]:

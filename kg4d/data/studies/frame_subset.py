@@ -103,6 +103,7 @@ def _keypoints_of(keypoints: Keypoints, kept: Int[Tensor, " S"]) -> Keypoints:
         keypoints,
         uv=keypoints.uv[kept],
         weights=keypoints.weights[kept],
+        leans=None if keypoints.leans is None else keypoints.leans[kept],
         truth=None if truth is None else truth[kept],
         test_uv=None if test_uv is None else test_uv[:, kept],
         test_visible=None if test_visible is None else test_visible[:, kept],

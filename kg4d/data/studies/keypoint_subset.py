@@ -37,10 +37,18 @@ def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Ke
     if config.count == 0:
         return None
     kept = _spread(keypoints.uv[0], keypoints.weights[0], config.count)
+    parents, leans = _kept_parents(keypoints.parents, kept.tolist()), keypoints.leans
+    if leans is not None:  # of bones that end at another keypoint now, nothing is known
+        own = [
+            parent >= 0 and int(kept[parent]) == keypoints.parents[j]
+            for j, parent in zip(kept.tolist(), parents, strict=True)
+        ]
+        leans = leans[:, kept] * torch.tensor(own)
     return replace(
         keypoints,
         names=tuple(keypoints.names[j] for j in kept.tolist()),
-        parents=_kept_parents(keypoints.parents, kept.tolist()),
+        parents=parents,
+        leans=leans,
         uv=keypoints.uv[:, kept],
         weights=keypoints.weights[:, kept],
         ring_uv=None if keypoints.ring_uv is None else keypoints.ring_uv[:, kept],

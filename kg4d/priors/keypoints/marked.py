@@ -25,6 +25,7 @@ class KeypointsKind(StrEnum):
     FILE = "file"
     CLICK = "click"
     PERSON = "person"  # RTMPose, in each image separately
+    BLAZEPOSE = "blazepose"  # of a person too, with depth; its weights come with `make weights`
     SPREAD = "spread"
     NONE = "none"
 

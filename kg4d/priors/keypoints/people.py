@@ -72,6 +72,7 @@ class PersonKeypoints:
     """
 
     name = "keypoints-rtmpose"
+    names, parents = COCO_NAMES, COCO_PARENTS
 
     def __init__(self, config: PersonConfig) -> None:
         self.config, self.network = config, _load(config)

@@ -12,6 +12,8 @@ import torch
 
 from kg4d.data.records import view_grid
 from kg4d.data.scene import load_scene
+from kg4d.data.scene_writer import write_scene
+from kg4d.errors import InputError
 from tests.data.damage import arrays, as_dnerf, edit, put, set_frame
 
 
@@ -138,3 +140,18 @@ def test_detected_keypoints_need_neither_truth_nor_visibility(folder: Path):
     keypoints = load_scene(folder).keypoints
     assert keypoints.weights.max() == 0.5
     assert keypoints.truth is keypoints.ring_uv is keypoints.test_uv is keypoints.test_visible is None
+
+
+def test_leans_of_bones_are_read_written_and_checked(folder: Path, tmp_path: Path):
+    leans = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    with np.load(folder / "keypoints.npz") as archive:
+        given = dict(archive)
+    np.savez(folder / "keypoints.npz", **given, leans=leans)
+    scene = load_scene(folder)
+    write_scene(scene, tmp_path / "again", {}, torch.zeros(4, 4, 3))
+    for found in (scene, load_scene(tmp_path / "again")):
+        assert found.keypoints is not None
+        assert np.array_equal(found.keypoints.leans, leans)
+    np.savez(folder / "keypoints.npz", **given, leans=2 * leans)
+    with pytest.raises(InputError, match=r"leans: holds NaN or values outside \[-1, 1\]"):
+        load_scene(folder)

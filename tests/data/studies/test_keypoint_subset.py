@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,3 +43,12 @@ def test_all_none_and_too_many() -> None:
     assert choose_keypoints(chain(), KeypointsConfig(count=0)) is None
     with pytest.raises(InputError, match=r"keypoints\.count"):
         choose_keypoints(chain(), KeypointsConfig(count=6))
+
+
+def test_which_way_bones_lean_is_kept_for_bones_that_stay() -> None:
+    leaning = replace(chain(), leans=torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]).expand(3, 5))
+    kept = choose_keypoints(leaning, KeypointsConfig(count=3))
+    assert kept is not None
+    assert kept.names == ("a", "c", "d")
+    assert kept.leans is not None
+    assert torch.equal(kept.leans, torch.tensor([0.0, 0.0, 0.3]).expand(3, 3))  # c hangs on a now, d still on c

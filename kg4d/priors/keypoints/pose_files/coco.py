@@ -128,9 +128,9 @@ def _images(table: Mapping[str, Any], found: Sequence[Mapping[str, Any]], path: 
     for row in table.get("images") or []:
         if not isinstance(row, dict) or "id" not in row:
             raise InputError(f"{path}: images", f"{row!r:.40} has no id", "give every image its id")
-        width, height = row.get("width"), row.get("height")
-        sized = is_finite(width) and is_finite(height) and min(width, height) > 0  # type: ignore[type-var]
-        size = (int(width), int(height)) if sized else None  # type: ignore[arg-type]
+        width, height = row.get("width", 0), row.get("height", 0)
+        sized = is_finite(width) and is_finite(height) and min(width, height) > 0
+        size = (int(width), int(height)) if sized else None
         images[str(row["id"])] = _Image(str(row.get("file_name", row["id"])), size)
     for row in found:
         images.setdefault(str(row["image_id"]), _Image(str(row["image_id"]), None))

@@ -1,0 +1,101 @@
+"""Left and right of a detector that looks at each image by itself, and takes a body's front for its back at times.
+
+Then all of its left keypoints are those on the right. Which images are flipped is found from the others: in a video by
+what moves least, in views of one moment by what has a place in space.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kg4d.geometry.cameras import Cameras
+from kg4d.keypoints.triangulation import agreement
+from kg4d.priors.base import KeypointTracks
+
+_FAR = 0.2  # of the body's size: moves beyond it count alike, as they are mistakes
+_TOLERANCE = 0.1  # of the body's size: distance above which a view counts as wrong
+_FLIP_COST = 1e-3  # so that of two equally likely answers the one with fewer flips is taken
+_ROUNDS = 4
+
+
+def flipped(tracks: KeypointTracks, others: list[int], flips: Bool[Tensor, " M"]) -> KeypointTracks:
+    """The tracks with left and right exchanged in some images.
+
+    Args:
+        tracks: Keypoints in M images.
+        others: Index of the counterpart of each keypoint, -1 where there is none (`kg4d.keypoints.sides`).
+        flips: In which images.
+    """
+    other = torch.tensor([j if k < 0 else k for j, k in enumerate(others)])
+
+    def exchanged(values: Tensor) -> Tensor:
+        there = flips.reshape(-1, *([1] * (values.ndim - 1)))
+        return torch.where(there, values[:, other], values)
+
+    depths = None if tracks.depths is None else exchanged(tracks.depths)
+    return KeypointTracks(exchanged(tracks.uv), exchanged(tracks.weights), depths)
+
+
+def unflipped_video(tracks: KeypointTracks, others: list[int]) -> KeypointTracks:
+    """The tracks of a video with left and right as in most frames: the path of least motion (Viterbi 1967)."""
+    count = len(tracks.uv)
+    flags = torch.tensor([False, True])
+    both = [flipped(tracks, others, flag.expand(count)) for flag in flags]
+    size = _sizes(tracks).median()
+    costs, back = torch.zeros(2), []
+    for frame in range(1, count):
+        steps = torch.stack(
+            [torch.stack([_motion(both[a], frame - 1, both[b], frame, size) for b in (0, 1)]) for a in (0, 1)]
+        )
+        steps = costs[:, None] + steps + _FLIP_COST * flags
+        costs, came = steps.min(0)
+        back.append(came)
+    state = int(costs.argmin())
+    states = [state]
+    for came in reversed(back):
+        states.append(state := int(came[state]))
+    return flipped(tracks, others, torch.tensor(states[::-1]).bool())
+
+
+def unflipped_views(tracks: KeypointTracks, others: list[int], cameras: Cameras) -> KeypointTracks:
+    """The keypoints of views of one moment with left and right as in the first view, by triangulation.
+
+    View after view is flipped if that makes the views agree better, until none is.
+
+    Args:
+        tracks: Keypoints in M views; the first view is right.
+        others: As in `flipped`.
+        cameras: The M cameras.
+    """
+    tolerance = _TOLERANCE * float(_sizes(tracks).median())
+
+    def agreeing(flips: Bool[Tensor, " M"]) -> float:
+        found = flipped(tracks, others, flips)
+        agreed = agreement(found.uv, found.weights, cameras, tolerance_px=max(tolerance, 1e-3))
+        return float((found.weights * agreed).sum()) - _FLIP_COST * float(flips.sum())
+
+    flips = torch.zeros(len(tracks.uv), dtype=torch.bool)
+    best = agreeing(flips)
+    for _ in range(_ROUNDS):
+        before = flips
+        for view in range(1, len(flips)):
+            tried = flips.clone()
+            tried[view] = ~tried[view]
+            if (value := agreeing(tried)) > best:
+                flips, best = tried, value
+        if flips is before:
+            break
+    return flipped(tracks, others, flips)
+
+
+def _motion(
+    a: KeypointTracks, before: int, b: KeypointTracks, frame: int, size: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    moved = (b.uv[frame] - a.uv[before]).norm(dim=-1) / size
+    return (a.weights[before] * b.weights[frame] * moved.clamp_max(_FAR)).sum()
+
+
+def _sizes(tracks: KeypointTracks) -> Float[Tensor, " M"]:
+    """The longer side of the box of the keypoints in each image."""
+    extent: Tensor = (tracks.uv.amax(1) - tracks.uv.amin(1)).amax(-1)
+    return extent.clamp_min(1e-6)
