@@ -51,6 +51,7 @@ def redetected(scene: Scene, config: PriorsConfig) -> Scene:
         raise InputError("detections.source", what, "set detections.source=given")
     plan, bench = _plan(scene, config), Workbench(PriorCache(config.cache), config.progress_bar)
     assert plan.tracking.provider is not None  # keypoints were asked for
+    _log.info("%s: keypoints tracked by %s (%s)", scene.name, plan.tracking.kind, plan.tracking.why)
     keypoints = _tracked(bench, plan.tracking.provider, scene.reference, given)
     transfer = None if scene.ring is None else _build_transfer(config)
     if scene.ring is not None and transfer is not None:
@@ -63,6 +64,7 @@ def _detected(scene: Scene, config: PriorsConfig) -> Scene:
     """The scene with the keypoints of a detector, and with estimated flow."""
     plan, bench = _plan(scene, config), Workbench(PriorCache(config.cache), config.progress_bar)
     detector = detector_of(config.keypoints)
+    _log.info("%s: keypoints detected by %s in every image", scene.name, detector.name)
     ring = scene.ring
     cameras = None if ring is None else joined([scene.reference[:1].cameras, ring.cameras])
     keypoints = detect_keypoints(bench, detector, scene.reference.images, ring and ring.images, cameras)
@@ -74,13 +76,9 @@ def _plan(scene: Scene, config: PriorsConfig) -> Plan:
     """The choice of tracker and flow estimator, as for an input video; nothing else has to be made."""
     views, keypoints = replace(config.views, kind=ViewsKind.NONE), replace(config.keypoints, kind=KeypointsKind.SPREAD)
     config = replace(config, views=views, keypoints=keypoints)
-    clip, device = (
-        Clip(scene.reference.images, 1.0, len(scene.reference), tuple(range(len(scene.reference)))),
-        torch.device("cpu"),
-    )
-    plan = decide(config, clip, decide_video(config.video, clip, device), device)
-    _log.info("%s: keypoints tracked by %s (%s)", scene.name, plan.tracking.kind, plan.tracking.why)
-    return plan
+    count = len(scene.reference)
+    clip, device = Clip(scene.reference.images, 1.0, count, tuple(range(count))), torch.device("cpu")
+    return decide(config, clip, decide_video(config.video, clip, device), device)
 
 
 def _build_transfer(config: PriorsConfig) -> KeypointTransfer | None:
