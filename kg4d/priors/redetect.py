@@ -65,9 +65,13 @@ def _detected(scene: Scene, config: PriorsConfig) -> Scene:
     plan, bench = _plan(scene, config), Workbench(PriorCache(config.cache), config.progress_bar)
     detector = detector_of(config.keypoints)
     _log.info("%s: keypoints detected by %s in every image", scene.name, detector.name)
-    ring = scene.ring
-    cameras = None if ring is None else joined([scene.reference[:1].cameras, ring.cameras])
-    keypoints = detect_keypoints(bench, detector, scene.reference.images, ring and ring.images, cameras)
+    video, ring = scene.reference, scene.ring
+    if ring is None:
+        keypoints = detect_keypoints(bench, detector, video.images)
+    else:
+        keypoints = detect_keypoints(
+            bench, detector, video.images, ring.images, joined([video[:1].cameras, ring.cameras])
+        )
     flow = _estimated_flow(bench, plan.flow.provider, scene.reference)
     return replace(scene, keypoints=keypoints, flow=flow, cache_keys={**scene.cache_keys, **bench.cache.used})
 

@@ -97,5 +97,5 @@ def _motion(
 
 def _sizes(tracks: KeypointTracks) -> Float[Tensor, " M"]:
     """The longer side of the box of the keypoints in each image."""
-    extent: Tensor = (tracks.uv.amax(1) - tracks.uv.amin(1)).amax(-1)
-    return extent.clamp_min(1e-6)
+    extents: Tensor = (tracks.uv.amax(1) - tracks.uv.amin(1)).amax(-1).clamp_min(1e-6)
+    return extents
