@@ -92,7 +92,8 @@ def _motion(
     a: KeypointTracks, before: int, b: KeypointTracks, frame: int, size: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
     moved = (b.uv[frame] - a.uv[before]).norm(dim=-1) / size
-    return (a.weights[before] * b.weights[frame] * moved.clamp_max(_FAR)).sum()
+    cost: Tensor = (a.weights[before] * b.weights[frame] * moved.clamp_max(_FAR)).sum()
+    return cost
 
 
 def _sizes(tracks: KeypointTracks) -> Float[Tensor, " M"]:
