@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.videos import Clip, evenly_spaced, natural_key
+from kg4d.data.videos import Clip, natural_key
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.priors.keypoints.marked import SupportKeypoints
@@ -175,7 +175,7 @@ def _scaled(poses: Poses, width: int, height: int, path: Path) -> Poses:
 def _rows(poses: Poses, clip: Clip, path: Path) -> list[int | None]:
     """For each frame of the clip its row of the file, or None."""
     count, source = len(poses.labels), clip.source_frames
-    wanted = evenly_spaced(source, len(clip.frames))
+    wanted = list(clip.picked)
     by_name = {PurePosixPath(label).stem: row for row, label in enumerate(poses.labels)}
     found = [by_name.get(file.stem) for file in clip.files]
     if any(row is not None for row in found):

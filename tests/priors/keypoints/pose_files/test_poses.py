@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.data.videos import Clip
+from kg4d.data.videos import Clip, evenly_spaced
 from kg4d.errors import InputError
 from kg4d.priors.keypoints.pose_files.poses import Poses, of_clip, one_individual, seen_support
 
@@ -21,7 +21,13 @@ def poses(labels: tuple[str, ...], individuals: int = 1) -> Poses:
 
 
 def clip(frames: int, source: int | None = None, files: tuple[str, ...] = ()) -> Clip:
-    return Clip(torch.ones(frames, 50, 100, 4), 8.0, source or frames, tuple(map(Path, files)))
+    picked = tuple(evenly_spaced(source or frames, frames))
+    return Clip(torch.ones(frames, 50, 100, 4), 8.0, source or frames, picked, tuple(map(Path, files)))
+
+
+def test_frames_are_those_of_the_part_that_is_used() -> None:
+    part = Clip(torch.ones(2, 50, 100, 4), 8.0, 5, picked=(2, 3))
+    assert rows(of_clip(poses(("0", "1", "2", "3", "4")), part, FILE)) == [2, 3]
 
 
 def rows(found: Poses) -> list[float | None]:
