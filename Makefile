@@ -64,7 +64,7 @@ bench: $(STAMP)  ## run every benchmark; tables here, rows in build/benchmarks/*
 	@set -e; for file in benchmarks/[a-z]*.py; do \
 	  echo "== $$file"; $(PY) $$file --json $(BENCH_OUT)/$$(basename $$file .py).json; done
 
-evidence: weights  ## fit every preset and ablation on every scene, 3 seeds; docs/evidence.md; resumable, 1-2 hours
+evidence: weights  ## fit every preset and ablation on every scene; docs/evidence.md; resumable, 1-2 hours
 	@echo "make evidence: runs the plan of evidence/plan.yaml side by side; runs go to build/evidence/"
 	@$(PY) -m evidence.run && $(PY) -m evidence.report && $(PY) -m evidence.look
 

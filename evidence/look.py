@@ -5,7 +5,6 @@
 Pictures go to docs/images/, the tables to the page between the markers `<!-- where -->` and `<!-- /where -->`.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from kg4d.runs.read_back import load_run
 
 SHOWN = (("presets", "hexplane_images"), ("presets", "kg4d"), ("presets", "recommended"), ("detections", "noisy"))
 VIEWS = (0, 2)  # to the sides, where depth shows
-SECONDS = ("loop", "deformation", "render", "losses", "backward", "optimizer", "total")
 
 
 def finished(arm: str, scenes: Sequence[str], seeds: Sequence[int]) -> list[RunFolder]:
@@ -94,20 +92,6 @@ def by_keypoint(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
     return [*lines, ""] if len(lines) > 4 else []
 
 
-def by_part(scenes: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Where a fit's time goes: seconds of both stages by part, mean over scenes and seeds."""
-    lines = ["**Seconds of a fit at full size, on one core beside another fit**", "", *_head(SECONDS)]
-    for arm in ("hexplane_images", "kg4d", "recommended"):
-        files = [folder.record for folder in finished(arm, scenes, seeds)]
-        records = [json.loads(file.read_text(encoding="utf-8"))["stages"] for file in files]
-        for stage in ("static", "dynamic"):
-            found = [record[stage]["seconds"] for record in records if record[stage]["seconds"].get("total", 0) > 0]
-            if found:
-                cells = [f"{statistics.mean(second.get(part, 0.0) for second in found):.1f}" for part in SECONDS]
-                lines.append(_line(f"{arm}, {stage}", cells))
-    return [*lines, ""] if len(lines) > 4 else []
-
-
 def _head(names: Sequence[str]) -> list[str]:
     return [_line("", names), "|---" * (len(names) + 1) + "|"]
 
@@ -120,7 +104,7 @@ def main() -> int:
     """Write pictures and tables."""
     plan = read_plan()
     scenes = list(scenes_of(plan))
-    lines = [*by_view(scenes, plan.seeds), *by_keypoint(scenes, plan.seeds), *by_part(scenes, plan.seeds)]
+    lines = [*by_view(scenes, plan.seeds), *by_keypoint(scenes, plan.seeds)]
     columns = ", ".join(f"`{arm}`" + ("" if group == "presets" else f" ({group})") for group, arm in SHOWN)
     lines += [f"Side views of the middle frame, from left to right: truth, {columns}.", ""]
     for scene in scenes:
