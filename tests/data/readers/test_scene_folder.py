@@ -38,7 +38,6 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     ),
     "no image": (lambda folder: (folder / "train/r_002.png").unlink(), "train/r_002.png", "no such file"),
     "damaged image": (text("train/r_001.png", b"png?"), "train/r_001.png", "cannot be read"),
-    "grey image": (image("ring/r_001.png", 16, 16, mode="L"), "ring/r_001.png", "grey"),
     "no JSON": (text("transforms_train.json", "{frames"), "transforms_train.json", "JSON"),
     "binary JSON": (text("transforms_ring.json", b"\xff\xfe\x00"), "transforms_ring.json", "JSON"),
     "JSON list": (text("transforms_test.json", "[]"), "transforms_test.json", "JSON object"),
