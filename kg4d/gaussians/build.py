@@ -40,6 +40,7 @@ def build_gaussians(
     keypoints: int,
     generator: torch.Generator,
     normalised: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]] = lambda points: points,
+    middle: Float[Tensor, "H W"] | None = None,
 ) -> GaussianModel:
     """Make the model that the first stage trains.
 
@@ -50,6 +51,7 @@ def build_gaussians(
         keypoints: Number of keypoint logits of each Gaussian.
         generator: Source of randomness (CPU).
         normalised: From the world of the point cloud of `init: points` to that of the cameras.
+        middle: Depths of the surface about which a view is inflated, world units; None is the plane through the origin.
 
     Raises:
         InputError: The config asks for a start that the input does not allow.
@@ -58,7 +60,7 @@ def build_gaussians(
     kind = settled_init(config.init, cameras)
     if config.init is InitKind.AUTO:
         _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
-    cloud = _points(config, kind, views, generator, normalised)
+    cloud = _points(config, kind, views, generator, normalised, middle)
     opacity = config.initial_opacity
     if opacity is None:
         opacity = 0.1 if kind is InitKind.BALL else 0.5
@@ -66,7 +68,9 @@ def build_gaussians(
     return GaussianModel.from_state(state, config.isotropic)
 
 
-def far_side_of(config: GaussiansConfig, cameras: Cameras | None) -> MirroredFarSide | None:
+def far_side_of(
+    config: GaussiansConfig, cameras: Cameras | None, middle: Float[Tensor, "H W"] | None = None
+) -> MirroredFarSide | None:
     """What ties the far side to the near one, where Gaussians start from the only view, inflated; else None.
 
     `build_gaussians` then makes the near side alone, with half of the Gaussians.
@@ -74,11 +78,15 @@ def far_side_of(config: GaussiansConfig, cameras: Cameras | None) -> MirroredFar
     Args:
         config: How Gaussians start.
         cameras: Of the views of the first frame; None where there are none.
+        middle: As for `build_gaussians`.
     """
     if cameras is None or settled_init(config.init, cameras) is not InitKind.INFLATED:
         return None
-    depth_of_origin = float(cameras[0].viewmats[0, 2, 3])  # as in `inflate_matte`
-    return MirroredFarSide(cameras[0], depth_of_origin) if config.far_side is FarSide.MIRRORED else None
+    if config.far_side is not FarSide.MIRRORED:
+        return None
+    if middle is None:  # as in `inflate_matte`
+        middle = cameras.viewmats[0, 2, 3].expand(cameras.height, cameras.width)
+    return MirroredFarSide(cameras[0], middle)
 
 
 def settled_init(kind: InitKind, cameras: Cameras | None) -> InitKind:
@@ -96,6 +104,7 @@ def _points(
     views: tuple[Cameras, Tensor] | None,
     generator: torch.Generator,
     normalised: Callable[[Tensor], Tensor],
+    middle: Float[Tensor, "H W"] | None,
 ) -> PointCloud:
     match kind:
         case InitKind.HULL:
@@ -108,7 +117,7 @@ def _points(
             try:
                 near = config.far_side is FarSide.MIRRORED
                 count = -(-config.count // 2) if near else config.count
-                return inflate_matte(views[0][0], views[1][0], count, generator, front_only=near)
+                return inflate_matte(views[0][0], views[1][0], count, generator, front_only=near, middle=middle)
             except ValueError as error:
                 raise InputError("gaussians.init", str(error), "check the matte, or set gaussians.init=ball") from error
         case InitKind.BALL:

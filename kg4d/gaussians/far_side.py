@@ -4,7 +4,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from kg4d.gaussians.middle import between_pixels
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
@@ -13,24 +16,24 @@ from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multipl
 
 @dataclass(frozen=True)
 class MirroredFarSide:
-    """Ties the far side to the near one: at the same pixels, as far behind the middle plane as that is before it.
+    """Ties the far side to the near one: at the same pixels, as far behind a middle surface as that is before it.
 
     The view says nothing about depths, and as good as nothing about what it does not show; an optimiser whose steps do
     not depend on the size of gradients scatters both. So depths stay, and the far side has no parameters of its own.
 
     Attributes:
         camera: The only view.
-        middle: Depth of the middle plane, which faces the camera; world units.
+        middle: Depth of the middle surface in each pixel of the view, world units.
     """
 
     camera: Cameras
-    middle: float
+    middle: Float[Tensor, "H W"]
 
     def completed(self, near: GaussianState) -> GaussianState:
         """Both sides, the near one first; differentiable, but for depths of the near side and rotations of the far one.
 
         Args:
-            near: N Gaussians before the middle plane.
+            near: N Gaussians before the middle surface.
 
         Returns:
             2 N Gaussians. A mirrored Gaussian is as large in the image as the one that it mirrors.
@@ -40,7 +43,9 @@ class MirroredFarSide:
         held = near.means + ((near.means.detach() - near.means) @ axis)[:, None] * axis  # no gradient along the axis
         seen = held @ viewmat[:3, :3].mT + viewmat[:3, 3]
         depths = seen[:, 2:].detach()
-        farther = (2 * self.middle - depths) / depths
+        pixels = (seen.detach() @ self.camera.Ks[0].to(seen).mT)[:, :2] / depths
+        middle = between_pixels(self.middle.to(depths), pixels)[:, None]
+        farther = (2 * middle - depths) / depths
         turn = matrix_to_quat(viewmat[:3, :3]).expand_as(near.quats)
         in_view = quat_multiply(turn, near.quats.detach())
         flipped = in_view * in_view.new_tensor([1.0, -1.0, -1.0, 1.0])  # the rotation seen in a mirror across the axis

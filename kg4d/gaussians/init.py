@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kg4d.gaussians.middle import between_pixels
 from kg4d.gaussians.points import PointCloud
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
@@ -30,6 +31,13 @@ class FarSide(StrEnum):
     FREE = "free"  # Gaussians of its own, from the back of the inflated matte
 
 
+class Middle(StrEnum):
+    """The surface about which near and far side of the only view are mirror images."""
+
+    PLANE = "plane"  # through the origin, facing the camera
+    BONES = "bones"  # at the depths of the keypoints in the first frame, as far as the video tells them
+
+
 @dataclass
 class GaussiansConfig:
     """The first Gaussians.
@@ -46,6 +54,7 @@ class GaussiansConfig:
         isotropic: Tie the three scales of each Gaussian.
         far_side: What becomes of the side that the only view does not show, where the start is that view inflated.
             Adaptive density control leaves it free.
+        middle: The surface between near and far side; `bones` needs keypoints with bones, and is the plane without.
     """
 
     count: int = 5000
@@ -57,6 +66,7 @@ class GaussiansConfig:
     initial_opacity: float | None = None
     isotropic: bool = False
     far_side: FarSide = FarSide.MIRRORED
+    middle: Middle = Middle.BONES
 
 
 def points_in_ball(count: int, radius: float, generator: torch.Generator) -> Float[Tensor, "count 3"]:
@@ -116,10 +126,12 @@ def inflate_matte(
     *,
     threshold: float = 0.5,
     front_only: bool = False,
+    middle: Float[Tensor, "H W"] | None = None,
 ) -> PointCloud:
     """Draw points evenly on front and back of a rounded body with the outline of a matte; colours are the image's.
 
-    The body is symmetric about the plane through the world's origin that faces the camera. Its half thickness is that
+    The body is symmetric about a surface, by default the plane through the world's origin that faces the camera. Its
+    half thickness is that
     of Poisson inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside, which gives a straight
     limb a round cross section (Baran and Lehtinen 2009, "Notes on inflating curves").
 
@@ -130,6 +142,7 @@ def inflate_matte(
         generator: Source of randomness.
         threshold: A pixel is covered where its matte is above this.
         front_only: Draw on the front alone.
+        middle: Depth of that surface in each pixel, world units.
 
     Raises:
         ValueError: The matte is blank.
@@ -143,13 +156,14 @@ def inflate_matte(
     chosen = pixels[torch.multinomial(areas, count, replacement=True, generator=generator)]
     rows, columns = chosen.unbind(-1)
     positions = chosen.flip(-1) + torch.rand(count, 2, generator=generator)
-    thickness = _between_pixels(thickness, positions)
+    thickness = between_pixels(thickness, positions)
     sides = torch.randint(2, (count,), generator=generator) * 2 - 1
     if front_only:
         sides = torch.full_like(sides, -1)
     camera = camera.to("cpu")
     depth_of_origin = camera.viewmats[0, 2, 3]
-    depths = depth_of_origin * (1 + sides * thickness / camera.Ks[0, 0, 0])
+    surface = depth_of_origin if middle is None else between_pixels(middle, positions)
+    depths = surface + depth_of_origin * sides * thickness / camera.Ks[0, 0, 0]
     return PointCloud(camera.unproject(positions[None], depths[None])[0], image[..., :3].cpu()[rows, columns])
 
 
@@ -173,15 +187,6 @@ def _areas(thickness: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     around = torch.nn.functional.pad(thickness, (1, 1, 1, 1))
     down, right = (around[2:, 1:-1] - around[:-2, 1:-1]) / 2, (around[1:-1, 2:] - around[1:-1, :-2]) / 2
     return (1 + down.square() + right.square()).sqrt()
-
-
-def _between_pixels(values: Float[Tensor, "H W"], positions: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
-    """Values at positions in px, bilinear between the centres of pixels."""
-    grid = positions / positions.new_tensor([values.shape[1], values.shape[0]]) * 2 - 1
-    found = torch.nn.functional.grid_sample(
-        values[None, None], grid[None, None], padding_mode="border", align_corners=False
-    )
-    return found[0, 0, 0]
 
 
 def _carve(

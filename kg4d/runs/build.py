@@ -1,5 +1,6 @@
 """What a configuration stands for, and a finished run read back: to look at, to measure again, to export."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig, GuidanceConfig
+from kg4d.data.batches.batch import step_generator
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
@@ -28,8 +30,11 @@ from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide
-from kg4d.gaussians.init import FarSide, InitKind
+from kg4d.gaussians.init import FarSide, InitKind, Middle
+from kg4d.gaussians.middle import depths_of_bones
 from kg4d.gaussians.model import GaussianModel
+from kg4d.keypoints.sides import other_sides
+from kg4d.lift.first_depths import first_depths
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.priors.build import PriorsConfig
@@ -52,6 +57,10 @@ from kg4d.stages.density import DensityKind
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.static import StaticStage
+
+_log = logging.getLogger(__name__)
+
+_FEWEST_FRAMES = 3  # in which bones can show how long they are
 
 SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
 
@@ -311,6 +320,7 @@ def build_run_gaussians(
     if config.static.density.kind is DensityKind.ADAPTIVE:  # it counts the Gaussians that are drawn
         chosen = replace(chosen, far_side=FarSide.FREE)
     cameras = None if views is None else views.cameras
+    middle = _middle(config, scene) if settled_init(chosen.init, cameras) is InitKind.INFLATED else None
     model = build_gaussians(
         chosen,
         cameras,
@@ -318,8 +328,33 @@ def build_run_gaussians(
         0 if scene.keypoints is None else len(scene.keypoints.names),
         torch.Generator().manual_seed(config.seed),
         normalisation.points,
+        middle,
     )
-    return model, far_side_of(chosen, cameras), settled_init(chosen.init, cameras)
+    return model, far_side_of(chosen, cameras, middle), settled_init(chosen.init, cameras)
+
+
+def _middle(config: ExperimentConfig, scene: Scene) -> Float[Tensor, "H W"] | None:
+    """Depths of the surface about which the only view is inflated; None for the plane that faces the camera."""
+    keypoints, video = scene.keypoints, scene.reference
+    if config.gaussians.middle is Middle.PLANE or keypoints is None or len(video) < _FEWEST_FRAMES:
+        return None
+    parents = torch.tensor(keypoints.parents)
+    if not bool((parents >= 0).any()) or not bool((keypoints.weights[0] > 0).any()):
+        return None
+    camera = video.cameras[0]
+    uv, depths = first_depths(
+        keypoints.uv,
+        keypoints.weights,
+        video.times,
+        parents,
+        torch.tensor(other_sides(keypoints.names)),
+        camera,
+        float(camera.viewmats[0, 2, 3]),
+        step_generator(config.seed, "first depths", 0),
+    )
+    spread = float((depths - depths.mean()).abs().max())
+    _log.info("first frame: by the tracks of the video, keypoints are up to %.2g before or behind their mean", spread)
+    return depths_of_bones(uv, depths, parents, camera.width, camera.height)
 
 
 def seed_run_keypoints(config: ExperimentConfig, scene: Scene, gaussians: GaussianModel) -> tuple[Scene, Skeleton]:

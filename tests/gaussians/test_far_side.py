@@ -16,6 +16,7 @@ from kg4d.stages.static import StaticConfig, StaticStage
 from tests.make import random_gaussians
 
 SIZE = 48
+MIDDLE = torch.full((SIZE, SIZE), 2.0)  # the plane through the origin
 
 
 def view() -> Cameras:
@@ -23,7 +24,7 @@ def view() -> Cameras:
 
 
 def halves(near: GaussianState) -> tuple[GaussianState, GaussianState]:
-    both = MirroredFarSide(view(), 2.0).completed(near)
+    both = MirroredFarSide(view(), MIDDLE).completed(near)
     count = len(near)
     return both.map(lambda rows: rows[:count]), both.map(lambda rows: rows[count:])
 
@@ -63,7 +64,7 @@ def test_the_mirror_of_the_mirror_is_the_near_side() -> None:
 def test_training_moves_nothing_along_the_line_of_sight() -> None:
     camera = orbit([0.0], [0.0], 2.0, 49.1, SIZE, SIZE)  # as a fit is normalised
     near = random_gaussians(40, spread=0.2, frames=None, seed=4)
-    model, side = GaussianModel.from_state(near), MirroredFarSide(camera, 2.0)
+    model, side = GaussianModel.from_state(near), MirroredFarSide(camera, MIDDLE)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-15)
     for _ in range(3):
         optimizer.zero_grad()
@@ -76,7 +77,7 @@ def test_training_moves_nothing_along_the_line_of_sight() -> None:
 def test_a_completed_model_draws_both_sides_from_then_on() -> None:
     near = random_gaussians(40, spread=0.2, frames=None, seed=5)
     for isotropic in (False, True):
-        model, side = GaussianModel.from_state(near, isotropic), MirroredFarSide(view(), 2.0)
+        model, side = GaussianModel.from_state(near, isotropic), MirroredFarSide(view(), MIDDLE)
         expected = side.completed(model.state())
         side.complete(model)
         assert len(model) == 80
@@ -89,7 +90,7 @@ def test_a_completed_model_draws_both_sides_from_then_on() -> None:
 def test_a_checkpoint_says_whether_its_gaussians_are_the_near_side_alone() -> None:
     def stage() -> StaticStage:
         model = GaussianModel.from_state(random_gaussians(4, frames=None))
-        side, white = MirroredFarSide(view(), 2.0), torch.ones(3)
+        side, white = MirroredFarSide(view(), MIDDLE), torch.ones(3)
         return StaticStage(model, build_renderer(), StaticConfig(), KfcConfig(), white, 0, far_side=side)
 
     kept: dict[str, Any] = {}
