@@ -84,7 +84,7 @@ def first_depths(
             + _CENTRE * depths.mean((1, 2)).square()
         )
         optimizer.zero_grad()
-        losses.sum().backward()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     best = losses.detach().argsort()[:_BEST]
     first = depths.detach()[best, 0]
