@@ -1,4 +1,4 @@
-"""`make faults`: kills, full disks and two at once, as often as is asked for; prints what survived.
+"""`make faults`: kills, full disks, two at once, folders that are read-only; prints what survived.
 
 The package is loaded once; each try is a forked child. `python -m tests.faults.run KILLS`.
 """
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kg4d.data.scene_writer import write_scene
@@ -29,10 +30,24 @@ from tests.priors.clips import save_video
 from tests.tiny_runs import tiny
 
 REFUSED = 2
+NOBODY = 65534
 
 
 def forked(work: Callable[[], object], kill_after: float | None = None, largest: int | None = None) -> int:
     """Do the work in a child; its exit status, or minus the signal that ended it."""
+    child = begun(work, largest)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return ended(child)
+
+
+def ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def begun(work: Callable[[], object], largest: int | None = None, nobody: bool = False) -> int:
+    """Begin the work in a child, which gets no file larger than `largest` bytes, or no right of root; its number."""
     child = os.fork()
     if child == 0:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -40,6 +55,8 @@ def forked(work: Callable[[], object], kill_after: float | None = None, largest:
         if largest is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+        if nobody and os.geteuid() == 0:
+            os.setuid(NOBODY)
         try:
             work()
         except InputError:
@@ -47,10 +64,7 @@ def forked(work: Callable[[], object], kill_after: float | None = None, largest:
         except BaseException:
             os._exit(1)
         os._exit(0)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
 def files(folder: Path, patterns: str) -> dict[str, bytes]:
@@ -84,6 +98,19 @@ class Trial:
         if forked(lambda: self.again(folder)) != 0:
             return False
         return files(folder, self.patterns) == right and not list(folder.rglob(".*.part*"))
+
+    def survives_another(self, folder: Path, right: dict[str, bytes], after: float) -> bool:
+        """Whether two at once come to the same: each is done or refused, and one is done."""
+        first = begun(lambda: self.first(folder))
+        time.sleep(after)
+        statuses = {forked(lambda: self.first(folder)), ended(first)}
+        return 0 in statuses and statuses <= {0, REFUSED} and files(folder, self.patterns) == right
+
+    def is_refused_read_only(self, folder: Path) -> bool:
+        """Whether a folder that nothing can be written to is refused, and stays empty."""
+        folder.mkdir()
+        folder.chmod(0o555)
+        return ended(begun(lambda: self.first(folder), nobody=True)) == REFUSED and not list(folder.iterdir())
 
 
 def trials(work: Path) -> list[Trial]:
@@ -127,19 +154,25 @@ def main(kills: int) -> int:
     draw, losses = random.Random(0), 0
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
+        work.chmod(0o755)
         print("| what | tried | survived | lost |\n|---|---|---|---|")
         for index, trial in enumerate(trials(work)):
             right, seconds = trial.undisturbed(work / f"right{index}")
             assert right
-            ways: dict[str, list[dict[str, float | int]]] = {
-                "SIGKILL": [{"kill_after": draw.uniform(0.02, seconds)} for _ in range(kills)],
-                "disk full": [{"largest": size} for size in (100, 20_000)],
+            moments = [draw.uniform(0.02, seconds) for _ in range(kills)]
+            ways: dict[str, list[Callable[[Path], bool]]] = {
+                "SIGKILL": [partial(trial.survives, right=right, kill_after=moment) for moment in moments],
+                "disk full": [partial(trial.survives, right=right, largest=size) for size in (100, 20_000)],
+                "two at once": [
+                    partial(trial.survives_another, right=right, after=share * seconds) for share in (0, 0.3, 0.6)
+                ],
+                "read-only folder": [trial.is_refused_read_only],
             }
             for way, tries in ways.items():
                 survived = 0
-                for number, how in enumerate(tries):
+                for number, comes_through in enumerate(tries):
                     folder = work / f"{index}-{way}-{number}".replace(" ", "_")
-                    survived += trial.survives(folder, right, **how)
+                    survived += comes_through(folder)
                     shutil.rmtree(folder, ignore_errors=True)
                 losses += len(tries) - survived
                 print(f"| {trial.name}: {way} | {len(tries)} | {survived} | {len(tries) - survived} |", flush=True)
