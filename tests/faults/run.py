@@ -16,16 +16,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from kg4d import export
 from kg4d.data.scene_writer import write_scene
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.errors import InputError
-from kg4d.formats.build import ExportFormat
 from kg4d.pipeline import fit
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.keypoints.marked import KeypointsKind
 from kg4d.priors.prepare import prepare
 from kg4d.render.build import build_renderer
-from kg4d.runs.outputs import export_run
+from kg4d.utils.cli import run as command
 from tests.priors.clips import save_video
 from tests.tiny_runs import tiny
 
@@ -58,12 +58,12 @@ def begun(work: Callable[[], object], largest: int | None = None, nobody: bool =
         if nobody and os.geteuid() == 0:
             os.setuid(NOBODY)
         try:
-            work()
+            status = work()
         except InputError:
             os._exit(REFUSED)
         except BaseException:
             os._exit(1)
-        os._exit(0)
+        os._exit(status if isinstance(status, int) else 0)
     return child
 
 
@@ -138,8 +138,9 @@ def trials(work: Path) -> list[Trial]:
 
     run = fit(tiny(work / "run", *words))
 
-    def exported(folder: Path) -> object:
-        return export_run(run, [ExportFormat.PLY, ExportFormat.MP4], folder)
+    def exported(folder: Path) -> int:
+        words = ["--run", str(run), "--format", "ply,mp4", "--out", str(folder)]
+        return command(export.main, export.parser(), words)
 
     return [
         fits("kg4d"),
