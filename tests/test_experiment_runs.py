@@ -37,7 +37,7 @@ def assert_they_run(name: str, output: Path, variants: slice) -> None:
         folder = fit(config)
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
         blank = blank or blank_psnr(load_run(folder).scene.test)
-        assert metrics["test/psnr"] > blank + 1
+        assert metrics["test/psnr"] > blank + (1 if config.frames.ring else 0.3)  # without, novel views are a guess
         assert load_config(ExperimentConfig, folder / "config.yaml") == config
 
 

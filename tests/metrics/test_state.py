@@ -12,6 +12,7 @@ from kg4d.metrics.flow import Flicker, FlowEPE, flicker
 from kg4d.metrics.frechet import FrechetDistance
 from kg4d.metrics.image import PSNR, SSIM, FullSSIM, MaskedPSNR, MultiScaleSSIM
 from kg4d.metrics.keypoints import PCK, KeypointError3D
+from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.perceptual import CLIPSimilarity, MeanLPIPS
 from kg4d.metrics.state import PooledMean, SampleMean, measured
 from kg4d.metrics.video import C4DDistance, PairedDistance
@@ -38,6 +39,9 @@ def with_batches() -> Batches:
     points = [(rand(n, 5, 2), rand(n, 5, 2), rand(n, 5) > 0.3, 10 * rand(n)) for n in counts]
     flows = [(rand(n, 4, 4, 2), rand(n, 4, 4, 2), rand(n, 4, 4)) for n in counts]
     features = [(rand(n, 4), rand(n, 4)) for n in counts]
+    views = [
+        (rand(n, 3, 32, 32), torch.ones(n, 1, 32, 32), rand(n, 3, 32, 32), torch.ones(n, 1, 32, 32)) for n in counts
+    ]
     torch.manual_seed(0)  # both processes make the same network
     lpips = LPIPS(Backbone.ALEX).requires_grad_(False)
     return [
@@ -52,6 +56,8 @@ def with_batches() -> Batches:
         (KeypointError3D(), [(rand(n, 5, 3), rand(n, 5, 3)) for n in counts]),
         (FlowEPE(), flows),
         (Flicker(), [(rand(n + 1, 3, 4, 4), rand(n, 4, 4, 2), rand(n, 4, 4)) for n in counts]),
+        (Specks(), views),
+        (Holes(), [(0.5 + rand(n, 1, 32, 32),) for n in counts]),
         (FrechetDistance(), features),
         (C4DDistance(), features),
         (PairedDistance(), features),
