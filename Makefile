@@ -26,7 +26,7 @@ test: weights  ## run the tests, all but those of `make slow` and `make fuzz`
 	@echo "make test: runs the tests"
 	@$(PYTEST) -m "not slow and not fuzz"
 
-weights: $(STAMP)  ## fetch the weights of the networks (LPIPS, I3D, U2-Net-p) into the cache
+weights: $(STAMP)  ## fetch the weights of the networks (LPIPS, I3D, U2-Net-p, BlazePose) into the cache
 	@$(PY) -m kg4d.metrics.weights pull || echo "make weights: could not fetch them; metrics that need them are skipped, mattes are guessed by GrabCut"
 
 check: lint  ## what a contribution must pass: lint, types and the quick tests

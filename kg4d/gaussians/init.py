@@ -131,9 +131,8 @@ def inflate_matte(
     """Draw points evenly on front and back of a rounded body with the outline of a matte; colours are the image's.
 
     The body is symmetric about a surface, by default the plane through the world's origin that faces the camera. Its
-    half thickness is that
-    of Poisson inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside, which gives a straight
-    limb a round cross section (Baran and Lehtinen 2009, "Notes on inflating curves").
+    half thickness is that of Poisson inflation, sqrt(u / 2) with laplacian(u) = -4 inside the matte and u = 0 outside,
+    which gives a straight limb a round cross section (Baran and Lehtinen 2009, "Notes on inflating curves").
 
     Args:
         camera: One view.

@@ -338,6 +338,8 @@ def _middle(config: ExperimentConfig, scene: Scene) -> Float[Tensor, "H W"] | No
     keypoints, video = scene.keypoints, scene.reference
     if config.gaussians.middle is Middle.PLANE or keypoints is None or len(video) < _FEWEST_FRAMES:
         return None
+    if scene.ring is not None:  # what is inflated then is a view of the ring, and no frame of the video
+        return None
     parents = torch.tensor(keypoints.parents)
     if not bool((parents >= 0).any()) or not bool((keypoints.weights[0] > 0).any()):
         return None
