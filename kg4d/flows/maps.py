@@ -6,7 +6,6 @@ density at :math:`T_\theta(z)` is :math:`\lambda(z) / |\det \partial_z T_\theta(
 Source: Liu, Li, Zha, Zhou, Neural parametric Fokker-Planck equations, SIAM J. Numer. Anal. 2022.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,8 +124,9 @@ class Planar(PushForward):
     r"""Normalising flow of layers :math:`x + \tanh(w \cdot x + b)\, \hat u`, invertible for every theta.
 
     A layer is invertible iff :math:`w \cdot \hat u > -1`. That is kept by moving u along w (Rezende & Mohamed 2015,
-    appendix A.1), :math:`w \cdot \hat u = m(w \cdot u)`, with an m that leaves 0 where it is, so that u = 0 is the
-    identity, and that stays further from -1 than rounding reaches: :math:`m(a) = .999 (\log(1 + (e - 1) e^a) - 1)`.
+    appendix A.1), :math:`w \cdot \hat u = m(w \cdot u)`. Here m(a) = a for a >= 0 and :math:`.999 (e^{a / .999} - 1)`
+    below, which stays further from -1 than rounding reaches. The source's softplus changes small a by a share of a,
+    so that the layer turns without bound as w shrinks to 0; this m changes them by a² only.
 
     Attributes:
         dim: Number of coordinates.
@@ -156,7 +156,7 @@ class Planar(PushForward):
         at = self.layers * self.dim
         w, u, b = theta[:at].view(-1, self.dim), theta[at : 2 * at].view(-1, self.dim), theta[2 * at :]
         along = (w * u).sum(-1)
-        kept = 0.999 * (F.softplus(along + math.log(math.e - 1)) - 1)
+        kept = 0.999 * F.elu(along / 0.999)
         length = w.square().sum(-1).clamp_min(torch.finfo(theta.dtype).tiny)
         return w, u + ((kept - along) / length)[:, None] * w, b, kept
 

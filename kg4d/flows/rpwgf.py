@@ -5,6 +5,7 @@ The flow of an energy, projected on what a map can do, in the L2 metric of maps.
 Source: Jin, Liu, Wu, Ye, Zhou, Parameterized Wasserstein gradient flow, J. Comput. Phys. 2025.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from kg4d.flows.laws import Law
 from kg4d.flows.maps import PushForward
 from kg4d.flows.metric import PullbackMetric
 from kg4d.flows.solvers import Solver, SolverConfig, solve
+
+_log = logging.getLogger(__name__)
+_FAR = 4.0  # squared length of a step over what the metric foresaw: twice the length
 
 Points = Callable[[int], Tensor]  # reference points of a step: always the same ones, or new ones
 
@@ -154,7 +158,8 @@ def _semi_implicit(
 ) -> Float[Tensor, " p"]:
     """The minimum over changes d of (d, (G + damping) d) / (2 step) + F(theta + d), whose gradient is the scheme.
 
-    By L-BFGS from the better of no change and the forward step.
+    By L-BFGS from the better of no change and the forward step. The metric at theta knows the length of a change near
+    theta alone: where it is nearly singular the minimum can lie far outside, which is said with a warning.
     """
 
     def objective(change: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +179,18 @@ def _semi_implicit(
         return value
 
     search.step(closure)  # type: ignore[no-untyped-call]
-    return theta + change.detach()
+    found = change.detach()
+    with torch.no_grad():
+        moved = float((metric.function(theta + found) - metric.outputs).square().sum(-1).mean())
+    foreseen = float(found @ metric.product(found))
+    if moved > _FAR * foreseen:
+        _log.warning(
+            "a semi-implicit step moved points %.1f times as far as the metric at its start says: take Scheme.EULER, "
+            "smaller steps, or more damping than %g",
+            math.sqrt(moved / max(foreseen, torch.finfo(theta.dtype).tiny)),
+            damping,
+        )
+    return theta + found
 
 
 def projection_error(problem: Problem, theta: Float[Tensor, " p"], z: Float[Tensor, "B d"], cutoff: float) -> float:

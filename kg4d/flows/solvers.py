@@ -109,8 +109,11 @@ def conjugate_gradient(
     betas: list[float] = []
     largest = 0.0
     for _ in range(config.iterations):
+        here = float(p @ p)
+        if here == 0:
+            break  # the residual is so small that its square underflows
         image = product(p) + config.damping * p
-        length, here = float(p @ image), float(p @ p)
+        length = float(p @ image)
         largest = max(largest, length / here)
         if length <= 10 * torch.finfo(b.dtype).eps * largest * here:
             if config.damping == 0:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kg4d.flows.maps import Affine, LinearBasis, Planar, PushForward
+from kg4d.flows.metric import PullbackMetric
 from kg4d.flows.networks import FlatModule, NeuralODE, ResidualMap, perceptron, runge_kutta
 
 F64 = torch.float64
@@ -89,6 +90,14 @@ def test_a_planar_layer_without_a_direction_moves_everything_alike():
     assert (log_det == 0).all()
     (gradient,) = torch.autograd.grad(x.sum(), theta)
     assert gradient.isfinite().all()
+
+
+def test_a_planar_layer_with_a_faint_direction_changes_no_faster_with_it():
+    planar, z = Planar(2, 1), Z[:, :2]
+    for length in (1e-1, 1e-3, 1e-6):
+        theta = torch.tensor([0.6 * length, 0.8 * length, -1.0, 2.0, 0.5], dtype=F64)
+        by_w = PullbackMetric(lambda at: planar(at, z), theta).jacobian()[:, :2]
+        assert by_w.abs().max() < 10  # with a softplus, 1 / length
 
 
 def test_an_ode_with_a_linear_field_is_the_matrix_exponential():

@@ -104,6 +104,16 @@ def test_the_semi_implicit_step_is_backward_euler_and_stays_stable():
     assert [step.energy for step in explicit][-1] > 1e10
 
 
+def test_a_semi_implicit_step_out_of_the_reach_of_its_metric_is_said(caplog):
+    _, problem, _, _ = ten_dimensions()
+    planar, g = Planar(10, 4), torch.Generator().manual_seed(0)
+    theta, z = planar.initial(g).double(), torch.randn(100, 10, generator=g, dtype=F64)
+    bent = Problem(problem.energy, planar, problem.base)
+    loose = SolverConfig(Solver.MINRES, damping=1e-6)
+    next(flow(bent, theta, lambda _: z, step=0.1, steps=1, solver=loose, scheme=Scheme.SEMI_IMPLICIT))
+    assert "more damping than 1e-06" in caplog.text
+
+
 def test_an_energy_that_is_no_number_is_an_error():
     _, _, z = stiff()
     g = torch.Generator().manual_seed(0)
