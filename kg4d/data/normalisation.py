@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _DISTANCE = 2.0  # of the first camera from what it looks at, units of the fit, as far as the next two allow
 _LEAST_RADIUS, _LARGEST_RADIUS = 0.3, 0.85  # of what is seen, units of the fit
+_MOST = 0.9  # share of the points of a place that lie within 1 unit
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Normalisation:
             ring=scene.ring and self.images(scene.ring),
             test=scene.test and self.images(scene.test),
             keypoints=keypoints,
+            points=scene.points and scene.points._replace(points=self.points(scene.points.points)),
         )
 
     def world_points(self, points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
@@ -134,11 +136,17 @@ def normalisation_of(scene: Scene) -> Normalisation:
     The first camera of the reference video looks along -Z with +Y up in its image. The origin is what the cameras of
     the video and of the ring look at (`looked_at`). The first camera is 2 units away from it, unless what is seen
     (`seen_radius`) would then have a radius outside of 0.3 to 0.85, to which it is brought. The video ends at time 1.
+
+    A whole place has the median of its points as the origin, and nine tenths of them within 1 unit.
     """
+    rotation, duration = _upright(scene.reference.cameras[0]), float(scene.reference.times[-1])
+    if scene.backdrop and scene.points is not None:
+        points = scene.points.points.double() @ rotation.mT  # medians along the axes of the fit, not of the world
+        center = points.median(0).values
+        unit = float((points - center).norm(dim=-1).quantile(_MOST))
+        return Normalisation(rotation, center @ rotation, unit, duration)
     parts = [scene.reference] if scene.ring is None else [scene.reference, scene.ring]
     center, first = looked_at([part.cameras for part in parts]).double(), scene.reference.cameras[0]
-    opengl = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
-    rotation = nearest_rotation(opengl[:, None] * first.viewmats[0, :3, :3].double())
     radius = seen_radius(parts, center.float())
     away = (first.centers[0].double() - center).norm().item() / _DISTANCE
     unit = min(max(away, radius / _LARGEST_RADIUS), radius / _LEAST_RADIUS) if radius > 0 else away
@@ -150,4 +158,10 @@ def normalisation_of(scene: Scene) -> Normalisation:
             *center.tolist(),
             radius / unit,
         )
-    return Normalisation(rotation, center, unit, float(scene.reference.times[-1]))
+    return Normalisation(rotation, center, unit, duration)
+
+
+def _upright(camera: Cameras) -> Float[Tensor, "3 3"]:
+    """The rotation after which a camera looks along -Z with +Y up in its image."""
+    opengl = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+    return nearest_rotation(opengl[:, None] * camera.viewmats[0, :3, :3].double())

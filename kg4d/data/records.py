@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kg4d.data.images import resample, resize_rgba
+from kg4d.data.images import Size, resample, resize_rgba
 from kg4d.errors import InputError
+from kg4d.gaussians.points import PointCloud
 from kg4d.geometry.cameras import Cameras
 
 
@@ -55,10 +56,10 @@ class PosedImages:
         """The mattes."""
         return self.images[..., 3:]
 
-    def resized(self, size: int) -> "PosedImages":
-        """The same images and cameras, resampled to `size` x `size` px."""
-        images = resize_rgba(self.images, size, size)
-        return replace(self, cameras=self.cameras.resized(size, size), images=images)
+    def resized(self, longer: int) -> "PosedImages":
+        """The same images and cameras, resampled to `longer` px along the longer side."""
+        size = Size.of(self.images).within(longer)
+        return replace(self, cameras=self.cameras.resized(*size), images=resize_rgba(self.images, *size))
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,12 @@ class Keypoints:
     test_uv: Float[Tensor, "V T J 2"] | None = None
     test_visible: Bool[Tensor, "V T J"] | None = None
 
-    def scaled(self, factor: float) -> "Keypoints":
-        """The same keypoints in images of `factor` times the size."""
-        ring_uv = None if self.ring_uv is None else self.ring_uv * factor
-        test_uv = None if self.test_uv is None else self.test_uv * factor
-        return replace(self, uv=self.uv * factor, ring_uv=ring_uv, test_uv=test_uv)
+    def resized(self, old: Size, new: Size) -> "Keypoints":
+        """The same keypoints in images of another size."""
+        factors = torch.tensor([new.width / old.width, new.height / old.height])
+        ring_uv = None if self.ring_uv is None else self.ring_uv * factors
+        test_uv = None if self.test_uv is None else self.test_uv * factors
+        return replace(self, uv=self.uv * factors, ring_uv=ring_uv, test_uv=test_uv)
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,18 @@ class Flow:
     flow: Float[Tensor, "pairs H W 2"]  # pairs = T - 1
     weights: Float[Tensor, "pairs H W"]
 
-    def resized(self, size: int) -> "Flow":
-        """The same flow resampled to `size` x `size`, in the new pixels: means weighted by confidence."""
-        width = self.flow.shape[2]
-        if width == size:
+    def resized(self, longer: int) -> "Flow":
+        """The same flow resampled to `longer` px along its longer side, in the new pixels: means by confidence."""
+        old = Size.of(self.flow)
+        new = old.within(longer)
+        if old == new:
             return self
         weights = self.weights[..., None]
-        blended = resample(torch.cat([self.flow * weights, weights], dim=-1), size, size)
+        blended = resample(torch.cat([self.flow * weights, weights], dim=-1), *new)
         weights = blended[..., 2:]
         flow = torch.where(weights > 0, blended[..., :2] / weights.clamp_min(torch.finfo(weights.dtype).tiny), 0)
-        return replace(self, flow=flow * (size / width), weights=weights[..., 0].clamp(0, 1))
+        flow = flow * flow.new_tensor([new.width / old.width, new.height / old.height])
+        return replace(self, flow=flow, weights=weights[..., 0].clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,9 @@ class Scene:
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
         test: Held-out videos, never trained on, or None.
+        points: Points on what the scene shows, as from structure from motion, or None.
+        regions: Parts of the test images that are measured by themselves, by name.
+        backdrop: The images show a whole place, not an object in front of nothing.
         cache_keys: Keys of the cached priors that the scene was made from, by provider; empty if it was not prepared
             from an image or a video.
     """
@@ -142,19 +149,27 @@ class Scene:
     keypoints: Keypoints | None = None
     flow: Flow | None = None
     test: PosedImages | None = None
+    points: PointCloud | None = None
+    regions: Mapping[str, Bool[Tensor, "M H W"]] = field(default_factory=dict)
+    backdrop: bool = False
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
 
-    def resized(self, size: int) -> "Scene":
-        """The same scene at `size` x `size` px: images, cameras, keypoint pixels and flow."""
-        factor = size / self.reference.cameras.width
+    def resized(self, longer: int) -> "Scene":
+        """The same scene at `longer` px along the longer side: images, cameras, keypoint pixels and flow."""
+        old = Size.of(self.reference.images)
         return replace(
             self,
-            reference=self.reference.resized(size),
-            ring=self.ring and self.ring.resized(size),
-            keypoints=self.keypoints and self.keypoints.scaled(factor),
-            flow=self.flow and self.flow.resized(size),
-            test=self.test and self.test.resized(size),
+            reference=self.reference.resized(longer),
+            ring=self.ring and self.ring.resized(longer),
+            keypoints=self.keypoints and self.keypoints.resized(old, old.within(longer)),
+            flow=self.flow and self.flow.resized(longer),
+            test=self.test and self.test.resized(longer),
+            regions={name: _resized(masks, old.within(longer)) for name, masks in self.regions.items()},
         )
+
+
+def _resized(masks: Bool[Tensor, "M H W"], size: Size) -> Bool[Tensor, "M height width"]:
+    return resample(masks[..., None].float(), *size)[..., 0] > 0.5
 
 
 def view_grid(images: PosedImages) -> list[list[int]]:

@@ -20,7 +20,7 @@ from kg4d.gaussians.init import (
     visual_hull,
 )
 from kg4d.gaussians.model import GaussianModel
-from kg4d.gaussians.points import PointCloud, read_points
+from kg4d.gaussians.points import PointCloud, read_points, without_outliers
 from kg4d.geometry.cameras import Cameras
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ _ABOUT = {
     InitKind.HULL: "in the visual hull of the views",
     InitKind.INFLATED: "on the only view of the first frame, inflated: what it does not show is a guess",
     InitKind.BALL: "in a ball",
+    InitKind.POINTS: "at the points of the scene",
 }
 
 
@@ -41,6 +42,7 @@ def build_gaussians(
     generator: torch.Generator,
     normalised: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]] = lambda points: points,
     middle: Float[Tensor, "H W"] | None = None,
+    cloud: PointCloud | None = None,
 ) -> GaussianModel:
     """Make the model that the first stage trains.
 
@@ -52,19 +54,20 @@ def build_gaussians(
         generator: Source of randomness (CPU).
         normalised: From the world of the point cloud of `init: points` to that of the cameras.
         middle: Depths of the surface about which a view is inflated, world units; None is the plane through the origin.
+        cloud: Points of the scene, where it has any; `init: points` takes them unless `points` names a file.
 
     Raises:
         InputError: The config asks for a start that the input does not allow.
     """
     views = (cameras, images) if cameras is not None and images is not None else None
-    kind = settled_init(config.init, cameras)
+    kind = settled_init(config.init, cameras, cloud)
     if config.init is InitKind.AUTO:
         _log.info("first Gaussians: %s (gaussians.init: auto)", _ABOUT[kind])
-    cloud = _points(config, kind, views, generator, normalised, middle)
+    start = _points(config, kind, views, generator, normalised, middle, cloud)
     opacity = config.initial_opacity
     if opacity is None:
         opacity = 0.1 if kind is InitKind.BALL else 0.5
-    state = initial_state(cloud.points, cloud.colors, opacity, keypoints, generator)
+    state = initial_state(start.points, start.colors, opacity, keypoints, generator)
     return GaussianModel.from_state(state, config.isotropic)
 
 
@@ -89,10 +92,12 @@ def far_side_of(
     return MirroredFarSide(cameras[0], middle)
 
 
-def settled_init(kind: InitKind, cameras: Cameras | None) -> InitKind:
-    """Where Gaussians start, with `auto` decided by the views of the first frame (None: there are none)."""
+def settled_init(kind: InitKind, cameras: Cameras | None, cloud: PointCloud | None = None) -> InitKind:
+    """Where Gaussians start, with `auto` decided by points or views of the first frame (None: there are none)."""
     if kind is not InitKind.AUTO:
         return kind
+    if cloud is not None:
+        return InitKind.POINTS
     if cameras is None:
         return InitKind.BALL
     return InitKind.HULL if len(cameras) >= 2 else InitKind.INFLATED
@@ -105,6 +110,7 @@ def _points(
     generator: torch.Generator,
     normalised: Callable[[Tensor], Tensor],
     middle: Float[Tensor, "H W"] | None,
+    cloud: PointCloud | None,
 ) -> PointCloud:
     match kind:
         case InitKind.HULL:
@@ -123,10 +129,15 @@ def _points(
         case InitKind.BALL:
             return PointCloud(points_in_ball(config.count, config.ball_radius, generator), None)
         case InitKind.POINTS:
-            if config.points is None:
-                raise InputError("gaussians.points", "no file given", "name a .ply or .npy file, or set another init")
-            cloud = _thin(read_points(config.points), config.count, generator)
-            return PointCloud(normalised(cloud.points), cloud.colors)
+            if config.points is not None:
+                read = read_points(config.points)
+                cloud = read._replace(points=normalised(read.points))
+            elif cloud is None:
+                remedy = "name a .ply or .npy file, or set another init"
+                raise InputError("gaussians.points", "no file given, and the scene has no points", remedy)
+            else:
+                cloud = without_outliers(cloud)
+            return _thin(cloud, config.count, generator)
         case InitKind.AUTO:
             raise AssertionError("auto is resolved before")
         case _:

@@ -44,12 +44,12 @@ class GaussiansConfig:
 
     Attributes:
         count: Number of Gaussians. A point cloud with more points is thinned to that number.
-        init: Where they start; `auto` is the hull where there are at least two views of the first frame, the view
-            inflated where there is one, and the ball where there is none.
+        init: Where they start; `auto` is the points of the scene where it has any, the hull where there are at least
+            two views of the first frame, the view inflated where there is one, and the ball where there is none.
         ball_radius: Radius of the ball, world units.
         hull_resolution: Voxels along each axis of the hull's grid.
         hull_half_extent: Half the side of that grid, world units, centred at the origin.
-        points: The point cloud (.ply or .npy) of `init: points`.
+        points: The point cloud (.ply or .npy) of `init: points`; that of the scene, without its outliers, when null.
         initial_opacity: Opacity at the start; None means 0.5, but 0.1 in a ball, where most are off the surface.
         isotropic: Tie the three scales of each Gaussian.
         far_side: What becomes of the side that the only view does not show, where the start is that view inflated.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.errors import InputError
+from kg4d.geometry.point_sets import nearest_neighbours
 from kg4d.utils.reading import regular
 
 _PLY_TYPES = {
@@ -22,6 +23,9 @@ _PLY_TYPES = {
     **dict.fromkeys(("float", "float32"), "f4"),
     **dict.fromkeys(("double", "float64"), "f8"),
 }
+
+
+_NEIGHBOURS = 8
 
 
 class PointCloud(NamedTuple):
@@ -57,6 +61,18 @@ def read_points(path: str | Path) -> PointCloud:
     if not len(cloud.points) or not bool(torch.isfinite(cloud.points).all()):
         raise InputError(path, "holds no points, or points that are not finite", "give a point cloud")
     return cloud
+
+
+def without_outliers(cloud: PointCloud) -> PointCloud:
+    """The points that are not alone: whose mean distance to 8 others is at most two deviations above its mean.
+
+    Source: Rusu et al. 2008, "Towards 3D point cloud based object maps for household environments", section 3.1.
+    """
+    if len(cloud.points) <= _NEIGHBOURS:
+        return cloud
+    away = nearest_neighbours(cloud.points, _NEIGHBOURS).distances.mean(-1)
+    kept = away <= away.mean() + 2 * away.std()
+    return PointCloud(cloud.points[kept], None if cloud.colors is None else cloud.colors[kept])
 
 
 def _from_array(values: np.ndarray) -> PointCloud:

@@ -1,14 +1,14 @@
 """Priors that a person supplies as files: masks, views, flow and keypoints, in pixels of the input."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.images import read_image, read_mask
+from kg4d.data.images import Size, read_image, read_mask
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import Flow, Keypoints
 from kg4d.data.videos import Clip, image_files
@@ -107,7 +107,7 @@ def read_flow_of(path: Path, clip: Clip) -> Flow:
         InputError: The arrays do not match the clip, or are unreadable.
     """
     frames, height, width = clip.frames.shape[:3]
-    return read_flow(path, height, width, frames)
+    return read_flow(path, Size(width, height), frames)
 
 
 def read_tracks_of(path: Path, clip: Clip, views: int | None) -> Keypoints:
@@ -124,9 +124,8 @@ def read_tracks_of(path: Path, clip: Clip, views: int | None) -> Keypoints:
         InputError: The arrays do not match the clip, are unreadable, or no keypoint is visible in the first frame.
     """
     frames, height, width = clip.frames.shape[:3]
-    found = read_keypoints(path, max(height, width), frames, views, None)
-    weights = found.weights * (found.uv <= torch.tensor([width, height])).all(-1)  # check the shorter side too
-    if not (weights[0] > 0).any():
+    found = read_keypoints(path, Size(width, height), frames, views, None)
+    if not (found.weights[0] > 0).any():
         what = f"shows no keypoint inside the first frame of {width} x {height} px"
         raise InputError(f"{path}: uv", what, "give pixels of the input")
-    return replace(found, weights=weights)
+    return found

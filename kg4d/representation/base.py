@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.gaussians.model import LearningRates
+from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
@@ -67,6 +67,10 @@ class Representation(nn.Module, ABC):
             rates: Of the Gaussians.
         """
         return []
+
+    def editable(self) -> GaussianModel | None:
+        """The Gaussians of `rest_groups`, whose number density control may change; None where there are none."""
+        return None
 
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Add the priors that only this representation has; none by default.

@@ -82,6 +82,10 @@ class CanonicalGaussians(Representation):
         """The Gaussians of frame 0, but for their keypoint logits."""
         return self.gaussians.parameter_groups(rates)
 
+    def editable(self) -> GaussianModel:
+        """Those of frame 0."""
+        return self.gaussians
+
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Those of the deformation."""
         self.deformation.regularisers(objective, times)

@@ -320,7 +320,8 @@ def build_run_gaussians(
     if config.static.density.kind is DensityKind.ADAPTIVE:  # it counts the Gaussians that are drawn
         chosen = replace(chosen, far_side=FarSide.FREE)
     cameras = None if views is None else views.cameras
-    middle = _middle(config, scene) if settled_init(chosen.init, cameras) is InitKind.INFLATED else None
+    start = settled_init(chosen.init, cameras, scene.points)
+    middle = _middle(config, scene) if start is InitKind.INFLATED else None
     model = build_gaussians(
         chosen,
         cameras,
@@ -329,8 +330,9 @@ def build_run_gaussians(
         torch.Generator().manual_seed(config.seed),
         normalisation.points,
         middle,
+        scene.points,
     )
-    return model, far_side_of(chosen, cameras, middle), settled_init(chosen.init, cameras)
+    return model, far_side_of(replace(chosen, init=start), cameras, middle), start
 
 
 def _middle(config: ExperimentConfig, scene: Scene) -> Float[Tensor, "H W"] | None:

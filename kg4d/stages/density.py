@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from kg4d.gaussians import edits
 from kg4d.gaussians.model import GaussianModel
-from kg4d.geometry.cameras import image_size
+from kg4d.gaussians.moving import MovingGaussians
+from kg4d.geometry.cameras import Cameras, image_size
 from kg4d.render.base import RenderOutput
 from kg4d.utils.ranks import ALONE, Ranks
 
@@ -76,14 +77,14 @@ class DensityControl:
         visits: Per Gaussian, the number of cameras that saw it since then. Empty unless adaptive.
     """
 
-    def __init__(self, config: DensityConfig, steps: int) -> None:
-        """Prepare for a stage of `steps` steps.
+    def __init__(self, config: DensityConfig, steps: int, key: str = "static.density") -> None:
+        """Prepare for a stage of `steps` steps; `key` is where the config stands.
 
         Raises:
             ValueError: The schedule is not 0 <= start <= stop <= 1 with a positive distance.
         """
         if not 0 <= config.start <= config.stop <= 1 or config.every <= 0 or config.opacity_reset_every < 0:
-            raise ValueError("static.density: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
+            raise ValueError(f"{key}: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
         self.config = config
         self.gradient_sums = torch.zeros(0)
         self.visits = torch.zeros(0)
@@ -109,6 +110,38 @@ class DensityControl:
         if self.config.kind is not DensityKind.ADAPTIVE:
             return
         gradient = output.means2d.absgrad if self.config.absgrad else output.means2d.grad  # type: ignore[attr-defined]
+        self._take_in(gradient, output, ranks, share)
+
+    @torch.no_grad()
+    def after_frames(
+        self, moving: MovingGaussians, cameras: Cameras, output: RenderOutput, ranks: Ranks = ALONE, share: float = 1.0
+    ) -> None:
+        """Take in the gradients of moved centres, as they show on the screen, after the backward pass.
+
+        A render of frames keeps no gradient of what it projects. A centre that moves across the line of sight moves by
+        the focal length over the depth as many pixels, so its gradient is that of the pixels by the same factor.
+
+        Args:
+            moving: At B or more times; their centres have kept their gradient.
+            cameras: Of the first B times.
+            output: The render of these.
+            ranks: As for `after_backward`.
+            share: As for `after_backward`.
+        """
+        if self.config.kind is not DensityKind.ADAPTIVE:
+            return
+        gradient = moving.means.grad
+        if gradient is not None:
+            means, gradient = moving.means[: len(cameras)], gradient[: len(cameras)]
+            rotations, translations = cameras.viewmats[:, :3, :3], cameras.viewmats[:, None, :3, 3]
+            depths = (means @ rotations.mT + translations)[..., 2:].clamp_min(0)
+            focal = cameras.Ks[:, None, [0, 1], [0, 1]]
+            gradient = (gradient @ rotations.mT)[..., :2] * depths / focal
+        self._take_in(gradient, output, ranks, share)
+
+    def _take_in(
+        self, gradient: Float[Tensor, "C N 2"] | None, output: RenderOutput, ranks: Ranks, share: float
+    ) -> None:
         if gradient is None:
             if ranks.count == 1:
                 return

@@ -29,6 +29,7 @@ from kg4d.render.base import Renderer, RenderOutput
 from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
+from kg4d.stages.density import DensityConfig, DensityControl, DensityKind
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.motion_map import motion_of
 from kg4d.stages.motion_terms import Rigidity
@@ -45,8 +46,9 @@ class DynamicConfig:
         warmup_steps: Steps over which the learning rates grow linearly from 0.
         final_factor: Factor that they fall to, along a half cosine.
         gaussian_rates: Factor of the static stage's learning rates by which the Gaussians of frame 0 are trained with
-            their motion (DreamGaussian4D: 1); 0 freezes them. Rigidity and bones go on to refer to the Gaussians that
-            the static stage has left.
+            their motion (DreamGaussian4D: 1); 0 freezes them. Bones go on to refer to the Gaussians that the static
+            stage has left; rigidity too, as long as density control leaves their number.
+        density: Density control of Gaussians that are trained; by `adaptive` without absolute gradients.
         photometric: The image loss, a mean over the drawn frames.
     """
 
@@ -55,6 +57,7 @@ class DynamicConfig:
     warmup_steps: int = 20
     final_factor: float = 0.05
     gaussian_rates: float = 0.0
+    density: DensityConfig = field(default_factory=lambda: DensityConfig(kind=DensityKind.NONE))
     photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
 
 
@@ -109,6 +112,7 @@ class DynamicStage(Stage[DynamicBatch]):
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.representation = representation
         self.gaussian_rates = gaussian_rates
+        self.density = DensityControl(config.density, config.steps, "dynamic.density")
         self.lift = lift
         self.config = config
         self.losses = losses
@@ -146,11 +150,14 @@ class DynamicStage(Stage[DynamicBatch]):
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
+        checkpoint["density"] = self.density.state_dict()
         if self.lift is not None:
             checkpoint["lift"] = self.lift.state()
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with the lift that this fit began with."""
+        if "density" in checkpoint:
+            self.density.load_state_dict(checkpoint["density"])
         if "lift" in checkpoint:
             self.lift = Lift.from_state(checkpoint["lift"]).to(self.renderer.device)
 
@@ -160,6 +167,8 @@ class DynamicStage(Stage[DynamicBatch]):
         if moving.means.requires_grad:
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
             moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
+            if self.density.config.kind is DensityKind.ADAPTIVE:
+                moving.means.retain_grad()  # type: ignore[no-untyped-call]
         self.clock.mark("deformation")
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
         images, background = self.backdrop(batch.images, batch.alphas, batch.step, self.config.photometric)
@@ -170,6 +179,7 @@ class DynamicStage(Stage[DynamicBatch]):
         everything = moving, output, batch
         if batch.part.own is not None:  # from here on without the frames that are there for the pairs alone
             moving, output, batch = moving.first(batch.part.own), output.first(batch.part.own), batch.counted()
+        self._drawn = everything[0], output, batch
         self._add_photometric(output, batch, objective)
         points = cache(lambda: self.representation.keypoints(batch.times, moving))
         has_keypoints = batch.keypoints.shape[1] > 0
@@ -186,6 +196,18 @@ class DynamicStage(Stage[DynamicBatch]):
         self._add_regularizers(moving, points, batch, objective)
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
+
+    def after_step(self, step: int, optimizer: Optimizer) -> None:
+        """Density control, with the gradients of this step's frames."""
+        moving, output, batch = self._drawn
+        self.density.after_frames(moving, batch.cameras, output, self.ranks, batch.share)
+        gaussians, generator = self.representation.editable(), step_generator(self.seed, "density in motion", step)
+        if gaussians is None:
+            return
+        report = self.density.after_step(step, gaussians, optimizer, generator)
+        if any(report):
+            self.record(step, {"gaussians": float(len(gaussians))})
+            self.rigidity = Rigidity(self.losses.rigidity, self.representation.rest().detach(), self.seed)
 
     def _draw(self, cameras: Cameras, times: Tensor, background: Tensor) -> RenderOutput:
         return self.renderer.frames(self.representation.states(times), cameras, background=background)

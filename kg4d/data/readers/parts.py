@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from kg4d.data.images import Size
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.transforms import ReadImages, list_images, read_posed_images
 from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
@@ -26,7 +27,7 @@ def read_parts(
         folder: The folder of the scene.
         video: Name of the `transforms_*.json` of the reference video.
         others: Names of the other `transforms_*.json`, which may be missing.
-        size: Side that the images are resampled to, px; that of the files when None.
+        size: Longer side that the images are resampled to, px; that of the files when None.
         still: Those of them whose images show the first frame.
 
     Returns:
@@ -55,11 +56,11 @@ def read_parts(
     return {path.name: part._replace(posed=images[path]) for path, part in read.items()}
 
 
-def _check_grid(grids: Mapping[Path, int]) -> None:
+def _check_grid(grids: Mapping[Path, Size]) -> None:
     (first, grid), *others = grids.items()
     for path, other in others:
         if other != grid:
-            what = f"its images are {other} x {other}, those of {first.name} are {grid} x {grid}"
+            what = f"its images are {other}, those of {first.name} are {grid}"
             raise InputError(path, what, "make all images one size")
 
 

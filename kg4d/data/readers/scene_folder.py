@@ -45,12 +45,12 @@ class SceneFolder:
             keypoints = read_keypoints(path / KEYPOINTS, grid, frames, ring_views, test_views)
             keypoints = undistort_keypoints(keypoints, reference, ring, test)
         if is_there(path / FLOW):
-            flow = undistort_flow(read_flow(path / FLOW, grid, grid, frames), reference.lenses)
+            flow = undistort_flow(read_flow(path / FLOW, grid, frames), reference.lenses)
         return Scene(
             name=path.resolve().name,
             reference=reference.posed,
             ring=ring and ring.posed,
-            keypoints=keypoints if size is None or keypoints is None else keypoints.scaled(size / grid),
+            keypoints=keypoints and keypoints.resized(grid, grid.within(size)),
             flow=flow if size is None or flow is None else flow.resized(size),
             test=test and test.posed,
             cache_keys=_cache_keys(path / RECORD),

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.data.images import Size
 from kg4d.data.readers.arrays import Archive
 from kg4d.data.records import Flow, Keypoints
 from kg4d.keypoints.skeleton import first_below_cycle
@@ -24,7 +25,7 @@ _KEYPOINTS = (
 _FLOW = ("flow", "weights", "valid", "visible_next")
 
 
-def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, test_views: int | None) -> Keypoints:
+def read_keypoints(path: Path, grid: Size, frames: int, ring_views: int | None, test_views: int | None) -> Keypoints:
     """Read `keypoints.npz`.
 
     The confidences of the reference video are the array `weights` or `confidence` (T, J), otherwise row 0 of `visible`
@@ -34,7 +35,7 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
 
     Args:
         path: The file.
-        grid: Side of the images, px; pixel positions in the file refer to it.
+        grid: Size of the images; pixel positions in the file refer to it.
         frames: Number T of frames of the reference video.
         ring_views: Number R of views of the ring; None ignores the arrays of the ring.
         test_views: Number of test videos; None ignores their rows.
@@ -68,19 +69,18 @@ def read_keypoints(path: Path, grid: int, frames: int, ring_views: int | None, t
     )
 
 
-def read_flow(path: Path, height: int, width: int, frames: int) -> Flow:
+def read_flow(path: Path, grid: Size, frames: int) -> Flow:
     """Read `flow.npz`; the weights are the array `weights`, otherwise 1 where both `valid` and `visible_next` are.
 
     Args:
         path: The file.
-        height: Height of the images, px.
-        width: Width of the images, px.
+        grid: Size of the images.
         frames: Number T of frames of the reference video.
 
     Raises:
         InputError: An array is missing, misshapen or holds impossible values.
     """
-    archive = Archive(path, _FLOW, **{"T-1": frames - 1, "H": height, "W": width})
+    archive = Archive(path, _FLOW, **{"T-1": frames - 1, "H": grid.height, "W": grid.width})
     if "weights" in archive:
         weights = archive.weights("weights", "T-1 H W")
     else:
@@ -120,7 +120,7 @@ def _read_leans(archive: Archive) -> Float[Tensor, "T J"] | None:
     return leans
 
 
-def _read_ring(archive: Archive, grid: int) -> tuple[Float[Tensor, "R J 2"] | None, Float[Tensor, "R J"] | None]:
+def _read_ring(archive: Archive, grid: Size) -> tuple[Float[Tensor, "R J 2"] | None, Float[Tensor, "R J"] | None]:
     if "ring_uv" not in archive:
         return None, None
     weights = archive.weights(_given_weights(archive, "ring_") or "ring_visible", "R J")
@@ -132,5 +132,5 @@ def _given_weights(archive: Archive, prefix: str) -> str | None:
     return next((prefix + word for word in ("weights", "confidence") if prefix + word in archive), None)
 
 
-def _inside(uv: Float[Tensor, "*shape 2"], grid: int) -> Float[Tensor, "*shape"]:
-    return ((uv >= 0) & (uv <= grid)).all(-1).float()
+def _inside(uv: Float[Tensor, "*shape 2"], grid: Size) -> Float[Tensor, "*shape"]:
+    return ((uv >= 0) & (uv <= uv.new_tensor(grid))).all(-1).float()

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.data.images import read_image, resize_rgba, sample_rgba
+from kg4d.data.images import Size, read_image, resize_rgba, sample_rgba
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.timing import has_times, times_in_video, times_of_video
@@ -52,7 +52,7 @@ class ReadImages(NamedTuple):
     """What one `transforms_*.json` and its images hold."""
 
     posed: PosedImages
-    grid: int  # side of the image files, px
+    grid: Size  # of the image files
     lenses: tuple[Undistortion | None, ...]  # how each image was undistorted, at the size of its file
 
 
@@ -113,17 +113,17 @@ def read_posed_images(
     Args:
         path: The file.
         listed: What `list_images` found there.
-        size: Side that each image is resampled to, px; that of the files when None.
+        size: Longer side that each image is resampled to, px; that of the files when None.
         video_times: Times of the T frames of the reference video, ascending; None for that video itself.
 
     Raises:
         InputError: An image is malformed or contradicts the rest.
     """
     images, Ks, lenses, grid = _read_images(path, listed, size)
-    cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, grid, grid)
+    cameras = Cameras(torch.stack([entry.viewmat for entry in listed]), Ks, *grid).resized(*grid.within(size))
     frames, views = _frames_and_views(path, listed, video_times)
     times = torch.tensor([_time(entry) for entry in listed])
-    posed = PosedImages(cameras if size is None else cameras.resized(size, size), images, times, frames, views)
+    posed = PosedImages(cameras, images, times, frames, views)
     return ReadImages(posed, grid, lenses)
 
 
@@ -222,34 +222,32 @@ def _refuse_repeated(path: Path, listed: list[Listed]) -> None:
 
 def _read_images(
     path: Path, listed: list[Listed], size: int | None
-) -> tuple[Float[Tensor, "M H W 4"], Float[Tensor, "M 3 3"], tuple[Undistortion | None, ...], int]:
-    """All images, resampled; their intrinsics, what undid their lenses, and the side, of the files."""
-    images, Ks, lenses, grid, lost = [], [], [], 0, 0.0
+) -> tuple[Float[Tensor, "M H W 4"], Float[Tensor, "M 3 3"], tuple[Undistortion | None, ...], Size]:
+    """All images, resampled; their intrinsics, what undid their lenses, and the size, of the files."""
+    images, Ks, lenses, lost = [], [], [], 0.0
+    grid: Size | None = None
     undone: dict[str, Undistortion] = {}  # most images share their lens
     for entry in listed:
         image = read_image(entry.image)
-        height, width = image.shape[:2]
-        if height != width:
-            raise InputError(entry.image, f"is {width} x {height}, not square", "pad or crop the images to a square")
-        if width != (grid := grid or width):
-            what = f"is {width} x {width}, {listed[0].image.name} is {grid} x {grid}"
-            raise InputError(entry.image, what, "make all images one size")
+        if (here := Size.of(image)) != (grid := grid or here):
+            raise InputError(entry.image, f"is {here}, {listed[0].image.name} is {grid}", "make all images one size")
         if image[..., 3].max() < 0.5:
             raise InputError(entry.image, "has an empty matte: nothing is opaque", "mask the object or drop the image")
-        K = entry.intrinsics.matrix(width, height)
+        K = entry.intrinsics.matrix(*grid)
         undistortion = _undistortion(path, entry.intrinsics, K, grid, undone)
         if undistortion is not None:
             lost = max(lost, _lost(image, undistortion))
             image, K = sample_rgba(image, undistortion.source), undistortion.pinhole
-        images.append(image[None] if size is None else resize_rgba(image[None], size, size))
+        images.append(resize_rgba(image[None], *grid.within(size)))
         Ks.append(K)
         lenses.append(undistortion)
+    assert grid is not None
     _tell(path, listed[0].intrinsics, lenses, grid, lost)
     return torch.cat(images), torch.stack(Ks), tuple(lenses), grid
 
 
 def _undistortion(
-    path: Path, intrinsics: Intrinsics, K: Float[Tensor, "3 3"], grid: int, undone: dict[str, Undistortion]
+    path: Path, intrinsics: Intrinsics, K: Float[Tensor, "3 3"], grid: Size, undone: dict[str, Undistortion]
 ) -> Undistortion | None:
     lens = intrinsics.lens
     if lens is None:
@@ -257,9 +255,9 @@ def _undistortion(
     key = repr((lens, K.tolist()))
     if key not in undone:
         try:
-            undone[key] = Undistortion.of(lens, K, grid, grid)
+            undone[key] = Undistortion.of(lens, K, *grid)
         except ValueError as error:
-            what = f"the distortion cannot be undone over images of {grid} x {grid} px: {error}"
+            what = f"the distortion cannot be undone over images of {grid} px: {error}"
             remedy = "check k1, k2, ..., fl_x and w, or give undistorted images"
             raise InputError(path, what, remedy) from error
     return undone[key]
@@ -274,11 +272,11 @@ def _lost(image: Float[Tensor, "H W 4"], undistortion: Undistortion) -> float:
     return 1 - float(seen.float().mean())
 
 
-def _tell(path: Path, first: Intrinsics, lenses: Sequence[Undistortion | None], grid: int, lost: float) -> None:
+def _tell(path: Path, first: Intrinsics, lenses: Sequence[Undistortion | None], grid: Size, lost: float) -> None:
     """Say what was made of the intrinsics of a file."""
-    if first.size is not None and first.scales(grid, grid) != (1, 1):
-        _log.info("%s: intrinsics of %g x %g px, scaled to the images' %d x %d", path, *first.size, grid, grid)
-    if first.off_center(grid, grid):
+    if first.size is not None and first.scales(*grid) != (1, 1):
+        _log.info("%s: intrinsics of %g x %g px, scaled to the images' %d x %d", path, *first.size, *grid)
+    if first.off_center(*grid):
         _log.warning("%s: the principal point lies far from the middle, as in images that were cropped", path)
     distinct = {id(undistortion): undistortion for undistortion in lenses if undistortion is not None}
     if distinct:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.data.images import Size
 from kg4d.data.readers.transforms import ReadImages
 from kg4d.data.records import Flow, Keypoints
 from kg4d.geometry.lenses import Undistortion
@@ -72,15 +73,15 @@ def _flow_between(
 
 
 def _moved(
-    uv: Float[Tensor, "M J 2"], weights: Float[Tensor, "M J"], lenses: _Lenses, grid: int
+    uv: Float[Tensor, "M J 2"], weights: Float[Tensor, "M J"], lenses: _Lenses, grid: Size
 ) -> tuple[Float[Tensor, "M J 2"], Float[Tensor, "M J"]]:
     moved = [_through(points, lens, grid) for points, lens in zip(uv, lenses, strict=True)]
     return torch.stack([points for points, _ in moved]), weights * torch.stack([kept for _, kept in moved])
 
 
-def _through(points: Float[Tensor, "J 2"], lens: Undistortion | None, grid: int) -> tuple[Tensor, Tensor]:
+def _through(points: Float[Tensor, "J 2"], lens: Undistortion | None, grid: Size) -> tuple[Tensor, Tensor]:
     """Points after undistortion, and whether they are inside of the image; without a lens, as they are and true."""
     if lens is None:
         return points, torch.ones(len(points), dtype=torch.bool)
     moved = lens.points(points)
-    return moved.nan_to_num(0.0), ((moved >= 0) & (moved <= grid)).all(-1)
+    return moved.nan_to_num(0.0), ((moved >= 0) & (moved <= moved.new_tensor(grid))).all(-1)

@@ -113,7 +113,8 @@ def mirrored(scene: Scene) -> Scene:
 
     other = _changed(scene, flipped, lambda points: points * torch.tensor([-1.0, 1.0, 1.0]))
     flow = scene.flow and Flow(scene.flow.flow.flip(2) * torch.tensor([-1.0, 1.0]), scene.flow.weights.flip(2))
-    return replace(other, flow=flow, keypoints=other.keypoints and _flipped(other.keypoints, scene))
+    regions = {name: masks.flip(2) for name, masks in scene.regions.items()}
+    return replace(other, flow=flow, keypoints=other.keypoints and _flipped(other.keypoints, scene), regions=regions)
 
 
 def _flipped(keypoints: Keypoints, scene: Scene) -> Keypoints:
@@ -142,4 +143,5 @@ def _changed(scene: Scene, images: Callable[[PosedImages], PosedImages], points:
         ring=scene.ring and images(scene.ring),
         test=scene.test and images(scene.test),
         keypoints=keypoints,
+        points=scene.points and scene.points._replace(points=points(scene.points.points)),
     )
