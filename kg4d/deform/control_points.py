@@ -90,8 +90,8 @@ class ControlPoints(Deformation):
         self.encoding, self.mlp, self.anchor_first = encoding, mlp, anchor_first
         self.register_buffer("rest", means.detach()[farthest_points(means, config.count)].clone())
         apart = torch.cdist(self.rest, self.rest).fill_diagonal_(torch.inf).amin(-1)
-        floor = 1e-3 * encoding.scene_radius
-        self.log_radii = nn.Parameter(apart.clamp(floor, encoding.scene_radius).log())
+        radius = float(encoding.extent.radius)
+        self.log_radii = nn.Parameter(apart.clamp(1e-3 * radius, radius).log())
         self._nearest: _Nearest | None = None
         self._edges: _Edges | None = None
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kg4d.deform.extent import Extent
+
 
 @dataclass
 class HseConfig:
@@ -61,9 +63,7 @@ class HSE(nn.Module):
             ValueError: The radius is not positive, or nothing would be encoded.
         """
         super().__init__()
-        if scene_radius <= 0:
-            raise ValueError(f"the scene radius must be positive, got {scene_radius}")
-        self.scene_radius = scene_radius
+        self.extent = Extent(scene_radius)
         self._space = HarmonicEncoding(config.space_frequencies, config.include_input)
         self._time = HarmonicEncoding(config.time_frequencies, config.include_input)
         self.space_width, self.time_width = self._space.width(3), self._time.width(1)
@@ -72,7 +72,7 @@ class HSE(nn.Module):
 
     def space(self, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features of positions in world units."""
-        features: Tensor = self._space(means / self.scene_radius)
+        features: Tensor = self._space(means / self.extent.radius)
         return features
 
     def time(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
+from kg4d.deform.extent import Extent
 from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -47,9 +48,9 @@ class HexPlane(nn.Module):
     def __init__(self, config: HexPlaneConfig, scene_radius: float, generator: torch.Generator) -> None:
         """The grids span [-scene_radius, scene_radius]³ (world units) and [0, 1]; their border values hold beyond."""
         super().__init__()
-        if scene_radius <= 0 or not config.levels:
-            raise ValueError("need a positive scene radius and at least one level")
-        self.scene_radius = scene_radius
+        if not config.levels:
+            raise ValueError("need at least one level")
+        self.extent = Extent(scene_radius)
         self.learning_rate = config.learning_rate
         self.width = config.channels * len(config.levels)
         self.levels = nn.ModuleList()
@@ -63,7 +64,7 @@ class HexPlane(nn.Module):
 
     def forward(self, means: Float[Tensor, "N 3"], times: Float[Tensor, " B"]) -> Float[Tensor, "B N F"]:
         """Features of positions in world units at times in [0, 1]."""
-        space = means / self.scene_radius
+        space = means / self.extent.radius
         shape = (len(times), len(means), 1)
         grid = torch.cat([space.expand(*shape[:2], 3), (2 * times - 1)[:, None, None].expand(shape)], dim=-1)
         return torch.cat([_product(level, space, grid) for level in self.levels], dim=-1)

@@ -129,19 +129,22 @@ def _points(
         case InitKind.BALL:
             return PointCloud(points_in_ball(config.count, config.ball_radius, generator), None)
         case InitKind.POINTS:
-            if config.points is not None:
-                read = read_points(config.points)
-                cloud = read._replace(points=normalised(read.points))
-            elif cloud is None:
-                remedy = "name a .ply or .npy file, or set another init"
-                raise InputError("gaussians.points", "no file given, and the scene has no points", remedy)
-            else:
-                cloud = without_outliers(cloud)
-            return _thin(cloud, config.count, generator)
+            return _thin(_given(config, normalised, cloud), config.count, generator)
         case InitKind.AUTO:
             raise AssertionError("auto is resolved before")
         case _:
             assert_never(kind)
+
+
+def _given(config: GaussiansConfig, normalised: Callable[[Tensor], Tensor], cloud: PointCloud | None) -> PointCloud:
+    """The points of a file, or those of the scene."""
+    if config.points is not None:
+        read = read_points(config.points)
+        return read._replace(points=normalised(read.points))
+    if cloud is None:
+        remedy = "name a .ply or .npy file, or set another init"
+        raise InputError("gaussians.points", "no file given, and the scene has no points", remedy)
+    return without_outliers(cloud)
 
 
 def _hull(config: GaussiansConfig, views: tuple[Cameras, Tensor], generator: torch.Generator) -> Tensor:

@@ -19,6 +19,9 @@ class MetricKey(NamedTuple):
 METRIC_KEYS: dict[str, MetricKey] = {
     "test/psnr": MetricKey("PSNR, mean over all test images", "dB", True),
     "test/psnr_masked": MetricKey("PSNR inside the true alpha dilated by 8 px", "dB", True),
+    "test/psnr_dynamic": MetricKey("PSNR inside the true mask of what moves", "dB", True),
+    "test/psnr_background": MetricKey("PSNR outside of that mask", "dB", True),
+    "test/psnr_covisible": MetricKey("PSNR where the training images show the same surface", "dB", True),
     "test/ssim": MetricKey("SSIM, 11 px Gaussian window, without the border of 5 px", "", True),
     "test/ssim_full": MetricKey("SSIM with the border, mirrored, as torchmetrics has it", "", True),
     "test/ms_ssim": MetricKey("SSIM over five scales", "", True),

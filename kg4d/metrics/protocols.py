@@ -27,14 +27,15 @@ class Protocol:
         source: Where the rules come from, and what they leave open.
         views: Number of test videos.
         azimuths: Their azimuths in degrees; empty where the source does not say.
-        frames: Number of frames of each.
-        resolution: Image side in px.
+        frames: Number of frames of each; 0 where scenes differ.
+        resolution: Longer side of the images, px.
         background: RGB in [0, 1] behind the object.
         metrics: Keys to compute, of those in `kg4d.metrics.keys`.
         networks: Name of the network behind each key that needs one.
         notes: By key, what one must know to read the number.
         ranges: Value range that each network or formula is fed.
         video_input: Input of the video network; `test/fvd_c4d` always has bicubic input.
+        square: Whether the images are square.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Protocol:
     notes: dict[str, str]
     ranges: dict[str, str]
     video_input: VideoInput
+    square: bool = True
 
     def deviations(self, views: int, frames: int, height: int, width: int) -> list[str]:
         """What about a grid of images differs from the protocol, in words; empty when nothing does.
@@ -62,10 +64,12 @@ class Protocol:
         >>> GLTF4D.deviations(4, 8, 256, 256)
         ['8 frames instead of 16']
         """
-        wanted = {"views": (views, self.views), "frames": (frames, self.frames)}
+        wanted = {"views": (views, self.views), "frames": (frames, self.frames or frames)}
         found = [f"{have} {what} instead of {want}" for what, (have, want) in wanted.items() if have != want]
-        if (height, width) != (self.resolution, self.resolution):
+        if self.square and (height, width) != (self.resolution, self.resolution):
             found.append(f"{width} x {height} px instead of {self.resolution} x {self.resolution} px")
+        if not self.square and max(height, width) != self.resolution:
+            found.append(f"{width} x {height} px instead of {self.resolution} px along the longer side")
         return found
 
 
@@ -163,7 +167,62 @@ SV4D_21 = Protocol(
     video_input=VideoInput.RESIZE,
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (GLTF4D, CONSISTENT4D_32, STAG4D_30, SV4D_21)}
+ROOM_KEYS = ("test/psnr", "test/ssim", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
+_AS_HERE = "PSNR, SSIM and MS-SSIM as defined here; the authors' code may differ in windows and borders"
+MONO4D = Protocol(
+    name="mono4d",
+    source="kg4d: characters in rooms, seen by a hand-held camera; a second camera beside it is held out",
+    views=1,
+    azimuths=(),
+    frames=60,
+    resolution=240,
+    background=WHITE,
+    metrics=ROOM_KEYS,
+    networks=networks_of(ROOM_KEYS),
+    notes={},
+    ranges=RANGES,
+    video_input=VideoInput.RESIZE,
+    square=False,
+)
+
+NERF_DS_KEYS = ("test/psnr", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
+NERF_DS = replace(
+    MONO4D,
+    name="nerf-ds",
+    source=f"Yan et al. 2023, NeRF-DS: the other camera's images of each scene, whole. {_AS_HERE}",
+    frames=0,
+    resolution=480,
+    metrics=NERF_DS_KEYS,
+    networks=networks_of(NERF_DS_KEYS),
+)
+
+HYPERNERF_KEYS = ("test/psnr", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
+HYPERNERF_VRIG = replace(
+    MONO4D,
+    name="hypernerf-vrig",
+    source=f"Park et al. 2021, HyperNeRF, interpolation by a rig: val_ids at half resolution, whole. {_AS_HERE}",
+    frames=0,
+    resolution=960,
+    metrics=HYPERNERF_KEYS,
+    networks=networks_of(HYPERNERF_KEYS),
+)
+
+D_NERF_KEYS = ("test/psnr", "test/ssim", "test/lpips_vgg", "test/lpips_alex")
+D_NERF = replace(
+    MONO4D,
+    name="d-nerf",
+    source=f"Pumarola et al. 2021, D-NeRF: transforms_test.json at half resolution on white. {_AS_HERE}",
+    frames=0,
+    resolution=400,
+    metrics=D_NERF_KEYS,
+    networks=networks_of(D_NERF_KEYS),
+    square=True,
+)
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (GLTF4D, CONSISTENT4D_32, STAG4D_30, SV4D_21, MONO4D, NERF_DS, HYPERNERF_VRIG, D_NERF)
+}
 
 
 def get_protocol(name: str, only: Sequence[str] = ()) -> Protocol:

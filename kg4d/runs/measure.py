@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
@@ -13,7 +13,7 @@ from kg4d.data.records import Keypoints, PosedImages, Scene, view_grid
 from kg4d.data.studies.frame_subset import seen_frames
 from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.flow import Flicker, FlowEPE
-from kg4d.metrics.image import PSNR
+from kg4d.metrics.image import PSNR, MaskedPSNR
 from kg4d.metrics.keypoints import PCK, KeypointError3D, box_sizes
 from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.protocols import Protocol, get_protocol
@@ -74,19 +74,37 @@ def _test_metrics(
     fitted = replace(fitted, background=fitted.background.new_tensor(protocol.background))
     rendered = fitted.render(test.cameras, test.times)
     target = test.composited(fitted.background)
-    grids = rendered[table], target[table], test.alphas[table]
+    grids = rendered[table], target[table], None if scene.backdrop else test.alphas[table]
     evaluation = evaluate_grid(*grids, protocol=protocol, networks=networks, progress=progress)
     # what the motion is worth: the same Gaussians, never moved; and how good they are where they need not move
     frozen = fitted.render(test.cameras, test.times, frozen=True)
     evaluation.record("test/psnr_static", _mean_psnr(frozen, target))
+    for region, mask in measured_regions(scene).items():
+        values = measured(MaskedPSNR(), *_pair(rendered, target), mask[:, None])
+        evaluation.record(f"test/psnr_{region}", values)
     first = test.frames == 0
     if bool(first.any()):
         evaluation.record("test/psnr_first_frame", _mean_psnr(rendered[first], target[first]))
     return evaluation
 
 
+def measured_regions(scene: Scene) -> dict[str, Bool[Tensor, "M H W"]]:
+    """Parts of the test images that are measured by themselves; what does not move is one of them."""
+    regions = dict(scene.regions)
+    if "dynamic" in regions:
+        regions["background"] = ~regions["dynamic"]
+    return regions
+
+
+def _pair(
+    predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]
+) -> tuple[Float[Tensor, "M 3 H W"], Float[Tensor, "M 3 H W"]]:
+    """Both as metrics of images take them."""
+    return predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1)
+
+
 def _mean_psnr(predicted: Float[Tensor, "M H W 3"], target: Float[Tensor, "M H W 3"]) -> Tensor:
-    return measured(PSNR(), predicted.clamp(0, 1).movedim(-1, 1), target.movedim(-1, 1))
+    return measured(PSNR(), *_pair(predicted, target))
 
 
 def _keypoint_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
@@ -146,6 +164,10 @@ def _flow_metrics(
 
 def _orbit_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
     """How clean the first, the middle and the last moment look from around, on white and at one size for all scenes."""
+    if scene.backdrop:
+        for key in ("orbit/specks", "orbit/holes"):
+            evaluation.skip(key, "the images show a whole place: there is nothing to look at from around")
+        return
     angles, times = torch.tensor(_AROUND), scene.reference.times[[0, len(scene.reference) // 2, -1]]
     cameras = cameras_around(scene, torch.cat([angles.new_zeros(1), angles]))
     scale = _ORBIT_SIDE / max(cameras.width, cameras.height)

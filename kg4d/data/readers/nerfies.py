@@ -8,6 +8,7 @@ Sources: Park et al. 2021, "Nerfies: deformable neural radiance fields"; Park et
 "NeRF-DS"; the layout is that of their data sets.
 """
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -200,7 +201,7 @@ def _numbers(
 
 
 def _refuse_two_at_once(path: Path, video: Sequence[Listed]) -> None:
-    for before, after in zip(video, video[1:], strict=False):
+    for before, after in itertools.pairwise(video):
         if before.time == after.time:
             what = f"{before.image.stem} and {after.image.stem} show the same time"
             raise InputError(f"{path / DATASET}: train_ids", what, "keep one camera for training")
