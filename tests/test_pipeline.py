@@ -273,6 +273,25 @@ def test_gaussians_are_trained_with_their_motion_only_where_asked_for(rate: floa
     assert torch.equal(load_run(folder).fitted.states(torch.zeros(1))[0].means, _world_means(folder, after))
 
 
+def test_gaussians_that_move_are_made_more_and_read_back_as_they_were(tmp_path: Path) -> None:
+    more = ["kind=adaptive", "grad_threshold=1e-9", "start=0", "stop=0.5", "every=0.5", "opacity_threshold=1e-4"]
+    settings = ["dynamic.gaussian_rates=5", "refine.steps=0", *(f"dynamic.density.{entry}" for entry in more)]
+    folder = fit(tiny(tmp_path, *settings, file="hexplane_images"))
+    before = torch.load(folder / "checkpoints/static.ckpt", weights_only=True)["state_dict"]
+    after = torch.load(folder / "checkpoints/dynamic.ckpt", weights_only=True)["state_dict"]
+    means = after["representation.gaussians.means"]
+    assert len(means) > len(before["model.means"])
+    radius = after["representation.deformation.planes.extent.radius"]
+    assert radius == before["model.means"].abs().max()  # of the Gaussians that the motion was born with
+    assert radius != means.abs().max()
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    loaded = load_run(folder)
+    video = loaded.scene.reference
+    shown = loaded.fitted.render(video.cameras, video.times).clamp(0, 1)
+    errors = (shown - video.composited(torch.ones(3))).square().mean((1, 2, 3))
+    assert metrics["train/psnr"] == pytest.approx(float((-10 * errors.log10()).mean()), abs=0.02)
+
+
 def _world_means(folder: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
     normalisation = RunFolder(folder).read_normalisation()
     assert normalisation is not None

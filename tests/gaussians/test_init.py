@@ -20,7 +20,7 @@ from kg4d.gaussians.init import (
     points_in_ball,
     visual_hull,
 )
-from kg4d.gaussians.points import read_points
+from kg4d.gaussians.points import PointCloud, read_points, without_outliers
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.point_sets import nearest_neighbours
 from tests import make
@@ -321,3 +321,17 @@ def test_a_hull_that_its_grid_cuts_off_is_said(caplog: pytest.LogCaptureFixture)
         caplog.clear()
         build_gaussians(config, scene.ring.cameras, scene.ring.images, 0, generator())
         assert ("raise gaussians.hull_half_extent above 0.2" in caplog.text) == said
+
+
+def test_points_that_are_alone_are_left_out():
+    g = generator()
+    surface = torch.nn.functional.normalize(torch.randn(400, 3, generator=g), dim=-1)
+    cloud = PointCloud(torch.cat([surface, torch.tensor([[4.0, 0, 0], [0, -5.0, 1]])]), torch.rand(402, 3, generator=g))
+    kept = without_outliers(cloud)
+    assert float(kept.points.norm(dim=-1).max()) < 1.01
+    assert len(kept.points) > 0.9 * 400
+    assert kept.colors is not None
+    assert torch.equal(kept.colors[:10], cloud.colors[:10])
+    model = build_gaussians(GaussiansConfig(count=1000), None, None, 0, g, cloud=cloud)
+    assert len(model) == len(kept.points)
+    assert torch.equal(model.state().colors, kept.colors)

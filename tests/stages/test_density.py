@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.render.base import RasterOptions, RenderOutput
+from kg4d.render.build import build_renderer
 from kg4d.stages.density import DensityConfig, DensityControl, DensityKind, DensityReport
 from tests import make
 
@@ -35,6 +37,28 @@ def gaussians(opacities: list[float], scales: list[float] | None = None) -> tupl
 def gradients(*norms: float) -> Tensor:
     """One camera, 20 px wide: these norms in the unit of the threshold, along x."""
     return torch.tensor([[[norm / 10, 0.0] for norm in norms]])
+
+
+def test_gradients_of_moved_centres_are_those_of_their_pixels() -> None:
+    """Round and small Gaussians, whose picture moves with the centre and hardly changes else."""
+    state, views, renderer = make.blobs(), make.cameras((0.0, 30.0), size=(24, 18)), build_renderer("reference")
+    state = replace(state, scales=torch.full_like(state.scales, 0.02))
+    config = DensityConfig(kind=DensityKind.ADAPTIVE)
+    means = state.means.expand(2, -1, -1).clone().requires_grad_()
+    moving = replace(MovingGaussians.still(state, 2), means=means)
+    weights = torch.randn(2, views.height, views.width, 3, generator=torch.Generator().manual_seed(0))
+    output = renderer.frames(moving, views)
+    (output.image * weights).sum().backward()
+    by_centres = DensityControl(config, 10)
+    by_centres.after_frames(moving, views, output)
+    by_pixels = DensityControl(config, 10)
+    for frame in range(2):
+        drawn = renderer(replace(moving.at(frame).detach(), means=means[frame].detach().requires_grad_()), views[frame])
+        (drawn.image * weights[frame]).sum().backward()
+        by_pixels.after_backward(drawn)
+    assert torch.equal(by_centres.visits, by_pixels.visits)
+    expected = 2 * by_pixels.gradient_sums  # a mean over two cameras would have half of each
+    torch.testing.assert_close(by_centres.gradient_sums, expected, rtol=0.05, atol=1e-3)
 
 
 def control_steps(config: DensityConfig, steps: int) -> list[int]:
