@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,6 +32,30 @@ class RestGaussians:
     isotropic: bool = False
 
 
+@dataclass(frozen=True)
+class VideoFeatures:
+    """What a video shows of its own motion.
+
+    Attributes:
+        maps: Feature maps of its T frames, with C = `CHANNELS`: flows of two scales both ways, their errors, and deep
+            features.
+        times: Of the frames, ascending, in [0, 1].
+    """
+
+    CHANNELS: ClassVar[int] = 42
+    maps: Float[Tensor, "T C h w"]
+    times: Float[Tensor, " T"]
+
+
+class Draft(NamedTuple):
+    """The other branch of a motion that has two, at the B times of a batch."""
+
+    moving: MovingGaussians  # as this branch has it
+    apart: Float[Tensor, "B N"]  # how far the branches are apart, >= 0
+    photometric_weight: float  # of the image loss of `moving`, relative to that of what is drawn
+    mutual_weight: float  # of the mean of `apart` over what is seen
+
+
 class Deformation(nn.Module, ABC):
     """Moves canonical Gaussians. At birth it is the identity at every time; the contract test holds every kind to that.
 
@@ -40,10 +65,12 @@ class Deformation(nn.Module, ABC):
     Attributes:
         learning_rate: Of its parameters, unless `parameter_groups` says otherwise.
         skinning_learning_rate: Of the skinning logits, where the Gaussians carry any.
+        wants_video: Whether `watch` must be called before it is trained.
     """
 
     learning_rate: float = 0.0
     skinning_learning_rate: float = 0.0
+    wants_video: bool = False
 
     @abstractmethod
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
@@ -60,6 +87,13 @@ class Deformation(nn.Module, ABC):
             objective: Of this step.
             times: Those of the step's batch.
         """
+
+    def watch(self, features: VideoFeatures) -> None:
+        """Take in what the reference video shows of its motion; nothing by default."""
+
+    def draft(self) -> Draft | None:
+        """The other branch's view of the last batch, where gradients are kept; None by default."""
+        return None
 
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"] | None:
         """World positions of the keypoints, where the motion knows them itself; None by default."""

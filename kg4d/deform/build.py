@@ -10,6 +10,7 @@ import torch
 from kg4d.deform.base import Deformation, RestGaussians
 from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.encoding import HSE, HseConfig
+from kg4d.deform.flag4d import Flag4dConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation, OffsetMlp
 from kg4d.deform.skinned import SkinnedConfig
@@ -24,6 +25,7 @@ class DeformationKind(StrEnum):
     HEXPLANE = "hexplane"
     SKINNED = "skinned"
     CONTROL_POINTS = "control_points"
+    FLAG4D = "flag4d"
     NONE = "none"
 
 
@@ -34,7 +36,8 @@ class DeformationConfig:
     Attributes:
         kind: Which features the network reads; `skinned` are frames at the keypoints that the Gaussians follow, with a
             network only on top, and that of `hse` alone where there are no keypoints; `control_points` are frames
-            spread over the object that the network moves; `none` is no motion at all.
+            spread over the object that the network moves; `flag4d` are two networks that correct each other; `none` is
+            no motion at all.
         width: Units of a hidden layer.
         depth: Hidden layers.
         activation: Non-linearity of the hidden layers.
@@ -44,6 +47,7 @@ class DeformationConfig:
         hexplane: The planes of `kind: hexplane`.
         skinned: The frames of `kind: skinned`, which always is at rest at time 0.
         control_points: The frames of `kind: control_points`.
+        flag4d: The networks of `kind: flag4d`.
     """
 
     kind: DeformationKind = DeformationKind.HSE
@@ -56,6 +60,7 @@ class DeformationConfig:
     hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
     skinned: SkinnedConfig = field(default_factory=SkinnedConfig)
     control_points: ControlPointsConfig = field(default_factory=ControlPointsConfig)
+    flag4d: Flag4dConfig = field(default_factory=Flag4dConfig)
 
     @property
     def rests_first(self) -> bool:
@@ -109,6 +114,14 @@ def build_deformation(config: DeformationConfig, rest: RestGaussians, generator:
             mover = _mlp(config, encoding, 0, generator, 0)
             return ControlPoints(
                 config.control_points, rest.means, encoding, mover, config.anchor_first, config.learning_rate
+            )
+        case DeformationKind.FLAG4D:
+            from kg4d.deform.flag4d import Flag4d
+
+            encoding = HSE(config.hse, rest.radius)
+            core = _mlp(config, encoding, 0, generator, 7)
+            return Flag4d(
+                config.flag4d, encoding, core, rest.means, config.anchor_first, config.learning_rate, generator
             )
         case DeformationKind.NONE:
             from kg4d.deform.identity import Identity

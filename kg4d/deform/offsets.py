@@ -42,7 +42,7 @@ class OffsetMlp(nn.Module):
     ) -> None:
         """Widths count features of each kind (0: none); `depth` counts hidden layers, `width` their units.
 
-        `scalings` is 3, 1 or 0.
+        `scalings` is 3, 1 or 0, or 7 with changes of colours and opacity.
 
         Raises:
             ValueError: There is no hidden layer or no unit.
@@ -51,14 +51,14 @@ class OffsetMlp(nn.Module):
         if depth < 1 or width < 1:
             raise ValueError(f"need at least one hidden layer of one unit, got depth {depth} and width {width}")
         self._widths = [space_width, time_width, joint_width]
-        self.first = _linear(sum(self._widths), width, generator)
-        head = _linear(width, 7 + scalings, generator)
+        self.first = linear(sum(self._widths), width, generator)
+        head = linear(width, 7 + scalings, generator)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.activation = _activation(activation)
         layers: list[nn.Module] = []
         for _ in range(depth - 1):
-            layers += [_linear(width, width, generator), _activation(activation)]
+            layers += [linear(width, width, generator), _activation(activation)]
         self.rest = nn.Sequential(*layers, head)
 
     def forward(
@@ -125,7 +125,7 @@ def _activation(kind: Activation) -> nn.Module:
             assert_never(kind)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """A layer with torch's usual start, drawn from `generator`."""
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")  # leaves the global generator alone
     bound = 1 / math.sqrt(inputs)

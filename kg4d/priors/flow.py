@@ -67,13 +67,7 @@ class DisFlow:
 
     def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
         """Flow from each frame to the next, with confidence."""
-        grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
-        forward, backward = [], []
-        for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
-            earlier, later = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
-            forward.append(_dis(earlier, later))
-            backward.append(_dis(later, earlier))
-        return confident(torch.stack(forward), torch.stack(backward), video[..., 3], self.config)
+        return confident(*dis_both_ways(video), video[..., 3], self.config)
 
 
 @dataclass(frozen=True)
@@ -156,6 +150,19 @@ def confident(
         consistency = (1 - (error / tolerance) ** 2).clamp_min(0)
         weights.append(consistency * inside * alphas[pair] * at_target[..., 2])
     return Flow(forward, torch.stack(weights).clamp(0, 1))
+
+
+def dis_both_ways(
+    video: Float[Tensor, "T H W 4"],
+) -> tuple[Float[Tensor, "pairs H W 2"], Float[Tensor, "pairs H W 2"]]:
+    """Flow by DIS from each frame to the next, and from each next one back, px."""
+    grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
+    forward, backward = [], []
+    for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
+        earlier, later = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
+        forward.append(_dis(earlier, later))
+        backward.append(_dis(later, earlier))
+    return torch.stack(forward), torch.stack(backward)
 
 
 def _dis(source: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"]) -> Float[Tensor, "H W 2"]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from kg4d.deform.base import Draft, VideoFeatures
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -79,6 +80,18 @@ class Representation(nn.Module, ABC):
             objective: Of this step.
             times: Those of the step's batch.
         """
+
+    @property
+    def wants_video(self) -> bool:
+        """Whether `watch` must be called before the dynamic stage."""
+        return False
+
+    def watch(self, features: VideoFeatures) -> None:
+        """Take in what the reference video shows of its motion; nothing by default."""
+
+    def draft(self) -> Draft | None:
+        """The other branch's view of the last batch, where a motion has two branches; None by default."""
+        return None
 
     def start(self, tracks: KeypointMotion) -> None:
         """Start at a motion that is known of the keypoints; nothing by default."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.deform.base import Deformation
+from kg4d.deform.base import Deformation, Draft, VideoFeatures
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -89,6 +89,20 @@ class CanonicalGaussians(Representation):
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Those of the deformation."""
         self.deformation.regularisers(objective, times)
+
+    @property
+    def wants_video(self) -> bool:
+        """Whether the deformation does."""
+        return self.deformation.wants_video
+
+    def watch(self, features: VideoFeatures) -> None:
+        """Show it to the deformation."""
+        self.deformation.watch(features)
+
+    def draft(self) -> Draft | None:
+        """That of the deformation."""
+        draft: Draft | None = self.deformation.draft()
+        return draft
 
     def start(self, tracks: KeypointMotion) -> None:
         """Start the deformation, and let the Gaussians follow its frames, where it has any."""

@@ -27,6 +27,7 @@ from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
+from kg4d.deform.base import VideoFeatures
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide
@@ -46,8 +47,10 @@ from kg4d.priors.diffusion.noise_predictor import (
     find_noise_model,
     settle_noise_model,
 )
+from kg4d.priors.flow_features import FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
+from kg4d.priors.workbench import Workbench
 from kg4d.render.base import Renderer
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
@@ -207,6 +210,16 @@ def build_run_representation(config: ExperimentConfig, gaussians: GaussianModel)
         )
     except ValueError as error:
         raise InputError("deformation", str(error), "correct its settings") from error
+
+
+def show_video(run: "RunInputs", representation: Representation) -> None:
+    """Let a motion that asks for it watch the reference video, by features that are kept in the cache."""
+    if not representation.wants_video:
+        return
+    video, provider = run.scene.reference, FlowFeatures()
+    bench = Workbench(run.priors, run.config.trainer.progress_bar)
+    found = bench.run(provider, {"video": video.images}, lambda: {"maps": provider(video.images)})
+    representation.watch(VideoFeatures(found["maps"], video.times))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import DynamicBatch, step_generator
 from kg4d.data.batches.dynamic import DynamicDataConfig
+from kg4d.deform.base import Draft
 from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras, project_each
@@ -164,6 +165,7 @@ class DynamicStage(Stage[DynamicBatch]):
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
         """Image loss of the drawn frames; KFC and coverage in them; WGF between the pairs; regularisers; guidance."""
         moving = self.representation.states(batch.times)
+        draft = self.representation.draft()
         if moving.means.requires_grad:
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
             moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
@@ -181,6 +183,8 @@ class DynamicStage(Stage[DynamicBatch]):
             moving, output, batch = moving.first(batch.part.own), output.first(batch.part.own), batch.counted()
         self._drawn = everything[0], output, batch
         self._add_photometric(output, batch, objective)
+        if draft is not None:
+            self._add_draft(draft, output, batch, background, objective)
         points = cache(lambda: self.representation.keypoints(batch.times, moving))
         has_keypoints = batch.keypoints.shape[1] > 0
         if has_keypoints and self.losses.kfc.weight > 0:
@@ -217,6 +221,19 @@ class DynamicStage(Stage[DynamicBatch]):
         loss = photometric_loss(output.image, batch.images, output.alpha, batch.alphas, config)
         objective.add("photometric", loss, config.weight)
         self.measure(output.image, batch.images)
+
+    def _add_draft(
+        self, draft: Draft, output: RenderOutput, batch: DynamicBatch, background: Tensor, objective: Objective
+    ) -> None:
+        """The image loss of a motion's other branch, and what draws both branches to each other where they are seen."""
+        config, count = self.config.photometric, len(batch.cameras)
+        drawn = self.renderer.frames(draft.moving.first(count), batch.cameras, background=background)
+        self.renders += count
+        loss = photometric_loss(drawn.image, batch.images, drawn.alpha, batch.alphas, config)
+        objective.add("photometric_draft", loss, config.weight * draft.photometric_weight)
+        seen = (output.radii > 0).all(-1)
+        apart = (draft.apart[:count] * seen).sum() / seen.sum().clamp_min(1)
+        objective.add("mutual", apart, draft.mutual_weight)
 
     def _add_kfc(
         self,

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kg4d.deform.base import Deformation, RestGaussians
+from kg4d.deform.base import Deformation, RestGaussians, VideoFeatures
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.control_points import ControlPointsConfig
+from kg4d.deform.flag4d import STATE, Flag4dConfig
 from kg4d.deform.hexplane import HexPlaneConfig
 from kg4d.deform.offsets import Activation
 from kg4d.deform.skinned import Blend, SkinnedConfig
@@ -19,6 +20,7 @@ from kg4d.optim.objective import Objective
 from tests import make
 
 PLANES = HexPlaneConfig(resolution=6, time_resolution=4, channels=3)
+FLAG = Flag4dConfig(summary_width=6, feature_width=8, heads=2, anchors=5, neighbours=2, refinement_width=12)
 CONFIGS = {
     "hse": DeformationConfig(width=16, depth=3),
     "hse, free first frame": DeformationConfig(width=16, depth=2, anchor_first=False),
@@ -38,6 +40,12 @@ CONFIGS = {
     "control points": DeformationConfig(
         DeformationKind.CONTROL_POINTS, width=16, depth=2, control_points=ControlPointsConfig(5, 3)
     ),
+    "flag4d": DeformationConfig(DeformationKind.FLAG4D, width=16, depth=2, flag4d=replace(FLAG, idn=True)),
+    "flag4d as printed, free first frame": DeformationConfig(
+        DeformationKind.FLAG4D, width=16, depth=2, anchor_first=False, flag4d=replace(FLAG, residual=False)
+    ),
+    "flag4d without IDN": DeformationConfig(DeformationKind.FLAG4D, width=16, depth=2, flag4d=replace(FLAG, idn=False)),
+    "flag4d without GMN": DeformationConfig(DeformationKind.FLAG4D, width=16, depth=2, flag4d=replace(FLAG, gmn=False)),
     "none": DeformationConfig(DeformationKind.NONE),
 }
 ADDING = [
@@ -59,7 +67,12 @@ REST = RestGaussians(gaussians().means, radius=0.8, keypoints=2)
 
 
 def build(name: str, seed: int = 0) -> Deformation:
-    return build_deformation(CONFIGS[name], REST, torch.Generator().manual_seed(seed))
+    deformation = build_deformation(CONFIGS[name], REST, torch.Generator().manual_seed(seed))
+    if deformation.wants_video:
+        shape = 5, VideoFeatures.CHANNELS, 3, 4
+        maps = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+        deformation.watch(VideoFeatures(maps, torch.linspace(0, 1, 5)))
+    return deformation
 
 
 def trained(name: str) -> Deformation:
@@ -76,7 +89,8 @@ def scrambled(module: Deformation) -> Deformation:
 
 def parts(moving: MovingGaussians) -> list[Tensor]:
     moved = [moving.means, moving.quats, moving.scales]
-    return moved if moving.colors is None else [*moved, moving.colors]
+    optional = moving.colors, moving.opacities
+    return moved + [part for part in optional if part is not None]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -91,8 +105,13 @@ def test_identity_at_birth_at_every_time(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNED)
 def test_gradients_reach_every_parameter(name: str) -> None:
     deformation = trained(name)
-    sum(part.square().sum() for part in parts(deformation(gaussians(), TIMES))).backward()
-    constant = [key for key, _ in deformation.named_parameters() if key.endswith("bias")][-1:]
+    drawn = parts(deformation(gaussians(), TIMES))
+    draft = deformation.draft()
+    if draft is not None:
+        drawn += [*parts(draft.moving), draft.apart]
+    sum(part.square().sum() for part in drawn).backward()
+    biases = [(key, len(bias)) for key, bias in deformation.named_parameters() if key.endswith("bias")]
+    constant = [key for key, _ in biases[-1:]] + [key for key, size in biases if size == STATE]
     for key, parameter in deformation.named_parameters():
         assert parameter.grad is not None, key
         cancels = key in constant and CONFIGS[name].anchor_first  # what is added at time 0 too moves nothing
