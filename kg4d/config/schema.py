@@ -68,8 +68,8 @@ class ExperimentConfig:
         seed: Seed of the run.
         seeds: Seeds to run; only `seed` if empty.
         output: Folder above the run folders.
-        scene: A scene folder, `synthetic:<character>`, or an image, a video or a folder of frames, which is prepared
-            first.
+        scene: A scene folder, `synthetic:<character>`, `synthetic:room`, or an image, a video or a folder of frames,
+            which is prepared first.
         world: The world of the scene turned, scaled or mirrored; no result may depend on it.
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.

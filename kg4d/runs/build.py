@@ -25,6 +25,8 @@ from kg4d.data.studies.frame_subset import choose_frames, without_ring, without_
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.studies.world import in_world
+from kg4d.data.synthetic.room import NAME as ROOM
+from kg4d.data.synthetic.room import make_room
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
 from kg4d.deform.base import VideoFeatures
@@ -116,7 +118,8 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
 def _whole_scene(name: str, size: int, priors: PriorsConfig, renderer: Renderer) -> Scene:
     """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
     if name.startswith(SYNTHETIC):
-        return make_scene(name.removeprefix(SYNTHETIC), renderer, size=size)
+        made = name.removeprefix(SYNTHETIC)
+        return make_room(renderer, size) if made == ROOM else make_scene(made, renderer, size=size)
     path = Path(name)
     if find_reader(path) is None and is_clip(path):
         with _keys_below_priors():

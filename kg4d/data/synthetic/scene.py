@@ -47,7 +47,8 @@ def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int 
         InputError: There is no such character, or there are fewer than two frames.
     """
     if character not in CHARACTERS:
-        raise InputError(f"synthetic:{character}", "no such character", f"choose {' or '.join(sorted(CHARACTERS))}")
+        remedy = f"choose {' or '.join(sorted(CHARACTERS))}, or synthetic:room"
+        raise InputError(f"synthetic:{character}", "no such character", remedy)
     if frames < 2:
         raise InputError(f"synthetic:{character}", f"cannot move in {frames} frames", "make at least two")
     figure = CHARACTERS[character]()
