@@ -21,7 +21,7 @@ from kg4d.priors.build import PriorsConfig
 from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
 from kg4d.representation.build import RepresentationConfig
-from kg4d.stages.density import DensityControl
+from kg4d.stages.density import DensityControl, DensityKind
 from kg4d.stages.dynamic import DynamicConfig
 from kg4d.stages.refine import RefineConfig
 from kg4d.stages.runner import TrainerConfig
@@ -171,6 +171,9 @@ class ExperimentConfig:
             if value < minimum:
                 raise ValueError(f"{key}: must be at least {minimum}, not {value}")
         DensityControl(self.static.density, self.static.steps)
+        DensityControl(self.dynamic.density, self.dynamic.steps, "dynamic.density")
+        if self.dynamic.density.kind is not DensityKind.NONE and not self.dynamic.gaussian_rates > 0:
+            raise ValueError("dynamic.density.kind: needs Gaussians that are trained: set dynamic.gaussian_rates=1")
         opacity = self.gaussians.initial_opacity
         if opacity is not None and not 0 < opacity < 1:
             raise ValueError(f"gaussians.initial_opacity: must lie between 0 and 1, not {opacity}")

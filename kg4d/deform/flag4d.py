@@ -333,12 +333,12 @@ def moved(canonical: GaussianState, changes: Float[Tensor, "B N 14"]) -> MovingG
 
 
 def places(channels: int, height: int, width: int) -> Float[Tensor, "channels height width"]:
-    """Sines and cosines of the place in the image, of wavelengths from the image's side to 1 / 64 of it.
+    """Sines and cosines of the place in the image, of wavelengths from twice the image's side to 1 / 32 of it.
 
     Source: Vaswani et al. 2017, section 3.5, for both axes.
     """
     count = channels // 4
-    waves = 2 * math.pi * 64 ** (torch.arange(count) / max(1, count - 1))
+    waves = math.pi * 64 ** (torch.arange(count) / max(1, count - 1))
     rows = torch.linspace(0, 1, height)[:, None] * waves
     columns = torch.linspace(0, 1, width)[:, None] * waves
     down = torch.cat([rows.sin(), rows.cos()], dim=-1)[:, None].expand(-1, width, -1)

@@ -14,6 +14,7 @@ from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.optim.build import ParameterGroup
+from kg4d.optim.objective import Objective
 
 _PLANES = list(combinations(range(4), 2))  # axis 3 is time
 
@@ -29,6 +30,10 @@ class HexPlaneConfig:
         levels: Each level multiplies the spatial resolution by its number.
         use_hse: Hand the harmonic encoding to the network too.
         learning_rate: Of the planes.
+        space_variation: Weight of the mean squared difference of neighbours in space; 4DGaussians has 1e-4 for sums of
+            means over planes, as here.
+        time_curvature: Weight of the mean squared second difference along time; 4DGaussians: 1e-2.
+        time_change: Weight of the mean distance of the time planes from 1, where nothing moves; 4DGaussians: 1e-4.
     """
 
     resolution: int = 32
@@ -37,6 +42,9 @@ class HexPlaneConfig:
     levels: list[int] = field(default_factory=lambda: [1, 2])
     use_hse: bool = True
     learning_rate: float = 6.4e-3
+    space_variation: float = 0.0
+    time_curvature: float = 0.0
+    time_change: float = 0.0
 
 
 class HexPlane(nn.Module):
@@ -51,7 +59,7 @@ class HexPlane(nn.Module):
         if not config.levels:
             raise ValueError("need at least one level")
         self.extent = Extent(scene_radius)
-        self.learning_rate = config.learning_rate
+        self.config, self.learning_rate = config, config.learning_rate
         self.width = config.channels * len(config.levels)
         self.levels = nn.ModuleList()
         for factor in config.levels:
@@ -68,6 +76,29 @@ class HexPlane(nn.Module):
         shape = (len(times), len(means), 1)
         grid = torch.cat([space.expand(*shape[:2], 3), (2 * times - 1)[:, None, None].expand(shape)], dim=-1)
         return torch.cat([_product(level, space, grid) for level in self.levels], dim=-1)
+
+    def regularisers(self, objective: Objective) -> None:
+        """Smoothness of the planes, summed over planes and levels.
+
+        Sources: Fridovich-Keil et al. 2023, K-Planes, section 3.2; Wu et al. 2024, 4D Gaussian Splatting, section 4.3.
+        """
+        config = self.config
+        if not (config.space_variation or config.time_curvature or config.time_change):
+            return
+        space, curvature, change = [], [], []
+        for level in self.levels:
+            for plane, axes in zip(level.parameters(), _PLANES, strict=True):
+                if 3 in axes:  # time runs along the rows
+                    curvature.append(plane.diff(n=2, dim=2).square().mean())
+                    change.append((plane - 1).abs().mean())
+                space.extend(plane.diff(dim=dim).square().mean() for dim in ((3,) if 3 in axes else (2, 3)))
+        for name, terms, weight in (
+            ("space_variation", space, config.space_variation),
+            ("time_curvature", curvature, config.time_curvature),
+            ("time_change", change, config.time_change),
+        ):
+            if weight > 0:
+                objective.add(name, torch.stack(terms).sum(), weight)
 
 
 def _product(planes: nn.Module, space: Float[Tensor, "N 3"], grid: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N F"]:
@@ -108,6 +139,10 @@ class HexPlaneMlp(Deformation):
             ParameterGroup("network", list(self.mlp.parameters()), self.learning_rate),
             ParameterGroup("grid", list(self.planes.parameters()), self.planes.learning_rate),
         ]
+
+    def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
+        """Those of the planes."""
+        self.planes.regularisers(objective)
 
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:
         """Move the canonical Gaussians to `times`."""

@@ -292,7 +292,8 @@ def build_run(
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)
     gaussians = gaussians.to(renderer.device)
     near = gaussians.state().detach()
-    warn_of_little_overlap(renderer, near if far_side is None else far_side.completed(near), seen.reference, start)
+    if not seen.backdrop:  # points are anywhere in a place, and its images have no matte
+        warn_of_little_overlap(renderer, near if far_side is None else far_side.completed(near), seen.reference, start)
     check_neighbours(config, len(gaussians))
     build_run_representation(config, gaussians)
     behind, seed = background.cpu(), config.seed

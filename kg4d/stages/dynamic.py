@@ -49,6 +49,8 @@ class DynamicConfig:
         gaussian_rates: Factor of the static stage's learning rates by which the Gaussians of frame 0 are trained with
             their motion (DreamGaussian4D: 1); 0 freezes them. Bones go on to refer to the Gaussians that the static
             stage has left; rigidity too, as long as density control leaves their number.
+        time_noise: Standard deviation of noise on the times that the motion is asked for, in distances of two frames;
+            it falls to 0 along the stage (annealed smooth training of Deformable 3D Gaussians, section 3.3).
         density: Density control of Gaussians that are trained; by `adaptive` without absolute gradients.
         photometric: The image loss, a mean over the drawn frames.
     """
@@ -58,6 +60,7 @@ class DynamicConfig:
     warmup_steps: int = 20
     final_factor: float = 0.05
     gaussian_rates: float = 0.0
+    time_noise: float = 0.0
     density: DensityConfig = field(default_factory=lambda: DensityConfig(kind=DensityKind.NONE))
     photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
 
@@ -89,6 +92,7 @@ class DynamicStage(Stage[DynamicBatch]):
         lift: The video's keypoints in 3D, and which detections to believe; None where they were not lifted.
         optimizer: Which optimiser takes the steps; Adam when None.
         gaussian_rates: Learning rates of the Gaussians of frame 0; None freezes them.
+        frame_distance: Mean distance of two frames of the video, for noise on times.
     """
 
     name = "dynamic"
@@ -109,6 +113,7 @@ class DynamicStage(Stage[DynamicBatch]):
         lift: Lift | None = None,
         optimizer: OptimizerConfig | None = None,
         gaussian_rates: LearningRates | None = None,
+        frame_distance: float = 0.0,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.representation = representation
@@ -118,6 +123,7 @@ class DynamicStage(Stage[DynamicBatch]):
         self.config = config
         self.losses = losses
         self.guidance = guidance
+        self.frame_distance = frame_distance
         self.register_buffer("parents", parents, persistent=False)
         self.register_buffer("background", background, persistent=False)
 
@@ -164,7 +170,7 @@ class DynamicStage(Stage[DynamicBatch]):
 
     def objective(self, batch: DynamicBatch, objective: Objective) -> None:
         """Image loss of the drawn frames; KFC and coverage in them; WGF between the pairs; regularisers; guidance."""
-        moving = self.representation.states(batch.times)
+        moving = self.representation.states(self._asked(batch))
         draft = self.representation.draft()
         if moving.means.requires_grad:
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
@@ -201,8 +207,18 @@ class DynamicStage(Stage[DynamicBatch]):
         if self.guidance is not None:
             self.renders += self.guidance.add(objective, batch.step, self._draw)
 
+    def _asked(self, batch: DynamicBatch) -> Tensor:
+        """The times that the motion is asked for: those of the batch, with noise at first."""
+        if self.config.time_noise <= 0:
+            return batch.times
+        noise = torch.randn(len(batch.times), generator=step_generator(self.seed, "time noise", batch.step))
+        size = self.config.time_noise * self.frame_distance * (1 - batch.step / max(1, self.steps))
+        return (batch.times + size * noise.to(batch.times)).clamp(0, 1)
+
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Density control, with the gradients of this step's frames."""
+        if self.gaussian_rates is None:
+            return
         moving, output, batch = self._drawn
         self.density.after_frames(moving, batch.cameras, output, self.ranks, batch.share)
         gaussians, generator = self.representation.editable(), step_generator(self.seed, "density in motion", step)

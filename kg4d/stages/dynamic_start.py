@@ -105,6 +105,7 @@ class MotionProblem:
             lift,
             self.optimizer,
             self.gaussian_rates if steps is None else None,
+            float(times[-1] - times[0]) / max(1, len(times) - 1),
         )
 
     def rest_points(self, representation: Representation) -> Float[Tensor, "J 3"]:

@@ -120,8 +120,8 @@ def _still(generator: torch.Generator) -> GaussianState:
     right, upwards, outwards = (torch.eye(3)[axis] for axis in range(3))
     middle, top = _FLOOR + side / 2, _FLOOR + side
     walls = [
-        _wall((0, _FLOOR, 0.2), right, outwards, _HALF, 1.4, _planks, generator),
-        _wall((0, (_FLOOR + _HIGH) / 2, _WALL), right, upwards, _HALF, (_HIGH - _FLOOR) / 2, _bricks, generator),
+        _wall((0.0, _FLOOR, 0.2), right, outwards, _HALF, 1.4, _planks, generator),
+        _wall((0.0, (_FLOOR + _HIGH) / 2, _WALL), right, upwards, _HALF, (_HIGH - _FLOOR) / 2, _bricks, generator),
         *(
             _wall((x, (_FLOOR + _HIGH) / 2, 0.2), outwards, upwards, 1.4, (_HIGH - _FLOOR) / 2, _stripes, generator)
             for x in (-_HALF, _HALF)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from kg4d.data.normalisation import normalisation_of
+from kg4d.data.records import Scene
+from kg4d.data.synthetic.room import make_room
+from kg4d.errors import InputError
+from kg4d.render.build import build_renderer
+
+
+@pytest.fixture(scope="module")
+def room() -> Scene:
+    return make_room(build_renderer("cpu"), size=80, frames=4)
+
+
+def test_it_is_a_rectangular_video_without_mattes_and_a_second_camera(room: Scene):
+    assert room.reference.images.shape == (4, 60, 80, 4)
+    assert (room.reference.alphas == 1).all()
+    assert room.test is not None
+    assert torch.equal(room.test.frames, room.reference.frames)
+    apart = (room.test.cameras.centers - room.reference.cameras.centers).norm(dim=-1)
+    assert torch.allclose(apart, torch.tensor(0.3), atol=1e-4)
+    assert room.backdrop
+
+
+def test_the_walls_fill_the_images(room: Scene):
+    dark = (room.reference.images[..., :3].amax(-1) < 0.02).float().mean()
+    assert dark < 0.03
+
+
+def test_the_mask_is_where_the_character_is(room: Scene):
+    mask = room.regions["dynamic"]
+    assert mask.shape == (4, 60, 80)
+    assert ((mask.float().mean((1, 2)) > 0.05) & (mask.float().mean((1, 2)) < 0.3)).all()
+    assert room.test is not None
+    still = ~(mask[0] | mask[3])
+    moved = (room.test.images[0] - room.test.images[3]).abs().amax(-1)
+    assert moved[mask[0] ^ mask[3]].mean() > moved[still].mean() * 0.5
+
+
+def test_points_lie_on_what_the_cameras_show(room: Scene):
+    assert room.points is not None
+    assert room.points.colors is not None
+    seen = room.reference.cameras[0].project(room.points.points)
+    inside = ((seen.pixels[0] > 1) & (seen.pixels[0] < torch.tensor([79.0, 59.0]))).all(-1) & (seen.depths[0] > 0)
+    assert inside.float().mean() > 0.2
+    places = normalisation_of(room).scene(room)
+    assert places.points is not None
+    assert float(places.points.points.norm(dim=-1).median()) < 1
+
+
+def test_the_same_seed_gives_the_same_room(room: Scene):
+    again = make_room(build_renderer("cpu"), size=80, frames=4)
+    assert torch.equal(again.reference.images, room.reference.images)
+    assert again.points is not None
+    assert room.points is not None
+    assert torch.equal(again.points.points, room.points.points)
+    with pytest.raises(InputError, match="at least two"):
+        make_room(build_renderer("cpu"), frames=1)
