@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from kg4d.utils.cli import Parser, run
 from kg4d.utils.commands import command
@@ -13,6 +14,16 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.priors.build import PriorsConfig
 
     config = load_config(PriorsConfig, arguments.config, arguments.overrides)
+    if arguments.cameras == "sfm":
+        from kg4d.priors.structure import prepare_place
+
+        found = prepare_place(Path(arguments.input), Path(arguments.out), config.span)
+        print(f"scene    {arguments.out}")
+        print(f"cameras  of {found.registered} of {found.frames} frames, {found.points} points, ", end="")
+        print(f"{found.reprojection_px:.2f} px off, rays {found.parallax:.0f} degrees apart")
+        place = command("kg4d.fit", "--config", "experiments/flag4d.yaml", f"scene={arguments.out}")
+        print(f"fit it   {place}")
+        return
     from kg4d.priors.prepare import prepare
 
     prepare(config, arguments.input, arguments.out)
@@ -26,6 +37,8 @@ def parser() -> Parser:
     options = Parser("kg4d.prepare", "Make a scene folder of one image or one video: mattes, views, keypoints, flow.")
     options.add_argument("--input", required=True, metavar="FILE|DIR", help="image, video, or folder of frames")
     options.add_argument("--out", required=True, metavar="SCENE", help="scene folder to write")
+    cameras = "still: one object, in front of a camera that stands; sfm: a place, filmed by a camera that moves"
+    options.add_argument("--cameras", choices=["still", "sfm"], default="still", help=cameras)
     options.add_argument("--config", help="settings (YAML), the block `priors` of an experiment file by itself")
     options.add_overrides()
     return options

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from kg4d.data.readers.base import Reader
+from kg4d.data.readers.colmap import Colmap
 from kg4d.data.readers.dnerf import DNerf
 from kg4d.data.readers.nerfies import Nerfies
 from kg4d.data.readers.scene_folder import SceneFolder
 
-READERS: tuple[Reader, ...] = (Nerfies(), DNerf(), SceneFolder())  # the first that recognises a path reads it
+READERS: tuple[Reader, ...] = (Nerfies(), DNerf(), SceneFolder(), Colmap())  # the first that recognises a path reads it
 
 
 def find_reader(path: Path) -> Reader | None:
