@@ -28,6 +28,11 @@ PRESETS = {  # what moves the Gaussians, and the losses beside the one on the im
     "hexplane_joint": (DeformationKind.HEXPLANE, set()),
     "hexplane_rigid": (DeformationKind.HEXPLANE, {"rigidity"}),
     "control_points_images": (DeformationKind.CONTROL_POINTS, set()),
+    "rooms": (DeformationKind.HSE, set()),
+    "deformable3dgs": (DeformationKind.HSE, set()),
+    "4dgaussians": (DeformationKind.HEXPLANE, set()),
+    "flag4d": (DeformationKind.FLAG4D, set()),
+    "flag4d_paper": (DeformationKind.FLAG4D, set()),
 }
 FORMER = {"dg4d", "gaussianflow", "sc4d"}  # names that only lead to others
 
