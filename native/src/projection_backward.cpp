@@ -1,8 +1,9 @@
 // Sums the pair gradients of each Gaussian and takes them through the projection to means, quaternions, scales,
-// opacities, features and, if wanted, camera matrices. See projection_math.h for the names.
+// opacities, features, harmonics and, if wanted, camera matrices. See projection_math.h for the names.
 #include "isa.h"
 #include "projection_gradients.h"
 #include "thread_pool.h"
+#include "view_colors.h"
 
 namespace KG4D_ISA {
 namespace {
@@ -16,6 +17,7 @@ constexpr int kPoseGradients = 12;  // three rows of R and t
 struct ScreenSums {
     alignas(64) float geometry[kGeometryGradients][kLanes];
     alignas(64) float depth[kLanes];
+    alignas(64) float color[3][kLanes];  // only where colours depend on the camera
     bool any;
 };
 
@@ -30,8 +32,9 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
         const uint32_t n = plan.pair_count[id];
         const float* ahead = pairs + (id + kLanes < total_splats ? plan.first_pair[id + kLanes] : 0) * stride;
         for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
+        const bool seen_colors = plan.sh_degree > 0;
         float* v_features =
-            out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
+            out.features && !seen_colors ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
         const bool fresh = scene.features_per_camera || camera == 0;
         if (v_features && fresh) std::memset(v_features, 0, channels * sizeof(float));
         if (n == 0) continue;
@@ -44,6 +47,7 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
         }
         for (int k = 0; k < kGeometryGradients; ++k) sums.geometry[k][i] = total[k];
         for (int64_t k = 0; v_features && k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
+        for (int k = 0; seen_colors && k < 3; ++k) sums.color[k][i] = total[kGeometryGradients + k];
         if (plan.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
     }
 }
@@ -76,6 +80,9 @@ void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
     const vf zero = splat(0.0f), one = splat(1.0f), eps = splat(scene.eps2d);
     Accumulated sum = {};
+    ColorModel model, v_model;
+    bool has_model = false;
+    if (plan.sh_degree > 0) v_model = {};
     for (int64_t camera = 0; camera < plan.cameras; ++camera) {
         const int64_t id = camera * plan.gaussians + first;
         ScreenSums sums;
@@ -108,11 +115,22 @@ void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const
         }
         for (vf& part : s) part = keep(visible, part);
         sum.opacity = sum.opacity + keep(visible, v_opacity);
-        to_world(c, shape, mean, p, s, v_mean2d, load(sums.depth), keep(visible, one), sum,
-                 poses ? poses + camera * kPoseGradients : nullptr);
+        vf* pose = poses ? poses + camera * kPoseGradients : nullptr;
+        to_world(c, shape, mean, p, s, v_mean2d, load(sums.depth), keep(visible, one), sum, pose);
+        if (plan.sh_degree > 0) {
+            if (!has_model) load_color_model(scene, first, count, model);
+            has_model = true;
+            const vf v_color[3] = {load(sums.color[0]), load(sums.color[1]), load(sums.color[2])};
+            color_backward(model, c, mean, v_color, v_model, sum.mean, pose);
+        }
     }
     for (int j = 0; j < 3; ++j) scatter(sum.mean[j], out.means + 3 * first + j, 3, count);
     scatter(sum.opacity, out.opacities + first, 1, count);
+    if (plan.sh_degree > 0) {
+        const int total = 3 * harmonics_count(plan.sh_degree);
+        for (int j = 0; out.features && j < 3; ++j) scatter(v_model.base[j], out.features + 3 * first + j, 3, count);
+        if (out.harmonics) store_each(v_model.harmonics, total, count, out.harmonics + total * first);
+    }
     write_shape_gradients(shape, sum.M, out.quats + 4 * first, out.scales + 3 * first, count);
 }
 
