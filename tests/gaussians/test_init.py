@@ -321,3 +321,11 @@ def test_a_hull_that_its_grid_cuts_off_is_said(caplog: pytest.LogCaptureFixture)
         caplog.clear()
         build_gaussians(config, scene.ring.cameras, scene.ring.images, 0, generator())
         assert ("raise gaussians.hull_half_extent above 0.2" in caplog.text) == said
+
+
+def test_harmonics_are_there_and_zero_where_they_are_asked_for() -> None:
+    for degree, count in ((0, 0), (1, 3), (2, 8), (3, 15)):
+        config = GaussiansConfig(count=7, init=InitKind.BALL, sh_degree=degree)
+        model = build_gaussians(config, None, None, 3, generator())
+        assert model.harmonics.shape == (7, count, 3)
+        assert not model.harmonics.any()
