@@ -13,12 +13,10 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.harmonics import MOST_DEGREE, harmonics_count
 from kg4d.optim.build import ParameterGroup
 
-PARAMETERS = (
-    *("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits", "skinning_logits", "harmonics"),
-)
+_RATED = ("means", "quats", "log_scales", "opacity_logits", "colors")  # each has a learning rate of its own
+PARAMETERS = (*_RATED, "keypoint_logits", "skinning_logits", "harmonics")
 """Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
 
-_SHOWN = ("means", "quats", "log_scales", "opacity_logits", "colors")
 _HARMONICS_RATE = 1 / 20  # of the colours' learning rate (Kerbl et al. 2023)
 
 
@@ -46,7 +44,7 @@ class LearningRates:
 
     def scaled(self, factor: float) -> "LearningRates":
         """All rates times a factor."""
-        return replace(self, **{name: factor * getattr(self, name) for name in _SHOWN})
+        return replace(self, **{name: factor * getattr(self, name) for name in _RATED})
 
 
 class GaussianModel(nn.Module):
@@ -140,7 +138,7 @@ class GaussianModel(nn.Module):
 
     def parameter_groups(self, rates: LearningRates) -> list[ParameterGroup]:
         """What the images show of the Gaussians, one group a tensor: edits of their number edit the state of each."""
-        shape = [ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name)) for name in _SHOWN[:-1]]
+        shape = [ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name)) for name in _RATED[:-1]]
         return [*shape, *self.color_groups(rates.colors)]
 
     def color_groups(self, rate: float) -> list[ParameterGroup]:
