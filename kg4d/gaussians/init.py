@@ -56,8 +56,8 @@ class GaussiansConfig:
             Adaptive density control leaves it free.
         middle: The surface between near and far side; `bones` needs keypoints with bones, and is the plane without.
         sh_degree: Spherical harmonics of the colours up to this degree, at most 3; 0 is the same colour from all sides.
-        sh_warmup: Steps of the static stage after which each further degree begins; 0 begins with all. Later stages have
-            all degrees.
+        sh_warmup: Steps of the static stage after which each further degree begins; 0 begins with all. Later stages
+            have all degrees.
     """
 
     count: int = 5000
