@@ -12,6 +12,7 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import harmonics_count
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import pixel_centers
 
@@ -52,6 +53,7 @@ def random_gaussians(
     *,
     keypoints: int = 3,
     frames: int | None = 2,
+    sh_degree: int = 1,
     spread: float = 1.0,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
@@ -62,6 +64,7 @@ def random_gaussians(
         count: How many.
         keypoints: Number of keypoints.
         frames: Number of frames of a skinned motion, None for a state without skinning logits.
+        sh_degree: Of the spherical harmonics of the colours; 0 for a state without any.
         spread: Standard deviation of the centres.
         dtype: Of all tensors.
         seed: Another seed, other Gaussians.
@@ -82,6 +85,7 @@ def random_gaussians(
         colors=uniform(count, 3),
         keypoint_logits=normal(count, keypoints),
         skinning_logits=None if frames is None else normal(count, frames),
+        harmonics=None if sh_degree == 0 else 0.3 * normal(count, harmonics_count(sh_degree), 3),
     )
 
 

@@ -74,6 +74,7 @@ CASES: dict[str, Sequence[str]] = {
     "other activation": ["deformation.activation=silu", "deformation.anchor_first=false"],
     "adaptive": [*DENSITY, "static.density.opacity_reset_every=0.2", "static.density.opacity_decay=0.01"],
     "adaptive, absolute gradients": [*DENSITY, "static.density.absgrad=true", "static.density.split_scale=1e-6"],
+    "harmonics": [*DENSITY, "gaussians.sh_degree=3", "gaussians.sh_warmup=2", "dynamic.gaussian_rates=1"],
     "many transparent": [*DENSITY, "static.density.opacity_threshold=0.5"],
     "many relocated": ["static.density.opacity_threshold=0.5", "static.steps=10"],
     "no keypoints": ["keypoints.count=0"],

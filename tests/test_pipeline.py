@@ -117,6 +117,24 @@ def test_natural_gradient_steps_go_on_after_a_stop_too(tmp_path: Path, monkeypat
     assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
+def test_harmonics_go_on_after_a_stop_and_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("gaussians.sh_degree=2", "gaussians.sh_warmup=2", "static.density.start=0.5")
+    whole = fit(tiny(tmp_path / "whole", *words))
+    measured = (whole / "metrics.json").read_bytes()
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, "static")
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words))
+    resumed = fit(tiny(tmp_path / "stopped", *words), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == measured
+    evaluate_run(whole)
+    assert (whole / "metrics.json").read_bytes() == measured
+    state = load_run(whole).states(torch.zeros(1))[0]
+    assert state.harmonics is not None
+    assert state.harmonics.shape == (150, 8, 3)
+    assert (state.harmonics.detach().abs().amax((0, 2)) > 0).all()
+
+
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from kg4d.data.studies.world import WorldConfig
 from kg4d.deform.build import DeformationConfig
 from kg4d.formats.build import ExportConfig
 from kg4d.gaussians.init import GaussiansConfig
+from kg4d.geometry.harmonics import MOST_DEGREE
 from kg4d.lift.objective import LiftConfig
 from kg4d.losses.coverage import CoverageConfig
 from kg4d.losses.flow.wgf import WgfConfig
@@ -197,6 +198,7 @@ class ExperimentConfig:
             "image_size": (self.image_size, 8192),
             "gaussians.count": (self.gaussians.count, 10**8),
             "gaussians.hull_resolution": (self.gaussians.hull_resolution, 1024),
+            "gaussians.sh_degree": (self.gaussians.sh_degree, MOST_DEGREE),
         }.items():
             if value > maximum:
                 raise ValueError(f"{key}: must be at most {maximum}, not {value}")

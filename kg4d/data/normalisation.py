@@ -20,6 +20,7 @@ from kg4d.data.readers.viewpoints import looked_at, seen_radius
 from kg4d.data.records import PosedImages, Scene
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import rotated_harmonics
 from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation, quat_multiply
 
 _log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class Normalisation:
             means=self.world_points(state.means),
             quats=quat_multiply(turn, state.quats),
             scales=state.scales * self.unit,
+            harmonics=None if state.harmonics is None else rotated_harmonics(state.harmonics, self.rotation.mT),
         )
 
 

@@ -4,6 +4,8 @@ The colours of the Gaussians are those of frame 0, light included. What comes fr
 the ground do together, is a smooth function of the way a matt surface looks; so where a Gaussian turns, its colour
 changes by the ratio of the light after to the light before. Nine numbers say all of that light that matters to first
 order, and they are found with the motion: turns that change the shading as the video shows it are the likelier ones.
+A matt surface sends its light in all directions alike: harmonics, which depend on the direction of sight, stay as they
+are.
 
 Source: Ramamoorthi and Hanrahan 2001, "An efficient representation for irradiance environment maps", to first order.
 """

@@ -1,7 +1,8 @@
 """Gaussians as PLY, in the layout of 3D Gaussian splatting that gsplat, SuperSplat and others read.
 
-Values are stored before activation: log-scales, opacity logits, and colours as coefficients of the spherical harmonic
-of degree 0. World axes are not changed. The layout has no column for keypoint logits, so they are not stored.
+Values are stored before activation: log-scales, opacity logits, and colours as coefficients of spherical harmonics,
+those above degree 0 (`f_rest_*`) first all of red, then of green, then of blue. World axes are not changed. The layout
+has no column for keypoint logits, so they are not stored.
 """
 
 import json
@@ -20,6 +21,7 @@ _GROUPS = {
     "means": ("x", "y", "z"),
     "normals": ("nx", "ny", "nz"),  # zero: a legacy of the point clouds that the layout comes from
     "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
+    "rest": (),  # f_rest_*, as many as there are
     "opacity_logits": ("opacity",),
     "log_scales": ("scale_0", "scale_1", "scale_2"),
     "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
@@ -28,10 +30,16 @@ _MARGIN = 1e-6  # opacities are kept this far from 0 and 1, where the logit is i
 
 
 def pre_activation(state: GaussianState) -> dict[str, np.ndarray]:
-    """Arrays of a file of Gaussians: float32 `means`, `sh0`, `opacity_logits` (N, 1), `log_scales` and unit `quats`."""
+    """Arrays of a file of Gaussians, float32.
+
+    Returns:
+        `means`, `sh0`, `sh_rest` (N, H, 3) with H = 0 where there are no harmonics, `opacity_logits` (N, 1),
+        `log_scales` and unit `quats`.
+    """
     columns = {
         "means": state.means,
         "sh0": rgb_to_sh0(state.colors),
+        "sh_rest": state.means.new_zeros(len(state), 0, 3) if state.harmonics is None else state.harmonics,
         "opacity_logits": torch.logit(state.opacities, eps=_MARGIN)[:, None],
         "log_scales": state.scales.log(),
         "quats": torch.nn.functional.normalize(state.quats, dim=-1),
@@ -48,7 +56,10 @@ def write_ply(path: str | Path, state: GaussianState) -> None:
     """
     columns = pre_activation(state)
     columns["normals"] = np.zeros_like(columns["means"])
-    names = [name for group in _GROUPS.values() for name in group]
+    count = columns["sh_rest"].shape[1]
+    columns["rest"] = columns.pop("sh_rest").transpose(0, 2, 1).reshape(len(state), 3 * count)
+    groups = _GROUPS | {"rest": tuple(f"f_rest_{index}" for index in range(3 * count))}
+    names = [name for group in groups.values() for name in group]
     properties = "".join(f"property float {name}\n" for name in names)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(state)}\n{properties}end_header\n"
     rows = np.concatenate([columns[group] for group in _GROUPS], axis=1)

@@ -1,4 +1,4 @@
-"""Gaussians as SPZ, Niantic's compact format: quantised to about 16 bytes per Gaussian."""
+"""Gaussians as SPZ, Niantic's compact format: quantised to about 16 bytes per Gaussian, 3 more for each harmonic."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ def write_spz(path: str | Path, state: GaussianState) -> None:
     """Write one SPZ file (version 3); it appears complete or not at all.
 
     Positions have 24 bits, log-scales steps of 1/16, opacities and colours 8 bits: expect errors of up to 3 % in the
-    scales and 0.5 / 255 in the opacities. World axes are not changed; keypoint logits are not stored.
+    scales and 0.5 / 255 in the opacities. Coefficients of harmonics have 8 bits: steps of 1/128, within [-1, 1). World
+    axes are not changed; keypoint logits are not stored.
 
     Args:
         path: The file; parent folders are created.
@@ -38,7 +39,7 @@ def write_spz(path: str | Path, state: GaussianState) -> None:
         quats=columns["quats"],
         opacities=columns["opacity_logits"][:, 0],
         sh0=columns["sh0"],
-        shN=np.zeros((len(state), 0, 3), np.float32),
+        shN=columns["sh_rest"],
     )
     with replacing(path) as part:
         gsply.write_spz(part, data, fractional_bits=min(_FINEST_BITS, 23 - whole_bits), version=3)

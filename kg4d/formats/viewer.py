@@ -1,6 +1,7 @@
 """Moving Gaussians and their skeleton in a browser, through viser: one self-contained page, or a live server.
 
-Colours do not depend on the view; +Y is up; the first view is from +Z, where the reference camera is.
+Colours do not depend on the view: viser draws no harmonics, and what is left without them is the mean over all
+directions of sight. +Y is up; the first view is from +Z, where the reference camera is.
 """
 
 import contextlib

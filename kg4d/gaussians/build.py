@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 import torch
@@ -22,6 +23,7 @@ from kg4d.gaussians.init import (
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.points import PointCloud, read_points, without_outliers
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import harmonics_count
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ def build_gaussians(
     if opacity is None:
         opacity = 0.1 if kind is InitKind.BALL else 0.5
     state = initial_state(start.points, start.colors, opacity, keypoints, generator)
+    if config.sh_degree > 0:
+        state = replace(state, harmonics=state.means.new_zeros(len(state), harmonics_count(config.sh_degree), 3))
     return GaussianModel.from_state(state, config.isotropic)
 
 

@@ -36,7 +36,8 @@ class MirroredFarSide:
             near: N Gaussians before the middle surface.
 
         Returns:
-            2 N Gaussians. A mirrored Gaussian is as large in the image as the one that it mirrors.
+            2 N Gaussians. A mirrored Gaussian is as large in the image as the one that it mirrors, and has its colour
+            and harmonics: the view sees both in one direction.
         """
         viewmat = self.camera.viewmats[0].to(near.means)
         axis = viewmat[2, :3]

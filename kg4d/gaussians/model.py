@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.harmonics import MOST_DEGREE, harmonics_count
 from kg4d.optim.build import ParameterGroup
 
-PARAMETERS = ("means", "quats", "log_scales", "opacity_logits", "colors", "keypoint_logits", "skinning_logits")
+_RATED = ("means", "quats", "log_scales", "opacity_logits", "colors")  # each has a learning rate of its own
+PARAMETERS = (*_RATED, "keypoint_logits", "skinning_logits", "harmonics")
 """Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
+
+_HARMONICS_RATE = 1 / 20  # of the colours' learning rate (Kerbl et al. 2023)
 
 
 @dataclass
@@ -25,7 +29,7 @@ class LearningRates:
         quats: Rotations.
         log_scales: Scales.
         opacity_logits: Opacities.
-        colors: Colours.
+        colors: Colours; harmonics learn at a twentieth of it.
         final_means: Factor that the rate of the centres falls to.
         final_others: Factor that the other rates fall to.
     """
@@ -40,8 +44,7 @@ class LearningRates:
 
     def scaled(self, factor: float) -> "LearningRates":
         """All rates times a factor."""
-        names = ("means", "quats", "log_scales", "opacity_logits", "colors")
-        return replace(self, **{name: factor * getattr(self, name) for name in names})
+        return replace(self, **{name: factor * getattr(self, name) for name in _RATED})
 
 
 class GaussianModel(nn.Module):
@@ -55,9 +58,10 @@ class GaussianModel(nn.Module):
         quats: (N, 4), (w, x, y, z), not normalised.
         log_scales: (N, 3), or (N, 1) for Gaussians that are kept isotropic.
         opacity_logits: (N,).
-        colors: (N, 3), as rendered.
+        colors: (N, 3), as rendered, without what depends on the direction of sight.
         keypoint_logits: (N, J).
         skinning_logits: (N, K); K is 0 until a skinned motion starts.
+        harmonics: (N, H, 3), above degree 0; H is 0 where colours do not depend on the direction of sight.
     """
 
     means: nn.Parameter
@@ -67,6 +71,7 @@ class GaussianModel(nn.Module):
     colors: nn.Parameter
     keypoint_logits: nn.Parameter
     skinning_logits: nn.Parameter
+    harmonics: nn.Parameter
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         """Copy `values`, one tensor for each name in `PARAMETERS`.
@@ -96,11 +101,27 @@ class GaussianModel(nn.Module):
                 "skinning_logits": state.means.new_zeros(len(state), 0)
                 if state.skinning_logits is None
                 else state.skinning_logits,
+                "harmonics": _none_of(state.means) if state.harmonics is None else state.harmonics,
             }
         )
 
-    def state(self) -> GaussianState:
-        """The activated Gaussians, differentiable; quaternions are passed on as they are, not normalised."""
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor], prefix: str) -> "GaussianModel":
+        """The model whose state dict, as kept by this or an earlier version, is in `weights` below `prefix`.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+        kept = {prefix + "harmonics": _none_of(weights[prefix + "means"]), **weights}
+        return cls({name: kept[prefix + name] for name in PARAMETERS})
+
+    def state(self, sh_degree: int = MOST_DEGREE) -> GaussianState:
+        """The activated Gaussians, differentiable; quaternions are passed on as they are, not normalised.
+
+        Args:
+            sh_degree: Harmonics of higher degrees are left out.
+        """
+        harmonics = self.harmonics[:, : harmonics_count(sh_degree)]
         return GaussianState(
             means=self.means,
             quats=self.quats,
@@ -109,6 +130,7 @@ class GaussianModel(nn.Module):
             colors=self.colors,
             keypoint_logits=self.keypoint_logits,
             skinning_logits=self.skinning_logits if self.skinning_logits.shape[1] else None,
+            harmonics=harmonics if harmonics.shape[1] else None,
         )
 
     def __len__(self) -> int:
@@ -116,10 +138,19 @@ class GaussianModel(nn.Module):
 
     def parameter_groups(self, rates: LearningRates) -> list[ParameterGroup]:
         """What the images show of the Gaussians, one group a tensor: edits of their number edit the state of each."""
-        return [
-            ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name))
-            for name in ("means", "quats", "log_scales", "opacity_logits", "colors")
-        ]
+        shape = [ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name)) for name in _RATED[:-1]]
+        return [*shape, *self.color_groups(rates.colors)]
+
+    def color_groups(self, rate: float) -> list[ParameterGroup]:
+        """The colours, and the harmonics where there are any.
+
+        Args:
+            rate: Of the colours.
+        """
+        groups = [ParameterGroup("colors", [self.colors], rate)]
+        if self.harmonics.shape[1]:
+            groups.append(ParameterGroup("harmonics", [self.harmonics], rate * _HARMONICS_RATE))
+        return groups
 
     @torch.no_grad()
     def replace_parameters(
@@ -152,8 +183,12 @@ class GaussianModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over the checkpoint's number of Gaussians, and of frames that they follow.
 
-        The `Parameter` objects stay, so that optimisers keep them; no graph may still need their old shape.
+        The `Parameter` objects stay, so that optimisers keep them; no graph may still need their old shape. Checkpoints
+        of earlier versions know no harmonics; a model that has none of them takes these checkpoints too.
         """
+        means = state_dict.get(prefix + "means")
+        if isinstance(means, Tensor) and not self.harmonics.shape[1]:
+            state_dict.setdefault(prefix + "harmonics", _none_of(means))
         for name in PARAMETERS:
             value, own = state_dict.get(prefix + name), self.get_parameter(name)
             if not isinstance(value, Tensor) or value.shape == own.shape:
@@ -161,6 +196,11 @@ class GaussianModel(nn.Module):
             if value.shape[1:] == own.shape[1:] or (name == "skinning_logits" and value.ndim == 2):
                 own.data, own.grad = own.data.new_empty(value.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _none_of(means: Tensor) -> Float[Tensor, "N 0 3"]:
+    """The harmonics of Gaussians that have none."""
+    return means.new_zeros(len(means), 0, 3)
 
 
 def _common_length(values: Mapping[str, Tensor]) -> int:

@@ -17,11 +17,13 @@ class GaussianState:
         quats: Rotations as quaternions (w, x, y, z); need not be normalised, never zero.
         scales: Standard deviations along the local axes, world units, > 0.
         opacities: In (0, 1).
-        colors: RGB as rendered (no spherical harmonics above degree 0); 0 is black, 1 is white.
+        colors: RGB as rendered, without what depends on the direction of sight; 0 is black, 1 is white.
         keypoint_logits: Affinity P of each Gaussian to each of the J keypoints (KG4D eq. 7): a softmax over the N
             Gaussians makes a keypoint of them. J may be 0.
         skinning_logits: How far each Gaussian follows each of the K frames of a skinned motion: a softmax over the K
             frames makes its skinning weights. None where the motion has no frames.
+        harmonics: Spherical harmonics of degree 1 and above, which add to the colours what depends on the direction of
+            sight (`kg4d.geometry.harmonics`): H is 3, 8 or 15. None where colours do not depend on it.
     """
 
     means: Float[Tensor, "N 3"]
@@ -31,6 +33,7 @@ class GaussianState:
     colors: Float[Tensor, "N 3"]
     keypoint_logits: Float[Tensor, "N J"]
     skinning_logits: Float[Tensor, "N K"] | None = None
+    harmonics: Float[Tensor, "N H 3"] | None = None
 
     def __len__(self) -> int:
         return self.means.shape[0]

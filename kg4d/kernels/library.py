@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_ABI_VERSION = 4
+_ABI_VERSION = 5
 _FOLDER = Path(__file__).parents[1] / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -35,10 +35,13 @@ class NativeScene(ctypes.Structure):
         [(name, ctypes.c_int64) for name in ("gaussians", "cameras", "channels", "width", "height")]
         + [
             (name, ctypes.c_void_p)
-            for name in ("means", "quats", "scales", "opacities", "features", "viewmats", "Ks", "background")
+            for name in (
+                *("means", "quats", "scales", "opacities", "features", "harmonics"),
+                *("viewmats", "Ks", "background"),
+            )
         ]
         + [(name, ctypes.c_float) for name in ("eps2d", "near_plane", "far_plane", "radius_clip")]
-        + [(name, ctypes.c_int32) for name in ("features_per_camera", "antialiased", "threads")]
+        + [(name, ctypes.c_int32) for name in ("features_per_camera", "antialiased", "sh_degree", "threads")]
     )
 
 
@@ -55,7 +58,8 @@ class Gradients(ctypes.Structure):
         (name, ctypes.c_void_p)
         for name in (
             *("image", "alpha", "depth", "means2d"),
-            *("means", "quats", "scales", "opacities", "features", "viewmats", "means2d_total", "absgrad"),
+            *("means", "quats", "scales", "opacities", "features", "harmonics"),
+            *("viewmats", "means2d_total", "absgrad"),
         )
     ]
 

@@ -87,7 +87,9 @@ def _library() -> Any:
     try:
         import pycolmap
     except ImportError as error:
-        raise InputError("--cameras sfm", "needs pycolmap, which is not installed", 'pip install "kg4d[sfm]"') from error
+        raise InputError(
+            "--cameras sfm", "needs pycolmap, which is not installed", 'pip install "kg4d[sfm]"'
+        ) from error
     pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
     return pycolmap
 

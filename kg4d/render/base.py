@@ -96,7 +96,7 @@ class Renderer(Protocol):
         absgrad: bool = False,
         options: RasterOptions = RasterOptions(),
     ) -> RenderOutput:
-        """Render `features` (the colours when None) of the Gaussians in each camera.
+        """Render `features` (the colours when None, as each camera sees them) of the Gaussians in each camera.
 
         Args:
             gaussians: What to draw.

@@ -13,6 +13,7 @@ from kg4d import kernels
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import harmonics_degree
 from kg4d.kernels import address
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.frames import Frames, draw_one_by_one
@@ -47,8 +48,8 @@ class CpuRenderer:
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
         call = _Call(cameras.width, cameras.height, depth, absgrad, options, kernels.thread_count(self._threads))
         image, alpha, expected, means2d, radii = _Rasterize.apply(  # type: ignore[no-untyped-call]
-            *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, inputs.features),
-            *(cameras.viewmats, cameras.Ks, inputs.background, call),
+            *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities),
+            *(inputs.features, inputs.harmonics, cameras.viewmats, cameras.Ks, inputs.background, call),
         )
         if means2d.requires_grad:
             means2d.retain_grad()
@@ -103,10 +104,11 @@ class _Call:
 
     def scene(self, tensors: tuple[Any, ...]) -> kernels.NativeScene:
         """The native record of dense inputs."""
-        means, _, _, _, features, viewmats, _, _ = tensors
+        means, _, _, _, features, harmonics, viewmats, _, _ = tensors
         sizes = len(means), len(viewmats), features.shape[-1], self.width, self.height
         rules = self.options.eps2d, self.options.near, self.options.far, self.options.radius_clip
-        flags = features.dim() == 3, self.options.antialiased, self.threads
+        degree = 0 if harmonics is None else harmonics_degree(harmonics.shape[1])
+        flags = features.dim() == 3, self.options.antialiased, degree, self.threads
         return kernels.NativeScene(*sizes, *map(address, tensors), *rules, *flags)
 
     def publish(self, gradient: Tensor, absolute: Tensor | None) -> None:
@@ -121,13 +123,13 @@ class _Call:
 
 
 class _Rasterize(torch.autograd.Function):
-    """Inputs: means, quats, scales, opacities, features, viewmats, Ks, background, call."""
+    """Inputs: means, quats, scales, opacities, features, harmonics, viewmats, Ks, background, call."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         call: _Call = arguments[-1]
         inputs: tuple[Any, ...] = tuple(None if t is None else t.contiguous() for t in arguments[:-1])
-        cameras, count, channels = len(inputs[5]), len(inputs[0]), inputs[4].shape[-1]
+        cameras, count, channels = len(inputs[6]), len(inputs[0]), inputs[4].shape[-1]
         image = torch.empty(cameras, call.height, call.width, channels)
         alpha = torch.empty(cameras, call.height, call.width, 1)
         depth = torch.empty_like(alpha) if call.depth else None
@@ -139,7 +141,7 @@ class _Rasterize(torch.autograd.Function):
         kernels.check_status(
             kernels.native_library().kg4d_forward(call.plan.pointer, ctypes.byref(scene), ctypes.byref(out))
         )
-        ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[7] else None)
+        ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[8] else None)
         ctx.call = call
         ctx.mark_non_differentiable(radii)
         ctx.set_materialize_grads(False)
@@ -152,12 +154,11 @@ class _Rasterize(torch.autograd.Function):
         *inputs, alpha = ctx.saved_tensors
         given = tuple(None if v is None else v.contiguous() for v in received[:4])
         wanted: list[Tensor | None] = [torch.empty_like(t) for t in inputs[:4]]
-        wanted.append(torch.empty_like(inputs[4]) if ctx.needs_input_grad[4] else None)
-        v_viewmats = torch.empty_like(inputs[5]) if ctx.needs_input_grad[5] else None
-        v_means2d = inputs[0].new_empty(len(inputs[5]), len(inputs[0]), 2)
+        wanted += [torch.empty_like(inputs[i]) if ctx.needs_input_grad[i] else None for i in (4, 5, 6)]
+        v_means2d = inputs[0].new_empty(len(inputs[6]), len(inputs[0]), 2)
         absolute = torch.empty_like(v_means2d) if call.absgrad else None
         scene = call.scene(tuple(inputs))
-        out = kernels.Gradients(*map(address, (*given, *wanted, v_viewmats, v_means2d, absolute)))
+        out = kernels.Gradients(*map(address, (*given, *wanted, v_means2d, absolute)))
         assert call.plan is not None
         kernels.check_status(
             kernels.native_library().kg4d_backward(call.plan.pointer, ctypes.byref(scene), ctypes.byref(out))
@@ -166,4 +167,4 @@ class _Rasterize(torch.autograd.Function):
         v_background = None
         if alpha is not None and given[0] is not None:
             v_background = ((1 - alpha) * given[0]).sum(dim=(1, 2))
-        return (*wanted, v_viewmats, None, v_background, None)
+        return (*wanted, None, v_background, None)

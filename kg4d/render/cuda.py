@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from filelock import FileLock
-from gsplat import rasterization
+from gsplat import rasterization, spherical_harmonics
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import harmonics_degree, rgb_to_sh0
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import Projections, contributors_at
 from kg4d.render.frames import Frames, check_frames
@@ -77,7 +78,8 @@ class CudaRenderer:
             )
         shape = gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities
         call = _Call(cameras, depth, absgrad, options)
-        image, alpha, info = call.draw(shape, inputs.features, inputs.background, cameras.viewmats, cameras.Ks)
+        shown = _seen(inputs.features, inputs.harmonics, gaussians.means, cameras.centers)
+        image, alpha, info = call.draw(shape, shown, inputs.background, cameras.viewmats, cameras.Ks)
         if info["means2d"].requires_grad:
             info["means2d"].retain_grad()
         return call.output(image, alpha, info)
@@ -95,14 +97,15 @@ class CudaRenderer:
         """See `kg4d.render.base.Renderer`. All frames are one call of gsplat, whose batch they are."""
         check_frames(gaussians, cameras)
         first, batch = gaussians.at(0), len(cameras)
-        if features is None:
-            features = first.colors if gaussians.colors is None else gaussians.colors
-        own = features[0] if features.dim() == 3 else features
-        check_inputs(first, cameras[:1], own, background, options, device=self.device)
+        own = features[0] if features is not None and features.dim() == 3 else features
+        inputs = check_inputs(first, cameras[:1], own, background, options, device=self.device)
         if len(first) == 0:
             return ReferenceRenderer(self.device).frames(
                 gaussians, cameras, features=features, background=background, depth=depth, options=options
             )
+        if features is None:
+            colors = first.colors if gaussians.colors is None else gaussians.colors
+            features = _seen(colors, inputs.harmonics, gaussians.means, cameras.centers)
         opacities = first.opacities.expand(batch, -1) if gaussians.opacities is None else gaussians.opacities
         behind = None if background is None else background.expand(batch, 1, -1)
         shape = gaussians.means, gaussians.quats, gaussians.scales, opacities
@@ -175,6 +178,25 @@ class _Call:
         expected = image[..., -1:] if self.depth else None
         image = image[..., :-1] if self.depth else image
         return RenderOutput(image, alpha, expected, info["means2d"], info["radii"], self.options, handle)
+
+
+def _seen(
+    colors: Float[Tensor, "N D"] | Float[Tensor, "C N D"],
+    harmonics: Float[Tensor, "N H 3"] | None,
+    means: Float[Tensor, "N 3"] | Float[Tensor, "C N 3"],
+    centers: Float[Tensor, "C 3"],
+) -> Tensor:
+    """Colours as each camera sees them, (C, N, 3); without harmonics those that are given.
+
+    gsplat's `sh_degree` would invert the cameras' matrices, and wait for the GPU.
+    """
+    if harmonics is None:
+        return colors
+    directions = means - centers[:, None]
+    lowest = rgb_to_sh0(colors)[..., None, :].expand(len(directions), -1, -1, -1)
+    coefficients = torch.cat([lowest, harmonics.expand(len(directions), -1, -1, -1)], dim=-2)
+    found: Tensor = spherical_harmonics(harmonics_degree(harmonics.shape[1]), directions, coefficients)
+    return (found + 0.5).clamp_min(0)
 
 
 def _check_counts(count: int, cameras: Cameras, channels: int) -> None:

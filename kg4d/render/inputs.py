@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import harmonics_count, harmonics_degree
 from kg4d.render.base import RasterOptions
 
 _SPLAT_BYTES = 64  # what a renderer on the CPU holds at least of one Gaussian in one camera
@@ -18,6 +19,7 @@ class Inputs(NamedTuple):
     """Checked features and background of a render call."""
 
     features: Float[Tensor, "N D"] | Float[Tensor, "C N D"]
+    harmonics: Float[Tensor, "N H 3"] | None  # what the features, which are the colours then, are without
     background: Float[Tensor, "C D"] | None
 
 
@@ -33,6 +35,8 @@ def check_inputs(
 ) -> Inputs:
     """Check a render call; fill in the colours where no features are given, and give every camera its background.
 
+    Colours come with their harmonics; features that are given are drawn as they are.
+
     Args:
         gaussians: N Gaussians.
         cameras: C cameras.
@@ -44,9 +48,11 @@ def check_inputs(
 
     Raises:
         ValueError: A dtype outside `dtypes` or mixed dtypes, another device than `device`, shapes that do not fit
-            together, an empty image, no camera or channel, too many Gaussians to count, or options out of range.
+            together, harmonics that make up no degree, an empty image, no camera or channel, too many Gaussians to
+            count, or options out of range.
         MemoryError: On the CPU, the machine's memory cannot hold it.
     """
+    harmonics = gaussians.harmonics if features is None else None
     features = gaussians.colors if features is None else features
     n, c = len(gaussians), len(cameras)
     tensors: dict[str, tuple[Tensor, set[tuple[int, ...]]]] = {
@@ -58,15 +64,11 @@ def check_inputs(
         "Ks": (cameras.Ks, {(c, 3, 3)}),
         "features": (features, {(n, features.shape[-1]), (c, n, features.shape[-1])}),
     }
+    if harmonics is not None:
+        tensors["harmonics"] = (harmonics, {(n, harmonics_count(harmonics_degree(harmonics.shape[1])), 3)})
     if background is not None:
         tensors["background"] = (background, {(features.shape[-1],), (c, features.shape[-1])})
-    for name, (tensor, shapes) in tensors.items():
-        if tensor.dtype not in dtypes or tensor.dtype != gaussians.means.dtype:
-            raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))} like the means, got {tensor.dtype}")
-        if tensor.device != device:  # another GPU too: its memory is not this one's
-            raise ValueError(f"{name} must be on {device}, got {tensor.device}")
-        if tuple(tensor.shape) not in shapes:
-            raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {tuple(tensor.shape)}")
+    _check_tensors(tensors, gaussians.means.dtype, device, dtypes)
     if cameras.width < 1 or cameras.height < 1 or c < 1 or features.shape[-1] < 1:
         raise ValueError(
             f"need at least one camera, pixel and channel, got {c} cameras of {cameras.width}x{cameras.height} px "
@@ -80,7 +82,23 @@ def check_inputs(
     check_options(options)
     if background is not None:
         background = background.expand(c, -1)
-    return Inputs(features, background)
+    return Inputs(features, harmonics, background)
+
+
+def _check_tensors(
+    tensors: dict[str, tuple[Tensor, set[tuple[int, ...]]]],
+    own: torch.dtype,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, ...],
+) -> None:
+    """Raise ValueError where one has another dtype than `own` or than `dtypes`, another device or another shape."""
+    for name, (tensor, shapes) in tensors.items():
+        if tensor.dtype not in dtypes or tensor.dtype != own:
+            raise ValueError(f"{name} must be {' or '.join(map(str, dtypes))} like the means, got {tensor.dtype}")
+        if tensor.device != device:  # another GPU too: its memory is not this one's
+            raise ValueError(f"{name} must be on {device}, got {tensor.device}")
+        if tuple(tensor.shape) not in shapes:
+            raise ValueError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {tuple(tensor.shape)}")
 
 
 def _check_memory(needed: int) -> None:
@@ -109,6 +127,6 @@ def check_options(options: RasterOptions) -> None:
 def check_inputs_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
     """Raise ValueError if any tensor that a render depends on holds NaN or Inf."""
     tensors = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, cameras.viewmats, cameras.Ks)
-    optional = () if inputs.background is None else (inputs.background,)
+    optional = [t for t in (inputs.background, inputs.harmonics) if t is not None]
     if not all(bool(torch.isfinite(t).all()) for t in (*tensors, inputs.features, *optional)):
         raise ValueError("the Gaussians, their features, the background or the cameras hold NaN or Inf")

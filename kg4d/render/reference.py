@@ -10,6 +10,7 @@ from torch import Tensor
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.harmonics import seen_colors
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import MIN_ALPHA, Projections, Splats, blend_weights, contributors_at
@@ -44,12 +45,15 @@ class ReferenceRenderer:
         dtypes = (torch.float32, torch.float64)
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device, dtypes=dtypes)
         check_inputs_finite(gaussians, cameras, inputs)
+        features = inputs.features
+        if inputs.harmonics is not None:
+            features = seen_colors(features, inputs.harmonics, gaussians.means, cameras.centers)
         projected = _project(gaussians, cameras, options)
         if projected.means2d.requires_grad:
             projected.means2d.retain_grad()
         images = []
         for camera in range(len(cameras)):
-            own = inputs.features[camera] if inputs.features.dim() == 3 else inputs.features
+            own = features[camera] if features.dim() == 3 else features
             channels = torch.cat([own, projected.depths[camera][:, None]], dim=-1)
             seen = _front_to_back(projected, camera)
             images.append(_blend_image(projected, camera, seen, channels, (cameras.width, cameras.height), absgrad))

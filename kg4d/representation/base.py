@@ -58,8 +58,12 @@ class Representation(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def colour_parameters(self) -> list[nn.Parameter]:
-        """What the refine stage fits."""
+    def colour_groups(self, rate: float) -> list[ParameterGroup]:
+        """What the refine stage fits.
+
+        Args:
+            rate: Learning rate of the colours.
+        """
 
     def rest_groups(self, rates: LearningRates) -> list[ParameterGroup]:
         """What the dynamic stage fits too where it trains Gaussians with their motion; none by default.

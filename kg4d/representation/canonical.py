@@ -74,9 +74,9 @@ class CanonicalGaussians(Representation):
         """Those of the deformation."""
         return [parameter for group in self.deformation.parameter_groups() for parameter in group.parameters]
 
-    def colour_parameters(self) -> list[nn.Parameter]:
-        """The colours of frame 0."""
-        return [self.gaussians.colors]
+    def colour_groups(self, rate: float) -> list[ParameterGroup]:
+        """The colours of frame 0, and their harmonics."""
+        return self.gaussians.color_groups(rate)
 
     def rest_groups(self, rates: LearningRates) -> list[ParameterGroup]:
         """The Gaussians of frame 0, but for their keypoint logits."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Scene
 from kg4d.errors import InputError
-from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.base import Renderer
 from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene
@@ -77,7 +77,7 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     weights = content["state_dict"]
     own = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
     try:
-        gaussians = GaussianModel({name: own[f"gaussians.{name}"] for name in PARAMETERS})
+        gaussians = GaussianModel.from_weights(own, "gaussians.")
         representation = build_run_representation(config, gaussians)
         representation.load_state_dict(own)
     except (KeyError, ValueError, RuntimeError, TypeError) as error:

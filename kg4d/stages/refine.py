@@ -72,7 +72,7 @@ class RefineStage(Stage[RefineBatch]):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The colours alone."""
-        return [ParameterGroup("colors", self.representation.colour_parameters(), self.config.learning_rate)]
+        return self.representation.colour_groups(self.config.learning_rate)
 
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Exponential decay."""
@@ -82,7 +82,7 @@ class RefineStage(Stage[RefineBatch]):
         """No step for what no image shows: an optimiser makes whole steps of the smallest gradients."""
         if self.seen is None:
             return
-        for parameter in self.representation.colour_parameters():
+        for parameter in (p for group in self.parameter_groups() for p in group.parameters):
             if parameter.grad is not None and len(parameter) == len(self.seen):  # else it is of no single Gaussian
                 parameter.grad[self.seen.to(parameter.device) < _SEEN] = 0
 

@@ -12,6 +12,7 @@ from kg4d.data.batches.static import StaticDataConfig
 from kg4d.gaussians.far_side import MirroredFarSide
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.harmonics import MOST_DEGREE
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
@@ -58,6 +59,7 @@ class StaticStage(Stage[StaticBatch]):
         guidance: Judges views that the batches do not show; None where nothing does.
         optimizer: Which optimiser takes the steps; Adam when None.
         far_side: Adds the far side to `model`, which is then the near one; None where it has both.
+        sh_warmup: Steps after which each further degree of spherical harmonics begins; 0 begins with all.
     """
 
     name = "static"
@@ -73,6 +75,7 @@ class StaticStage(Stage[StaticBatch]):
         guidance: Guidance | None = None,
         optimizer: OptimizerConfig | None = None,
         far_side: MirroredFarSide | None = None,
+        sh_warmup: int = 0,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.model = model
@@ -80,6 +83,7 @@ class StaticStage(Stage[StaticBatch]):
         self.kfc = kfc
         self.guidance = guidance
         self.far_side = far_side
+        self.sh_warmup = sh_warmup
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
 
@@ -96,14 +100,14 @@ class StaticStage(Stage[StaticBatch]):
         factors["keypoint_logits"] = 0.0 if progress >= self.kfc.freeze_after else 1.0
         set_learning_rates(optimizer, factors)
 
-    def _state(self) -> GaussianState:
-        """The Gaussians on all sides."""
-        state = self.model.state()
+    def _state(self, step: int) -> GaussianState:
+        """The Gaussians on all sides, with the harmonics that have begun."""
+        state = self.model.state(min(step // self.sh_warmup, MOST_DEGREE) if self.sh_warmup > 0 else MOST_DEGREE)
         return state if self.far_side is None else self.far_side.completed(state)
 
     def objective(self, batch: StaticBatch, objective: Objective) -> None:
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
-        state, weights = self._state(), self.config.photometric
+        state, weights = self._state(batch.step), self.config.photometric
         images, background = self.backdrop(batch.images, batch.alphas, batch.step, weights)
         output = self.renderer(
             state,
@@ -128,7 +132,7 @@ class StaticStage(Stage[StaticBatch]):
             )
 
     def _calibrate(self, batch: StaticBatch, objective: Objective) -> None:
-        state, kfc = self._state(), self.kfc
+        state, kfc = self._state(batch.step), self.kfc
         if kfc.detach_geometry:
             state = replace(state.detach(), keypoint_logits=state.keypoint_logits)
         weights = assignment(state.keypoint_logits, kfc.temperature)

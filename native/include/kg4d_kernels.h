@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 4
+#define KG4D_ABI_VERSION 5
 #define KG4D_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -31,11 +31,13 @@ typedef struct {
     const float* scales;      // [gaussians, 3] world units
     const float* opacities;   // [gaussians]
     const float* features;    // [gaussians, channels], or [cameras, gaussians, channels]
+    const float* harmonics;   // [gaussians, (sh_degree + 1)^2 - 1, 3], where sh_degree > 0: the features are colours,
+                              // three and the same for all cameras, to which these add what depends on the direction
     const float* viewmats;    // [cameras, 4, 4] world to camera, OpenCV axes
     const float* Ks;          // [cameras, 3, 3] px
     const float* background;  // [cameras, channels] or null
     float eps2d, near_plane, far_plane, radius_clip;
-    int32_t features_per_camera, antialiased, threads;
+    int32_t features_per_camera, antialiased, sh_degree, threads;
 } kg4d_scene;
 
 typedef struct {
@@ -52,6 +54,7 @@ typedef struct {
     // Gradients with respect to the inputs, all overwritten.
     float *means, *quats, *scales, *opacities;
     float* features;       // or null: not wanted, which saves most of the work when there are many channels
+    float* harmonics;      // or null: not wanted
     float* viewmats;       // [cameras, 4, 4] or null
     float* means2d_total;  // [cameras, gaussians, 2] the gradient of means2d through the images and `means2d` above
     float* absgrad;        // [cameras, gaussians, 2] or null: sum over pixels of absolute gradients of means2d

@@ -36,6 +36,9 @@ bool valid(const kg4d_scene& s) {
     const int64_t tiles = s.cameras * ((s.width + 15) / 16) * ((s.height + 15) / 16);
     if (s.gaussians * s.cameras >= kMost || tiles >= kMost || s.viewmats == nullptr || s.Ks == nullptr) return false;
     if (s.gaussians > 0 && !(s.means && s.quats && s.scales && s.opacities && s.features)) return false;
+    if (!in_range(s.sh_degree, 0, 3)) return false;
+    if (s.sh_degree > 0 && (s.channels != 3 || s.features_per_camera)) return false;
+    if (s.sh_degree > 0 && s.gaussians > 0 && s.harmonics == nullptr) return false;
     return s.eps2d >= 0 && s.near_plane >= 0 && s.far_plane >= 0 && s.radius_clip >= 0;  // false for NaN
 }
 
@@ -60,7 +63,7 @@ bool valid(const kg4d_image_pair& p) {
 
 bool matches(const kg4d_render_plan& p, const kg4d_scene& s) {
     return p.complete && p.cameras == s.cameras && p.gaussians == s.gaussians && p.channels == s.channels &&
-           p.width == s.width && p.height == s.height;
+           p.width == s.width && p.height == s.height && p.sh_degree == s.sh_degree;
 }
 
 }  // namespace

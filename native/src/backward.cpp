@@ -147,9 +147,7 @@ int64_t backward_tile(const BackwardPass& pass, int64_t tile, float* scratch) {
     if (begin == end) return 0;
     const TileOrigin origin = tile_origin(plan, tile);
     const int64_t camera_splats = origin.camera * plan.gaussians;
-    const FeatureSource source = {
-        pass.scene.features + (pass.scene.features_per_camera ? camera_splats * plan.channels : 0), plan.channels,
-        channels, plan.has_depth};
+    const FeatureSource source = feature_source(plan, pass.scene, origin.camera, channels);
     BackwardTile t;
     t.v = reinterpret_cast<vf*>(scratch);
     vf* memory_sums = t.v + 16 * channels;

@@ -168,9 +168,7 @@ int64_t forward_tile(const ForwardPass& pass, int64_t tile, float* scratch) {
         write_empty_tile(pass, origin);
         return 0;
     }
-    const int64_t camera_features = pass.scene.features_per_camera ? origin.camera * plan.gaussians : 0;
-    const FeatureSource source = {pass.scene.features + camera_features * plan.channels, plan.channels, channels,
-                                  plan.has_depth};
+    const FeatureSource source = feature_source(plan, pass.scene, origin.camera, channels);
     vf* blended = reinterpret_cast<vf*>(scratch);  // [16 blocks, channels]
     float* features = scratch + 16 * channels * kLanes;
     ForwardBatch batch;

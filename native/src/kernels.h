@@ -45,7 +45,8 @@ inline __attribute__((always_inline)) int64_t pair_gradient_stride(int64_t chann
 // How many of the blended channels' gradients are kept per pair.
 inline __attribute__((always_inline)) int64_t kept_channels(const kg4d_render_plan& plan,
                                                             const kg4d_gradients& gradients) {
-    return gradients.features || gradients.absgrad || plan.has_depth ? plan.blended_channels() : 0;
+    const bool kept = gradients.features || gradients.absgrad || plan.has_depth || plan.sh_degree > 0;
+    return kept ? plan.blended_channels() : 0;
 }
 
 }  // namespace kg4d

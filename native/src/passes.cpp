@@ -30,6 +30,7 @@ int forward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images& 
     plan.tiles_y = (scene.height + kTile - 1) / kTile;
     plan.tiles = scene.cameras * plan.tiles_x * plan.tiles_y;
     plan.has_depth = out.depth != nullptr;
+    plan.sh_degree = scene.sh_degree;
     plan.statistics = {};
     Stopwatch watch;
     if (!kernels().project(plan, scene, out)) return KG4D_NOT_FINITE;

@@ -1,9 +1,11 @@
-// Projects every Gaussian into every camera, culls what cannot be seen, and checks that all inputs are finite.
+// Projects every Gaussian into every camera, culls what cannot be seen, finds the colours of what is left where they
+// depend on the direction, and checks that all inputs are finite.
 #include <atomic>
 
 #include "isa.h"
 #include "projection_math.h"
 #include "thread_pool.h"
+#include "view_colors.h"
 
 namespace KG4D_ISA {
 namespace {
@@ -47,6 +49,8 @@ void project_block(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_i
     const vf plain_opacity = gather(scene.opacities + first, 1, count);  // zero, hence culled, in lanes beyond count
     const vf width = splat(static_cast<float>(plan.width)), height = splat(static_cast<float>(plan.height));
     const vf zero = splat(0.0f), clip = splat(scene.radius_clip);
+    ColorModel model;
+    bool has_model = false;
     for (int64_t camera = 0; camera < plan.cameras; ++camera) {
         const Camera c = make_camera(scene.viewmats + 16 * camera, scene.Ks + 9 * camera,
                                      static_cast<float>(plan.width), static_cast<float>(plan.height));
@@ -67,7 +71,14 @@ void project_block(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_i
         const vf root = splat(std::sqrt(kHalfLog2E));
         const vf a = root * sqrt(p.yy / p.det);
         const vf fields[8] = {x, y, a, zero - a * p.xy / p.yy, root / sqrt(p.yy), log2_opacity, z, opacity};
-        store_splats(plan, out, camera * plan.gaussians + first, count, fields, visible, rx, ry);
+        const int64_t id = camera * plan.gaussians + first;
+        store_splats(plan, out, id, count, fields, visible, rx, ry);
+        if (scene.sh_degree == 0 || !any(visible)) continue;
+        if (!has_model) load_color_model(scene, first, count, model);
+        has_model = true;
+        vf color[3];
+        color_seen(model, c, mean, color);
+        for (int j = 0; j < 3; ++j) scatter(color[j], &plan.colors[3 * id + j], 3, count);
     }
 }
 
@@ -77,6 +88,8 @@ bool project(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images&
     const int64_t n = scene.gaussians, total = scene.cameras * n;
     plan.splats.reserve(total);
     plan.radii.reserve(2 * total);
+    if (scene.sh_degree > 0) plan.colors.reserve(3 * total);
+    const int64_t harmonics = scene.sh_degree > 0 ? 3 * harmonics_count(scene.sh_degree) : 0;
     if (!all_finite(scene.viewmats, 16 * scene.cameras) || !all_finite(scene.Ks, 9 * scene.cameras)) return false;
     if (scene.background && !all_finite(scene.background, scene.cameras * scene.channels)) return false;
     std::atomic<bool> finite{true};
@@ -91,6 +104,7 @@ bool project(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images&
             good =
                 good && all_finite(scene.features + (set * n + begin) * scene.channels, (end - begin) * scene.channels);
         }
+        good = good && all_finite(scene.harmonics + begin * harmonics, (end - begin) * harmonics);
         if (!good) finite.store(false, std::memory_order_relaxed);
         for (int64_t first = begin; good && first < end; first += kLanes) {
             project_block(plan, scene, out, first, static_cast<int>(end - first < kLanes ? end - first : kLanes));

@@ -1,8 +1,9 @@
 // Sums the pair gradients of each Gaussian and takes them through the projection to means, quaternions, scales,
-// opacities, features and, if wanted, camera matrices. See projection_math.h for the names.
+// opacities, features, harmonics and, if wanted, camera matrices. See projection_math.h for the names.
 #include "isa.h"
 #include "projection_gradients.h"
 #include "thread_pool.h"
+#include "view_colors.h"
 
 namespace KG4D_ISA {
 namespace {
@@ -16,9 +17,11 @@ constexpr int kPoseGradients = 12;  // three rows of R and t
 struct ScreenSums {
     alignas(64) float geometry[kGeometryGradients][kLanes];
     alignas(64) float depth[kLanes];
+    alignas(64) float color[3][kLanes];  // only where colours depend on the camera
     bool any;
 };
 
+template <bool by_view>  // whether colours depend on the camera
 void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out, const float* pairs,
                int64_t camera, int64_t first, int count, ScreenSums& sums) {
     const int64_t channels = plan.channels, stride = pair_gradient_stride(kept_channels(plan, out));
@@ -31,7 +34,7 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
         const float* ahead = pairs + (id + kLanes < total_splats ? plan.first_pair[id + kLanes] : 0) * stride;
         for (int64_t k = 0; k < 2 * stride; k += 16) prefetch(ahead + k);
         float* v_features =
-            out.features ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
+            out.features && !by_view ? out.features + (scene.features_per_camera ? id : first + i) * channels : nullptr;
         const bool fresh = scene.features_per_camera || camera == 0;
         if (v_features && fresh) std::memset(v_features, 0, channels * sizeof(float));
         if (n == 0) continue;
@@ -44,6 +47,7 @@ void sum_pairs(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d
         }
         for (int k = 0; k < kGeometryGradients; ++k) sums.geometry[k][i] = total[k];
         for (int64_t k = 0; v_features && k < channels; ++k) v_features[k] += total[kGeometryGradients + k];
+        for (int k = 0; by_view && k < 3; ++k) sums.color[k][i] = total[kGeometryGradients + k];
         if (plan.has_depth) sums.depth[i] = total[kGeometryGradients + channels];
     }
 }
@@ -69,6 +73,7 @@ KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compens
     s[2] = fma(factor, (p.xx - eps) - ratio * p.xx, s[2]);
 }
 
+template <bool by_view>
 void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out,
                     const float* pairs, int64_t first, int count, vf* poses) {
     const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
@@ -76,10 +81,13 @@ void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
     const vf zero = splat(0.0f), one = splat(1.0f), eps = splat(scene.eps2d);
     Accumulated sum = {};
+    ColorModel model, v_model;
+    bool has_model = false;
+    if constexpr (by_view) v_model = {};
     for (int64_t camera = 0; camera < plan.cameras; ++camera) {
         const int64_t id = camera * plan.gaussians + first;
         ScreenSums sums;
-        sum_pairs(plan, scene, out, pairs, camera, first, count, sums);
+        sum_pairs<by_view>(plan, scene, out, pairs, camera, first, count, sums);
         const float* splats = &plan.splats[id].x;
         const vf U[3] = {gather(splats + 2, 8, count), gather(splats + 3, 8, count), gather(splats + 4, 8, count)};
         alignas(64) float seen[kLanes] = {};
@@ -108,11 +116,22 @@ void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const
         }
         for (vf& part : s) part = keep(visible, part);
         sum.opacity = sum.opacity + keep(visible, v_opacity);
-        to_world(c, shape, mean, p, s, v_mean2d, load(sums.depth), keep(visible, one), sum,
-                 poses ? poses + camera * kPoseGradients : nullptr);
+        vf* pose = poses ? poses + camera * kPoseGradients : nullptr;
+        to_world(c, shape, mean, p, s, v_mean2d, load(sums.depth), keep(visible, one), sum, pose);
+        if constexpr (by_view) {
+            if (!has_model) load_color_model(scene, first, count, model);
+            has_model = true;
+            const vf v_color[3] = {load(sums.color[0]), load(sums.color[1]), load(sums.color[2])};
+            color_backward(model, c, mean, v_color, v_model, sum.mean, pose);
+        }
     }
     for (int j = 0; j < 3; ++j) scatter(sum.mean[j], out.means + 3 * first + j, 3, count);
     scatter(sum.opacity, out.opacities + first, 1, count);
+    if constexpr (by_view) {
+        const int total = 3 * harmonics_count(plan.sh_degree);
+        for (int j = 0; out.features && j < 3; ++j) scatter(v_model.base[j], out.features + 3 * first + j, 3, count);
+        if (out.harmonics) store_each(v_model.harmonics, total, count, out.harmonics + total * first);
+    }
     write_shape_gradients(shape, sum.M, out.quats + 4 * first, out.scales + 3 * first, count);
 }
 
@@ -146,8 +165,8 @@ void project_backward(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4
         const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         for (int64_t first = begin; first < end; first += kLanes) {
             const int count = static_cast<int>(end - first < kLanes ? end - first : kLanes);
-            backward_block(plan, scene, out, pair_gradients, first, count,
-                           out.viewmats ? &partial[task * pose_size] : nullptr);
+            const auto block = plan.sh_degree > 0 ? backward_block<true> : backward_block<false>;
+            block(plan, scene, out, pair_gradients, first, count, out.viewmats ? &partial[task * pose_size] : nullptr);
         }
     });
     if (out.viewmats) write_poses(plan, partial.data(), tasks, out.viewmats);

@@ -49,10 +49,12 @@ struct kg4d_render_plan {
     int64_t tiles_x = 0, tiles_y = 0, tiles = 0;  // `tiles` counts those of all cameras
     int64_t pairs = 0;
     bool has_depth = false;
+    int32_t sh_degree = 0;
     bool complete = false;  // holds a whole forward pass
 
     kg4d::Buffer<kg4d::Splat> splats;             // [cameras, gaussians]
     kg4d::Buffer<int32_t> radii;                  // [cameras, gaussians, 2]
+    kg4d::Buffer<float> colors;                   // [cameras, gaussians, 3] as seen; only with sh_degree > 0
     kg4d::Buffer<uint32_t> order, order_scratch;  // visible splats, by camera, then by depth
     kg4d::Buffer<uint32_t> keys, keys_scratch;
     int64_t visible = 0;

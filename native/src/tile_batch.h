@@ -28,6 +28,13 @@ struct FeatureSource {
     bool with_depth;
 };
 
+KG4D_INLINE FeatureSource feature_source(const kg4d_render_plan& plan, const kg4d_scene& scene, int64_t camera,
+                                         int64_t stride) {
+    const bool seen = plan.sh_degree > 0, own = seen || scene.features_per_camera;
+    const float* features = seen ? plan.colors.data() : scene.features;
+    return {features + (own ? camera * plan.gaussians * plan.channels : 0), plan.channels, stride, plan.has_depth};
+}
+
 KG4D_INLINE TileSplat relative_to_tile(const Splat& s, float x0, float y0, int64_t index) {
     const float x = s.x - x0, y = s.y - y0;
     return {s.a, s.b, -(s.a * x + s.b * y), s.c, -s.c * y, s.log2_opacity, static_cast<float>(index), 0.0f};

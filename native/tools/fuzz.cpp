@@ -34,16 +34,18 @@ std::vector<float> numbers(int64_t n, float scale, float offset = 0.0f) {
 
 // Exactly as large as the call may touch, on the heap, so that the sanitizer sees one float too many.
 struct Scene {
-    std::vector<float> means, quats, scales, opacities, features, viewmats, Ks, background;
+    std::vector<float> means, quats, scales, opacities, features, harmonics, viewmats, Ks, background;
     kg4d_scene scene{};
 
     Scene() {
         const int64_t n = chance(0.1) ? 0 : whole(1, chance(0.05) ? 3000 : 120), c = whole(1, 3);
-        const int64_t d = chance(0.1) ? whole(33, 70) : whole(1, 20), w = whole(1, 70), h = whole(1, 70);
-        const bool own = chance(0.5);
+        const int32_t degree = chance(0.3) ? static_cast<int32_t>(whole(1, 3)) : 0;
+        const int64_t d = degree > 0 ? 3 : chance(0.1) ? whole(33, 70) : whole(1, 20), w = whole(1, 70), h = whole(1, 70);
+        const bool own = degree == 0 && chance(0.5);
         means = numbers(3 * n, 0.5f), quats = numbers(4 * n, 1.0f);
         scales = numbers(3 * n, 0.1f), opacities = numbers(n, 0.5f, 0.5f);
         features = numbers((own ? c : 1) * n * d, 1.0f);
+        harmonics = numbers(n * 3 * ((degree + 1) * (degree + 1) - 1), 1.0f);
         viewmats.assign(16 * c, 0.0f), Ks.assign(9 * c, 0.0f);
         for (int64_t i = 0; i < c; ++i) {
             for (int k = 0; k < 4; ++k) viewmats[16 * i + 5 * k] = 1.0f;
@@ -62,6 +64,7 @@ struct Scene {
                  scales.data(),
                  opacities.data(),
                  features.data(),
+                 degree > 0 ? harmonics.data() : nullptr,
                  viewmats.data(),
                  Ks.data(),
                  background.empty() ? nullptr : background.data(),
@@ -71,6 +74,7 @@ struct Scene {
                  chance(0.2) ? 2.0f : 0.0f,
                  own,
                  chance(0.3),
+                 degree,
                  static_cast<int32_t>(whole(-1, 4))};
     }
 };
@@ -99,7 +103,7 @@ void render_once() {
     const std::vector<float> v_image = numbers(pixels * in.channels, 1.0f), v_alpha = numbers(pixels, 1.0f);
     const std::vector<float> v_means2d = numbers(2 * c * n, 1.0f);
     std::vector<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_opacities(n), g_features(s.features.size());
-    std::vector<float> g_viewmats(16 * c), g_means2d(2 * c * n), absgrad(2 * c * n);
+    std::vector<float> g_harmonics(s.harmonics.size()), g_viewmats(16 * c), g_means2d(2 * c * n), absgrad(2 * c * n);
     const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr,
                                       chance(0.5) ? v_alpha.data() : nullptr,
                                       chance(0.5) ? v_alpha.data() : nullptr,
@@ -109,6 +113,7 @@ void render_once() {
                                       g_scales.data(),
                                       g_opacities.data(),
                                       chance(0.7) ? g_features.data() : nullptr,
+                                      chance(0.7) ? g_harmonics.data() : nullptr,
                                       chance(0.5) ? g_viewmats.data() : nullptr,
                                       g_means2d.data(),
                                       chance(0.5) ? absgrad.data() : nullptr};
@@ -163,6 +168,7 @@ void hostile_once() {
     const int64_t sizes[] = {-1, 0, INT64_MIN, INT64_MAX, int64_t{1} << 32, int64_t{1} << 62};
     int64_t* const fields[] = {&in.gaussians, &in.cameras, &in.channels, &in.width, &in.height};
     *fields[whole(0, 4)] = sizes[whole(0, 5)];
+    if (chance(0.2)) in.sh_degree = chance(0.5) ? -1 : 4;
     if (in.gaussians == 0) in.width = 0;
     float dummy[4];
     int32_t radius[4];

@@ -16,6 +16,7 @@ from kg4d.data.records import Scene
 from kg4d.data.studies.world import moved, slower, turn
 from kg4d.lift.objective import LiftConfig
 from kg4d.lift.solve import lift_keypoints
+from kg4d.render.build import build_renderer
 from tests import make
 
 TINY = make.tiny_scene()
@@ -45,6 +46,21 @@ def test_a_fit_sees_the_same_whatever_the_axes_units_place_and_pace_of_the_world
     axis, degrees = torch.randn(3, generator=torch.Generator().manual_seed(seed)).tolist(), 37.0 * seed
     world = moved(slower(TINY, pace), turn(axis, degrees), scale, (scale * shift, scale * -shift, 0.0))
     assert_alike(seen(world), TINY, tolerance=3e-5)
+
+
+def test_gaussians_taken_to_the_world_look_the_same_there() -> None:
+    turned = turn([0.3, -0.5, 0.8], 70.0)
+    normalisation = Normalisation(turned, torch.tensor([0.4, -2.0, 1.0], dtype=torch.float64), unit=3.0)
+    state = make.random_gaussians(30, sh_degree=3, spread=0.3)
+    state = replace(state, scales=0.1 * state.scales)
+    cameras, renderer = make.cameras([0.0, 130.0], [10.0, -30.0], size=32), build_renderer("reference")
+    world = replace(cameras, viewmats=cameras.viewmats.clone())
+    world.viewmats[:, :3, :3] = cameras.viewmats[:, :3, :3] @ turned.float()
+    world.viewmats[:, :3, 3] = 3.0 * cameras.viewmats[:, :3, 3]
+    world.viewmats[:, :3, 3] -= (world.viewmats[:, :3, :3] @ normalisation.center.float()[:, None])[..., 0]
+    torch.testing.assert_close(normalisation.cameras(world).viewmats, cameras.viewmats, atol=1e-5, rtol=0)
+    found, expected = (renderer(normalisation.world_state(state), world).image, renderer(state, cameras).image)
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("distance", [0.7, 1.0, 5.0])

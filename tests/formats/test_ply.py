@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kg4d.formats.ply import write_ply, write_sequence
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.harmonics import harmonics_count
 from tests import make
 
 COLUMNS = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), "opacity"]
@@ -51,6 +52,20 @@ def test_another_library_reads_the_same_values(tmp_path, count, seed):
     np.testing.assert_allclose(data.quats, state.quats.numpy(), atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-data.opacities)), state.opacities.numpy(), atol=1e-6)
     np.testing.assert_allclose(gsply.sh2rgb(data.sh0), state.colors.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_harmonics_are_one_colour_after_the_other(tmp_path, degree):
+    count = harmonics_count(degree)
+    harmonics = torch.arange(2.0 * count * 3).reshape(2, count, 3)  # [Gaussian, harmonic, colour]
+    write_ply(tmp_path / "a.ply", replace(random_state(2), harmonics=harmonics if degree else None))
+    header, _, body = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
+    names = [line.split()[-1] for line in header.decode().splitlines() if line.startswith("property")]
+    assert names == [*COLUMNS[:9], *(f"f_rest_{index}" for index in range(3 * count)), *COLUMNS[9:]]
+    rows = np.frombuffer(body, "<f4").reshape(2, -1)
+    assert rows[1, 9 : 9 + 3 * count].tolist() == harmonics[1].T.flatten().tolist()
+    if degree > 0:
+        np.testing.assert_array_equal(gsply.plyread(tmp_path / "a.ply").shN, harmonics.numpy())
 
 
 def test_opacities_at_the_ends_stay_finite(tmp_path):

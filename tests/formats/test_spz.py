@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import gsply
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from kg4d.formats.spz import write_spz
 from kg4d.gaussians.state import GaussianState
+from kg4d.geometry.harmonics import harmonics_count
 from tests import make
 
 
@@ -33,6 +35,17 @@ def test_values_survive_to_the_stated_precision(tmp_path, extent, step):
     np.testing.assert_allclose(gsply.sh2rgb(data.sh0), state.colors.numpy(), atol=0.51 * 0.2821 / (0.15 * 255))
     cosines = np.abs((data.quats * state.quats.numpy()).sum(-1))
     assert cosines.min() > 1 - 1e-5
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_harmonics_keep_seven_bits_after_the_point(tmp_path, degree):
+    state = grid_state(0.8)
+    drawn = torch.rand(64, harmonics_count(degree), 3, generator=torch.Generator().manual_seed(1))
+    write_spz(tmp_path / "a.spz", replace(state, harmonics=1.9 * drawn - 1))
+    data = gsply.read_spz(tmp_path / "a.spz")
+    assert data.get_sh_degree() == degree
+    np.testing.assert_allclose(data.shN, 1.9 * drawn.numpy() - 1, atol=0.51 / 128)
+    np.testing.assert_allclose(gsply.sh2rgb(data.sh0), state.colors.numpy(), atol=0.51 * 0.2821 / (0.15 * 255))
 
 
 def test_the_file_is_small(tmp_path):

@@ -335,3 +335,11 @@ def test_points_that_are_alone_are_left_out():
     model = build_gaussians(GaussiansConfig(count=1000), None, None, 0, g, cloud=cloud)
     assert len(model) == len(kept.points)
     assert torch.equal(model.state().colors, kept.colors)
+
+
+def test_harmonics_are_there_and_zero_where_they_are_asked_for() -> None:
+    for degree, count in ((0, 0), (1, 3), (2, 8), (3, 15)):
+        config = GaussiansConfig(count=7, init=InitKind.BALL, sh_degree=degree)
+        model = build_gaussians(config, None, None, 3, generator())
+        assert model.harmonics.shape == (7, count, 3)
+        assert not model.harmonics.any()

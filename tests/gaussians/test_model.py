@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.model import PARAMETERS, GaussianModel, LearningRates
 from tests import make
 
 
@@ -51,6 +51,36 @@ def test_a_checkpoint_may_have_another_number_of_gaussians(tmp_path: Path) -> No
     for name in PARAMETERS:
         assert torch.equal(model.get_parameter(name), saved.get_parameter(name))
         assert model.get_parameter(name) is before[name]
+
+
+def test_weights_of_a_version_without_harmonics_are_read_where_there_are_none() -> None:
+    saved = GaussianModel.from_state(make.random_gaussians(9, sh_degree=0))
+    old = {name: value for name, value in saved.state_dict().items() if name != "harmonics"}
+    model = GaussianModel.from_state(make.random_gaussians(4, sh_degree=0))
+    model.load_state_dict(old)
+    for found in (model, GaussianModel.from_weights({f"own.{name}": value for name, value in old.items()}, "own.")):
+        assert found.harmonics.shape == (9, 0, 3)
+        assert torch.equal(found.means, saved.means)
+        assert found.state().harmonics is None
+    glossy = GaussianModel.from_state(make.random_gaussians(4, sh_degree=1))
+    for weights in (old, saved.state_dict()):
+        with pytest.raises(RuntimeError, match="harmonics"):
+            glossy.load_state_dict(weights)
+
+
+def test_harmonics_of_higher_degrees_can_be_left_out() -> None:
+    model = GaussianModel.from_state(make.random_gaussians(4, sh_degree=3))
+    assert model.state(0).harmonics is None
+    for degree, count in ((1, 3), (2, 8), (3, 15)):
+        assert torch.equal(model.state(degree).harmonics, model.harmonics[:, :count])
+
+
+def test_harmonics_learn_at_a_twentieth_of_the_colours_rate() -> None:
+    rates = LearningRates(colors=0.4)
+    groups = GaussianModel.from_state(make.random_gaussians(4)).parameter_groups(rates)
+    assert {group.name: group.learning_rate for group in groups}["harmonics"] == pytest.approx(0.02)
+    without = GaussianModel.from_state(make.random_gaussians(4, sh_degree=0)).parameter_groups(rates)
+    assert [group.name for group in without] == ["means", "quats", "log_scales", "opacity_logits", "colors"]
 
 
 def test_a_checkpoint_with_other_keypoints_is_refused() -> None:

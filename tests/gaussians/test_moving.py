@@ -11,7 +11,7 @@ def test_what_stands_still_is_the_same_at_all_times() -> None:
     moving = MovingGaussians.still(base, 3)
     assert len(moving) == 3
     for state in moving.states():
-        for name in ("means", "quats", "scales", "opacities", "colors", "keypoint_logits"):
+        for name in ("means", "quats", "scales", "opacities", "colors", "harmonics", "keypoint_logits"):
             assert torch.equal(getattr(state, name), getattr(base, name)), name
 
 

@@ -160,6 +160,7 @@ def use_instead_of_gsplat(patch: pytest.MonkeyPatch, rasterization: Callable[...
     module, backend = ModuleType("gsplat"), SimpleNamespace(_backend=SimpleNamespace(_C=object()))
     module.__spec__ = importlib.util.spec_from_loader("gsplat", loader=None)
     module.rasterization = rasterization  # type: ignore[attr-defined]
+    module.spherical_harmonics = torch_impl._spherical_harmonics  # type: ignore[attr-defined]
     patch.setitem(sys.modules, "gsplat", module)
     patch.setitem(sys.modules, "gsplat.cuda", backend)
     spec = importlib.util.find_spec("kg4d.render.cuda")

@@ -19,7 +19,7 @@ class Case:
 
     gaussians: GaussianState
     cameras: Cameras
-    features: Tensor
+    features: Tensor | None  # None draws the colours
     background: Tensor | None = None
     depth: bool = False
     absgrad: bool = False
@@ -37,7 +37,7 @@ class Case:
             self,
             gaussians=self.gaussians.map(leaf),
             cameras=cameras,
-            features=leaf(self.features),
+            features=None if self.features is None else leaf(self.features),
             background=background,
         )
 
@@ -119,12 +119,16 @@ def gradients(case: Case, renderer: Renderer, seed: int = 1) -> tuple[RenderOutp
         loss = loss + 0.1 * weigh(output.depth)
     loss.backward()
     found = {name: getattr(case.gaussians, name).grad for name in ("means", "quats", "scales", "opacities")}
-    found |= {"features": case.features.grad, "viewmats": case.cameras.viewmats.grad, "means2d": output.means2d.grad}
+    if case.features is None:
+        found |= {"colors": case.gaussians.colors.grad, "harmonics": getattr(case.gaussians.harmonics, "grad", None)}
+    else:
+        found["features"] = case.features.grad
+    found |= {"viewmats": case.cameras.viewmats.grad, "means2d": output.means2d.grad}
     if case.background is not None:
         found["background"] = case.background.grad
     if case.absgrad:
         found["absgrad"] = output.means2d.absgrad  # type: ignore[attr-defined]
-    return output, {name: gradient.double().cpu() for name, gradient in found.items()}
+    return output, {name: gradient.double().cpu() for name, gradient in found.items() if gradient is not None}
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

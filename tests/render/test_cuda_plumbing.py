@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from kg4d.gaussians.moving import MovingGaussians
 from kg4d.render import blending, build_renderer
 from kg4d.render.base import RasterOptions, Renderer
 from kg4d.render.build import RendererUnavailableError
@@ -27,6 +28,7 @@ from kg4d.runs.environment import environment
 from tests.pretended_gpu import pretend_gpus
 from tests.render import fake_gsplat
 from tests.render.scenes import Case, gradients, moving_case, moving_gradients, random_case, relative
+from tests.render.test_view_colors import glossy_case
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ CASES = {
     "features per camera and depth": random_case(channels=5, cameras=3, per_camera=True, depth=True),
     "absolute gradients": random_case(channels=3, cameras=2, absgrad=True),
     "absolute gradients, many channels": random_case(channels=40, depth=True, absgrad=True),
+    "harmonics": glossy_case(3, cameras=2, depth=True),
     "many channels": random_case(channels=40, depth=True),
     "other rules": random_case(
         channels=2, options=RasterOptions(eps2d=0.1, near=2.5, far=3.5, radius_clip=3.0, antialiased=True)
@@ -92,6 +95,15 @@ def test_all_frames_are_one_call_of_gsplat(
     assert torch.equal(found["radii"], expected["radii"])
     for name in ("gradient of means", "gradient of quats", "gradient of scales", "gradient of features"):
         assert relative(found[name], expected[name]) < 1e-4, name
+
+
+def test_frames_show_each_moved_gaussian_in_its_own_direction(cuda: Renderer, reference: Renderer) -> None:
+    case = glossy_case(2, count=60, cameras=3).on(cuda)
+    moving = MovingGaussians.still(case.gaussians.detach(), 3)
+    for colors in (None, torch.rand(3, 60, 3)):
+        moved = replace(moving, means=moving.means + torch.linspace(0, 0.3, 3)[:, None, None], colors=colors)
+        found, expected = (renderer.frames(moved, case.cameras).image for renderer in (cuda, reference))
+        assert (found - expected).abs().max() < 1e-5
 
 
 def test_contributors_in_frames_are_those_of_the_reference(cuda: Renderer, reference: Renderer) -> None:

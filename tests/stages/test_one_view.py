@@ -43,6 +43,23 @@ def test_a_step_on_a_background_of_its_own_sees_the_scene_composited_on_it() -> 
     assert len({tuple(colour.tolist()) for colour in others}) == 3
 
 
+def test_one_degree_of_harmonics_begins_after_the_other() -> None:
+    batches = StaticDataset(make.tiny_scene(), StaticConfig().data, WHITE, seed=0)
+    model = GaussianModel.from_state(make.random_gaussians(20, sh_degree=3, frames=None, spread=0.2))
+    stage = StaticStage(
+        model, build_renderer("reference"), StaticConfig(steps=9), KfcConfig(weight=0.0), WHITE, seed=3, sh_warmup=2
+    )
+    stage.begin()
+    for step, count in ((0, 0), (1, 0), (2, 3), (4, 8), (6, 15), (8, 15)):
+        model.zero_grad(set_to_none=True)
+        objective = Objective(0.0)
+        stage.objective(batches.batch(step), objective)
+        objective.total.backward()
+        gradient = model.harmonics.grad
+        learning = [] if gradient is None else gradient.abs().sum((0, 2)).nonzero()[:, 0].tolist()
+        assert learning == list(range(count)), step
+
+
 @pytest.mark.parametrize("random_background", [False, True])
 def test_a_white_shell_passes_for_the_background_only_where_that_stays_white(random_background: bool) -> None:
     shell = make.gaussians(torch.zeros(1, 3), scales=torch.full((1, 3), 0.05), opacities=0.5, colors=torch.ones(1, 3))
