@@ -204,7 +204,7 @@ class Flag4d(Deformation):
         asked = times[:, None] + step * (torch.arange(self.config.window, device=times.device) - 1)
         said = self._instantaneous(space, asked.clamp(0, 1).flatten())
         assert said is not None
-        return said.unflatten(0, asked.shape).movedim(1, 2)
+        return said.reshape(*asked.shape, *said.shape[1:]).movedim(1, 2)
 
     def _followed(
         self, means: Float[Tensor, "N 3"]

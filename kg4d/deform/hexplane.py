@@ -85,7 +85,9 @@ class HexPlane(nn.Module):
         config = self.config
         if not (config.space_variation or config.time_curvature or config.time_change):
             return
-        space, curvature, change = [], [], []
+        space: list[Tensor] = []
+        curvature: list[Tensor] = []
+        change: list[Tensor] = []
         for level in self.levels:
             for plane, axes in zip(level.parameters(), _PLANES, strict=True):
                 if 3 in axes:  # time runs along the rows

@@ -64,7 +64,7 @@ class FlowFeatures:
         returns = torch.cat([nothing[..., :1], _missed(backward, forward)]) * scale
         flows = torch.cat([ahead, behind], dim=-1).movedim(-1, 1)
         fine = F.adaptive_avg_pool2d(flows, size)
-        coarse = F.adaptive_avg_pool2d(flows, tuple(max(1, side // _COARSE) for side in size))
+        coarse = F.adaptive_avg_pool2d(flows, (max(1, size[0] // _COARSE), max(1, size[1] // _COARSE)))
         coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
         missed = F.adaptive_avg_pool2d(torch.cat([errors, returns], dim=-1).movedim(-1, 1), size)
         return torch.cat([*(_whitened(part) for part in (fine, coarse, missed)), self._deep(video, size)], dim=1)
@@ -83,8 +83,8 @@ class FlowFeatures:
         values, axes = torch.linalg.eigh((rows.mT @ rows).double() / len(rows))
         axes, values = axes[:, -_COMPONENTS:], values[-_COMPONENTS:]
         axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # an eigenvector has no sign of its own
-        components = rows @ axes.float() / values[-1].clamp_min(1e-12).sqrt().float()
-        return components.unflatten(0, (len(video), *size)).movedim(-1, 1).contiguous()
+        components: Tensor = rows @ axes.float() / values[-1].clamp_min(1e-12).sqrt().float()
+        return components.reshape(len(video), *size, -1).movedim(-1, 1).contiguous()
 
 
 def _missed(there: Float[Tensor, "pairs H W 2"], back: Float[Tensor, "pairs H W 2"]) -> Float[Tensor, "pairs H W 1"]:
@@ -96,4 +96,5 @@ def _missed(there: Float[Tensor, "pairs H W 2"], back: Float[Tensor, "pairs H W 
 
 def _whitened(maps: Float[Tensor, "T C h w"]) -> Float[Tensor, "T C h w"]:
     """Divided by their root mean square over the video, so that networks see numbers about 1."""
-    return maps / maps.square().mean().sqrt().clamp_min(1e-6)
+    whitened: Tensor = maps / maps.square().mean().sqrt().clamp_min(1e-6)
+    return whitened

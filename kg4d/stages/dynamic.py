@@ -176,7 +176,7 @@ class DynamicStage(Stage[DynamicBatch]):
             # the engine reaches the outputs of the motion last: here ends the backward pass of renders and losses
             moving.means.register_hook(lambda _: self.clock.mark("backward"))  # type: ignore[no-untyped-call]
             if self.density.config.kind is DensityKind.ADAPTIVE:
-                moving.means.retain_grad()  # type: ignore[no-untyped-call]
+                moving.means.retain_grad()
         self.clock.mark("deformation")
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
         images, background = self.backdrop(batch.images, batch.alphas, batch.step, self.config.photometric)
