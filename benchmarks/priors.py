@@ -27,7 +27,7 @@ from kg4d.priors.base import KeypointTracks
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.flow import DisFlow, FlowConfig
 from kg4d.priors.keypoints.features import VGG_TRACKING_SIDE, FeaturesConfig, build_features
-from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker, TrackingConfig
+from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker, PointTrackingConfig
 from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import KeyMatting, MattingConfig
 from kg4d.priors.redetect import redetected
@@ -100,7 +100,7 @@ def flow_rows(scenes: list[Scene]) -> list[Row]:
 
 def tracking_rows(scenes: list[Scene]) -> list[Row]:
     """Tracks of the reference video from the true keypoints of frame 0."""
-    config, features = TrackingConfig(), build_features(FeaturesConfig(), VGG_TRACKING_SIDE)
+    config, features = PointTrackingConfig(), build_features(FeaturesConfig(), VGG_TRACKING_SIDE)
     trackers = {"klt": KltTracker(config), "chain": ChainTracker(features, DisFlow(FlowConfig()), config)}
     rows = []
     for name, tracker in trackers.items():

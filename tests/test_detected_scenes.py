@@ -9,6 +9,7 @@ import torch
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Keypoints, Scene
+from kg4d.data.scene_writer import write_scene
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import agreement, triangulate
 from kg4d.lift.seeding import reconcile_views
@@ -97,6 +98,26 @@ def test_redetected_through_the_command_line_keys(tmp_path: Path, monkeypatch: p
     assert not torch.equal(found.uv[1], perfect.uv[1])
     assert found.ring_uv is None
     assert list((tmp_path / "priors").glob("*klt*"))
+
+
+def test_files_are_looked_at_as_large_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector sees more in 96 px than in the 48 px of the fit; what it finds is then in pixels of the fit."""
+    large = scene("image_size=96")
+    write_scene(large, tmp_path / "scene")
+    seen = []
+
+    def found(given: Scene, _: object) -> Scene:
+        seen.append(given.reference.images.shape[1:3])
+        return given
+
+    monkeypatch.setattr("kg4d.runs.build.redetected", found)
+    words = (f"scene={tmp_path / 'scene'}", "image_size=48")
+    detected, given = scene(*words, "detections.source=found"), scene(*words)
+    assert seen == [(96, 96)]
+    assert torch.equal(detected.reference.images, given.reference.images)
+    assert detected.keypoints is not None
+    assert given.keypoints is not None
+    assert torch.equal(detected.keypoints.uv, given.keypoints.uv)
 
 
 def test_wrong_keys_are_named() -> None:

@@ -17,6 +17,7 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
+from kg4d.keypoints.sides import other_sides
 from kg4d.priors.base import (
     FlowEstimator,
     KeypointDetector,
@@ -33,6 +34,7 @@ from kg4d.priors.footage import findings_in_frames, findings_in_mattes
 from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.keypoints.clicked import click_keypoints
 from kg4d.priors.keypoints.detected import detect_keypoints
+from kg4d.priors.keypoints.flips import flipped, flips_in_video
 from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
 from kg4d.priors.keypoints.pose_files.poses import Poses, one_individual, seen_support
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
@@ -275,7 +277,8 @@ def make_keypoints(
     if supplied.tracks is not None:
         return _supplied_tracks(supplied.tracks, views, crop)
     if supplied.poses is not None:
-        return _tracks_of_poses(bench, plan.transfer.provider, supplied.poses, video, views, crop)
+        poses = _unflipped(bench, supplied.poses) if config.keypoints.unflip else supplied.poses
+        return _tracks_of_poses(bench, plan.transfer.provider, poses, video, views, crop)
     if supplied.support is not None:
         support = _support_in_crop(bench, supplied.support, video[0], crop)
     else:
@@ -439,6 +442,19 @@ def _with_one_individual(
         missing = ", ".join(name for name in chosen.names if name not in support.names)
         bench.note(f"the first frame shows no {missing}: left out")
     return supplied._replace(poses=None, support=support)
+
+
+def _unflipped(bench: Workbench, poses: Poses) -> Poses:
+    """The poses of one individual with left and right as in most frames; what is exchanged is noted."""
+    others, tracks = other_sides(poses.names), KeypointTracks(poses.uv[:, 0], poses.weights[:, 0])
+    flips = flips_in_video(tracks, others)
+    if not flips.any():
+        return poses
+    frames = ", ".join(label for label, flip in zip(poses.labels, flips.tolist(), strict=True) if flip)
+    what = f"left and right are exchanged in frames {frames} of the file, as keypoints move less that way"
+    bench.note(f"{what}; keypoints.unflip=false keeps them")
+    tracks = flipped(tracks, others, flips)
+    return replace(poses, uv=tracks.uv[:, None], weights=tracks.weights[:, None])
 
 
 def _tracks_of_poses(

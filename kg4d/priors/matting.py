@@ -60,6 +60,7 @@ class MattingConfig:
         kind: Where the matte comes from.
         path: For `kind: files`: a folder of masks, one per frame of the input, in the order of their names.
         point: A pixel (x, y) of the input's first frame on the object, where there are several.
+        click: The point is clicked: a page shows the first frame, at `keypoints.port`.
         tolerance: Largest difference between a pixel of the background and its colour, in [0, 255].
         border_share: The background counts as even, and a camera as still, if this fraction of the border's pixels is
             within the tolerance of one colour, or of their own colour over time.
@@ -70,6 +71,7 @@ class MattingConfig:
     kind: MattingKind = MattingKind.AUTO
     path: str | None = None
     point: list[float] | None = None
+    click: bool = False
     tolerance: float = 12.0
     border_share: float = 0.97
     agreement: float = 0.9
@@ -79,10 +81,12 @@ class MattingConfig:
         """Check the point.
 
         Raises:
-            ValueError: It is not two numbers from 0.
+            ValueError: It is not two numbers from 0, or is to be clicked too.
         """
         if self.point is not None and (len(self.point) != 2 or min(self.point) < 0):
             raise ValueError(f"matting.point: must be a pixel [x, y] of the input, not {self.point}")
+        if self.point is not None and self.click:
+            raise ValueError("matting.click: the point is given already: matting.point")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.files import SuppliedFiles, hash_of
 from kg4d.priors.framing import Crop
+from kg4d.priors.keypoints.clicked import click_object
 from kg4d.priors.keypoints.marked import KeypointsKind
 from kg4d.priors.plan import Plan
 from kg4d.priors.preview import preview
@@ -48,7 +49,7 @@ def prepare(config: PriorsConfig, source: str | Path, out: str | Path) -> None:
         check_writable(Path(out))  # another process may have been faster
         job = _plan_job(config, Path(source))
         bench = Workbench(cache, config.progress_bar)
-        matted = begin(bench, config, job.plan, job.clip)
+        matted = begin(bench, job.config, job.plan, job.clip)
         _write(job, bench, matted, Path(out))
 
 
@@ -68,12 +69,12 @@ def prepared_scene(config: PriorsConfig, source: str | Path) -> Path:
     bench = Workbench(PriorCache(config.cache), config.progress_bar)
     folder, matted = _scene_folder(job, bench.cache), None
     if job.plan.keypoints.kind == KeypointsKind.CLICK.value and not folder.is_dir():
-        matted = begin(bench, config, job.plan, job.clip)
+        matted = begin(bench, job.config, job.plan, job.clip)
         folder = _scene_folder(job, bench.cache)  # what was clicked decides it
     with bench.cache.locked(folder):
         notes = _notes_of_intact(folder)
         if notes is None:
-            _write(job, bench, matted or begin(bench, config, job.plan, job.clip), folder)
+            _write(job, bench, matted or begin(bench, job.config, job.plan, job.clip), folder)
         else:
             _log.info("%s: prepared before, in %s", source, folder)
             for note in notes:
@@ -106,10 +107,19 @@ def _plan_job(config: PriorsConfig, source: Path) -> _Job:
     video = decide_video(config.video, clip, device)
     if isinstance(video.provider, SuppliedFiles):
         clip = _read_supplied_video(clip, video.provider.path, config.span)
+    if config.matting.click:
+        config = _with_clicked_object(config, clip)
     plan = decide(config, clip, video, device)
     for name, choice in plan.record().items():
         _log.info("%s: %s (%s)", name, choice["kind"], choice["why"])
     return _Job(config, source, clip, plan)
+
+
+def _with_clicked_object(config: PriorsConfig, clip: Clip) -> PriorsConfig:
+    """The settings with the point of the object that a person clicks in the first frame."""
+    x, y = click_object(clip.frames[0], config.keypoints.port)
+    _log.info("the object was clicked: matting.point=[%.1f,%.1f] repeats it", x, y)
+    return replace(config, matting=replace(config.matting, point=[x, y], click=False))
 
 
 def _read_supplied_video(picture: Clip, path: Path, span: Span) -> Clip:

@@ -100,13 +100,17 @@ def _keys_below_priors() -> Iterator[None]:
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses; all frames.
 
-    Detections that are to be found are found, where they were not found before.
+    Detections that are to be found are found, where they were not found before, in the images as large as they are.
     """
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
-    scene = in_world(_whole_scene(config.scene, config.image_size, priors, renderer), config.world)
-    if config.detections.source is DetectionsSource.FOUND:
+    found = config.detections.source is DetectionsSource.FOUND
+    size = None if found and not config.scene.startswith(SYNTHETIC) else config.image_size
+    scene = in_world(_whole_scene(config.scene, size, priors, renderer), config.world)
+    if found:
         with _keys_below_priors():
             scene = redetected(scene, priors)
+    if size is None:
+        scene = scene.resized(config.image_size)
     if not config.frames.ring:
         scene = without_ring(scene)
     if config.frames.textureless:
@@ -115,9 +119,9 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 
 
-def _whole_scene(name: str, size: int, priors: PriorsConfig, renderer: Renderer) -> Scene:
+def _whole_scene(name: str, size: int | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
     """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
-    if name.startswith(SYNTHETIC):
+    if size is not None and name.startswith(SYNTHETIC):
         made = name.removeprefix(SYNTHETIC)
         return make_room(renderer, size) if made == ROOM else make_scene(made, renderer, size=size)
     path = Path(name)

@@ -1,12 +1,14 @@
-"""Keypoints that a person clicks: a page, served to this machine only, shows the matted image and saves a JSON file."""
+"""Keypoints that a person clicks, or the object itself: a page, served to this machine only, shows the image."""
 
 import json
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -37,35 +39,88 @@ def click_keypoints(image: Float[Tensor, "H W 4"], path: str | Path, port: int) 
     path = Path(path)
     height, width = image.shape[:2]
     start = read_support(path, width, height) if path.exists() else None
+    table = {} if start is None else {"names": start.names, "parents": start.parents, "uv": start.uv.tolist()}
+
+    def keep(found: SupportKeypoints) -> str:
+        write_support(path, found)
+        return f"saved {path}"
+
+    _serve(image, table, keep, port, "click the keypoints at http://127.0.0.1:%d/, then save them")
+    return read_support(path, width, height)
+
+
+def click_object(image: Float[Tensor, "H W 4"], port: int) -> list[float]:
+    """Serve the page until a person has clicked the object: its pixel (x, y).
+
+    Args:
+        image: The image to show: straight RGBA in [0, 1].
+        port: Port on 127.0.0.1; 0 picks a free one. The log has the address.
+
+    Raises:
+        InputError: The port is taken.
+    """
+    clicked: list[float] = []
+
+    def keep(found: SupportKeypoints) -> str:
+        clicked[:] = found.uv[0].tolist()
+        return "taken: ({:.1f}, {:.1f})".format(*clicked)
+
+    _serve(image, {"only": "object"}, keep, port, "click the object at http://127.0.0.1:%d/, then save")
+    return clicked
+
+
+def _serve(
+    image: Float[Tensor, "H W 4"],
+    start: Mapping[str, Any],
+    keep: Callable[[SupportKeypoints], str],
+    port: int,
+    invitation: str,
+) -> None:
+    """Serve the page until a person has saved.
+
+    Args:
+        image: The image to show.
+        start: What the page starts from: a table of keypoints, or `only`, the name of a single point.
+        keep: Keeps what was clicked, and returns what the page says then.
+        port: Port on 127.0.0.1; 0 picks a free one.
+        invitation: For the log, with a place for the port.
+
+    Raises:
+        InputError: The port is taken.
+    """
     try:
-        server = _Server(image, path, start, port)
+        server = _Server(image, start, keep, port)
     except OSError as error:
         what = f"{port} cannot be used: {(error.strerror or str(error)).lower()}"
         raise InputError("keypoints.port", what, "choose another, or 0 for a free one") from error
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        _log.info("click the keypoints at http://127.0.0.1:%d/, then save them", server.server_port)
+        _log.info(invitation, server.server_port)
         try:
             server.saved.wait()
         finally:
             server.shutdown()
-    return read_support(path, width, height)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # browsers keep unused connections open
 
-    def __init__(self, image: Float[Tensor, "H W 4"], path: Path, start: SupportKeypoints | None, port: int) -> None:
+    def __init__(
+        self,
+        image: Float[Tensor, "H W 4"],
+        start: Mapping[str, Any],
+        keep: Callable[[SupportKeypoints], str],
+        port: int,
+    ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.path, self.saved = path, threading.Event()
+        self.keep, self.saved = keep, threading.Event()
         self.height, self.width = image.shape[:2]
         picture = BytesIO()
         Image.fromarray(quantize(image).numpy()).save(picture, format="PNG")
-        table = {} if start is None else {"names": start.names, "parents": start.parents, "uv": start.uv.tolist()}
         self.files = {
             "/": ("text/html; charset=utf-8", _PAGE.read_bytes()),
             "/image.png": ("image/png", picture.getvalue()),
-            "/keypoints.json": ("application/json", json.dumps(table).encode()),
+            "/keypoints.json": ("application/json", json.dumps(start).encode()),
         }
 
 
@@ -97,14 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             table = json.loads(self.rfile.read(int(length)))
             found = parse_support(table, "keypoints", self.server.width, self.server.height)
-            write_support(self.server.path, found)
+            answer = self.server.keep(found)
         except ValueError as error:  # malformed JSON, or an InputError
             self._answer(HTTPStatus.BAD_REQUEST, str(error))
             return
         except OSError as error:
-            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{self.server.path}: {error.strerror}")
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error.filename}: {error.strerror}")
             return
-        self._answer(HTTPStatus.OK, f"saved {self.server.path}")
+        self._answer(HTTPStatus.OK, answer)
         self.server.saved.set()
 
     def _from_here(self) -> bool:

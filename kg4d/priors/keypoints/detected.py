@@ -10,6 +10,7 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.sides import other_sides
 from kg4d.priors.base import KeypointDetector, KeypointTracks
 from kg4d.priors.keypoints.flips import unflipped_video, unflipped_views
+from kg4d.priors.keypoints.fusing import fused
 from kg4d.priors.workbench import Workbench
 
 _FEW = 0.5  # share of the frames in which somebody must be seen, or else a note says so
@@ -23,6 +24,8 @@ def detect_keypoints(
     cameras: Cameras | None = None,
 ) -> Keypoints:
     """Detect keypoints in a video and in views of its first frame, with left and right alike in all of them.
+
+    Those of the video are made to agree with its motion.
 
     Args:
         bench: Cache and notes.
@@ -43,7 +46,7 @@ def detect_keypoints(
         raise InputError("keypoints.kind", what, remedy)
     if float(seen.float().mean()) < _FEW:
         bench.note(f"{detector.name} sees somebody in {int(seen.sum())} of {len(seen)} frames: look at the preview")
-    found = unflipped_video(found, others)
+    found = fused(unflipped_video(found, others), video)
     leans = None if found.depths is None else _leans(found.uv, found.depths, detector.parents) * seen[:, None]
     keypoints = Keypoints(detector.names, detector.parents, found.uv, found.weights, leans=leans)
     if views is None or cameras is None:

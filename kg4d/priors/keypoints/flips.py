@@ -14,7 +14,8 @@ from kg4d.priors.base import KeypointTracks
 
 _FAR = 0.2  # of the body's size: moves beyond it count alike, as they are mistakes
 _TOLERANCE = 0.1  # of the body's size: distance above which a view counts as wrong
-_FLIP_COST = 1e-3  # so that of two equally likely answers the one with fewer flips is taken
+_FLIP_COST = 0.02  # of the body's size: motion of each keypoint that exchanging a frame must save, as limbs cross too
+_TIE = 1e-3  # so that of two equally likely answers the one with fewer flipped views is taken
 _ROUNDS = 4
 
 
@@ -37,24 +38,33 @@ def flipped(tracks: KeypointTracks, others: list[int], flips: Bool[Tensor, " M"]
 
 
 def unflipped_video(tracks: KeypointTracks, others: list[int]) -> KeypointTracks:
-    """The tracks of a video with left and right as in most frames: the path of least motion (Viterbi 1967)."""
+    """The tracks of a video with left and right as in most frames; see `flips_in_video`."""
+    return flipped(tracks, others, flips_in_video(tracks, others))
+
+
+def flips_in_video(tracks: KeypointTracks, others: list[int]) -> Bool[Tensor, " T"]:
+    """The frames of a video in which left and right are exchanged: the path of least motion (Viterbi 1967).
+
+    A frame is exchanged only if that saves clear motion: legs that cross move least when they change their names.
+    """
     count = len(tracks.uv)
     flags = torch.tensor([False, True])
     both = [flipped(tracks, others, flag.expand(count)) for flag in flags]
-    size = _sizes(tracks).median()
-    costs, back = torch.zeros(2), []
+    size = body_size(tracks)
+    dear = _FLIP_COST * flags * tracks.weights.square().sum(1, keepdim=True)
+    costs, back = dear[0], []
     for frame in range(1, count):
         steps = torch.stack(
             [torch.stack([_motion(both[a], frame - 1, both[b], frame, size) for b in (0, 1)]) for a in (0, 1)]
         )
-        steps = costs[:, None] + steps + _FLIP_COST * flags
+        steps = costs[:, None] + steps + dear[frame]
         costs, came = steps.min(0)
         back.append(came)
     state = int(costs.argmin())
     states = [state]
     for came in reversed(back):
         states.append(state := int(came[state]))
-    return flipped(tracks, others, torch.tensor(states[::-1]).bool())
+    return torch.tensor(states[::-1]).bool()
 
 
 def unflipped_views(tracks: KeypointTracks, others: list[int], cameras: Cameras) -> KeypointTracks:
@@ -67,12 +77,12 @@ def unflipped_views(tracks: KeypointTracks, others: list[int], cameras: Cameras)
         others: As in `flipped`.
         cameras: The M cameras.
     """
-    tolerance = _TOLERANCE * float(_sizes(tracks).median())
+    tolerance = _TOLERANCE * body_size(tracks)
 
     def agreeing(flips: Bool[Tensor, " M"]) -> float:
         found = flipped(tracks, others, flips)
         agreed = agreement(found.uv, found.weights, cameras, tolerance_px=max(tolerance, 1e-3))
-        return float((found.weights * agreed).sum()) - _FLIP_COST * float(flips.sum())
+        return float((found.weights * agreed).sum()) - _TIE * float(flips.sum())
 
     flips = torch.zeros(len(tracks.uv), dtype=torch.bool)
     best = agreeing(flips)
@@ -88,15 +98,17 @@ def unflipped_views(tracks: KeypointTracks, others: list[int], cameras: Cameras)
     return flipped(tracks, others, flips)
 
 
-def _motion(
-    a: KeypointTracks, before: int, b: KeypointTracks, frame: int, size: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
+def _motion(a: KeypointTracks, before: int, b: KeypointTracks, frame: int, size: float) -> Float[Tensor, ""]:
     moved = (b.uv[frame] - a.uv[before]).norm(dim=-1) / size
     cost: Tensor = (a.weights[before] * b.weights[frame] * moved.clamp_max(_FAR)).sum()
     return cost
 
 
-def _sizes(tracks: KeypointTracks) -> Float[Tensor, " M"]:
-    """The longer side of the box of the keypoints in each image."""
-    extents: Tensor = (tracks.uv.amax(1) - tracks.uv.amin(1)).amax(-1).clamp_min(1e-6)
-    return extents
+def body_size(tracks: KeypointTracks) -> float:
+    """The longer side of the box of the keypoints that are seen, in px: its median over the images that show two."""
+    seen = (tracks.weights > 0)[..., None]
+    lowest = torch.where(seen, tracks.uv, torch.inf).amin(1)
+    highest = torch.where(seen, tracks.uv, -torch.inf).amax(1)
+    shown = seen[..., 0].sum(1) > 1
+    extents = (highest - lowest).amax(-1)[shown]
+    return max(1e-6, float(extents.median())) if len(extents) else 1e-6

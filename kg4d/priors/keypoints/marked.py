@@ -39,6 +39,8 @@ class KeypointSourceConfig:
         path: For `kind: file`: keypoints of the input's first frame or of all frames, in one of the formats that
             `kg4d.priors.keypoints.pose_files.read` recognises, or a scene's `keypoints.npz`. For `kind: click`: the
             .json to write, or to start from.
+        unflip: For `kind: file` with several frames: exchange left and right in frames whose poses move less that way,
+            as a detector takes a front for a back at times.
         count: For `kind: spread`: how many.
         person: For `kind: person`: the network.
         port: For `kind: click`: port of the page, which is served to this machine only; 0 picks a free one.
@@ -46,6 +48,7 @@ class KeypointSourceConfig:
 
     kind: KeypointsKind = KeypointsKind.AUTO
     path: str | None = None
+    unflip: bool = True
     count: int = 16
     person: PersonConfig = field(default_factory=PersonConfig)
     port: int = 0

@@ -141,11 +141,11 @@ class KltTracker:
 
     def __call__(self, video: Float[Tensor, "T H W 4"], start: Float[Tensor, "J 2"]) -> KeypointTracks:
         """Track the keypoints that are at the pixels `start` in frame 0 through all M = T frames."""
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in on_white(video)]
         points, weights = [start.float()], [_inside(start, video)]
         for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
-            ahead, found = _lucas_kanade(grey[pair], grey[pair + 1], points[-1])
-            returned, found_back = _lucas_kanade(grey[pair + 1], grey[pair], ahead)
+            ahead, found = lucas_kanade(grey[pair], grey[pair + 1], points[-1])
+            returned, found_back = lucas_kanade(grey[pair + 1], grey[pair], ahead)
             error = (returned - points[-1]).norm(dim=-1) / self.config.tolerance_px
             covered = sample_image(video[pair + 1][..., 3:], ahead)[:, 0]
             consistency = (1 - error.square()).clamp_min(0) * found * found_back * covered * _inside(ahead, video)
@@ -172,7 +172,7 @@ class CoTracker:
     @torch.no_grad()
     def __call__(self, video: Float[Tensor, "T H W 4"], start: Float[Tensor, "J 2"]) -> KeypointTracks:
         """Track the keypoints that are at the pixels `start` in frame 0 through all M = T frames."""
-        frames = torch.from_numpy(np.stack(_on_white(video))).float().permute(0, 3, 1, 2)[None]
+        frames = torch.from_numpy(np.stack(on_white(video))).float().permute(0, 3, 1, 2)[None]
         # in CoTracker pixel centres are whole numbers
         queries = torch.cat([torch.zeros(len(start), 1), start - 0.5], dim=-1)[None]
         tracks, visible = self.predictor(frames, queries=queries)
@@ -228,7 +228,7 @@ def _from_start(
     return KeypointTracks(torch.cat([start[None].float(), points[1:]]), weights)
 
 
-def _lucas_kanade(
+def lucas_kanade(
     source: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"], uv: Float[Tensor, "J 2"]
 ) -> tuple[Float[Tensor, "J 2"], Float[Tensor, " J"]]:
     """Positions in the target frame, and 1 where they were found. In OpenCV pixel centres are whole numbers."""
@@ -246,6 +246,7 @@ def _inside(uv: Float[Tensor, "*points 2"], video: Float[Tensor, "T H W 4"]) -> 
     return ((uv >= 0) & (uv <= size)).all(-1).float()
 
 
-def _on_white(video: Float[Tensor, "T H W 4"]) -> list[UInt8[np.ndarray, "H W 3"]]:
+def on_white(video: Float[Tensor, "T H W 4"]) -> list[UInt8[np.ndarray, "H W 3"]]:
+    """The frames on white, as OpenCV takes them."""
     alpha = video[..., 3:]
     return list(quantize(video[..., :3] * alpha + 1 - alpha).numpy())

@@ -27,7 +27,7 @@ from kg4d.priors.workbench import Workbench
 
 
 class RedDot:
-    """Puts all landmarks at the middle of what is red; the hips there, and the point above them 40 px of the image up.
+    """Puts the landmarks at the middle of what is red; the feet, and the point above the hips, at what is green.
 
     Attributes:
         crops: What it was shown.
@@ -56,7 +56,8 @@ class RedDot:
         green = (crop[..., 1] - crop[..., 0]).clip(0)
         above = np.array([(green * columns).sum(), (green * rows).sum()]) / green.sum()
         self.landmarks = np.zeros((39, 5), np.float32)
-        self.landmarks[:, :2], self.landmarks[34, :2] = middle, above
+        self.landmarks[:, :2], self.landmarks[27:35, :2] = middle, above
+        self.landmarks[33, :2] = middle
         self.landmarks[:, 2] = np.arange(39)
         self.landmarks[:, 3] = np.log(0.8 / 0.2)
 
@@ -86,14 +87,16 @@ def test_positions_come_back_to_the_pixels_of_the_image(green: tuple[int, int]) 
     """Also when the square is turned, as the second and the third are."""
     network = RedDot()
     found = BlazePoseKeypoints(network)(picture((60, 70), green)[None])
-    assert len(network.crops) == 3
-    assert (found.uv[0] - torch.tensor([62.0, 72.0])).abs().max() < 0.3
-    assert found.weights[0] == pytest.approx(torch.full((17,), 0.8 * 0.9), abs=1e-4)
+    assert len(network.crops) == 4 * 3  # two sizes, each also in a mirror
+    feet = torch.tensor(["ankle" in name or "foot" in name for name in BLAZEPOSE_NAMES])
+    assert (found.uv[0, ~feet] - torch.tensor([62.0, 72.0])).abs().max() < 0.3
+    assert (found.uv[0, feet] - torch.tensor(green) - 2).abs().max() < 0.3
+    assert found.weights[0] == pytest.approx(torch.full((17,), 0.8 * 0.9), rel=0.03)  # the looks part by some .1 px
     upright = network.landmarks[34, :2] - network.landmarks[33, :2]
     assert abs(upright[0]) < 3  # the last square stood on the body
     assert upright[1] < 0
     assert found.depths is not None
-    scale = 2 * 1.25 * float(np.hypot(green[0] - 60, green[1] - 70)) / SIDE  # px of the image per px of the square
+    scale = (1.25 + 1.1) * float(np.hypot(green[0] - 60, green[1] - 70)) / SIDE  # px of the image per px of the square
     ankle, hip = BLAZEPOSE_NAMES.index("left_ankle"), BLAZEPOSE_NAMES.index("left_hip")
     assert float(found.depths[0, ankle] - found.depths[0, hip]) == pytest.approx(4 * scale, rel=0.02)
 
@@ -103,7 +106,48 @@ def test_nobody_has_no_weight() -> None:
     assert (BlazePoseKeypoints(RedDot())(empty).weights == 0).all()
     doubtful = RedDot(person=0.2)
     assert (BlazePoseKeypoints(doubtful)(picture((60, 70), (60, 40))[None]).weights == 0).all()
-    assert len(doubtful.crops) == 1
+    assert len(doubtful.crops) == 4
+
+
+class Wavering(RedDot):
+    """Takes the left for the right in a mirror as it should, then forgets to in every other look; or sees a limb twice.
+
+    Attributes:
+        confused: Whether left and right are exchanged in the second of two looks.
+        apart: How far apart the looks put the left wrist, px of the image.
+    """
+
+    def __init__(self, confused: bool, apart: float) -> None:
+        super().__init__()
+        self.confused, self.apart = confused, apart
+
+    def invoke(self) -> None:
+        super().invoke()
+        look = (len(self.crops) - 1) // 3
+        facing, odd = (1 if look < 2 else -1), look % 2 == 1
+        across = facing * (-1 if odd and self.confused else 1)
+        scale = np.linalg.norm(self.landmarks[34, :2] - self.landmarks[33, :2]) / 30  # px of the square per px
+        self.landmarks[11:27:2, 0] -= across * 10 * scale
+        self.landmarks[12:27:2, 0] += across * 10 * scale
+        self.landmarks[15, 1] += self.apart * scale * odd
+
+
+def test_looks_that_part_in_left_and_right_are_brought_together() -> None:
+    image = picture((60, 70), (60, 40))[None]
+    calm, confused = (BlazePoseKeypoints(Wavering(confused, 0.0))(image) for confused in (False, True))
+    left, right = BLAZEPOSE_NAMES.index("left_wrist"), BLAZEPOSE_NAMES.index("right_wrist")
+    assert float(calm.uv[0, right, 0] - calm.uv[0, left, 0]) == pytest.approx(20, abs=1)
+    assert (confused.uv - calm.uv).abs().max() < 0.5
+    assert (confused.weights - calm.weights).abs().max() < 0.02
+
+
+def test_where_the_looks_disagree_the_mean_counts_less() -> None:
+    image = picture((60, 70), (60, 40))[None]
+    calm, wavering = (BlazePoseKeypoints(Wavering(False, apart))(image) for apart in (0.0, 6.0))
+    left, right = BLAZEPOSE_NAMES.index("left_wrist"), BLAZEPOSE_NAMES.index("right_wrist")
+    assert float(wavering.uv[0, left, 1] - calm.uv[0, left, 1]) == pytest.approx(3, abs=0.5)
+    assert float(wavering.weights[0, left]) < 0.5 * float(calm.weights[0, left])
+    assert float(wavering.weights[0, right]) == pytest.approx(float(calm.weights[0, right]), rel=0.05)
 
 
 class Walker:

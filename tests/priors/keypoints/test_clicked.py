@@ -18,7 +18,7 @@ from PIL import Image
 from kg4d.data.images import quantize
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
-from kg4d.priors.keypoints.clicked import click_keypoints
+from kg4d.priors.keypoints.clicked import click_keypoints, click_object
 from kg4d.priors.keypoints.marked import SupportKeypoints, read_support, write_support
 from tests.priors.clips import save_video
 from tests.priors.commands import prepared
@@ -28,11 +28,11 @@ CLICKED = {"names": ["a", "b"], "parents": [-1, 0], "uv": [[40.5, 48.0], [56.0, 
 
 
 class Person(threading.Thread):
-    """Clicks while the main thread waits: acts once the log says where."""
+    """Clicks while the main thread waits: acts once the log says where, and saves at the end."""
 
-    def __init__(self, caplog: pytest.LogCaptureFixture, act: Callable[["Person"], object]) -> None:
+    def __init__(self, caplog: pytest.LogCaptureFixture, act: Callable[["Person"], object], saved: dict) -> None:
         super().__init__(daemon=True)
-        self.caplog, self.act, self.failure, self.port = caplog, act, None, 0
+        self.caplog, self.act, self.saved, self.answer, self.failure, self.port = caplog, act, saved, (), None, 0
 
     def run(self) -> None:
         for _ in range(600):
@@ -46,7 +46,7 @@ class Person(threading.Thread):
         except BaseException as error:
             self.failure = error
         finally:
-            self.post(CLICKED)  # the main thread must not wait for ever
+            self.answer = self.post(self.saved)  # the main thread must not wait for ever
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -64,8 +64,8 @@ def person(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[Callable[[Per
     caplog.set_level(logging.INFO, logger="kg4d")
     started = []
 
-    def start(act: Callable[[Person], object]) -> Person:
-        started.append(Person(caplog, act))
+    def start(act: Callable[[Person], object], saved: dict = CLICKED) -> Person:
+        started.append(Person(caplog, act, saved))
         started[-1].start()
         return started[-1]
 
@@ -146,3 +146,36 @@ def test_clicking_is_part_of_the_command(
     keypoints = load_scene(tmp_path / "scene").keypoints
     assert keypoints is not None
     assert keypoints.names == ("a", "b")
+
+
+def test_the_object_is_clicked_and_nothing_written(tmp_path: Path, person: Callable) -> None:
+    seen = []
+
+    def click(one: Person) -> None:
+        seen.append(json.loads(one.ask("GET", "/keypoints.json")[1]))
+        seen.append(one.post({"names": ["object"], "uv": [[200, 10]]})[0])
+
+    one = person(click, {"names": ["object"], "uv": [[30.5, 40]]})
+    assert click_object(picture(), 0) == [30.5, 40.0]
+    one.join(30)
+    assert seen == [{"only": "object"}, 400]
+    assert one.answer == (200, b"taken: (30.5, 40.0)")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clicked_object_is_the_one_of_the_scene(
+    tmp_path: Path, person: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two squares on white; the page shows the frame, and the smaller one is clicked."""
+    monkeypatch.setenv("KG4D_CACHE", str(tmp_path / "cache"))
+    frame = np.full((64, 96, 3), 255, np.uint8)
+    frame[8:48, 6:46], frame[30:50, 66:86] = (200, 30, 30), (30, 30, 200)
+    (tmp_path / "two").mkdir()
+    for t in range(3):
+        Image.fromarray(np.roll(frame, t, axis=0)).save(tmp_path / f"two/{t}.png")
+    person(lambda one: None, {"names": ["object"], "uv": [[76, 40]]})
+    assert prepared(tmp_path / "two", tmp_path / "scene", "matting.click=true", "keypoints.kind=none") == 0
+    first = load_scene(tmp_path / "scene").reference.images[0]
+    red, blue = (first[..., channel][first[..., 3] > 0.5].mean() for channel in (0, 2))
+    assert blue > 0.6 > 0.3 > red
+    assert "matting.point=[76.0,40.0] repeats it" in caplog.text

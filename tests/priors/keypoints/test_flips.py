@@ -40,6 +40,17 @@ def test_a_video_is_unflipped_to_what_most_frames_say() -> None:
     assert torch.equal(unflipped_video(mostly, OTHERS).uv, flipped(tracks, OTHERS, torch.ones(8).bool()).uv)
 
 
+def test_limbs_that_cross_keep_their_names() -> None:
+    """Seen from the side, feet swing past each other: they would move less if each turned back as the other."""
+    names = ["head", "left_hip", "right_hip", "left_foot", "right_foot"]
+    swing = 8.0 * (0.7 * torch.arange(12) + 0.3).cos()
+    uv = torch.tensor([[64.0, 14.0], [63.5, 64.0], [64.5, 64.0], [64.0, 114.0], [64.0, 114.0]]).repeat(12, 1, 1)
+    uv[:, 3, 0] += swing
+    uv[:, 4, 0] -= swing
+    tracks = KeypointTracks(uv, torch.ones(12, 5))
+    assert torch.equal(unflipped_video(tracks, other_sides(names)).uv, tracks.uv)
+
+
 def test_a_single_frame_stays() -> None:
     tracks = walking(1)
     assert torch.equal(unflipped_video(tracks, OTHERS).uv, tracks.uv)

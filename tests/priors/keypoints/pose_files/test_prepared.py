@@ -77,3 +77,28 @@ def test_another_video_is_refused_in_one_line(video: Path, tmp_path: Path, capsy
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "k.csv" in line
     assert "has 7 frames, 0 to 6; the input has 4" in line
+
+
+def test_a_frame_with_left_and_right_exchanged_is_put_right(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    person = torch.zeros(25, 3)
+    seen = [1, 2, 5, 9, 12]  # neck, right and left shoulder, right and left hip
+    person[seen] = torch.tensor([[48.0, 38, 1], [40, 40, 1], [56, 40, 1], [42, 58, 1], [54, 58, 1]])
+    exchanged = person.clone()
+    exchanged[[2, 5, 9, 12]] = person[[5, 2, 12, 9]]
+    (tmp_path / "poses").mkdir()
+    for t, pose in enumerate((person, person, exchanged, person)):
+        moved = pose + torch.tensor([2.0 * t, 0.0, 0.0]) * (pose[:, 2:] > 0)
+        (tmp_path / f"poses/{t}_keypoints.json").write_text(openpose_frame([moved]))
+    found = {}
+    for unflip in ("true", "false"):
+        words = [f"keypoints.path={tmp_path / 'poses'}", f"keypoints.unflip={unflip}"]
+        assert prepared(video, tmp_path / unflip, *words) == 0
+        scene = load_scene(tmp_path / unflip).keypoints
+        assert scene is not None
+        left, right = scene.names.index("left_shoulder"), scene.names.index("right_shoulder")
+        found[unflip] = (scene.uv[:, left, 0] > scene.uv[:, right, 0]).tolist()
+        told = "left and right are exchanged in frames 2 of the file" in capsys.readouterr().out
+        assert told == (unflip == "true")
+    assert found == {"true": [True] * 4, "false": [True, True, False, True]}
