@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.images import write_png
-from kg4d.data.readers.scene_folder import FLOW, KEYPOINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
+from kg4d.data.readers.scene_folder import FLOW, KEYPOINTS, POINTS, PREVIEW, RECORD, REFERENCE, RING, TEST
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.files import replacing_folder
@@ -29,7 +29,7 @@ def write_scene(
     """Write a scene; the folder appears complete or not at all.
 
     Images become 8-bit PNGs and the flow float16. `keypoints.npz` gets `xyz` if the true positions are known, and the
-    rows of the test videos in `uv` and `visible` if the true pixels are.
+    rows of the test videos in `uv` and `visible` if the true pixels are. Regions of test images are not written.
 
     Args:
         scene: What to write.
@@ -52,6 +52,9 @@ def write_scene(
             np.savez_compressed(part / KEYPOINTS, **_keypoint_arrays(scene.keypoints))
         if scene.flow is not None:
             np.savez_compressed(part / FLOW, **_flow_arrays(scene.flow))
+        if scene.points is not None:
+            colors = () if scene.points.colors is None else (scene.points.colors,)
+            np.save(part / POINTS, torch.cat([scene.points.points, *colors], dim=-1).cpu().numpy())
         if preview is not None:
             write_png(part / PREVIEW, preview)
         if record is not None:

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_parts(
-    folder: Path, video: str, others: Sequence[str], size: int | None, still: Collection[str] = ()
+    folder: Path, video: str, others: Sequence[str], size: int | None, still: Collection[str] = (), place: bool = False
 ) -> dict[str, ReadImages]:
     """Read the reference video, and other images if they exist; time 0 is the first frame of the video.
 
@@ -29,6 +29,7 @@ def read_parts(
         others: Names of the other `transforms_*.json`, which may be missing.
         size: Longer side that the images are resampled to, px; that of the files when None.
         still: Those of them whose images show the first frame.
+        place: Where nothing is transparent, the images show a place: the cameras may stand inside of what they see.
 
     Returns:
         The images by the name of their file. All files have one size.
@@ -52,7 +53,8 @@ def read_parts(
     images = _from_first_frame({path: part.posed for path, part in read.items()})
     for path, posed in images.items():
         _refuse_repeated(path, posed)
-    refuse_bad_viewpoints(images)
+    if not (place and all(bool((posed.alphas == 1).all()) for posed in images.values())):
+        refuse_bad_viewpoints(images)
     return {path.name: part._replace(posed=images[path]) for path, part in read.items()}
 
 

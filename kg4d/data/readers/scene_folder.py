@@ -8,13 +8,14 @@ from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.readers.undistorted import undistort_flow, undistort_keypoints
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
+from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.utils.reading import is_there, read_json
 
 _log = logging.getLogger(__name__)
 
 REFERENCE, RING, TEST = "transforms_train.json", "transforms_ring.json", "transforms_test.json"
 ALONE = "transforms.json"  # what nerfstudio and instant-ngp call it; read where there is no REFERENCE
-KEYPOINTS, FLOW = "keypoints.npz", "flow.npz"
+KEYPOINTS, FLOW, POINTS = "keypoints.npz", "flow.npz", "points.npy"
 RECORD, PREVIEW = "scene.json", "preview.png"  # how a scene came about; not needed to read it
 
 
@@ -24,7 +25,7 @@ class SceneFolder:
     A `transforms.json` takes the place of the reference video's file.
     """
 
-    format = f"scene folder ({REFERENCE} or {ALONE}, {RING}, {TEST}, {KEYPOINTS}, {FLOW})"
+    format = f"scene folder ({REFERENCE} or {ALONE}, {RING}, {TEST}, {KEYPOINTS}, {FLOW}, {POINTS})"
 
     def recognises(self, path: Path) -> bool:
         """Whether the folder has a `transforms_*.json` or `transforms.json`."""
@@ -33,7 +34,8 @@ class SceneFolder:
     def read(self, path: Path, size: int | None) -> Scene:
         """Read images by `transforms`, keypoints and flow by `tracks`; see `Reader.read`."""
         video = _video(path)
-        read = read_parts(path, video, (RING, TEST), size, still=(RING,))
+        points = _points(path, path / video)
+        read = read_parts(path, video, (RING, TEST), size, still=(RING,), place=points is not None)
         reference, ring, test = read[video], read.get(RING), read.get(TEST)
         grid, frames = reference.grid, len(reference.posed)
         if ring is not None:
@@ -53,6 +55,8 @@ class SceneFolder:
             keypoints=keypoints and keypoints.resized(grid, grid.within(size)),
             flow=flow if size is None or flow is None else flow.resized(size),
             test=test and test.posed,
+            points=points,
+            backdrop=points is not None and ring is None and bool((reference.posed.alphas == 1).all()),
             cache_keys=_cache_keys(path / RECORD),
         )
 
@@ -66,6 +70,18 @@ def _video(path: Path) -> str:
         return REFERENCE
     _log.warning("%s: read as the reference video, one frame after the other: there is no %s", path / ALONE, REFERENCE)
     return ALONE
+
+
+def _points(folder: Path, video: Path) -> PointCloud | None:
+    """The points that nerfstudio's `ply_file_path` names, or `points.npy`; None without."""
+    try:
+        table = read_json(video) if is_there(video) else {}
+        name = table.get("ply_file_path") if isinstance(table, dict) else None
+    except (OSError, ValueError):
+        return None  # `read_parts` says what is wrong with the file
+    if isinstance(name, str):
+        return read_points(folder / name)
+    return read_points(folder / POINTS) if is_there(folder / POINTS) else None
 
 
 def _check_ring(path: Path, ring: PosedImages, reference: PosedImages) -> None:

@@ -1,11 +1,18 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from kg4d.data.normalisation import normalisation_of
 from kg4d.data.records import Scene
+from kg4d.data.scene import load_scene
+from kg4d.data.scene_writer import write_scene
 from kg4d.data.synthetic.room import make_room
 from kg4d.errors import InputError
 from kg4d.render.build import build_renderer
+from tests.compare import assert_same
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,17 @@ def test_points_lie_on_what_the_cameras_show(room: Scene):
     places = normalisation_of(room).scene(room)
     assert places.points is not None
     assert float(places.points.points.norm(dim=-1).median()) < 1
+
+
+def test_it_is_written_and_read_as_a_place(room: Scene, tmp_path: Path):
+    write_scene(room, tmp_path / "room")
+    again = load_scene(tmp_path / "room")
+    assert_same(again, replace(room, name="room", regions={}), atol=2e-6)
+    table = json.loads((tmp_path / "room/transforms_train.json").read_text())
+    (tmp_path / "room/points.npy").rename(tmp_path / "room/cloud.npy")
+    write = (tmp_path / "room/transforms_train.json").write_text
+    write(json.dumps(table | {"ply_file_path": "cloud.npy"}))  # nerfstudio's key
+    assert_same(load_scene(tmp_path / "room"), again, atol=0)
 
 
 def test_the_same_seed_gives_the_same_room(room: Scene):
