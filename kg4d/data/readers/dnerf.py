@@ -9,7 +9,7 @@ from kg4d.data.readers.parts import read_parts
 from kg4d.data.records import Scene
 
 _TRAIN, _TEST = "transforms_train.json", "transforms_test.json"
-_OF_SCENE_FOLDERS = ("transforms_ring.json", "keypoints.npz", "flow.npz", "scene.json")
+_OF_SCENE_FOLDERS = ("transforms_ring.json", "keypoints.npz", "flow.npz", "points.npy", "scene.json")
 
 
 class DNerf:

@@ -62,8 +62,8 @@ def test_it_is_written_and_read_as_a_place(room: Scene, tmp_path: Path):
     assert_same(again, replace(room, name="room", regions={}), atol=2e-6)
     table = json.loads((tmp_path / "room/transforms_train.json").read_text())
     (tmp_path / "room/points.npy").rename(tmp_path / "room/cloud.npy")
-    write = (tmp_path / "room/transforms_train.json").write_text
-    write(json.dumps(table | {"ply_file_path": "cloud.npy"}))  # nerfstudio's key
+    (tmp_path / "room/transforms_train.json").unlink()
+    (tmp_path / "room/transforms.json").write_text(json.dumps(table | {"ply_file_path": "cloud.npy"}))  # as nerfstudio
     assert_same(load_scene(tmp_path / "room"), again, atol=0)
 
 
