@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -123,6 +124,21 @@ class Flow:
         flow = torch.where(weights > 0, blended[..., :2] / weights.clamp_min(torch.finfo(weights.dtype).tiny), 0)
         flow = flow * flow.new_tensor([new.width / old.width, new.height / old.height])
         return replace(self, flow=flow, weights=weights[..., 0].clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """What a video shows of its own motion, as features.
+
+    Attributes:
+        maps: Feature maps of its T frames, with C = `CHANNELS`: flows of two scales both ways, their errors, and deep
+            features.
+        times: Of the frames, ascending, in [0, 1].
+    """
+
+    CHANNELS: ClassVar[int] = 42
+    maps: Float[Tensor, "T C h w"]
+    times: Float[Tensor, " T"]
 
 
 @dataclass(frozen=True)

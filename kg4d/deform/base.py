@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kg4d.data.records import VideoFeatures
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
@@ -32,21 +33,6 @@ class RestGaussians:
     isotropic: bool = False
 
 
-@dataclass(frozen=True)
-class VideoFeatures:
-    """What a video shows of its own motion.
-
-    Attributes:
-        maps: Feature maps of its T frames, with C = `CHANNELS`: flows of two scales both ways, their errors, and deep
-            features.
-        times: Of the frames, ascending, in [0, 1].
-    """
-
-    CHANNELS: ClassVar[int] = 42
-    maps: Float[Tensor, "T C h w"]
-    times: Float[Tensor, " T"]
-
-
 class Draft(NamedTuple):
     """The other branch of a motion that has two, at the B times of a batch."""
 
@@ -66,11 +52,13 @@ class Deformation(nn.Module, ABC):
         learning_rate: Of its parameters, unless `parameter_groups` says otherwise.
         skinning_learning_rate: Of the skinning logits, where the Gaussians carry any.
         wants_video: Whether `watch` must be called before it is trained.
+        pointwise: Whether a Gaussian moves alike with and without the others.
     """
 
     learning_rate: float = 0.0
     skinning_learning_rate: float = 0.0
     wants_video: bool = False
+    pointwise: bool = True
 
     @abstractmethod
     def forward(self, canonical: GaussianState, times: Float[Tensor, " B"]) -> MovingGaussians:

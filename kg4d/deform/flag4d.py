@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kg4d.deform.base import Deformation, Draft, VideoFeatures
+from kg4d.data.records import VideoFeatures
+from kg4d.deform.base import Deformation, Draft
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import Activation, OffsetMlp, anchored, linear
 from kg4d.gaussians.moving import MovingGaussians
@@ -122,7 +123,7 @@ class Flag4d(Deformation):
             raise ValueError("flag4d: feature_width must be a multiple of heads and of 4")
         self.config, self.encoding, self.anchor_first = config, encoding, anchor_first
         self.learning_rate = learning_rate
-        self.wants_video = config.gmn
+        self.wants_video, self.pointwise = config.gmn, not config.gmn  # anchors stand for the Gaussians around them
         self.idn = idn if config.idn else None
         self.gmn = MotionNetwork(config, encoding.time_width, generator) if config.gmn else None
         chosen = farthest_points(rest, min(config.anchors, len(rest)))

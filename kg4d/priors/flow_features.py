@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kg4d.deform.base import VideoFeatures
+from kg4d.data.records import VideoFeatures
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers, sample_image
 from kg4d.networks.load import load_lpips

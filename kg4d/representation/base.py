@@ -6,7 +6,8 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.deform.base import Draft, VideoFeatures
+from kg4d.data.records import VideoFeatures
+from kg4d.deform.base import Draft
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -84,6 +85,11 @@ class Representation(nn.Module, ABC):
             objective: Of this step.
             times: Those of the step's batch.
         """
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether a Gaussian moves alike with and without the others."""
+        return True
 
     @property
     def wants_video(self) -> bool:

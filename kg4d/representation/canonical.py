@@ -5,7 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.deform.base import Deformation, Draft, VideoFeatures
+from kg4d.data.records import VideoFeatures
+from kg4d.deform.base import Deformation, Draft
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -89,6 +90,11 @@ class CanonicalGaussians(Representation):
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
         """Those of the deformation."""
         self.deformation.regularisers(objective, times)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the deformation is."""
+        return self.deformation.pointwise
 
     @property
     def wants_video(self) -> bool:

@@ -19,7 +19,7 @@ from kg4d.data.batches.static import StaticDataModule, static_references
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
-from kg4d.data.records import Scene, view_grid
+from kg4d.data.records import Scene, VideoFeatures, view_grid
 from kg4d.data.scene import load_scene
 from kg4d.data.studies.frame_subset import choose_frames, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
@@ -29,7 +29,6 @@ from kg4d.data.synthetic.room import NAME as ROOM
 from kg4d.data.synthetic.room import make_room
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.data.videos import is_clip
-from kg4d.deform.base import VideoFeatures
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from kg4d.data.batches.batch import step_generator
+from kg4d.errors import InputError
 from kg4d.flows.networks import FlatModule
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.optim.natural_gradient import Motion, Points
@@ -41,7 +42,13 @@ def motion_of(representation: Representation, points: int, seed: int) -> Motion:
         representation: What moves.
         points: About how many moved Gaussians a step is measured by.
         seed: Of which ones.
+
+    Raises:
+        InputError: How a Gaussian moves depends on the others, so that some of them do not tell how the motion changes.
     """
+    if not representation.pointwise:
+        what = "rpwgf measures some of the Gaussians, and this motion needs all of them"
+        raise InputError("optimizer.kind", what, "set it to adam")
     device = representation.rest().means.device
     moved = MovedGaussians(representation)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kg4d.deform.base import Deformation, RestGaussians, VideoFeatures
+from kg4d.data.records import VideoFeatures
+from kg4d.deform.base import Deformation, RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.control_points import ControlPointsConfig
 from kg4d.deform.flag4d import STATE, Flag4dConfig

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kg4d.deform.base import RestGaussians, VideoFeatures
+from kg4d.data.records import VideoFeatures
+from kg4d.deform.base import RestGaussians
 from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
 from kg4d.deform.flag4d import STATE, Flag4d, Flag4dConfig, MotionNetwork, MutualConfig, moved, places, state_vectors
 from tests import make

@@ -1,6 +1,6 @@
 import torch
 
-from kg4d.deform.base import VideoFeatures
+from kg4d.data.records import VideoFeatures
 from kg4d.priors.flow_features import FlowFeatures
 
 

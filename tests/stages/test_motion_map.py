@@ -14,7 +14,7 @@ from kg4d.representation.base import Representation
 from kg4d.stages.motion_map import MovedGaussians, motion_of
 from tests.representation.test_canonical import TIMES, started
 
-MOVING = [kind for kind in DeformationKind if kind is not DeformationKind.NONE]
+MOVING = [kind for kind in DeformationKind if kind not in (DeformationKind.NONE, DeformationKind.FLAG4D)]
 NO_FORWARD_DERIVATIVE = (DeformationKind.HEXPLANE, DeformationKind.CONTROL_POINTS)
 
 
@@ -24,7 +24,7 @@ def flat(representation: Representation, step: int, points: int = 40) -> Tensor:
     return motion.points(step)(theta)
 
 
-@pytest.mark.parametrize("kind", list(DeformationKind))
+@pytest.mark.parametrize("kind", [*MOVING, DeformationKind.NONE])
 def test_it_is_the_drawn_motion_of_some_gaussians(kind: DeformationKind) -> None:
     representation, only = started(kind), torch.tensor([3, 0, 7])
     moving = representation.states(TIMES)
@@ -51,6 +51,11 @@ def test_what_moves_nothing_and_what_belongs_to_one_gaussian_is_left_to_adam() -
     assert moved == {"deformation.translations", "deformation.quats"}
     assert "gaussians.skinning_logits" in names.values()
     assert motion_of(started(DeformationKind.NONE), 16, 0).parameters == []
+
+
+def test_motions_that_need_all_gaussians_are_refused() -> None:
+    with pytest.raises(InputError, match="set it to adam"):
+        motion_of(started(DeformationKind.FLAG4D), 16, 0)
 
 
 def optimizer(representation: Representation, config: RpwgfConfig) -> NaturalGradient:

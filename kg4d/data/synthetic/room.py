@@ -92,8 +92,12 @@ def _mask(renderer: Renderer, camera: Cameras, still: GaussianState, state: Gaus
 
 
 def _walked(state: GaussianState, time: float) -> GaussianState:
-    """The character on its way across the room."""
-    return replace(state, means=state.means + torch.tensor([0.7 * (time - 0.5), 0.0, 0.15 * math.sin(math.pi * time)]))
+    """The character on its way, there and back.
+
+    On a straight way beside the camera's it would look like something at another depth that stands still.
+    """
+    phase = 2 * math.pi * time
+    return replace(state, means=state.means + torch.tensor([0.3 * math.sin(phase), 0.0, 0.12 * math.cos(phase)]))
 
 
 def _joined(*parts: GaussianState) -> GaussianState:

@@ -98,7 +98,7 @@ ERRORS: dict[str, tuple[Damage, str, str]] = {
     ),
     "NaN centre": (edit("train", lambda t: t.update(cx=math.nan)), "transforms_train.json: cx", "finite"),
     "unequal images": (image("train/r_002.png", 18, 18), "train/r_002.png", "18 x 18"),
-    "not as high as h": (image("train/r_000.png", 16, 12), "transforms_train.json: h", "16 x 12"),
+    "not as high as h": (image("train/r_000.png", 16, 12), "transforms_train.json: w", "16 x 12"),
     "empty matte": (image("test/v1_002.png", 16, 16, alpha=0), "test/v1_002.png", "empty matte"),
     "keypoints no archive": (text("keypoints.npz", b"PK no"), "keypoints.npz", "archive"),
     "keypoints one array": (text("keypoints.npz", b"\x93NUMPY"), "keypoints.npz", "archive"),

@@ -128,7 +128,9 @@ def test_it_survives_the_disk(scene: Scene, tmp_path: Path):
 
 
 def test_impossible_wishes_are_named(renderer: Renderer):
-    with pytest.raises(InputError, match=r"synthetic:dragon: no such character \(choose swimmer or walker\)"):
+    with pytest.raises(
+        InputError, match=r"dragon: no such character \(choose swimmer or walker, or synthetic:room\)"
+    ):
         make_scene("dragon", renderer)
     with pytest.raises(InputError, match="two"):
         make_scene("walker", renderer, frames=1)
