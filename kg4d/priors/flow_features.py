@@ -91,7 +91,8 @@ def _missed(there: Float[Tensor, "pairs H W 2"], back: Float[Tensor, "pairs H W 
     """Distance from each pixel to where it comes to, there and back again, px."""
     centers = pixel_centers(*there.shape[1:3])
     trips = [flow + sample_image(other, centers + flow) for flow, other in zip(there, back, strict=True)]
-    return torch.stack(trips).norm(dim=-1, keepdim=True)
+    lengths: Tensor = torch.stack(trips).norm(dim=-1, keepdim=True)
+    return lengths
 
 
 def _whitened(maps: Float[Tensor, "T C h w"]) -> Float[Tensor, "T C h w"]:
