@@ -128,9 +128,7 @@ def test_it_survives_the_disk(scene: Scene, tmp_path: Path):
 
 
 def test_impossible_wishes_are_named(renderer: Renderer):
-    with pytest.raises(
-        InputError, match=r"dragon: no such character \(choose swimmer or walker, or synthetic:room\)"
-    ):
+    with pytest.raises(InputError, match=r"dragon: no such character \(choose swimmer or walker, or synthetic:room\)"):
         make_scene("dragon", renderer)
     with pytest.raises(InputError, match="two"):
         make_scene("walker", renderer, frames=1)
