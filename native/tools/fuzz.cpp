@@ -40,7 +40,10 @@ struct Scene {
     Scene() {
         const int64_t n = chance(0.1) ? 0 : whole(1, chance(0.05) ? 3000 : 120), c = whole(1, 3);
         const int32_t degree = chance(0.3) ? static_cast<int32_t>(whole(1, 3)) : 0;
-        const int64_t d = degree > 0 ? 3 : chance(0.1) ? whole(33, 70) : whole(1, 20), w = whole(1, 70), h = whole(1, 70);
+        const int64_t d = degree > 0    ? 3
+                          : chance(0.1) ? whole(33, 70)
+                                        : whole(1, 20),
+                      w = whole(1, 70), h = whole(1, 70);
         const bool own = degree == 0 && chance(0.5);
         means = numbers(3 * n, 0.5f), quats = numbers(4 * n, 1.0f);
         scales = numbers(3 * n, 0.1f), opacities = numbers(n, 0.5f, 0.5f);
