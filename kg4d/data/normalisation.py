@@ -146,7 +146,8 @@ def normalisation_of(scene: Scene) -> Normalisation:
         points = scene.points.points.double() @ rotation.mT  # medians along the axes of the fit, not of the world
         center = points.median(0).values
         unit = float((points - center).norm(dim=-1).quantile(_MOST))
-        return Normalisation(rotation, center @ rotation, unit, duration)
+        if unit > 0:  # else they are all one point, and tell nothing
+            return Normalisation(rotation, center @ rotation, unit, duration)
     parts = [scene.reference] if scene.ring is None else [scene.reference, scene.ring]
     center, first = looked_at([part.cameras for part in parts]).double(), scene.reference.cameras[0]
     radius = seen_radius(parts, center.float())

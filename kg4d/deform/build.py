@@ -120,9 +120,7 @@ def build_deformation(config: DeformationConfig, rest: RestGaussians, generator:
 
             encoding = HSE(config.hse, rest.radius)
             core = _mlp(config, encoding, 0, generator, 7)
-            return Flag4d(
-                config.flag4d, encoding, core, rest.means, config.anchor_first, config.learning_rate, generator
-            )
+            return Flag4d(config.flag4d, encoding, core, rest, config.anchor_first, config.learning_rate, generator)
         case DeformationKind.NONE:
             from kg4d.deform.identity import Identity
 

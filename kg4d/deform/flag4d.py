@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kg4d.data.records import VideoFeatures
-from kg4d.deform.base import Deformation, Draft
+from kg4d.deform.base import Deformation, Draft, RestGaussians
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import Activation, OffsetMlp, anchored, linear
 from kg4d.gaussians.moving import MovingGaussians
@@ -92,7 +92,7 @@ class Flag4d(Deformation):
         config: The branches.
         encoding: Of positions and times.
         idn: The instantaneous network, 14 outputs.
-        rest: Centres of the Gaussians at birth, world units; the anchors are chosen among them.
+        rest: The Gaussians at birth; the anchors are chosen among them.
         anchor_first: Nothing moves at time 0.
         learning_rate: Of all weights.
         generator: Source of the initial weights (CPU).
@@ -110,7 +110,7 @@ class Flag4d(Deformation):
         config: Flag4dConfig,
         encoding: HSE,
         idn: OffsetMlp,
-        rest: Float[Tensor, "N 3"],
+        rest: RestGaussians,
         anchor_first: bool,
         learning_rate: float,
         generator: torch.Generator,
@@ -122,12 +122,12 @@ class Flag4d(Deformation):
         if config.feature_width % config.heads or config.feature_width % 4:
             raise ValueError("flag4d: feature_width must be a multiple of heads and of 4")
         self.config, self.encoding, self.anchor_first = config, encoding, anchor_first
-        self.learning_rate = learning_rate
+        self.learning_rate, self.isotropic = learning_rate, rest.isotropic
         self.wants_video, self.pointwise = config.gmn, not config.gmn  # anchors stand for the Gaussians around them
         self.idn = idn if config.idn else None
         self.gmn = MotionNetwork(config, encoding.time_width, generator) if config.gmn else None
-        chosen = farthest_points(rest, min(config.anchors, len(rest)))
-        self.register_buffer("anchors", rest.detach()[chosen].clone())
+        chosen = farthest_points(rest.means, min(config.anchors, len(rest.means)))
+        self.register_buffer("anchors", rest.means.detach()[chosen].clone())
         self.register_buffer("maps", torch.zeros(0, VideoFeatures.CHANNELS, 1, 1))
         self.register_buffer("moments", torch.zeros(0))
         self._draft: Draft | None = None
@@ -157,7 +157,7 @@ class Flag4d(Deformation):
 
         found = anchored(both, times) if self.anchor_first else both(times)
         drawn = found[..., :STATE]
-        moving = moved(canonical, drawn)
+        moving = moved(canonical, drawn, self.isotropic)
         if found.shape[-1] > STATE and torch.is_grad_enabled():
             self._draft = self._drafted(canonical, drawn, found[..., STATE:])
         return moving
@@ -169,7 +169,7 @@ class Flag4d(Deformation):
         to_gmn = ((plain.detach() - drawn) * units).square().sum(-1)
         to_idn = ((plain - drawn.detach()) * units).square().sum(-1)
         apart = mutual.to_gmn * to_gmn + mutual.to_idn * to_idn
-        return Draft(moved(canonical, plain), apart, self.config.draft_weight, mutual.weight)
+        return Draft(moved(canonical, plain, self.isotropic), apart, self.config.draft_weight, mutual.weight)
 
     def _instantaneous(self, space: Float[Tensor, "N F"], times: Float[Tensor, " B"]) -> Float[Tensor, "B N 14"] | None:
         """Changes of the states by IDN; None without it."""
@@ -277,7 +277,7 @@ class MotionNetwork(nn.Module):
         for convolution, norm in zip(self.mix, self.norms, strict=True):
             x = F.silu(norm(convolution(x)))
         scale, shift = self.film(times)[..., None, None].chunk(2, dim=1)
-        x = x * (1 + scale) + shift + places(*x.shape[1:]).to(x)
+        x = x * (1 + scale) + shift + places(*x.shape[1:], device=x.device)
         return x.flatten(2).mT  # type: ignore[no-any-return]
 
     def ask(
@@ -320,9 +320,11 @@ def state_vectors(gaussians: GaussianState, radius: Tensor) -> Float[Tensor, "N 
     return torch.cat(parts, dim=-1).detach()
 
 
-def moved(canonical: GaussianState, changes: Float[Tensor, "B N 14"]) -> MovingGaussians:
-    """Gaussians whose states have changed; positions change in world units."""
+def moved(canonical: GaussianState, changes: Float[Tensor, "B N 14"], isotropic: bool = False) -> MovingGaussians:
+    """Gaussians whose states have changed; positions change in world units, all axes of `isotropic` ones alike."""
     translations, rotations, scalings, colors, logits = torch.split(changes, [3, 4, 3, 3, 1], dim=-1)
+    if isotropic:
+        scalings = scalings.mean(-1, keepdim=True)
     return MovingGaussians(
         canonical,
         means=canonical.means + translations,
@@ -333,15 +335,17 @@ def moved(canonical: GaussianState, changes: Float[Tensor, "B N 14"]) -> MovingG
     )
 
 
-def places(channels: int, height: int, width: int) -> Float[Tensor, "channels height width"]:
+def places(
+    channels: int, height: int, width: int, device: torch.device | None = None
+) -> Float[Tensor, "channels height width"]:
     """Sines and cosines of the place in the image, of wavelengths from twice the image's side to 1 / 32 of it.
 
     Source: Vaswani et al. 2017, section 3.5, for both axes.
     """
     count = channels // 4
-    waves = math.pi * 64 ** (torch.arange(count) / max(1, count - 1))
-    rows = torch.linspace(0, 1, height)[:, None] * waves
-    columns = torch.linspace(0, 1, width)[:, None] * waves
+    waves = math.pi * 64 ** (torch.arange(count, device=device) / max(1, count - 1))
+    rows = torch.linspace(0, 1, height, device=device)[:, None] * waves
+    columns = torch.linspace(0, 1, width, device=device)[:, None] * waves
     down = torch.cat([rows.sin(), rows.cos()], dim=-1)[:, None].expand(-1, width, -1)
     across = torch.cat([columns.sin(), columns.cos()], dim=-1)[None].expand(height, -1, -1)
     return torch.cat([down, across], dim=-1).movedim(-1, 0)

@@ -196,15 +196,11 @@ NERF_DS = replace(
     networks=networks_of(NERF_DS_KEYS),
 )
 
-HYPERNERF_KEYS = ("test/psnr", "test/ms_ssim", "test/lpips_vgg", "test/lpips_alex")
 HYPERNERF_VRIG = replace(
-    MONO4D,
+    NERF_DS,
     name="hypernerf-vrig",
     source=f"Park et al. 2021, HyperNeRF, interpolation by a rig: val_ids at half resolution, whole. {_AS_HERE}",
-    frames=0,
     resolution=960,
-    metrics=HYPERNERF_KEYS,
-    networks=networks_of(HYPERNERF_KEYS),
 )
 
 D_NERF_KEYS = ("test/psnr", "test/ssim", "test/lpips_vgg", "test/lpips_alex")

@@ -54,7 +54,10 @@ def replacing_folder(folder: str | Path, over: bool = False) -> Iterator[Path]:
         flush_to_disk(part)
         if over and folder.exists():
             shutil.rmtree(folder)
-        part.replace(folder)
+        try:
+            part.replace(folder)
+        except OSError as error:  # it would name the temporary folder, which nobody knows
+            raise type(error)(error.errno, error.strerror, str(folder)) from error
         flush_to_disk(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)

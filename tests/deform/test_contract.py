@@ -245,7 +245,7 @@ def test_sizes_that_cannot_be_are_refused(bad: DeformationConfig) -> None:
         build_deformation(bad, RestGaussians(torch.zeros(0, 3), 1.0), torch.Generator())
 
 
-@pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE])
+@pytest.mark.parametrize("kind", [DeformationKind.HSE, DeformationKind.HEXPLANE, DeformationKind.FLAG4D])
 def test_isotropic_gaussians_stay_so(kind: DeformationKind) -> None:
     config = DeformationConfig(kind, width=16, depth=2, hexplane=PLANES)
     generator = torch.Generator().manual_seed(0)

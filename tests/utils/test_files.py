@@ -68,6 +68,13 @@ def test_a_folder_that_holds_something_is_not_replaced_unasked(tmp_path: Path) -
     assert (tmp_path / "b" / "mine").exists()
 
 
+def test_that_folder_is_what_the_error_names(tmp_path: Path) -> None:
+    (tmp_path / "b" / "of another process").mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty") as caught, replacing_folder(tmp_path / "b"):
+        pass
+    assert caught.value.filename == str(tmp_path / "b")
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

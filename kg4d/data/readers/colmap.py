@@ -1,10 +1,9 @@
 """Models of COLMAP: images with cameras and points, in `sparse/0`, as text or binary; read by COLMAP's own library.
 
-The images, in the order of their names, are the frames of a video at equal distances in time. Those that `test.txt`
-names, a line each, are held out. Lens distortion is undone.
+The images are the frames of a video; their names tell the times (`times_by_name`). Those that `test.txt` names, a line
+each, are held out. Lens distortion is undone.
 """
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import torch
 
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
+from kg4d.data.readers.timing import times_by_name
 from kg4d.data.readers.transforms import Listed, read_posed_images
 from kg4d.data.records import Scene
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud
 from kg4d.utils.reading import is_there, read_table, regular
-
-_log = logging.getLogger(__name__)
 
 HELD_OUT = "test.txt"
 _FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "")
@@ -54,12 +52,13 @@ class Colmap:
         assert folder is not None  # it was recognised
         model = _read(folder)
         held_out, faults, listed = _held_out(path), Collected(path), {}
-        images = sorted(model.images.values(), key=lambda image: image.name)
+        images = list(model.images.values())
         if len(images) - len(held_out) < 2:
             raise InputError(folder, f"has {len(images)} images", "a video needs two at least")
-        for index, image in enumerate(images):
+        times = times_by_name([image.name for image in images])
+        for time, image in sorted(zip(times, images, strict=True), key=lambda pair: pair[0]):
             with faults.catching():
-                listed[image.name] = _listed(path, folder, model, image, index / (len(images) - 1))
+                listed[image.name] = _listed(path, folder, model, image, time)
         faults.raise_any()
         unknown = sorted(held_out - set(listed))
         if unknown:

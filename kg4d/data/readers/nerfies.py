@@ -9,7 +9,6 @@ Sources: Park et al. 2021, "Nerfies: deformable neural radiance fields"; Park et
 """
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -30,8 +29,6 @@ from kg4d.geometry.lenses import Lens, Undistortion
 from kg4d.geometry.rotations import nearest_rotation
 from kg4d.geometry.sampling import sample_image
 from kg4d.utils.reading import is_finite, is_there, read_json, shown
-
-_log = logging.getLogger(__name__)
 
 DATASET, METADATA, POINTS, COLOURED = "dataset.json", "metadata.json", "points.npy", "points3D_downsample2.ply"
 _RIGID = 1e-3  # largest entry of R Rᵀ - 1

@@ -39,6 +39,25 @@ def times_of_video(path: Path, entries: Sequence[dict[str, Any]]) -> list[float]
     return [ranks[index] / max(len(entries) - 1, 1) for index in range(len(entries))]
 
 
+def times_by_name(names: Sequence[str]) -> list[float]:
+    """Times of a video's images that have nothing but names, in [0, 1].
+
+    Where the names differ in one number alone, times are as far apart as these numbers, so that a frame that is left
+    out leaves a gap; else they are evenly spaced in the order of the names.
+
+    >>> times_by_name(["f_8.png", "f_9.png", "f_12.png"])
+    [0.0, 0.25, 1.0]
+    """
+    columns = list(zip(*([int(part) for part in _NUMBER.findall(name)] for name in names), strict=False))
+    moving = [column for column in columns if len(set(column)) > 1]
+    if len({_NUMBER.sub("#", name) for name in names}) == 1 and len(moving) == 1 and len(set(moving[0])) == len(names):
+        places: Sequence[int] = moving[0]
+    else:
+        places = [sorted(names).index(name) for name in names]
+    first, last = min(places), max(places)
+    return [(place - first) / max(last - first, 1) for place in places]
+
+
 def times_in_video(path: Path, entries: Sequence[dict[str, Any]], video: Sequence[float]) -> list[float]:
     """Times of other videos without any: those of the frames of the reference video that they show.
 

@@ -73,6 +73,15 @@ def test_distortion_is_undone_and_frames_are_held_out(tmp_path: Path):
     assert not torch.isclose(focal, torch.tensor(20.0))
 
 
+def test_a_frame_that_is_left_out_leaves_a_gap_and_numbers_count(tmp_path: Path):
+    made = model(("PINHOLE", 24, 18, [20.0, 21.0, 12.5, 8.5]), count=3)
+    for key, number in {1: 10, 2: 2, 3: 4}.items():
+        made.images[key].name = f"frame_{number}.png"
+    scene = load_scene(stored(tmp_path, made))
+    assert scene.reference.times.tolist() == [0, 0.25, 1]
+    assert torch.allclose(scene.reference.cameras.viewmats[:, 0, 3], torch.tensor([0.1, 0.2, 0.0]))
+
+
 def test_faults_name_their_place(tmp_path: Path):
     root = stored(tmp_path, model())
     (root / "test.txt").write_text("frame_9.png\n")

@@ -45,6 +45,18 @@ def test_the_mask_is_where_the_character_is(room: Scene):
     assert moved[mask[0] ^ mask[3]].mean() > moved[still].mean() * 0.5
 
 
+def test_the_mask_covers_the_points_of_the_character_alone(room: Scene):
+    assert room.test is not None
+    assert room.points is not None
+    seen = room.test.cameras[0].project(room.points.points)
+    inside = ((seen.pixels[0] > 0) & (seen.pixels[0] < torch.tensor([80.0, 60.0]))).all(-1) & (seen.depths[0] > 0)
+    columns, rows = seen.pixels[0][inside].long().unbind(-1)
+    masked = room.regions["dynamic"][0][rows, columns].float()
+    of_character = (torch.arange(len(room.points.points)) >= 1200)[inside]  # they come last, of frame 0
+    assert masked[of_character].mean() > 0.9
+    assert masked[~of_character].mean() < 0.25
+
+
 def test_points_lie_on_what_the_cameras_show(room: Scene):
     assert room.points is not None
     assert room.points.colors is not None
