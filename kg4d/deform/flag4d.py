@@ -277,7 +277,8 @@ class MotionNetwork(nn.Module):
         for convolution, norm in zip(self.mix, self.norms, strict=True):
             x = F.silu(norm(convolution(x)))
         scale, shift = self.film(times)[..., None, None].chunk(2, dim=1)
-        x = x * (1 + scale) + shift + places(*x.shape[1:], device=x.device)
+        channels, height, width = x.shape[1:]
+        x = x * (1 + scale) + shift + places(channels, height, width, x.device)
         return x.flatten(2).mT  # type: ignore[no-any-return]
 
     def ask(
