@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from kg4d import pipeline
 from kg4d.lift.record import Lift
@@ -29,15 +30,26 @@ def worst(tmp_path: Path, count: int, *overrides: str, file: str = "kg4d") -> fl
     """
     config = tiny(tmp_path, *SMOOTH, *overrides, file=file)
     alone, shared = thread_ranks.fitted(config, 1, tmp_path)[0], thread_ranks.fitted(config, count, tmp_path)
+    return max(apart(alone, stages) for stages in shared)
+
+
+def apart(alone: list[dict[str, Tensor]], others: list[dict[str, Tensor]]) -> float:
+    """The largest difference of two fits."""
     differences = [0.0]
-    for stages in shared:
-        for one, other in zip(alone, stages, strict=True):
-            assert set(one) == set(other)
-            for name, values in one.items():
-                assert values.shape == other[name].shape, name
-                off = (values - other[name]).abs() / values.abs().clamp_min(1)
-                differences.append(float(off.max()) if off.numel() else 0.0)
+    for one, other in zip(alone, others, strict=True):
+        assert set(one) == set(other)
+        for name, values in one.items():
+            assert values.shape == other[name].shape, name
+            off = (values - other[name]).abs() / values.abs().clamp_min(1)
+            differences.append(float(off.max()) if off.numel() else 0.0)
     return max(differences)
+
+
+def rounding(tmp_path: Path, *overrides: str, file: str) -> float:
+    """The largest difference that one step of floating-point numbers at the start makes to the fit of one process."""
+    config = tiny(tmp_path, *SMOOTH, *overrides, file=file)
+    alone, nudged = (thread_ranks.fitted(config, 1, tmp_path, nudged=nudged)[0] for nudged in (False, True))
+    return apart(alone, nudged)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +79,9 @@ PRESETS = ["kg4d", "recommended", "paper", "hexplane_images", "control_points_im
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_fits_with_density_control(tmp_path: Path, preset: str, count: int) -> None:
-    assert worst(tmp_path, count, *LONG, *ADAPTIVE, file=preset) < 1e-5
+    """Skinning logits of `recommended` make a hundred times more of rounding than all else does: it is measured."""
+    off = worst(tmp_path, count, *LONG, *ADAPTIVE, file=preset)
+    assert off < 1e-5 or off < 5 * rounding(tmp_path, *LONG, *ADAPTIVE, file=preset) < 1e-3
 
 
 CASES = {

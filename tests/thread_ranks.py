@@ -57,9 +57,15 @@ class ThreadRanks(Ranks):
         """They began with the same."""
 
 
-def fitted(config: ExperimentConfig, count: int, folder: Path) -> list[list[dict[str, Tensor]]]:
-    """The weights after each stage, as each of `count` threads has them in the end."""
+def fitted(config: ExperimentConfig, count: int, folder: Path, nudged: bool = False) -> list[list[dict[str, Tensor]]]:
+    """The weights after each stage, as each of `count` threads has them in the end.
+
+    Nudged, the first Gaussians lie one step of their floating-point numbers aside: what rounding alone makes of a fit.
+    """
     inputs = build_run(config)
+    if nudged:
+        means = inputs.gaussians.means.data
+        means.copy_(torch.nextafter(means, torch.full_like(means, torch.inf)))
     table = Table(threading.Barrier(count))
     every = [ThreadRanks(rank, count, table) for rank in range(count)] if count > 1 else [ALONE]
 
