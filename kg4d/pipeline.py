@@ -162,6 +162,7 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
         run.guidance.get(name),
         config.optimizer,
         run.far_side,
+        config.gaussians.expected,
         config.gaussians.sh_warmup,
     )
     shown = static_references(run.scene).images

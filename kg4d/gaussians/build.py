@@ -76,7 +76,10 @@ def build_gaussians(
 
 
 def far_side_of(
-    config: GaussiansConfig, cameras: Cameras | None, middle: Float[Tensor, "H W"] | None = None
+    config: GaussiansConfig,
+    cameras: Cameras | None,
+    images: Float[Tensor, "R H W 4"] | None,
+    middle: Float[Tensor, "H W"] | None = None,
 ) -> MirroredFarSide | None:
     """What ties the far side to the near one, where Gaussians start from the only view, inflated; else None.
 
@@ -85,15 +88,16 @@ def far_side_of(
     Args:
         config: How Gaussians start.
         cameras: Of the views of the first frame; None where there are none.
+        images: These views, as for `build_gaussians`.
         middle: As for `build_gaussians`.
     """
-    if cameras is None or settled_init(config.init, cameras) is not InitKind.INFLATED:
+    if cameras is None or images is None or settled_init(config.init, cameras) is not InitKind.INFLATED:
         return None
     if config.far_side is not FarSide.MIRRORED:
         return None
     if middle is None:  # as in `inflate_matte`
         middle = cameras.viewmats[0, 2, 3].expand(cameras.height, cameras.width)
-    return MirroredFarSide(cameras[0], middle)
+    return MirroredFarSide(cameras[0], middle, images[0, ..., :3])
 
 
 def settled_init(kind: InitKind, cameras: Cameras | None, cloud: PointCloud | None = None) -> InitKind:

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
 from kg4d.gaussians.middle import between_pixels
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multiply
+
+_KNEE = 0.05  # differences of colours below this count by their squares
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,30 @@ class MirroredFarSide:
     Attributes:
         camera: The only view.
         middle: Depth of the middle surface in each pixel of the view, world units.
+        image: The view, RGB in [0, 1] without what is behind the object.
     """
 
     camera: Cameras
     middle: Float[Tensor, "H W"]
+    image: Float[Tensor, "H W 3"]
+
+    def unexpected(self, near: GaussianState) -> Float[Tensor, ""]:
+        """How much near Gaussians differ from what is expected where the view hardly shows them.
+
+        That is the colour of the image at their pixel, and to be opaque. The little light that comes from behind others
+        gives tiny gradients, and an optimiser whose steps do not depend on their size follows them to colours that no
+        image has: the rim, seen from the side, is full of specks.
+
+        Returns:
+            Sum of the differences over the Gaussians, divided by the number of pixels. With weight w it draws as much
+            as an error of the same size in w pixels does in the mean over the image.
+        """
+        viewmat = self.camera.viewmats[0].to(near.means)
+        seen = near.means.detach() @ viewmat[:3, :3].mT + viewmat[:3, 3]
+        pixels = (seen @ self.camera.Ks[0].to(seen).mT)[:, :2] / seen[:, 2:]
+        colors = torch.stack([between_pixels(channel.to(seen), pixels) for channel in self.image.unbind(-1)], -1)
+        off = smooth_l1_loss(near.colors, colors, reduction="none", beta=_KNEE).mean(-1)
+        return (off + 1 - near.opacities).sum() / self.middle.numel()
 
     def completed(self, near: GaussianState) -> GaussianState:
         """Both sides, the near one first; differentiable, but for depths of the near side and rotations of the far one.

@@ -55,6 +55,8 @@ class GaussiansConfig:
         far_side: What becomes of the side that the only view does not show, where the start is that view inflated.
             Adaptive density control leaves it free.
         middle: The surface between near and far side; `bones` needs keypoints with bones, and is the plane without.
+        expected: One view: how many pixels a Gaussian must show in to differ from what is expected: the colour of its
+            pixel, and opaque. 0 expects nothing.
         sh_degree: Spherical harmonics of the colours up to this degree, at most 3; 0 is the same colour from all sides.
         sh_warmup: Steps of the static stage after which each further degree begins; 0 begins with all. Later stages
             have all degrees.
@@ -70,6 +72,7 @@ class GaussiansConfig:
     isotropic: bool = False
     far_side: FarSide = FarSide.MIRRORED
     middle: Middle = Middle.BONES
+    expected: float = 2.0
     sh_degree: int = 0
     sh_warmup: int = 50
 

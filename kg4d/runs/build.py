@@ -342,17 +342,18 @@ def build_run_gaussians(
     cameras = None if views is None else views.cameras
     start = settled_init(chosen.init, cameras, scene.points)
     middle = _middle(config, scene) if start is InitKind.INFLATED else None
+    images = None if views is None else views.images
     model = build_gaussians(
         chosen,
         cameras,
-        None if views is None else views.images,
+        images,
         0 if scene.keypoints is None else len(scene.keypoints.names),
         torch.Generator().manual_seed(config.seed),
         normalisation.points,
         middle,
         scene.points,
     )
-    return model, far_side_of(replace(chosen, init=start), cameras, middle), start
+    return model, far_side_of(replace(chosen, init=start), cameras, images, middle), start
 
 
 def _middle(config: ExperimentConfig, scene: Scene) -> Float[Tensor, "H W"] | None:

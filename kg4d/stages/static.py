@@ -59,6 +59,7 @@ class StaticStage(Stage[StaticBatch]):
         guidance: Judges views that the batches do not show; None where nothing does.
         optimizer: Which optimiser takes the steps; Adam when None.
         far_side: Adds the far side to `model`, which is then the near one; None where it has both.
+        expected: Weight of what the far side expects of Gaussians that the view hardly shows, px.
         sh_warmup: Steps after which each further degree of spherical harmonics begins; 0 begins with all.
     """
 
@@ -75,6 +76,7 @@ class StaticStage(Stage[StaticBatch]):
         guidance: Guidance | None = None,
         optimizer: OptimizerConfig | None = None,
         far_side: MirroredFarSide | None = None,
+        expected: float = 0.0,
         sh_warmup: int = 0,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
@@ -83,6 +85,7 @@ class StaticStage(Stage[StaticBatch]):
         self.kfc = kfc
         self.guidance = guidance
         self.far_side = far_side
+        self.expected = expected
         self.sh_warmup = sh_warmup
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
@@ -121,6 +124,8 @@ class StaticStage(Stage[StaticBatch]):
         self.clock.mark("render")
         loss = photometric_loss(output.image, images, output.alpha, batch.alphas, weights)
         objective.add("photometric", loss, weights.weight)
+        if self.far_side is not None and self.expected > 0:
+            objective.add("unexpected", self.far_side.unexpected(self.model.state()), self.expected)
         self.measure(output.image, images)
         if self.kfc.weight > 0 and batch.has_keypoints:
             self._calibrate(batch, objective)
