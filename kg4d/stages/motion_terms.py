@@ -65,4 +65,5 @@ class Steadiness:
             means = representation.states(times, chosen).means
         else:
             means = representation.states(times).means[:, chosen]
-        objective.add("steadiness", steadiness_loss(*means, distance), self.config.weight)
+        loss = steadiness_loss(means[0], means[1], means[2], distance)
+        objective.add("steadiness", loss, self.config.weight)
