@@ -15,7 +15,7 @@ from kg4d.lift.objective import LiftConfig
 from kg4d.losses.coverage import CoverageConfig
 from kg4d.losses.flow.wgf import WgfConfig
 from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.motion_priors import BonesConfig, RigidityConfig, SteadinessConfig
+from kg4d.losses.motion_priors import BonesConfig, RigidityConfig
 from kg4d.losses.sds import SdsConfig
 from kg4d.optim.build import OptimizerConfig
 from kg4d.priors.build import PriorsConfig
@@ -90,7 +90,6 @@ class ExperimentConfig:
         kfc: Keypoint Feature Calibration.
         wgf: The flow loss.
         rigidity: Local rigidity of the motion.
-        steadiness: Steady ways of what moves.
         bones: Constant bone lengths.
         coverage: Projected centres spread over the mattes, in the dynamic stage.
         guidance: Score distillation by a diffusion model.
@@ -136,7 +135,6 @@ class ExperimentConfig:
     kfc: KfcConfig = field(default_factory=KfcConfig)
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
-    steadiness: SteadinessConfig = field(default_factory=SteadinessConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
     coverage: CoverageConfig = field(default_factory=CoverageConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
@@ -166,7 +164,6 @@ class ExperimentConfig:
             "deformation.width": (self.deformation.width, 1),
             "rigidity.neighbours": (self.rigidity.neighbours, 1),
             "rigidity.samples": (self.rigidity.samples, 1),
-            "steadiness.samples": (self.steadiness.samples, 1),
             "deformation.control_points.arap.neighbours": (self.deformation.control_points.arap.neighbours, 1),
             "wgf.contributors": (self.wgf.contributors, 1),
             "wgf.random_pixels": (self.wgf.random_pixels, 0),

@@ -29,23 +29,6 @@ class RigidityConfig:
 
 
 @dataclass
-class SteadinessConfig:
-    """Gaussians move steadily: `steadiness_loss`.
-
-    Where one camera that moves sees what moves, this tells its depth: at a wrong one, it would have to follow each
-    shake and turn of the camera (Park et al. 2010, "3D reconstruction of a moving point from a series of 2D
-    projections").
-
-    Attributes:
-        weight: Weight of the loss; 0 switches it off.
-        samples: Number of Gaussians drawn at each step.
-    """
-
-    weight: float = 0.0
-    samples: int = 1200
-
-
-@dataclass
 class BonesConfig:
     """Bones, each between a keypoint and its parent, keep their canonical length: `bone_loss`.
 
@@ -311,21 +294,6 @@ def acceleration_loss(values: Float[Tensor, "*B T J D"], times: Float[Tensor, " 
     squared = (velocities.diff(dim=-3) / spans[:, None, None]).square().sum(-1).mean(-1)
     mean: Tensor = squared @ (spans / spans.sum())
     return mean
-
-
-def steadiness_loss(
-    before: Float[Tensor, "N 3"], now: Float[Tensor, "N 3"], after: Float[Tensor, "N 3"], step: float
-) -> Float[Tensor, ""]:
-    """Mean length of the second derivative in time; unlike its square, it lets a few move as fast as limbs do.
-
-    Args:
-        before: N points one step before, world units.
-        now: The same points.
-        after: One step later.
-        step: In shares of the clip; the unit of time of the result is a fifteenth of it.
-    """
-    change = (before - 2 * now + after) / (step * _STEPS) ** 2
-    return change.square().sum(-1).add(1e-10).sqrt().mean()
 
 
 def coherence_loss(quats: Float[Tensor, "T J 4"], parents: Int[Tensor, " J"] | Bones) -> Float[Tensor, ""]:

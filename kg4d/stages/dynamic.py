@@ -20,7 +20,7 @@ from kg4d.losses.coverage import CoverageConfig, matte_coverage_loss
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
-from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, SteadinessConfig, bone_loss
+from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, bone_loss
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective
@@ -33,7 +33,7 @@ from kg4d.stages.calibration import add_calibration
 from kg4d.stages.density import DensityConfig, DensityControl, DensityKind
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.motion_map import motion_of
-from kg4d.stages.motion_terms import Rigidity, Steadiness
+from kg4d.stages.motion_terms import Rigidity
 from kg4d.utils.ranks import shared_out
 
 
@@ -72,7 +72,6 @@ class MotionLosses:
     kfc: KfcConfig = field(default_factory=KfcConfig)
     wgf: WgfConfig = field(default_factory=WgfConfig)
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
-    steadiness: SteadinessConfig = field(default_factory=SteadinessConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
     lift_weight: float = 0.0
     coverage: CoverageConfig = field(default_factory=CoverageConfig)
@@ -148,7 +147,6 @@ class DynamicStage(Stage[DynamicBatch]):
         with torch.no_grad():
             self.rest_points = self.representation.keypoints(rest.means.new_zeros(1), MovingGaussians.still(rest, 1))[0]
         self.rigidity = Rigidity(self.losses.rigidity, rest, self.seed)
-        self.steadiness = Steadiness(self.losses.steadiness, self.frame_distance, self.seed)
         self.bones = Bones.of(self.parents)
         self._flow_fields = FlowFields()
 
@@ -324,7 +322,6 @@ class DynamicStage(Stage[DynamicBatch]):
         self, moving: MovingGaussians, points: Callable[[], Tensor], batch: DynamicBatch, objective: Objective
     ) -> None:
         self.rigidity.add(objective, moving, self.representation.rest().detach(), batch.step)
-        self.steadiness.add(objective, self.representation, batch.step)
         bones = self.losses.bones
         if bones.weight > 0 and len(self.bones.children):
             objective.add("bones", bone_loss(points(), self.rest_points, self.bones), bones.weight)

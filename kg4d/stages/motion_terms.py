@@ -1,4 +1,4 @@
-"""What keeps any motion together: neighbourhoods of Gaussians that move as rigid bodies, and steady ways."""
+"""What keeps any motion together: neighbourhoods of Gaussians that move as rigid bodies."""
 
 import torch
 
@@ -6,15 +6,8 @@ from kg4d.data.batches.batch import step_generator
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import nearest_neighbours
-from kg4d.losses.motion_priors import (
-    RigidityConfig,
-    SteadinessConfig,
-    neighbour_weights,
-    rigidity_loss,
-    steadiness_loss,
-)
+from kg4d.losses.motion_priors import RigidityConfig, neighbour_weights, rigidity_loss
 from kg4d.optim.objective import Objective
-from kg4d.representation.base import Representation
 from kg4d.utils.devices import sent
 
 
@@ -43,27 +36,3 @@ class Rigidity:
             sent(samples, moving.means.device),
         )
         objective.add("rigidity", loss, self.config.weight)
-
-
-class Steadiness:
-    """The ways of some Gaussians at each step, about a moment that is drawn with them."""
-
-    def __init__(self, config: SteadinessConfig, frame_distance: float, seed: int) -> None:
-        self.config, self.frame_distance, self.seed = config, frame_distance, seed
-
-    def add(self, objective: Objective, representation: Representation, step: int) -> None:
-        """Let the Gaussians that are drawn for this step move steadily; nothing in a clip of fewer than 3 frames."""
-        distance = self.frame_distance
-        if self.config.weight <= 0 or not 0 < distance <= 0.5:
-            return
-        generator = step_generator(self.seed, "steadiness", step)
-        middle = distance + (1 - 2 * distance) * torch.rand(1, generator=generator)
-        means = representation.rest().means
-        times = sent(torch.cat([middle - distance, middle, middle + distance]), means.device)
-        chosen = sent(torch.randperm(len(means), generator=generator)[: self.config.samples], means.device)
-        if representation.pointwise:
-            means = representation.states(times, chosen).means
-        else:
-            means = representation.states(times).means[:, chosen]
-        loss = steadiness_loss(means[0], means[1], means[2], distance)
-        objective.add("steadiness", loss, self.config.weight)

@@ -20,7 +20,6 @@ from kg4d.losses.motion_priors import (
     hinge_loss,
     neighbour_weights,
     rigidity_loss,
-    steadiness_loss,
 )
 
 
@@ -276,30 +275,3 @@ def test_the_losses_of_the_frames_have_the_gradients_they_claim() -> None:
     )
     assert gradcheck(lambda q: coherence_loss(q, TREE), [quats])
     assert gradcheck(lambda values: acceleration_loss(values, UNEVEN[:3]), [translations])
-
-
-@given(speed=st.floats(-3, 3), bend=st.floats(-3, 3), step=st.floats(0.01, 0.4))
-def test_steadiness_is_the_second_derivative(speed: float, bend: float, step: float) -> None:
-    """Whatever the distance of the moments; the unit of time is a fifteenth of the clip."""
-    start = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64)
-    along = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64) / 3
-
-    def at(time: float) -> torch.Tensor:
-        return start + along * (speed * time + bend * time**2 / 2)
-
-    loss = steadiness_loss(at(-step), at(0.0), at(step), step)
-    assert float(loss) == pytest.approx(math.hypot(bend / 15**2, 1e-5), abs=1e-8)
-
-
-def test_steadiness_tells_the_depth_of_what_a_shaking_camera_sees() -> None:
-    """On the lines of sight of a camera that shakes, the true way is steadier than those before and behind it."""
-    generator = torch.Generator().manual_seed(2)
-    times = torch.linspace(0, 1, 61, dtype=torch.float64)[:, None]
-    camera = torch.cat([times, 0 * times, 0 * times], 1) + 0.01 * torch.randn(61, 3, generator=generator).double()
-    way = torch.cat([0.5 * times, 0.2 * times**2, 2 + 0 * times], 1)
-
-    def cost(scale: float) -> float:
-        seen = camera + scale * (way - camera)
-        return float(steadiness_loss(seen[:-2], seen[1:-1], seen[2:], 1 / 60))
-
-    assert cost(1.0) < 0.5 * min(cost(0.8), cost(1.25))

@@ -2,19 +2,14 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
-from kg4d.deform.identity import Identity
-from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.gaussians.state import GaussianState
-from kg4d.losses.motion_priors import RigidityConfig, SteadinessConfig
+from kg4d.losses.motion_priors import RigidityConfig
 from kg4d.optim.objective import Objective
-from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.stages.dynamic import FlowFields
-from kg4d.stages.motion_terms import Rigidity, Steadiness
+from kg4d.stages.motion_terms import Rigidity
 from tests import make
 from tests.make import FRAMES, random_gaussians
 
@@ -36,33 +31,6 @@ def test_without_a_flow_there_is_no_field() -> None:
     scene = type(scene)(**{**vars(scene), "flow": None})
     batch = DynamicDataset(scene, DynamicDataConfig(2), torch.ones(3), 0).batch(0)
     assert FlowFields().of(batch) is None
-
-
-class _Thrown(Identity):
-    """Everything falls: x = t²."""
-
-    def forward(self, canonical: GaussianState, times: torch.Tensor) -> MovingGaussians:
-        moving = MovingGaussians.still(canonical, len(times))
-        return replace(moving, means=moving.means + times[:, None, None] ** 2)
-
-
-@pytest.mark.parametrize("pointwise", [True, False])
-def test_steadiness_looks_at_ways_about_a_moment(pointwise: bool) -> None:
-    falling = _Thrown()
-    falling.pointwise = pointwise
-    representation = CanonicalGaussians(GaussianModel.from_state(make.blobs()), falling, 0.1)
-    objective = Objective(0.5)
-    Steadiness(SteadinessConfig(weight=2.0, samples=5), 1 / 15, seed=0).add(objective, representation, 3)
-    expected = torch.tensor(2 * 3**0.5 / 15**2)  # the second derivative of t² in each axis
-    torch.testing.assert_close(objective.terms["steadiness"], expected, atol=1e-5, rtol=1e-2)
-
-
-@pytest.mark.parametrize(("weight", "distance"), [(0.0, 0.1), (1.0, 0.0), (1.0, 1.0)])
-def test_no_steadiness_without_weight_or_with_two_frames(weight: float, distance: float) -> None:
-    representation = CanonicalGaussians(GaussianModel.from_state(make.blobs()), Identity(), 0.1)
-    objective = Objective(0.5)
-    Steadiness(SteadinessConfig(weight=weight), distance, seed=0).add(objective, representation, 0)
-    assert not objective.terms
 
 
 def test_rigidity_starts_from_where_the_gaussians_rest_now() -> None:
