@@ -43,7 +43,7 @@ def run_folder(group: str, arm: str, scene: str, seed: int) -> "RunFolder":
     """Where a run of the plan lies."""
     from kg4d.runs.folder import RunFolder
 
-    return RunFolder.at(OUTPUT / group, scene, arm, seed)
+    return RunFolder(OUTPUT / group / scene / arm / f"seed{seed}")
 
 
 def fit_one(job: Job) -> float:

@@ -213,7 +213,7 @@ def test_a_run_that_fails_is_marked_and_keeps_what_it_logged(tmp_path):
 
 
 def test_the_table_of_an_experiment_is_a_run_of_its_group(tmp_path):
-    results = {"full": {0: {"test/psnr": 20.0}}, "no_wgf": {0: {"test/psnr": 19.0}}}
+    results = {"full": {"fox": {0: {"test/psnr": 20.0}}}, "no_wgf": {"fox": {0: {"test/psnr": 19.0}}}}
     table = ablation_table(results)
     log_table(tracking(WandbMode.OFFLINE), tmp_path, "walk", table)
     (run,) = offline_runs(tmp_path)
