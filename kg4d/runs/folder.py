@@ -159,12 +159,20 @@ class RunFolder:
         Raises:
             InputError: A finished run lies here.
         """
-        if self.metrics.is_file():
-            remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
-            raise InputError(self.path, "holds a finished run", remedy)
+        self.check_unfinished()
         begun = [name for name in (*_STAGES, "last") if (self.checkpoints / f"{name}.ckpt").is_file()]
         if begun:
             _log.warning("%s: what an unfinished run left is removed (%s)", self.path, ", ".join(begun))
+
+    def check_unfinished(self) -> None:
+        """See that no finished run would be replaced.
+
+        Raises:
+            InputError: One lies here.
+        """
+        if self.metrics.is_file():
+            remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
+            raise InputError(self.path, "holds a finished run", remedy)
 
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+
 from kg4d.config.load import Run
 from kg4d.config.schema import ExperimentConfig
 from kg4d.runs.folder import RunFolder, experiment_folder

@@ -213,9 +213,9 @@ def _note(table: AblationTable) -> str:
     if len(table.variants) == 1:
         return f"{text}.{unseen}"
     return (
-        f"{text}; below it the difference to {table.variants[0]}, paired by {'scene and ' if several else ''}seed: from "
-        f"three {'scenes' if several else 'pairs'} on with the 95 % interval of its mean (Student's t) in brackets, with "
-        "two with their range in parentheses." + unseen
+        f"{text}; below it the difference to {table.variants[0]}, paired by {'scene and ' if several else ''}seed: "
+        f"from three {'scenes' if several else 'pairs'} on with the 95 % interval of its mean (Student's t) in "
+        "brackets, with two with their range in parentheses." + unseen
     )
 
 
