@@ -26,7 +26,7 @@ from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.build import RunInputs, build_run, build_run_representation, check_neighbours, show_video
 from kg4d.runs.costs import Costs
-from kg4d.runs.environment import environment, peak_memory_bytes, training_seconds
+from kg4d.runs.environment import environment, git_commit, peak_memory_bytes, training_seconds
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
@@ -115,7 +115,7 @@ class _Work:
                         folder.begin(config)
                     folder.write_normalisation(inputs.normalisation)
                 ranks.wait()
-                with Tracker.of(config, folder.path) if ranks.first else Tracker.silent(folder.path) as tracker:
+                with _tracker(config, folder) if ranks.first else Tracker.silent(folder.path) as tracker:
                     _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation))
 
     def _begun(self, folder: RunFolder) -> tuple[bool, bool]:
@@ -127,6 +127,11 @@ class _Work:
         elif not resume and not self.overwrite:
             folder.check_free(self.config)
         return resume, done
+
+
+def _tracker(config: ExperimentConfig, folder: RunFolder) -> Tracker:
+    """Of a run, which W&B knows by its variant and the commit, too."""
+    return Tracker.of(config, folder.path, {"variant": variant_of(config), "git_commit": git_commit()})
 
 
 @dataclass(frozen=True)
@@ -314,6 +319,7 @@ def write_record(run: RunInputs, desk: Desk) -> None:
             "variant": variant_of(config),
             "seed": config.seed,
             "scene": config.scene,
+            "gaussians": len(run.gaussians),
             **environment(run.renderer),
             "peak_memory_bytes": peak_memory_bytes(run.renderer),
             "cache_keys": {**run.scene.cache_keys, **run.priors.used},

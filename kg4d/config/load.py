@@ -8,7 +8,7 @@ OmegaConf accepts; an enum is written by its value, or by its name in lower case
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,13 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
 
 
 def expand(
-    schema: type[T], path: str | Path, overrides: Sequence[str] = (), *, variant: str | None = None
+    schema: type[T],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    variant: str | None = None,
+    variants: Mapping[str, Sequence[str]] | None = None,
+    without: str | None = None,
 ) -> list[Run[T]]:
     """List the runs of an experiment file: every scene with every variant with every seed.
 
@@ -78,16 +84,18 @@ def expand(
         path: YAML file.
         overrides: As for `load_config`. A `seed=` here replaces the file's `seeds`, a `scene=` its `scenes`.
         variant: Only this variant; all when None. A file without variants has one, called `full`.
+        variants: Variants in place of the file's own.
+        without: A block of the file that is not for this schema.
 
     Raises:
         InputError: A file, key or value is wrong, or there is no such variant.
     """
-    written, given = _file_layers(schema, path), _override_layers(schema, overrides, _COMMAND_LINE)
+    written, given = _file_layers(schema, path, without), _override_layers(schema, overrides, _COMMAND_LINE)
     for one, several in (("seed", "seeds"), ("scene", "scenes")):
         if any(one in layer for layer in given) and not any(several in layer for layer in given):
             given.append({several: []})
     with _named_interpolations(str(path)):
-        variants = dict(_merged(schema, [*written, *given]).variants) or {"full": []}
+        variants = variants or dict(_merged(schema, [*written, *given]).variants) or {"full": []}
     if variant is not None:
         if variant not in variants:
             raise InputError(f"{path}: variants", f"no variant {variant!r}", suggestion(variant, variants))
@@ -155,7 +163,7 @@ def packaged_configs() -> Path:
     return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
-def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
+def _file_layers(schema: type, path: str | Path | None, without: str | None = None) -> list[dict[str, Any]]:
     """The checked contents of a file and of all files that it extends, the one farthest up first."""
     layers: list[dict[str, Any]] = []
     chain: list[Path] = []
@@ -168,6 +176,7 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
         values = _read(current)
         parent = values.pop("extends", None)
         notice = values.pop("notice", None)
+        values.pop(without, None)
         if notice is not None:
             _log.warning("%s: %s", current, notice)
         layers.insert(0, _checked(schema, values, str(current)))

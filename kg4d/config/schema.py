@@ -113,6 +113,8 @@ class ExperimentConfig:
         "arap": "deformation.control_points.arap",
     }  # old keys that files may still use
 
+    ELSEWHERE: ClassVar[dict[str, str]] = {"sweep": "is for python -m kg4d.sweep"}  # blocks that others read
+
     name: str = "experiment"
     seed: int = 0
     seeds: list[int] = field(default_factory=list)
