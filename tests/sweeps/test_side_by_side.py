@@ -60,20 +60,14 @@ def test_one_after_the_other_one_that_fails_stops_no_other(tmp_path: Path, capsy
     assert (tmp_path / "kg4d" / "walker" / "full" / "seed0" / "metrics.json").is_file()
 
 
-def test_a_process_that_is_killed_costs_one_fit(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_costs_no_other_fit_and_is_tried_again(tmp_path: Path) -> None:
     jobs = [replace(job, before=kill_this_process) for job in jobs_of(quick_runs(tmp_path, "seeds=[0, 1, 2]"))]
+    board = Silent()
     with LocalEngine(places_on_cores(1)) as engine:
-        outcomes = carry_out(Fixed(iter(jobs)), engine, Silent())
-    assert [outcome.end for outcome in outcomes] == [End.DONE, End.FAILED, End.DONE]
-    assert outcomes[1].error == "its process was killed by SIGKILL"
-    assert "was killed by SIGKILL" in jobs[1].folder.log.read_text()
-
-
-def test_it_is_tried_again_where_that_is_asked_for(tmp_path: Path) -> None:
-    jobs = [replace(job, before=kill_this_process) for job in jobs_of(quick_runs(tmp_path, "seeds=[1]"))]
-    with LocalEngine(places_on_cores(1)) as engine:
-        outcomes = carry_out(Fixed(iter(jobs)), engine, Silent(), retries=1)
-    assert [outcome.end for outcome in outcomes] == [End.DONE]
+        outcomes = carry_out(Fixed(iter(jobs)), engine, board, retries=1)
+    assert [outcome.end for outcome in outcomes] == [End.DONE] * 3
+    assert [job.run.seed for job in board.begun_] == [0, 1, 1, 2]
+    assert "the process of this fit was killed by SIGKILL" in jobs[1].folder.log.read_text()
 
 
 def test_each_place_has_its_own_environment(tmp_path: Path) -> None:
@@ -98,6 +92,7 @@ def write_environment(config: object) -> None:
     (folder / f"environment_{config.seed}").write_text(" ".join(words))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_several_gpus_of_a_place_are_processes_of_one_fit(tmp_path: Path) -> None:
     """Pretended by processes on the CPU."""
     jobs = jobs_of(quick_runs(tmp_path, "trainer.accelerator=cpu"))
@@ -108,17 +103,21 @@ def test_several_gpus_of_a_place_are_processes_of_one_fit(tmp_path: Path) -> Non
     assert jobs[0].folder.matches(jobs[0].run.config)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def in_dynamic_stage(folder: Path) -> bool:
+    static, last = folder / "checkpoints/static.ckpt", folder / "checkpoints/last.ckpt"
+    return static.exists() and last.stat().st_mtime > static.stat().st_mtime + 0.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_stops_all_fits_with_a_checkpoint_and_they_can_be_resumed(tmp_path: Path, number: int) -> None:
     words = [*CONFIG, *QUICK, f"output={tmp_path}", "seeds=[0, 1]", "--jobs", "2", "dynamic.steps=100000"]
     command = [sys.executable, "-m", "kg4d.fit", *words]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         folders = [tmp_path / "kg4d" / "full" / f"seed{seed}" for seed in (0, 1)]
         deadline = time.monotonic() + 300
-        while not all((folder / "checkpoints/static.ckpt").exists() for folder in folders):
+        while not all(in_dynamic_stage(folder) for folder in folders):
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        time.sleep(1)
         process.send_signal(number)
         _, error = process.communicate(timeout=300)
     assert process.returncode == 128 + number
