@@ -88,7 +88,7 @@ class _Sweep:
         from kg4d.runs.folder import experiment_folder
         from kg4d.sweeps.runner import Fixed
         from kg4d.sweeps.sharing import share_in_experiment
-        from kg4d.sweeps.sources import Searched, unfinished, with_held_out_frames
+        from kg4d.sweeps.sources import unfinished, with_held_out_frames
 
         settings, before = self._settings, share_in_experiment if self._settings.share_stages else None
         if not settings.searches:
@@ -96,6 +96,7 @@ class _Sweep:
             return Fixed(iter(jobs)), len(jobs)
         try:
             from kg4d.sweeps.search import Search
+            from kg4d.sweeps.searched import Searched
         except ImportError as error:
             raise InputError("sweep.method", f"needs optuna: {error}", _EXTRA) from error
         runs = self.runs_of({"first": []})
