@@ -99,7 +99,7 @@ class _Sweep:
             from kg4d.sweeps.searched import Searched
         except ImportError as error:
             raise InputError("sweep.method", f"needs optuna: {error}", _EXTRA) from error
-        runs = self.runs_of({"first": []})
+        runs = self.runs_of(self._points or {"first": []})
         with_held_out_frames(runs)
         self._search = Search(settings, self._points, experiment_folder(runs[0].config) / "search.log")
         reports = settings.reports if settings.early_stopping else 0

@@ -1,6 +1,7 @@
 """One job done in this process, whatever comes of it, as a value that travels between processes."""
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +21,6 @@ class End(Enum):
     GIVEN_UP = "given up"  # others do better
     FAILED = "failed"
     WRONG = "wrong request"  # to try again would come to the same
-    INTERRUPTED = "interrupted"  # by a signal; a checkpoint was written
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def attempt(job: Job, goes_on: Callable[[int, float], bool]) -> Outcome:
     except InputError as wrong:
         end, error, request = End.WRONG, str(wrong), wrong
     except Exception as failure:
-        end, error = End.FAILED, one_line(failure)
-        log = next((Path(note[len(TRACEBACK_NOTE) :]) for note in notes_of(failure)), job.folder.log)
+        end, error, log = End.FAILED, one_line(failure), _log_of(job, failure)
     return Outcome(job, end, time.perf_counter() - begin, error, log, request)
 
 
@@ -77,6 +76,13 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def notes_of(error: BaseException) -> list[str]:
-    """The notes that name the log."""
-    return [note for note in getattr(error, "__notes__", []) if note.startswith(TRACEBACK_NOTE)]
+def _log_of(job: Job, error: Exception) -> Path:
+    """Where the traceback is; it is written to the log of the job if that was not open."""
+    for note in getattr(error, "__notes__", []):
+        if note.startswith(TRACEBACK_NOTE):
+            return Path(note.removeprefix(TRACEBACK_NOTE))
+    log = job.folder.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    return log

@@ -14,7 +14,7 @@ _QUERY = ["nvidia-smi", "--query-gpu=index,memory.free,memory.total", "--format=
 class Card(NamedTuple):
     """One GPU, with its memory in GiB."""
 
-    index: int
+    number: int
     free: float
     total: float
 
@@ -83,7 +83,7 @@ def places_on_cards(
     if per_gpu < 1 or gpus_per_run < 1 or (per_gpu > 1 and gpus_per_run > 1):
         what = f"{per_gpu} fits on each GPU and {gpus_per_run} GPUs for each fit"
         raise InputError("--per-gpu", what, "one of them has to be 1")
-    found = {card.index: card for card in (look or cards_of_machine)()}
+    found = {card.number: card for card in (look or cards_of_machine)()}
     chosen = list(dict.fromkeys(gpus))
     for index in chosen:
         if index not in found:

@@ -14,6 +14,7 @@ from kg4d.sweeps.engine import Report
 from kg4d.sweeps.jobs import Job, State, label_of, state_of
 from kg4d.sweeps.points import Points
 from kg4d.sweeps.search import Point, Search
+from kg4d.sweeps.sources import with_held_out_frames
 
 RunsOf = Callable[[Points], list[Run[ExperimentConfig]]]
 """The runs of some points: of each with every scene and seed."""
@@ -82,6 +83,7 @@ class Searched:
 
     def _begin(self, point: Point) -> _Tried:
         runs = self._runs_of({point.name: point.settings})
+        with_held_out_frames(runs)
         first, total = self._begun * len(runs) + 1, self._search.trials * len(runs)
         self._begun += 1
         jobs = [

@@ -9,7 +9,7 @@ from kg4d.errors import InputError
 from kg4d.sweeps.cards import Card, cards_of_machine, places_on_cards, places_on_cores
 from kg4d.utils.processes import cores
 
-FOUR = [Card(index, 80.0, 80.0) for index in range(4)]
+FOUR = [Card(number, 80.0, 80.0) for number in range(4)]
 
 
 def visible(gpus: list[int], *rules: float, cards: list[Card] = FOUR) -> list[str]:

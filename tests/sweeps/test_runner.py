@@ -1,12 +1,14 @@
 """Who starts, who is tried again and what is said of failures, with an engine that does nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
-from kg4d.sweeps.attempt import End, Outcome
+from kg4d.sweeps.attempt import End, Outcome, attempt
 from kg4d.sweeps.engine import Report
 from kg4d.sweeps.jobs import Job, State, jobs_of, listing, state_of
 from kg4d.sweeps.runner import FailedFitsError, Fixed, carry_out, raise_failures
@@ -69,6 +71,17 @@ def test_failures_name_the_fit_and_its_log(jobs: list[Job], tmp_path: Path) -> N
         raise_failures(outcomes)
     assert caught.value.__notes__ == [f"traceback in {tmp_path / 'log.txt'}"]
     raise_failures(outcomes[:1])
+
+
+def refuse(config: ExperimentConfig) -> None:
+    raise RuntimeError(f"no seed {config.seed}")
+
+
+def test_a_failure_before_the_fit_leaves_its_traceback_in_the_log(jobs: list[Job]) -> None:
+    outcome = attempt(replace(jobs[2], before=refuse), lambda step, value: True)
+    assert (outcome.end, outcome.error) == (End.FAILED, "RuntimeError: no seed 2")
+    assert outcome.log is not None
+    assert "Traceback" in outcome.log.read_text()
 
 
 def test_wrong_requests_are_one_error(jobs: list[Job]) -> None:
