@@ -61,8 +61,8 @@ def reached(runs: Iterable[Run[ExperimentConfig]]) -> tuple[str, list[Reached]]:
 def front(points: Sequence[Reached]) -> list[Reached]:
     """The points that no other one beats: at least as good, as fast and as small, and better in one of the three.
 
-    >>> kept = front([Reached("a", 1, 20, 9, 5), Reached("b", 1, 21, 9, 5), Reached("c", 1, 19, 8, 5)])
-    >>> [point.point for point in kept]
+    >>> reached = {"a": (20.0, 9.0), "b": (21.0, 9.0), "c": (19.0, 8.0)}
+    >>> [point.point for point in front([Reached(name, 1, *values, 5.0) for name, values in reached.items()])]
     ['b', 'c']
     """
 

@@ -82,7 +82,7 @@ def _drawn(parameter: Parameter, generator: random.Random) -> Any:
 def rounded(value: float, parameter: Parameter) -> float | int:
     """A number in a range, with as many digits as anybody would write.
 
-    >>> rounded(0.123456, Parameter(low=0, high=1)), rounded(12.7, Parameter(low=1, high=20, whole=True))
+    >>> rounded(0.123456, Parameter(low=0.0, high=1.0)), rounded(12.7, Parameter(low=1.0, high=20.0, whole=True))
     (0.123, 13)
     """
     return round(value) if parameter.whole else float(f"{value:.3g}")

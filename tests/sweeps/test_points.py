@@ -40,7 +40,7 @@ def test_a_list_is_what_is_written() -> None:
 
 
 def test_random_points_lie_in_their_range_and_are_the_same_each_time() -> None:
-    settings = SweepSettings(Method.RANDOM, {"a": RANGE, "b": Parameter(low=-3, high=3, whole=True)}, trials=50)
+    settings = SweepSettings(Method.RANDOM, {"a": RANGE, "b": Parameter(low=-3.0, high=3.0, whole=True)}, trials=50)
     points = points_of(settings)
     drawn = [dict(word.split("=") for word in words) for words in points.values()]
     assert points == points_of(settings)
