@@ -24,7 +24,7 @@ from tests.tiny_runs import ROOT
 
 SEARCH = {
     "method": "optuna",
-    "trials": 5,
+    "trials": 4,
     "early_stopping": True,
     "reports": 2,
     "parameters": {"kfc.weight": {"low": 1, "high": 1000, "log": True}},
@@ -111,11 +111,11 @@ def decisions(above: Path) -> list[dict[str, object]]:
 def test_a_search_decides_the_same_whatever_the_test_views_show(tmp_path: Path) -> None:
     """As they are, turned into noise, and taken away: not a digit of what the search is told changes."""
     pytest.importorskip("optuna")
-    scene = make_scene("walker", build_renderer("cpu"), size=24)
+    scene = make_scene("walker", build_renderer("cpu"), size=24, frames=6)
     seen = []
     for change in ("as they are", "noise", "none"):
         folder, output = tmp_path / change / "walker", tmp_path / change / "runs"
-        write_scene(folder, scene)
+        write_scene(scene, folder)
         files = json.loads((folder / "transforms_test.json").read_text())
         if change == "noise":
             for number, frame in enumerate(files["frames"]):
@@ -130,7 +130,7 @@ def test_a_search_decides_the_same_whatever_the_test_views_show(tmp_path: Path) 
     assert '"test' not in seen[0]
     assert seen[0] == seen[1] == seen[2]
     states = [entry["state"] for entry in told if "state" in entry]
-    assert len(states) == 5
+    assert len(states) == 4
     assert len(set(states)) == 2  # some were given up
 
 
