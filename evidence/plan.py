@@ -7,6 +7,9 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+from kg4d.config.schema import ExperimentConfig
+from kg4d.sweeps.sharing import share_stages
+
 ROOT = Path(__file__).parent.parent
 PLAN = Path(__file__).parent / "plan.yaml"
 
@@ -120,3 +123,8 @@ def jobs(plan: Plan, output: Path) -> list[Job]:
         for arm, choice in group.arms.items()
         if (not group.seeds or seed in group.seeds) and (scene not in plan.mirrored or arm in group.mirrored)
     ]
+
+
+def share_in_plan(config: ExperimentConfig) -> None:
+    """Begin a run with the stages of other runs of its scene and seed, whatever group they are in."""
+    share_stages(config, Path(config.output).parent.glob(f"*/{config.name}/*/seed{config.seed}"))

@@ -10,6 +10,7 @@ from kg4d.utils.cli import DONE, WRONG_REQUEST
 COMMANDS = {
     "prepare": "one image or one video to a scene folder",
     "fit": "the whole pipeline for one experiment file",
+    "sweep": "many fits side by side: points of a sweep, scenes and seeds",
     "evaluate": "recompute the metrics of a run, or score any method's renders",
     "export": "files of a run for other programs",
     "view": "interactive page of a run, with a time slider and the keypoints",

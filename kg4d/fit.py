@@ -2,40 +2,74 @@
 
 import argparse
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kg4d.runs.folder import RunFolder
+    from kg4d.sweeps.attempt import Outcome
+    from kg4d.sweeps.jobs import Job
+
 
 def main(arguments: argparse.Namespace) -> None:
-    """Fit every variant and seed that the file names, one after the other, then compare them."""
+    """Fit every scene, variant and seed that the file names, then compare them."""
+    if arguments.resume and arguments.overwrite:
+        raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
+    from kg4d.runs.launch import is_first
+    from kg4d.runs.results import compare, gather
+    from kg4d.sweeps.jobs import jobs_of, listing
+    from kg4d.sweeps.runner import raise_failures
 
     everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
     runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
-    from kg4d.pipeline import fit
-    from kg4d.runs.results import compare, gather
-
-    if arguments.resume and arguments.overwrite:
-        raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
-    from kg4d.runs.launch import is_first
-
-    folders = [fit(one.config, resume=arguments.resume, overwrite=arguments.overwrite) for one in runs]
+    if arguments.list:
+        print(*listing(runs), sep="\n")
+        return
+    jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
+    outcomes = _fitted(jobs, arguments.jobs)
     if not is_first():
         return
-    compare(folders[0].parents[1], gather(everything), runs[0].config)
-    _show(folders)
+    results = gather(everything)
+    if results:
+        compare(results, runs[0].config)
+    _show([job.folder for job in jobs if job.folder.metrics.is_file()])
+    raise_failures(outcomes)
 
 
-def _show(folders: list[Path]) -> None:
+def _fitted(jobs: "Sequence[Job]", at_a_time: int) -> "list[Outcome]":
+    """Do the jobs: a single one, and those whose processes others have started, here and with their own errors."""
+    from kg4d.pipeline import fit
+    from kg4d.runs.launch import crew_of
+    from kg4d.sweeps.attempt import End, Outcome
+    from kg4d.sweeps.board import Progress
+    from kg4d.sweeps.cards import places_on_cores
+    from kg4d.sweeps.local import LocalEngine
+    from kg4d.sweeps.runner import Fixed, carry_out, one_after_another
+
+    places = places_on_cores(min(at_a_time, len(jobs)))
+    if len(jobs) == 1 or crew_of(jobs[0].run.config).started:
+        for job in jobs:
+            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label)
+        return [Outcome(job, End.DONE) for job in jobs]
+    if at_a_time == 1:
+        return one_after_another(jobs)
+    with LocalEngine(places) as engine, Progress(len(jobs)).shown() as progress:
+        return carry_out(Fixed(iter(jobs)), engine, progress)
+
+
+def _show(folders: "Sequence[RunFolder]") -> None:
     """Say where a person finds what."""
     for folder in folders:
-        print(f"run      {folder}")
+        print(f"run      {folder.path}")
         for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
-            if (folder / name).is_file():
-                print(f"{label:8} {folder / name}")
+            if (folder.path / name).is_file():
+                print(f"{label:8} {folder.path / name}")
 
 
 def parser() -> Parser:
@@ -47,6 +81,10 @@ def parser() -> Parser:
         "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"
     )
     options.add_argument("--overwrite", action="store_true", help="replace finished runs")
+    options.add_argument("--jobs", type=int, default=1, metavar="N", help="fits at a time, which share the cores out")
+    options.add_argument(
+        "--list", "--dry-run", action="store_true", help="say what would be run, and how far it is, and do nothing"
+    )
     options.add_overrides()
     return options
 

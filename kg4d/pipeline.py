@@ -1,6 +1,7 @@
 """The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 from jaxtyping import Float
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
@@ -24,13 +26,14 @@ from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.runs.build import RunInputs, build_run, build_run_representation, check_neighbours, show_video
 from kg4d.runs.costs import Costs
-from kg4d.runs.environment import environment, peak_memory_bytes, training_seconds
+from kg4d.runs.environment import environment, git_commit, peak_memory_bytes, training_seconds
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
 from kg4d.runs.measure import measure
 from kg4d.runs.outputs import export, write_preview
 from kg4d.runs.soundness import check_fitted
+from kg4d.runs.validation import Reports, Validation, held_out_frames
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
 from kg4d.stages.checkpoints import on_device
@@ -46,7 +49,14 @@ from kg4d.utils.ranks import Ranks
 _log = logging.getLogger(__name__)
 
 
-def fit(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = False) -> Path:
+def fit(
+    config: ExperimentConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    label: str = "",
+    validation: Validation | None = None,
+) -> Path:
     """Fit one scene under one configuration; returns the run folder.
 
     Args:
@@ -54,14 +64,17 @@ def fit(config: ExperimentConfig, *, resume: bool = False, overwrite: bool = Fal
         resume: Go on with the run in that folder: finished stages are loaded, the one cut short goes on from its last
             checkpoint, and a run that is done stays as it is.
         overwrite: Replace a finished run in that folder.
+        label: What this fit is among others; its log begins with it.
+        validation: Who is told how it does on held-out frames, and may end it; for a fit by one process.
 
     Raises:
+        GivenUpError: Whoever is told has ended it.
         InputError: The configuration or the scene is wrong, another process fits in the folder, a finished run lies
             there, or a checkpoint is damaged or belongs to another run.
         KeyboardInterrupt: A signal came; a checkpoint was written.
     """
     crew, folder = crew_of(config), RunFolder.of(config)
-    work = _Work(config, crew, resume, overwrite)
+    work = _Work(config, crew, resume, overwrite, label, validation)
     if crew.count > 1 and not crew.started:
         launch(crew, work, folder.log)
     else:
@@ -78,6 +91,8 @@ class _Work:
     crew: Crew
     resume: bool
     overwrite: bool
+    label: str
+    validation: Validation | None
 
     def __call__(self, ranks: Ranks, local_rank: int) -> None:
         """Do the part of one of them; the first one has the run folder, the log and W&B, measures and exports."""
@@ -87,6 +102,8 @@ class _Work:
             if done:
                 return
             with log_to_file(folder.log) if ranks.first else nullcontext():
+                if self.label and ranks.first:
+                    _log.info("%s", self.label)
                 costs = Costs()
                 lightning.seed_everything(config.seed, verbose=False)
                 known = ranks.told(folder.read_normalisation() if resume and ranks.first else None)
@@ -98,8 +115,8 @@ class _Work:
                         folder.begin(config)
                     folder.write_normalisation(inputs.normalisation)
                 ranks.wait()
-                with Tracker.of(config, folder.path) if ranks.first else Tracker.silent(folder.path) as tracker:
-                    _fit(inputs, Desk(folder, tracker, costs, ranks))
+                with _tracker(config, folder) if ranks.first else Tracker.silent(folder.path) as tracker:
+                    _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation))
 
     def _begun(self, folder: RunFolder) -> tuple[bool, bool]:
         """Whether a run there is gone on with, and whether it is done."""
@@ -112,6 +129,11 @@ class _Work:
         return resume, done
 
 
+def _tracker(config: ExperimentConfig, folder: RunFolder) -> Tracker:
+    """Of a run, which W&B knows by its variant and the commit, too."""
+    return Tracker.of(config, folder.path, {"variant": variant_of(config), "git_commit": git_commit()})
+
+
 @dataclass(frozen=True)
 class Desk:
     """Where a fit writes to while it goes on.
@@ -121,12 +143,14 @@ class Desk:
         tracker: Logs and W&B.
         costs: Seconds and stage records.
         ranks: The processes that fit together; only the first one writes.
+        validation: Who is told how the motion does on held-out frames.
     """
 
     folder: RunFolder
     tracker: Tracker
     costs: Costs
     ranks: Ranks
+    validation: Validation | None = None
 
 
 def _fit(run: RunInputs, desk: Desk) -> None:
@@ -197,7 +221,11 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
                 lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
             lift = _same_lift(desk.ranks, lift, run.renderer.device)
     stage = problem.stage(representation, lift, run.guidance.get(DynamicStage.name))
-    run_one(run, desk, stage, run.dynamic_data, representation, video)
+    reports = []
+    if desk.validation is not None:
+        fitted = FittedModel(representation, run.renderer, run.background, run.normalisation)
+        reports.append(Reports(desk.validation, fitted, held_out_frames(run), stage.steps, desk.ranks))
+    run_one(run, desk, stage, run.dynamic_data, representation, video, reports)
     if stage.lift is not None:
         found, cameras = stage.lift, video.cameras.to(run.renderer.device)
         representation.correct_keypoints(lambda positions: refitted_keypoints(positions, found, cameras))
@@ -238,6 +266,7 @@ def run_one(
     data: StageData,
     representation: Representation,
     shown: PosedImages,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Run a stage, with previews of the representation against the images in `shown`, which are normalised."""
 
@@ -254,7 +283,7 @@ def run_one(
         config=run.config.trainer,
         run=run_hash(run.config),
         logger=StageLogger(desk.tracker, stage.name) if desk.ranks.first else None,
-        callbacks=[Previews(draw, run.config.trainer.preview_every)] if desk.ranks.first else [],
+        callbacks=[*([Previews(draw, run.config.trainer.preview_every)] if desk.ranks.first else []), *callbacks],
         ranks=desk.ranks,
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
@@ -290,6 +319,7 @@ def write_record(run: RunInputs, desk: Desk) -> None:
             "variant": variant_of(config),
             "seed": config.seed,
             "scene": config.scene,
+            "gaussians": len(run.gaussians),
             **environment(run.renderer),
             "peak_memory_bytes": peak_memory_bytes(run.renderer),
             "cache_keys": {**run.scene.cache_keys, **run.priors.used},

@@ -3,13 +3,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from evidence import run
-from evidence.plan import ROOT, Arm, Group, Job, jobs, read_plan
+from evidence.plan import ROOT, Arm, Group, Job, jobs, read_plan, share_in_plan
 from evidence.report import Values, arms_of, gap_closed, replace_between, table
+from evidence.run import job_of, left_to_do, run_folder
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.runs.folder import RunFolder, run_hash
 from kg4d.stages.checkpoints import read_checkpoint
+from kg4d.sweeps import sharing
+from kg4d.sweeps.attempt import End, attempt
 from tests.tiny_runs import TINY
 
 PLAN = read_plan()
@@ -154,18 +156,17 @@ def test_a_group_can_be_compared_with_an_arm_of_another() -> None:
 
 def stages_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> set[str]:
     """Of a finished run, by a run with some settings changed."""
-    monkeypatch.setattr(run, "OUTPUT", tmp_path)
+    monkeypatch.setattr(sharing, "reseal", lambda path, run: None)
     first, second = (
         load_config(ExperimentConfig, None, [f"output={tmp_path}/{group}", *words])
         for group, words in (("first", ()), ("second", changed))
     )
-    for config in (first, second):
-        RunFolder.of(config).begin(config)
+    RunFolder.of(first).begin(first)
     done, new = RunFolder.of(first).checkpoints, RunFolder.of(second).checkpoints
     done.mkdir(parents=True, exist_ok=True)
     for stage in ("static", "dynamic", "refine"):
         (done / f"{stage}.ckpt").write_text(stage)
-    run._share_stages(RunFolder.of(second), second.name)
+    share_in_plan(second)
     assert all(file.read_text() == file.stem for file in new.glob("*.ckpt"))
     return {file.stem for file in new.glob("*.ckpt")}
 
@@ -179,6 +180,7 @@ def stages_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *changed:
         ("kfc.weight=7", set()),
         ("detections.noise_px=1", set()),
         ("world.mirrored=true", set()),
+        ("optimizer.eps=1e-3", set()),
         ("static.steps=7", set()),
     ],
 )
@@ -189,19 +191,39 @@ def test_runs_share_the_stages_that_would_come_out_the_same(
 
 
 def test_stages_that_are_shared_belong_to_the_run_that_takes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(run, "OUTPUT", tmp_path)
     short = (*TINY, "static.steps=2", "dynamic.steps=2", "refine.steps=1")
     words = [
         (*short, f"output={tmp_path / group}", "name=walker", f"wgf.weight={weight}")
         for group, weight in (("one", 1), ("other", 0))
     ]
     for its in words:
-        run.fit_one(Job("g", "a", "walker", 0, ROOT / "configs/kg4d.yaml", its))
+        job = job_of(Job("g", "a", "walker", 0, ROOT / "configs/kg4d.yaml", its), 1, 1)
+        assert attempt(job, lambda step, value: True).end is End.DONE
     first, second = (load_config(ExperimentConfig, ROOT / "configs/kg4d.yaml", its) for its in words)
     files = [(RunFolder.of(one).checkpoints / "static.ckpt", run_hash(one)) for one in (first, second)]
     static = [read_checkpoint(path, run=hashed) for path, hashed in files]
     assert torch.equal(static[0]["state_dict"]["model.means"], static[1]["state_dict"]["model.means"])
     assert "already done" in RunFolder.of(second).log.read_text()
     assert RunFolder.of(second).metrics.is_file()
+
+
+def test_what_lies_there_from_before_is_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout of run folders is that of `docs/evidence.md` since its first edition."""
+    monkeypatch.setattr("evidence.run.OUTPUT", tmp_path)
+    planned = [job for job in jobs(PLAN, tmp_path) if job.group == "method"][:3]
+    assert [job.folder.path for job in left_to_do(planned)] == [
+        run_folder(job.group, job.arm, job.scene, job.seed).path for job in planned
+    ]
+    first = job_of(planned[0], 1, 3)
+    folder, config = tmp_path / "method" / planned[0].scene / planned[0].arm / "seed0", first.run.config
+    RunFolder(folder).begin(config)
+    (folder / "checkpoints").mkdir()
+    for stage in ("static", "dynamic", "refine"):
+        (folder / "checkpoints" / f"{stage}.ckpt").touch()
+    (folder / "run.json").touch()
+    (folder / "metrics.json").write_text('{"metrics": {}}')
+    assert [job.label for job in left_to_do(planned)] == [job_of(one, n, 3).label for n, one in enumerate(planned, 1)][
+        1:
+    ]

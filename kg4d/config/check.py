@@ -58,6 +58,9 @@ class Checker:
             value = self._parsed(value, hint, key)
         if isinstance(value, str) and "${" in value:
             return self._interpolation(value, key)
+        return value if hint is Any else self._of_type(value, hint, key)
+
+    def _of_type(self, value: Any, hint: Any, key: str) -> Any:
         if is_dataclass(hint) or get_origin(hint) is dict:
             return self._block(value, hint, key)
         if isinstance(value, Mapping) and value:
@@ -78,6 +81,8 @@ class Checker:
         for name, item in value.items():
             full = f"{key}.{name}".lstrip(".")
             if name not in types:
+                if full in getattr(self.schema, "ELSEWHERE", {}):
+                    self._fail(full, self.schema.ELSEWHERE[full], "take the file that it extends")  # type: ignore[attr-defined]
                 self._unknown(full)
             checked[str(name)] = found = self.check(item, types[name], full)
             self._within_range(found, full, signed=name in getattr(hint, "SIGNED", ()))

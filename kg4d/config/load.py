@@ -8,7 +8,7 @@ OmegaConf accepts; an enum is written by its value, or by its name in lower case
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from yaml import YAMLError
 from kg4d.config.check import Checker, CommandLineText, suggestion
 from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
-from kg4d.utils.names import is_folder_name
+from kg4d.utils.names import is_folder_name, name_of_scene, path_of_scene
 from kg4d.utils.plain import plain
 from kg4d.utils.reading import MEGABYTE, read_table
 
@@ -37,12 +37,14 @@ class Run(Generic[T]):
     """One fit that an experiment file asks for.
 
     Attributes:
+        scene: Short name of its scene; also a folder name where the file names several scenes.
         variant: Name of the variant; also a folder name.
         seed: Seed of the run.
-        config: The configuration of this run alone: its seed, no `seeds`, and only its variant. Loading it again gives
-            this run again.
+        config: The configuration of this run alone: its scene, its seed, no `seeds`, and only its variant. Loading it
+            again gives this run again.
     """
 
+    scene: str
     variant: str
     seed: int
     config: T
@@ -64,43 +66,90 @@ def load_config(schema: type[T], path: str | Path | None, overrides: Sequence[st
 
 
 def expand(
-    schema: type[T], path: str | Path, overrides: Sequence[str] = (), *, variant: str | None = None
+    schema: type[T],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    variant: str | None = None,
+    variants: Mapping[str, Sequence[str]] | None = None,
+    without: str | None = None,
 ) -> list[Run[T]]:
-    """List the runs of an experiment file: every variant with every seed.
+    """List the runs of an experiment file: every scene with every variant with every seed.
 
     The settings of a variant take precedence over those of the file, and the command line over both.
 
     Args:
-        schema: Dataclass to build, with fields `seed`, `seeds` (may be empty) and `variants` (name to overrides).
+        schema: Dataclass to build, with fields `scene`, `seed`, `scenes` and `seeds` (may be empty) and `variants`
+            (name to overrides).
         path: YAML file.
-        overrides: As for `load_config`. A `seed=` here replaces the file's `seeds`.
+        overrides: As for `load_config`. A `seed=` here replaces the file's `seeds`, a `scene=` its `scenes`.
         variant: Only this variant; all when None. A file without variants has one, called `full`.
+        variants: Variants in place of the file's own.
+        without: A block of the file that is not for this schema.
 
     Raises:
         InputError: A file, key or value is wrong, or there is no such variant.
     """
-    written, given = _file_layers(schema, path), _override_layers(schema, overrides, _COMMAND_LINE)
-    if any("seed" in layer for layer in given) and not any("seeds" in layer for layer in given):
-        given.append({"seeds": []})
+    written, given = _file_layers(schema, path, without), _override_layers(schema, overrides, _COMMAND_LINE)
+    for one, several in (("seed", "seeds"), ("scene", "scenes")):
+        if any(one in layer for layer in given) and not any(several in layer for layer in given):
+            given.append({several: []})
     with _named_interpolations(str(path)):
-        variants = dict(_merged(schema, [*written, *given]).variants) or {"full": []}
+        variants = variants or dict(_merged(schema, [*written, *given]).variants) or {"full": []}
     if variant is not None:
         if variant not in variants:
             raise InputError(f"{path}: variants", f"no variant {variant!r}", suggestion(variant, variants))
         variants = {variant: variants[variant]}
-    runs = []
+    by_variant = []
     for name, settings in variants.items():
         where = f"{path}: variants.{name}"
         if not is_folder_name(name):
             raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
         merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
-        with _named_interpolations(str(path)):
-            seeds = dict.fromkeys(merged.seeds or [merged.seed])
-        for seed in seeds:
-            one = merged.copy()
-            one.seed, one.seeds, one.variants = seed, [], {name: []}
-            runs.append(Run(name, seed, _built(schema, one, path)))
-    return runs
+        by_variant.append((name, merged, _scenes_of(merged, path)))
+    listed = dict.fromkeys(scene for _, _, scenes in by_variant for scene in scenes)
+    return [
+        _one(schema, path, merged, scene, name, seed)
+        for scene in listed
+        for name, merged, scenes in by_variant
+        if scene in scenes
+        for seed in _seeds_of(merged, path)
+    ]
+
+
+def _scenes_of(merged: DictConfig, path: str | Path) -> list[str]:
+    """The scenes that are listed, as they are written; one empty text where none is.
+
+    Raises:
+        InputError: Two have the same short name, or one has none.
+    """
+    with _named_interpolations(str(path)):
+        scenes = list(dict.fromkeys(merged.scenes))
+    named: dict[str, str] = {}
+    for scene in scenes:
+        name = name_of_scene(scene)
+        if not is_folder_name(name):
+            raise InputError(f"{path}: scenes", f"{scene!r} gives no folder name", "write NAME=SCENE")
+        if name in named:
+            what = f"{named[name]} and {scene} have the same name, {name!r}"
+            raise InputError(f"{path}: scenes", what, "write NAME=SCENE for one of them")
+        named[name] = scene
+    return scenes or [""]
+
+
+def _seeds_of(merged: DictConfig, path: str | Path) -> list[int]:
+    with _named_interpolations(str(path)):
+        return list(dict.fromkeys(merged.seeds or [merged.seed]))
+
+
+def _one(schema: type[T], path: str | Path, merged: DictConfig, scene: str, variant: str, seed: int) -> Run[T]:
+    """One run, with the configuration of it alone."""
+    one = merged.copy()
+    one.seed, one.seeds, one.variants = seed, [], {variant: []}
+    if scene:
+        one.scene, one.scenes = path_of_scene(scene), [scene]
+    config = _built(schema, one, path)
+    return Run(name_of_scene(scene or one.scene), variant, seed, config)
 
 
 def to_yaml(config: Any) -> str:
@@ -114,7 +163,7 @@ def packaged_configs() -> Path:
     return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
 
 
-def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
+def _file_layers(schema: type, path: str | Path | None, without: str | None = None) -> list[dict[str, Any]]:
     """The checked contents of a file and of all files that it extends, the one farthest up first."""
     layers: list[dict[str, Any]] = []
     chain: list[Path] = []
@@ -127,6 +176,7 @@ def _file_layers(schema: type, path: str | Path | None) -> list[dict[str, Any]]:
         values = _read(current)
         parent = values.pop("extends", None)
         notice = values.pop("notice", None)
+        values.pop(without, None)
         if notice is not None:
             _log.warning("%s: %s", current, notice)
         layers.insert(0, _checked(schema, values, str(current)))

@@ -71,6 +71,8 @@ class ExperimentConfig:
         output: Folder above the run folders.
         scene: A scene folder, `synthetic:<character>`, `synthetic:room`, or an image, a video or a folder of frames,
             which is prepared first.
+        scenes: Scenes to run, written as `scene` is, or as NAME=SCENE; only `scene` if empty. Run folders then have the
+            scene's name above the variant.
         world: The world of the scene turned, scaled or mirrored; no result may depend on it.
         priors: How an image or a video is prepared.
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
@@ -111,11 +113,14 @@ class ExperimentConfig:
         "arap": "deformation.control_points.arap",
     }  # old keys that files may still use
 
+    ELSEWHERE: ClassVar[dict[str, str]] = {"sweep": "is for python -m kg4d.sweep"}  # blocks that others read
+
     name: str = "experiment"
     seed: int = 0
     seeds: list[int] = field(default_factory=list)
     output: str = "runs"
     scene: str = "synthetic:walker"
+    scenes: list[str] = field(default_factory=list)
     world: WorldConfig = field(default_factory=WorldConfig)
     priors: PriorsConfig = field(default_factory=PriorsConfig)
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)

@@ -9,7 +9,7 @@ their range, which holds the true mean three times in four.
 import functools
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Ends(StrEnum):
 
 
 class Difference(NamedTuple):
-    """A mean difference and how far it can be trusted."""
+    """A mean, mostly of differences, and how far it can be trusted."""
 
     mean: float
     low: float | None  # None where there is one value only
@@ -48,15 +48,28 @@ def paired_difference(
     >>> paired_difference({"fox": {0: 3.0, 1: 4.0}}, {"fox": {0: 1.0, 1: 1.0}})
     Difference(mean=2.5, low=2.0, high=3.0, ends=<Ends.RANGE: 'range'>)
     """
-    pairs = [
-        [value - base[scene][seed] for seed, value in sorted(seeds.items()) if seed in base[scene]]
+    pairs = {
+        scene: {seed: value - base[scene][seed] for seed, value in sorted(seeds.items()) if seed in base[scene]}
         for scene, seeds in sorted(values.items())
         if scene in base
-    ]
-    pairs = [differences for differences in pairs if differences]
-    if not pairs:
+    }
+    return mean_and_ends(sample_of(pairs))
+
+
+def sample_of(values: Mapping[str, Mapping[int, float]]) -> list[float]:
+    """The independent values among those by scene and seed: of one scene all of them, else the scenes' means.
+
+    >>> sample_of({"fox": {0: 1.0, 1: 2.0}}), sample_of({"fox": {0: 1.0, 1: 2.0}, "drone": {0: 5.0}})
+    ([1.0, 2.0], [1.5, 5.0])
+    """
+    scenes = [list(seeds.values()) for seeds in values.values() if seeds]
+    return scenes[0] if len(scenes) == 1 else [statistics.fmean(seeds) for seeds in scenes]
+
+
+def mean_and_ends(sample: Sequence[float]) -> Difference | None:
+    """The mean of independent values, with Student's t interval from three on; None where there is no value."""
+    if not sample:
         return None
-    sample = pairs[0] if len(pairs) == 1 else [statistics.fmean(differences) for differences in pairs]
     mean = statistics.fmean(sample)
     if len(sample) == 1:
         return Difference(mean, None, None, None)

@@ -1,5 +1,6 @@
 """What a run was made with and what it cost: code, libraries, machine, threads, seconds, memory."""
 
+import functools
 import os
 import platform
 import resource
@@ -21,7 +22,7 @@ _LIBRARIES = ("torch", "lightning", "torchmetrics", "omegaconf", "numpy", "wandb
 def environment(renderer: Renderer) -> dict[str, Any]:
     """What a run was made with: code, libraries, renderer, machine, threads."""
     return {
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "versions": {"kg4d": kg4d.__version__, "python": platform.python_version(), **_versions()},
         "renderer": renderer.name,
         "renderer_reason": renderer.reason,
@@ -85,7 +86,8 @@ def _cuda(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _git_commit() -> str | None:
+@functools.cache
+def git_commit() -> str | None:
     """Commit of the checkout that the package runs from, marked where it has been edited; None outside one."""
     where = Path(__file__).resolve().parent
     try:

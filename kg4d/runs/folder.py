@@ -16,13 +16,14 @@ from kg4d.errors import InputError
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import replacing, tree_hash
 from kg4d.utils.locks import held_alone
+from kg4d.utils.names import name_of_scene
 from kg4d.utils.plain import flat, plain
 from kg4d.utils.reading import is_finite, is_there, read_json, read_table
 
 _log = logging.getLogger(__name__)
 
 # keys that say where a run lies, who watches it and how many processes share it out, and nothing of the fit
-_ELSEWHERE = ("output", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy")
+_ELSEWHERE = ("output", "scenes", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy")
 _STAGES = ("static", "dynamic", "refine")
 _MARK = "# lines above: "  # the last line of config.yaml
 
@@ -35,6 +36,16 @@ def _whole(settings: str) -> str:
 def variant_of(config: ExperimentConfig) -> str:
     """Name of the one variant that a run's configuration holds; `full` where the experiment names none."""
     return next(iter(config.variants), "full")
+
+
+def experiment_folder(config: ExperimentConfig) -> Path:
+    """The folder above all runs of an experiment."""
+    return Path(config.output) / config.name
+
+
+def scene_folder(config: ExperimentConfig) -> str:
+    """Name of the folder of a run's scene below that; empty where the experiment lists no scenes."""
+    return name_of_scene(config.scenes[0]) if config.scenes else ""
 
 
 def fit_settings(config: ExperimentConfig) -> dict[str, Any]:
@@ -58,19 +69,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: ExperimentConfig) -> "RunFolder":
         """The folder of the run that `config` describes."""
-        return cls.at(config.output, config.name, variant_of(config), config.seed)
-
-    @classmethod
-    def at(cls, output: str | Path, name: str, variant: str, seed: int) -> "RunFolder":
-        """The folder of one run of an experiment.
-
-        Args:
-            output: Folder of all experiments.
-            name: Of the experiment.
-            variant: Name of the variant.
-            seed: Of the run.
-        """
-        return cls(Path(output) / name / variant / f"seed{seed}")
+        return cls(experiment_folder(config) / scene_folder(config) / variant_of(config) / f"seed{config.seed}")
 
     @property
     def config(self) -> Path:
@@ -160,12 +159,20 @@ class RunFolder:
         Raises:
             InputError: A finished run lies here.
         """
-        if self.metrics.is_file():
-            remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
-            raise InputError(self.path, "holds a finished run", remedy)
+        self.check_unfinished()
         begun = [name for name in (*_STAGES, "last") if (self.checkpoints / f"{name}.ckpt").is_file()]
         if begun:
             _log.warning("%s: what an unfinished run left is removed (%s)", self.path, ", ".join(begun))
+
+    def check_unfinished(self) -> None:
+        """See that no finished run would be replaced.
+
+        Raises:
+            InputError: One lies here.
+        """
+        if self.metrics.is_file():
+            remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
+            raise InputError(self.path, "holds a finished run", remedy)
 
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""

@@ -36,6 +36,7 @@ from kg4d.render.build import RendererKind, gpu_missing_reason
 from kg4d.stages.runner import Accelerator
 from kg4d.utils.interrupts import Interrupted
 from kg4d.utils.logs import TRACEBACK_NOTE, is_debugging, log_to_console
+from kg4d.utils.processes import end_with_parent, environment_of, threads_of_each
 from kg4d.utils.ranks import ALONE, LostRankError, Ranks
 
 _log = logging.getLogger(__name__)
@@ -196,7 +197,8 @@ def launch(crew: Crew, work: Work, log: Path) -> None:
         Interrupted: A signal came, and was passed on.
     """
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="kg4d-") as folder, _threads_of_each(crew):
+    threads = {} if crew.on_gpu else threads_of_each(crew.count)
+    with tempfile.TemporaryDirectory(prefix="kg4d-") as folder, environment_of(threads):
         members = []
         for rank in range(crew.count):
             here, there = context.Pipe(duplex=False)
@@ -307,25 +309,11 @@ def _passed_on(members: list[_Member]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _threads_of_each(crew: Crew) -> Iterator[None]:
-    """Let processes on the CPU share its threads, where nobody has said how many each takes."""
-    name = "OMP_NUM_THREADS"
-    if crew.on_gpu or name in os.environ:
-        yield
-        return
-    os.environ[name] = str(max(1, torch.get_num_threads() // crew.count))
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
 def _member(crew: Crew, rank: int, store: Path, work: Work, say: Connection, debug: bool | None) -> None:
     """What a process does that `launch` has started."""
     os.setsid()  # ctrl-C reaches the one that watches, which passes it on once
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if rank > 0:
         for stream in (sys.stdout, sys.stderr):  # the first one says what all would say
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -346,10 +334,3 @@ def _member(crew: Crew, rank: int, store: Path, work: Work, say: Connection, deb
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

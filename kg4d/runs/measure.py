@@ -23,6 +23,9 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 from kg4d.utils.logs import progress_bar
 
+HELD_OUT = "heldout/psnr"
+"""What a search may look at: times of the reference video that a fit has not seen."""
+
 _AROUND = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees from the reference view
 _ORBIT_SIDE = 192  # px of the longer side
 Grid = tuple[Float[Tensor, "V T H W 3"], Float[Tensor, "V T H W 1"]]
@@ -49,17 +52,24 @@ def evaluate_model(
     evaluation = _test_metrics(fitted, scene, protocol, networks, progress)
     reference = scene.reference
     rendered = fitted.render(reference.cameras, reference.times)
-    target, trained = reference.composited(fitted.background), torch.ones(len(reference), dtype=torch.bool)
+    trained = torch.ones(len(reference), dtype=torch.bool)
     if seen is not None:
         trained = torch.isin(torch.arange(len(reference)), seen)
+    target = reference.composited(fitted.background)
     for key, value in training_metrics(rendered[trained], target[trained]).items():
         evaluation.record(key, value)
     if not bool(trained.all()):
-        evaluation.record("heldout/psnr", training_metrics(rendered[~trained], target[~trained])["train/psnr"])
+        evaluation.record(HELD_OUT, reference_psnr(fitted, reference[~trained]))
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
     _orbit_metrics(evaluation, fitted, scene)
     return evaluation
+
+
+def reference_psnr(fitted: FittedModel, frames: PosedImages) -> float:
+    """PSNR of some frames of the reference video, dB."""
+    rendered = fitted.render(frames.cameras, frames.times)
+    return float(training_metrics(rendered, frames.composited(fitted.background))["train/psnr"])
 
 
 def _test_metrics(

@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 
 from kg4d.config.load import Run
 from kg4d.config.schema import ExperimentConfig
-from kg4d.runs.folder import RunFolder
+from kg4d.runs.folder import RunFolder, experiment_folder
 from kg4d.tracking.tables import print_table, write_tables
 from kg4d.tracking.tracker import log_table
 
 _log = logging.getLogger(__name__)
 
-Results = dict[str, dict[int, dict[str, float]]]  # metrics by variant and seed
+Results = dict[str, dict[str, dict[int, dict[str, float]]]]  # metrics by variant, scene and seed
 
 
 def gather(runs: Iterable[Run[ExperimentConfig]]) -> Results:
@@ -29,18 +28,22 @@ def gather(runs: Iterable[Run[ExperimentConfig]]) -> Results:
         if not folder.matches(one.config):
             _log.warning("%s: left out of the table, it was made with other settings", folder.path)
             continue
-        results.setdefault(one.variant, {})[one.seed] = reached["metrics"]
+        results.setdefault(one.variant, {}).setdefault(one.scene, {})[one.seed] = reached["metrics"]
     return results
 
 
-def compare(above: Path, results: Results, config: ExperimentConfig) -> None:
-    """Write the table of an experiment next to its variants, log it and print it.
+def compare(results: Results, config: ExperimentConfig) -> None:
+    """Write the table of an experiment above its runs, log it and print it; where it lists scenes one for each, too.
 
     Args:
-        above: Folder of the variants.
         results: As `gather` gives them.
         config: Of any of the runs; names the experiment and says how it is tracked.
     """
+    above = experiment_folder(config)
+    if config.scenes:
+        for scene in dict.fromkeys(scene for scenes in results.values() for scene in scenes):
+            own = {variant: {scene: scenes[scene]} for variant, scenes in results.items() if scene in scenes}
+            write_tables(above / scene, own)
     table = write_tables(above, results)
     log_table(config.tracking, above, config.name, table)
     print_table(table)

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,22 +12,25 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from kg4d.metrics.intervals import Difference, Ends, paired_difference
+from kg4d.metrics.intervals import LEAST, Difference, Ends, mean_and_ends, paired_difference, sample_of
 from kg4d.metrics.keys import METRIC_KEYS
 from kg4d.utils.files import replacing
 
 _MISSING = "–"
 
-Results = Mapping[str, Mapping[int, Mapping[str, float]]]  # variant -> seed -> metric -> value
+Results = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
+"""variant -> scene -> seed -> metric -> value"""
 
 
 class Cell(NamedTuple):
     """One metric of one variant."""
 
     mean: float
-    std: float | None  # over seeds, with n - 1 in the denominator; None with one seed
-    seeds: int
-    difference: Difference | None  # None for the first variant, and if no seed has the metric in both
+    std: float | None  # over seeds, of several scenes over their means; n - 1 in the denominator; None with one value
+    scenes: int
+    seeds: int  # of the scene that has most
+    spread: Difference | None  # the mean with its interval over scenes; None with one scene
+    difference: Difference | None  # None for the first variant, and if no scene and seed has the metric in both
 
 
 @dataclass(frozen=True)
@@ -47,27 +50,32 @@ class AblationTable:
     @property
     def columns(self) -> list[str]:
         """Names of what `rows` holds."""
-        return ["metric", "better", "variant", "mean", "std", "seeds", "difference", "low", "high", "ends"]
+        own = ["metric", "better", "variant", "mean", "std", "scenes", "seeds", "mean_low", "mean_high", "mean_ends"]
+        return [*own, "difference", "low", "high", "ends"]
 
     @property
     def rows(self) -> list[list[Any]]:
         """One row per metric and variant, for machine-readable files; None where there is no value."""
         return [
-            [metric, _better(metric), variant, *cell[:3], *(cell.difference or (None, None, None, None))]
+            [metric, _better(metric), variant, *cell[:4], *_ends(cell.spread), *(cell.difference or (None,) * 4)]
             for metric in self.metrics
             for variant in self.variants
             if (cell := self.cells.get((metric, variant))) is not None
         ]
 
 
+def _ends(spread: Difference | None) -> tuple[Any, Any, Any]:
+    return (None, None, None) if spread is None else spread[1:]
+
+
 _UNSEEN = "There are no held-out views: the sides are a guess, and no number here tells how right they are."
 
 
 def ablation_table(results: Results) -> AblationTable:
-    """Compare variants over seeds.
+    """Compare variants over scenes and seeds.
 
     Args:
-        results: Metrics by variant and seed; the first variant is what the others are compared to.
+        results: Metrics by variant, scene and seed; the first variant is what the others are compared to.
 
     Raises:
         ValueError: There is no variant.
@@ -75,25 +83,36 @@ def ablation_table(results: Results) -> AblationTable:
     if not results:
         raise ValueError("need at least one variant")
     first, *_ = variants = tuple(results)
-    found = {metric for seeds in results.values() for values in seeds.values() for metric in values}
+    found = {key for scenes in results.values() for seeds in scenes.values() for run in seeds.values() for key in run}
     metrics = (*(key for key in METRIC_KEYS if key in found), *sorted(found - set(METRIC_KEYS)))
     cells = {}
     for metric in metrics:
-        base = _by_seed(results[first], metric)
+        base = _having(results[first], metric)
         for variant in variants:
-            values = _by_seed(results[variant], metric)
+            values = _having(results[variant], metric)
             if values:
-                difference = None if variant == first else paired_difference({"": values}, {"": base})
-                cells[metric, variant] = Cell(*_mean_and_std(values.values()), len(values), difference)
+                cells[metric, variant] = _cell(values, None if variant == first else base)
     return AblationTable(variants, metrics, cells)
 
 
-def _by_seed(seeds: Mapping[int, Mapping[str, float]], metric: str) -> dict[int, float]:
-    return {seed: values[metric] for seed, values in seeds.items() if metric in values}
+def _having(scenes: Mapping[str, Mapping[int, Mapping[str, float]]], metric: str) -> dict[str, dict[int, float]]:
+    """Values of one metric by scene and seed, without scenes that have none."""
+    values = {
+        scene: {seed: run[metric] for seed, run in seeds.items() if metric in run} for scene, seeds in scenes.items()
+    }
+    return {scene: seeds for scene, seeds in values.items() if seeds}
 
 
-def _mean_and_std(values: Collection[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+def _cell(values: Mapping[str, Mapping[int, float]], base: Mapping[str, Mapping[int, float]] | None) -> Cell:
+    sample = sample_of(values)
+    return Cell(
+        statistics.fmean(sample),
+        statistics.stdev(sample) if len(sample) > 1 else None,
+        len(values),
+        max(map(len, values.values())),
+        mean_and_ends(sample) if len(values) > 1 else None,
+        None if base is None else paired_difference(values, base),
+    )
 
 
 def difference_text(difference: Difference, number: str) -> str:
@@ -166,24 +185,43 @@ def _texts(table: AblationTable, metric: str) -> list[list[str]]:
         if cell is None:
             texts.append([_MISSING])
             continue
-        lines = [_number(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")]
+        lines = [_mean_text(cell)]
         if cell.difference is not None:
             lines.append(difference_text(cell.difference, "{:+.3g}"))
         texts.append(lines)
     return texts
 
 
+def _mean_text(cell: Cell) -> str:
+    """Mean ± std over seeds; over scenes with the interval of the mean, where there are enough for one."""
+    text = _number(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")
+    if cell.spread is None or cell.spread.ends is not Ends.INTERVAL:
+        return text
+    return f"{text} [{cell.spread.low:.4g}, {cell.spread.high:.4g}]"
+
+
 def _note(table: AblationTable) -> str:
-    counts = [cell.seeds for cell in table.cells.values()] or [0]
-    low, high = min(counts), max(counts)
-    text = f"Mean ± standard deviation over {low if low == high else f'{low} to {high}'} seed{'s' if high != 1 else ''}"
+    several = any(cell.scenes > 1 for cell in table.cells.values())
+    seeds = _count([cell.seeds for cell in table.cells.values()], "seed")
+    scenes = _count([cell.scenes for cell in table.cells.values()], "scene")
+    text = f"Mean ± standard deviation over {seeds}"
+    if several:
+        text = f"Mean ± standard deviation over {scenes} (each the mean of {seeds})"
+        if any(cell.scenes >= LEAST for cell in table.cells.values()):
+            text += ", with the 95 % interval of the mean over scenes (Student's t) in brackets"
     unseen = "" if any(key.startswith("test/") for key in table.metrics) else f" {_UNSEEN}"
     if len(table.variants) == 1:
         return f"{text}.{unseen}"
     return (
-        f"{text}; below it the difference to {table.variants[0]}, paired by seed: from three pairs on with the 95 % "
-        "interval of its mean (Student's t) in brackets, with two with their range in parentheses." + unseen
+        f"{text}; below it the difference to {table.variants[0]}, paired by {'scene and ' if several else ''}seed: "
+        f"from three {'scenes' if several else 'pairs'} on with the 95 % interval of its mean (Student's t) in "
+        "brackets, with two with their range in parentheses." + unseen
     )
+
+
+def _count(counts: list[int], what: str) -> str:
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{low if low == high else f'{low} to {high}'} {what}{'s' if high != 1 else ''}"
 
 
 def _heading(metric: str) -> str:

@@ -5,7 +5,7 @@ Steps are counted over all stages: step 0 of a stage follows the last step of th
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -44,12 +44,14 @@ class WandbConfig:
         project: Project of the runs.
         entity: User or team; that of the login when null.
         tags: Tags of the runs.
+        job_type: What the runs are part of: `fit`, or `trial` of a sweep.
     """
 
     mode: WandbMode = WandbMode.OFFLINE
     project: str = "kg4d"
     entity: str | None = None
     tags: list[str] = field(default_factory=list)
+    job_type: str = "fit"
 
 
 @dataclass
@@ -108,12 +110,19 @@ class Tracker:
         self._latest = 0
 
     @classmethod
-    def of(cls, config: Experiment, folder: Path) -> "Tracker":
-        """The tracker of a run, named like its folder (variant and seed); logs in the folder are continued."""
+    def of(cls, config: Experiment, folder: Path, about: Mapping[str, Any]) -> "Tracker":
+        """The tracker of a run, named like its folder (scene, variant and seed); logs in the folder are continued.
+
+        Args:
+            config: Of the run.
+            folder: Of the run.
+            about: What else to record with the configuration.
+        """
         earlier = next(folder.glob("wandb/*run-*/run-*.wandb"), None)
         run_id = None if earlier is None else earlier.stem.removeprefix("run-")
-        name = f"{folder.parent.name}/{folder.name}"
-        return cls(config.tracking, folder, config.name, name, plain(config), run_id)
+        above = next((path for path in folder.parents if path.name == config.name), folder.parents[1])
+        name = folder.relative_to(above).as_posix()
+        return cls(config.tracking, folder, config.name, name, {**plain(config), **about}, run_id)
 
     @classmethod
     def silent(cls, folder: Path) -> "Tracker":
@@ -225,6 +234,7 @@ def _start(
             project=config.project,
             entity=config.entity,
             group=group,
+            job_type=config.job_type,
             name=name,
             tags=config.tags,
             config=dict(settings),
@@ -264,6 +274,7 @@ def log_table(config: TrackingConfig, folder: Path, experiment: str, table: Abla
     """
     if "WANDB_SWEEP_ID" in os.environ:
         return
+    config = replace(config, wandb=replace(config.wandb, job_type="table"))
     with Tracker(config, folder, experiment, "table", {}) as tracker:
         tracker.table("table", table.columns, table.rows)
 

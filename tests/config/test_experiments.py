@@ -10,11 +10,16 @@ from kg4d.config.load import Run, expand, load_config, packaged_configs, to_yaml
 from kg4d.config.schema import ExperimentConfig
 from kg4d.deform.build import DeformationKind
 from kg4d.errors import InputError
+from kg4d.runs.folder import RunFolder
+from kg4d.sweeps.points import points_of
+from kg4d.sweeps.settings import SweepConfig
+from kg4d.sweeps.sources import with_held_out_frames
 from kg4d.utils.plain import plain
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEPS = sorted((ROOT / "experiments").glob("sweep_*.yaml"))
-EXPERIMENTS = sorted(set((ROOT / "experiments").glob("*.yaml")) - set(SWEEPS))
+SWEEPS = [ROOT / "experiments/sweep_wgf.yaml"]  # of W&B
+OWN_SWEEPS = sorted(set((ROOT / "experiments").glob("sweep_*.yaml")) - set(SWEEPS))
+EXPERIMENTS = sorted(set((ROOT / "experiments").glob("*.yaml")) - set(SWEEPS) - set(OWN_SWEEPS))
 
 
 PRESETS = {  # what moves the Gaussians, and the losses beside the one on the images
@@ -127,3 +132,16 @@ def test_sweeps_drive_fit_by_keys_and_values_that_exist(path: Path):
         assert [len(runs) for runs in axis] == [1] * len(axis), "one fit per point"
         folders = {(run.config.output, run.config.name, run.variant, run.seed) for [run] in axis}
         assert len(folders) == len(axis), "a folder per fit"
+
+
+@pytest.mark.parametrize("path", OWN_SWEEPS, ids=lambda path: path.stem)
+def test_our_own_sweeps_set_keys_and_values_that_exist(path: Path):
+    sweep = load_config(SweepConfig, path).sweep
+    points = points_of(sweep) or {
+        end: [f"{key}={getattr(one, end)}" for key, one in sweep.parameters.items()] for end in ("low", "high")
+    }
+    runs = expand(ExperimentConfig, path, variants=points, without="sweep")
+    assert {run.config.name for run in runs} == {path.stem}
+    assert len({RunFolder.of(run.config).path for run in runs}) == len(runs) >= len(points)
+    if sweep.searches:
+        with_held_out_frames(runs)

@@ -45,6 +45,8 @@ class Toy:
     name: str = "toy"
     seed: int = 0
     seeds: list[int] = field(default_factory=list)
+    scene: str = "fox"
+    scenes: list[str] = field(default_factory=list)
     variants: dict[str, list[str]] = field(default_factory=dict)
     model: Model = field(default_factory=Model)
     kinds: list[Kind] = field(default_factory=list)
@@ -268,6 +270,36 @@ def test_one_variant_or_one_seed(write):
 def test_the_saved_configuration_of_a_run_is_that_run(write):
     for run in expand(Toy, write("a.yaml", EXPERIMENT)):
         assert expand(Toy, write("saved.yaml", to_yaml(run.config))) == [run]
+
+
+def test_every_scene_has_every_variant_and_seed(write):
+    text = EXPERIMENT + "scenes: [data/fox, data/fox, synthetic:walker, b=other/fox]"
+    runs = expand(Toy, write("a.yaml", text), ["seed=5"])
+    named = [(scene, variant) for scene in ("fox", "walker", "b") for variant in ("full", "short")]
+    assert [(run.scene, run.variant) for run in runs] == named
+    assert [run.config.scene for run in runs[::2]] == ["data/fox", "synthetic:walker", "other/fox"]
+    for run in runs:
+        assert expand(Toy, write("saved.yaml", to_yaml(run.config))) == [run]
+    [alone] = expand(Toy, write("a.yaml", text), ["seed=5", "scene=data/fox"], variant="full")
+    assert (alone.scene, alone.config.scenes) == ("fox", [])
+
+
+def test_a_variant_may_have_scenes_of_its_own(write):
+    runs = expand(Toy, write("a.yaml", "scenes: [x, y]\nvariants: {all: [], one: ['scenes=[y]']}"))
+    assert [(run.scene, run.variant) for run in runs] == [("x", "all"), ("y", "all"), ("y", "one")]
+
+
+@pytest.mark.parametrize(
+    ("scenes", "message"),
+    [
+        ("[a/fox, b/fox]", r"scenes: a/fox and b/fox have the same name, 'fox' \(write NAME=SCENE for one of them\)"),
+        ("[a/fox.mp4, fox=b]", "have the same name, 'fox'"),
+        ("['...']", r"scenes: '...' gives no folder name"),
+    ],
+)
+def test_scenes_that_cannot_be_told_apart(write, scenes, message):
+    with pytest.raises(InputError, match=message):
+        expand(Toy, write("a.yaml", f"scenes: {scenes}"))
 
 
 def test_wrong_variants(write):

@@ -6,7 +6,7 @@ import pytest
 from kg4d.metrics.intervals import Ends
 from kg4d.tracking.tables import ablation_table, print_metrics, print_table, write_tables
 
-RESULTS = {
+FOX = {
     "full": {
         0: {"test/psnr": 24.0, "test/lpips_vgg": 0.10, "own": 1.0},
         1: {"test/psnr": 26.0, "test/lpips_vgg": 0.12},
@@ -14,6 +14,7 @@ RESULTS = {
     "no_wgf": {0: {"test/psnr": 23.0, "test/lpips_vgg": 0.13}, 1: {"test/psnr": 24.0, "test/lpips_vgg": 0.14}},
     "no_wgf_kfc": {1: {"test/psnr": 20.0}, 2: {"test/psnr": 22.0}},
 }
+RESULTS = {variant: {"fox": seeds} for variant, seeds in FOX.items()}
 
 
 def test_mean_std_and_paired_difference_by_hand():
@@ -32,8 +33,8 @@ def test_only_common_seeds_are_paired():
 
 def test_the_pairing_removes_what_seeds_share():
     results = {
-        "a": {seed: {"m": 100.0 * seed} for seed in range(5)},
-        "b": {seed: {"m": 100.0 * seed + 1.0} for seed in range(5)},
+        "a": {"fox": {seed: {"m": 100.0 * seed} for seed in range(5)}},
+        "b": {"fox": {seed: {"m": 100.0 * seed + 1.0} for seed in range(5)}},
     }
     cell = ablation_table(results).cells["m", "b"]
     assert cell.difference == (1.0, 1.0, 1.0, Ends.INTERVAL)
@@ -82,10 +83,46 @@ def test_the_same_results_give_the_same_files(tmp_path):
 
 
 def test_a_single_run_makes_a_plain_table(tmp_path):
-    write_tables(tmp_path, {"full": {0: {"test/ssim": 0.91237}}})
+    write_tables(tmp_path, {"full": {"fox": {0: {"test/ssim": 0.91237}}}})
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| test/ssim ↑ | 0.9124 |" in text
     assert "over 1 seed." in text
+
+
+def over_scenes(count: int) -> dict[str, dict[str, dict[int, dict[str, float]]]]:
+    """Scenes are 20, 21, ... in one variant, 1, 2, ... more in the other; seeds differ by 0.2."""
+    return {
+        variant: {
+            f"scene{scene}": {seed: {"test/psnr": 20.0 + scene + gain * (1 + scene) + 0.2 * seed} for seed in range(2)}
+            for scene in range(count)
+        }
+        for variant, gain in {"full": 0, "more": 1}.items()
+    }
+
+
+def test_over_scenes_the_sample_is_the_mean_of_each_scene():
+    cells = ablation_table(over_scenes(3)).cells
+    full, more = cells["test/psnr", "full"], cells["test/psnr", "more"]
+    assert (full.mean, full.std, full.scenes, full.seeds) == (pytest.approx(21.1), pytest.approx(1.0), 3, 2)
+    reach = 4.3027 / 3**0.5  # Student's t of two degrees of freedom
+    assert full.spread[1:3] == pytest.approx((21.1 - reach, 21.1 + reach), abs=1e-3)
+    assert more.difference[:3] == pytest.approx((2.0, 2 - reach, 2 + reach), abs=1e-3)  # of 1, 2 and 3
+
+
+def test_a_scene_that_one_variant_lacks_is_not_compared():
+    results = over_scenes(3)
+    del results["full"]["scene2"]
+    cells = ablation_table(results).cells
+    assert cells["test/psnr", "full"].scenes == 2
+    assert cells["test/psnr", "more"].difference == (pytest.approx(1.5), pytest.approx(1), pytest.approx(2), Ends.RANGE)
+
+
+def test_the_table_says_that_it_is_over_scenes(tmp_path):
+    write_tables(tmp_path, over_scenes(3))
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "| 21.1 ± 1 [18.62, 23.58] | 23.1 ± 2 [18.13, 28.07]<br>+2 [-0.484, +4.48] |" in text
+    assert "over 3 scenes (each the mean of 2 seeds), with the 95 % interval" in text
+    assert "paired by scene and seed" in text
 
 
 def test_no_variant_is_an_error():

@@ -126,7 +126,7 @@ def logged(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("walk") / "full" / "seed3"
     experiment = SmallExperiment(tracking=tracking(WandbMode.OFFLINE))
     write_mp4(folder / "orbit.mp4", torch.rand(3, 16, 16, 3), fps=8)
-    with Tracker.of(experiment, folder) as tracker:
+    with Tracker.of(experiment, folder, {"variant": "full"}) as tracker:
         tracker.begin("static")
         for step in range(3):
             tracker.image("preview/static", torch.full((4, 6, 3), step / 2), step + 1)  # before the step's own metrics
@@ -185,10 +185,10 @@ def test_media_are_files_in_the_run_folder(logged):
 
 def test_a_resumed_run_goes_on_under_its_id(tmp_path):
     experiment = SmallExperiment(tracking=tracking(WandbMode.OFFLINE))
-    with Tracker.of(experiment, tmp_path) as tracker:
+    with Tracker.of(experiment, tmp_path, {}) as tracker:
         for step in range(4):
             tracker.log("static", step, {"loss": 0.0})
-    with Tracker.of(experiment, tmp_path) as tracker:
+    with Tracker.of(experiment, tmp_path, {}) as tracker:
         for step in range(2, 6):
             tracker.log("static", step, {"loss": 1.0})
     first, second = offline_runs(tmp_path)
@@ -200,7 +200,7 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path):
 
 def test_a_run_that_fails_is_marked_and_keeps_what_it_logged(tmp_path):
     def fail() -> None:
-        with Tracker.of(SmallExperiment(tracking=tracking(WandbMode.OFFLINE)), tmp_path) as tracker:
+        with Tracker.of(SmallExperiment(tracking=tracking(WandbMode.OFFLINE)), tmp_path, {}) as tracker:
             tracker.log("static", 0, {"loss": 0.5})
             raise RuntimeError("stop")
 
@@ -213,7 +213,7 @@ def test_a_run_that_fails_is_marked_and_keeps_what_it_logged(tmp_path):
 
 
 def test_the_table_of_an_experiment_is_a_run_of_its_group(tmp_path):
-    results = {"full": {0: {"test/psnr": 20.0}}, "no_wgf": {0: {"test/psnr": 19.0}}}
+    results = {"full": {"fox": {0: {"test/psnr": 20.0}}}, "no_wgf": {"fox": {0: {"test/psnr": 19.0}}}}
     table = ablation_table(results)
     log_table(tracking(WandbMode.OFFLINE), tmp_path, "walk", table)
     (run,) = offline_runs(tmp_path)

@@ -18,12 +18,15 @@ class FramesConfig:
 
     Attributes:
         every: The fit sees every n-th frame, beginning with the first; the others are evaluated as `heldout/psnr`.
+        hold_out: Of every n frames that are left the one in the middle is held out too, but for the last of all, for a
+            search that needs something to judge by; 0 holds out none.
         textureless: Paint the object in its mean colour in all images, the test images included, so that motion inside
             its outline shows only in keypoints and flow. The mean is that of the images that a fit sees.
         ring: Whether the fit has the ring of views of the first frame; without it a scene is a video and nothing else.
     """
 
     every: int = 1
+    hold_out: int = 0
     textureless: bool = False
     ring: bool = True
 
@@ -31,15 +34,22 @@ class FramesConfig:
         """Check the range of the settings.
 
         Raises:
-            ValueError: `every` is not positive.
+            ValueError: `every` is not positive, or `hold_out` leaves nothing.
         """
         if self.every < 1:
             raise ValueError(f"frames.every: must be at least 1, not {self.every}")
+        if self.hold_out < 0 or self.hold_out == 1:
+            raise ValueError(f"frames.hold_out: must be 0 or at least 2, not {self.hold_out}")
 
 
 def seen_frames(scene: Scene, config: FramesConfig) -> Int[Tensor, " S"]:
     """Indices of the S frames of the reference video that the fit sees."""
-    return torch.arange(0, len(scene.reference), config.every)
+    kept = torch.arange(0, len(scene.reference), config.every)
+    if config.hold_out == 0:
+        return kept
+    place = torch.arange(len(kept))
+    held_out = (place % config.hold_out == config.hold_out // 2) & (place < len(kept) - 1)
+    return kept[~held_out]
 
 
 def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
@@ -48,9 +58,9 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
     Raises:
         InputError: Fewer than two frames are left.
     """
-    if config.every == 1:
-        return scene
     kept = seen_frames(scene, config)
+    if len(kept) == len(scene.reference):
+        return scene
     if len(kept) < 2:
         what = f"{config.every} leaves one of the {len(scene.reference)} frames"
         raise InputError("frames.every", what, "lower it: a motion takes two")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, without_ring, without_texture
+from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, seen_frames, without_ring, without_texture
 from kg4d.errors import InputError
 from tests import make
 from tests.make import FRAMES
@@ -22,6 +22,25 @@ def test_every_third_frame_keeps_its_time_and_its_keypoints() -> None:
     assert seen.test is not None
     assert seen.test.frames.tolist() == [0, 1, 0, 1]
     assert seen.ring is scene.ring
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [
+        ({"hold_out": 2}, [0, 2, 3]),  # the last one stays
+        ({"hold_out": 3}, [0, 2, 3]),
+        ({"hold_out": 4}, [0, 1, 3]),
+        ({"every": 2, "hold_out": 2}, [0, 2]),
+        ({"hold_out": 9}, [0, 1, 2, 3]),
+    ],
+)
+def test_frames_in_between_are_held_out(settings: dict[str, int], seen: list[int]) -> None:
+    assert seen_frames(make.tiny_scene(), FramesConfig(**settings)).tolist() == seen
+
+
+def test_one_frame_of_one_cannot_be_held_out() -> None:
+    with pytest.raises(ValueError, match=r"frames.hold_out: must be 0 or at least 2, not 1"):
+        FramesConfig(hold_out=1)
 
 
 def test_test_images_between_all_frames_stay() -> None:
