@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OUTPUT = ROOT / "build" / "evidence"
 _STATIC_KEYS = (
     *("scene", "world", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
-    *("frames", "detections", "guidance", "priors"),
+    *("frames", "detections", "guidance", "priors", "depth"),
 )
 _STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants")
