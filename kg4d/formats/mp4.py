@@ -149,7 +149,8 @@ def _with_motion(
     model: MovingModel, images: PosedImages, compared: Float[Tensor, "M H three_W 3"]
 ) -> Float[Tensor, "M H four_W 3"]:
     """Picture, error, depth, and flow from the first frame on over its picture (FLAG-4D, figure 3)."""
-    picture, _, error = compared.split(images.cameras.width, dim=2)
+    width = images.cameras.width
+    picture, error = compared[:, :, :width], compared[:, :, 2 * width :]
     depth = depth_pictures(model.depth(images.cameras, images.times))
     still = images.cameras[[0, 0]]
     flows = torch.stack([model.flow(still, torch.stack([images.times[0], time])) for time in images.times])

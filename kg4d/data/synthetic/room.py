@@ -104,8 +104,9 @@ def _truth(renderer: Renderer, cameras: Cameras, still: GaussianState, moving: l
         then = views[index + 1].project(later.means)
         motion = then.pixels[0] - views[index].project(state.means).pixels[0]
         drawn = renderer(state, views[index], features=torch.cat([motion, then.depths[0][:, None]], dim=-1))
-        flow, depth = (drawn.image / drawn.alpha.clamp_min(_COVERED))[0].cpu().split([2, 1], dim=-1)
-        ends = pixel_centers(*depth.shape[:2]) + flow
+        shown = (drawn.image / drawn.alpha.clamp_min(_COVERED))[0].cpu()
+        flow, depth = shown[..., :2], shown[..., 2:]
+        ends = pixel_centers(cameras.height, cameras.width) + flow
         hides = sample_image(depths[index + 1][..., None], ends)
         inside = ((ends >= 0) & (ends <= ends.new_tensor([cameras.width, cameras.height]))).all(-1)
         flows.append(flow)
