@@ -163,7 +163,9 @@ class MonocularDepth:
         from transformers import AutoImageProcessor
 
         try:
-            self.processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            self.processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                folder, local_files_only=True
+            )
         except Exception as error:  # the library raises many kinds
             what = f"{model} holds no readable {_SETTINGS}"
             raise InputError("depth.model", what, "give the folder of a complete model") from error
