@@ -188,6 +188,7 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
         run.far_side,
         config.gaussians.expected,
         config.gaussians.sh_warmup,
+        config.depth,
     )
     shown = static_references(run.scene).images
     run_one(run, desk, stage, run.static_data, still, shown)
@@ -207,7 +208,15 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
         run.renderer,
         run.background,
         config.dynamic,
-        MotionLosses(config.kfc, config.wgf, config.rigidity, config.bones, config.lift.weight, config.coverage),
+        MotionLosses(
+            config.kfc,
+            config.wgf,
+            config.rigidity,
+            config.bones,
+            config.lift.weight,
+            config.coverage,
+            config.depth,
+        ),
         config.lift,
         config.optimizer,
         config.static.learning_rates.scaled(joint) if joint > 0 else None,

@@ -84,9 +84,19 @@ class Checker:
                 if full in getattr(self.schema, "ELSEWHERE", {}):
                     self._fail(full, self.schema.ELSEWHERE[full], "take the file that it extends")  # type: ignore[attr-defined]
                 self._unknown(full)
-            checked[str(name)] = found = self.check(item, types[name], full)
+            pair = name in getattr(hint, "PAIRS", ())
+            found = self._number_or_pair(item, full) if pair else self.check(item, types[name], full)
+            checked[str(name)] = found
             self._within_range(found, full, signed=name in getattr(hint, "SIGNED", ()))
         return checked
+
+    def _number_or_pair(self, value: Any, key: str) -> Any:
+        """A whole number, or two in a list, for `PAIRS` of a dataclass: OmegaConf knows no such union."""
+        if isinstance(value, CommandLineText) and "${" not in value:
+            value = self._parsed(value, list, key)
+        if isinstance(value, list) and len(value) != 2:
+            self._fail(key, f"has {len(value)} numbers", "give one, or two: [width, height]")
+        return self.check(value, list[int] if isinstance(value, list) else int, key)
 
     def _within_range(self, value: Any, key: str, signed: bool) -> None:
         """Weights, rates, counts and lengths are not negative; what may be stands in its dataclass's `SIGNED`."""

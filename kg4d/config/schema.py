@@ -1,8 +1,9 @@
 """The configuration of an experiment as one typed tree, composed of the packages' own dataclasses."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from kg4d.data.images import Size
 from kg4d.data.studies.frame_subset import FramesConfig
 from kg4d.data.studies.keypoint_subset import KeypointsConfig
 from kg4d.data.studies.noisy_detections import DetectionsConfig
@@ -13,12 +14,14 @@ from kg4d.gaussians.init import GaussiansConfig
 from kg4d.geometry.harmonics import MOST_DEGREE
 from kg4d.lift.objective import LiftConfig
 from kg4d.losses.coverage import CoverageConfig
+from kg4d.losses.depth import DepthLossConfig
 from kg4d.losses.flow.wgf import WgfConfig
 from kg4d.losses.kfc import KfcConfig
 from kg4d.losses.motion_priors import BonesConfig, RigidityConfig
 from kg4d.losses.sds import SdsConfig
 from kg4d.optim.build import OptimizerConfig
 from kg4d.priors.build import PriorsConfig
+from kg4d.priors.depth import DepthPriorConfig
 from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
 from kg4d.representation.build import RepresentationConfig
@@ -61,6 +64,11 @@ class GuidanceConfig(NoiseModelConfig):
 
 
 @dataclass
+class DepthConfig(DepthLossConfig, DepthPriorConfig):
+    """Depth of the reference video, from a prior, and the loss that compares it with what is drawn."""
+
+
+@dataclass
 class ExperimentConfig:
     """One experiment.
 
@@ -78,7 +86,8 @@ class ExperimentConfig:
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
         keypoints: Which keypoints of the scene are used.
         frames: Which frames of the reference video are used, and how.
-        image_size: Side of the images in the fit, px.
+        image_size: Longer side of the images in the fit, px; or width and height, such as [480, 270]: images of another
+            shape are stretched, and their cameras with them.
         background: Colour behind the object, RGB in [0, 1].
         renderer: Which renderer.
         gaussians: The initial Gaussians.
@@ -94,6 +103,8 @@ class ExperimentConfig:
         rigidity: Local rigidity of the motion.
         bones: Constant bone lengths.
         coverage: Projected centres spread over the mattes, in the dynamic stage.
+        depth: Depth of the reference video from a prior, in the static stage where that sees the video, and in the
+            dynamic stage.
         guidance: Score distillation by a diffusion model.
         evaluation: Which metrics are computed.
         export: What is exported.
@@ -112,6 +123,7 @@ class ExperimentConfig:
         "handles": "deformation.skinned.handles",
         "arap": "deformation.control_points.arap",
     }  # old keys that files may still use
+    PAIRS: ClassVar[tuple[str, ...]] = ("image_size",)
 
     ELSEWHERE: ClassVar[dict[str, str]] = {"sweep": "is for python -m kg4d.sweep"}  # blocks that others read
 
@@ -126,7 +138,7 @@ class ExperimentConfig:
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
-    image_size: int = 256
+    image_size: Any = 256  # OmegaConf knows no union with a list; `size` is what it means
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     renderer: RendererConfig = field(default_factory=RendererConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
@@ -142,6 +154,7 @@ class ExperimentConfig:
     rigidity: RigidityConfig = field(default_factory=RigidityConfig)
     bones: BonesConfig = field(default_factory=BonesConfig)
     coverage: CoverageConfig = field(default_factory=CoverageConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -157,7 +170,7 @@ class ExperimentConfig:
         """
         self._check_maxima()
         minima = {
-            "image_size": (self.image_size, 16),
+            "image_size": (min(self._sides), 16),
             "gaussians.count": (self.gaussians.count, 1),
             "gaussians.hull_resolution": (self.gaussians.hull_resolution, 2),
             "static.steps": (self.static.steps, 0),
@@ -171,6 +184,7 @@ class ExperimentConfig:
             "rigidity.samples": (self.rigidity.samples, 1),
             "deformation.control_points.arap.neighbours": (self.deformation.control_points.arap.neighbours, 1),
             "wgf.contributors": (self.wgf.contributors, 1),
+            "depth.pairs": (self.depth.pairs, 1),
             "wgf.random_pixels": (self.wgf.random_pixels, 0),
         }
         for key, (value, minimum) in minima.items():
@@ -197,10 +211,19 @@ class ExperimentConfig:
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")
 
+    @property
+    def size(self) -> int | Size:
+        """Of the images in the fit, px: the longer side, or width and height."""
+        return Size(*self.image_size) if isinstance(self.image_size, list) else int(self.image_size)
+
+    @property
+    def _sides(self) -> list[int]:
+        return self.image_size if isinstance(self.image_size, list) else [self.image_size]
+
     def _check_maxima(self) -> None:
         """Beyond them is a slip of the hand, and all memory."""
         for key, (value, maximum) in {
-            "image_size": (self.image_size, 8192),
+            "image_size": (max(self._sides), 8192),
             "gaussians.count": (self.gaussians.count, 10**8),
             "gaussians.hull_resolution": (self.gaussians.hull_resolution, 1024),
             "gaussians.sh_degree": (self.gaussians.sh_degree, MOST_DEGREE),

@@ -37,14 +37,16 @@ class Size(NamedTuple):
         """That of an image, or of several."""
         return cls(image.shape[-2], image.shape[-3])
 
-    def within(self, longer: int | None) -> "Size":
-        """The same shape with `longer` px along its longer side; itself where None.
+    def within(self, longer: "int | Size | None") -> "Size":
+        """The same shape with `longer` px along its longer side, or that size; itself where None.
 
         >>> Size(240, 180).within(128)
         Size(width=128, height=96)
         """
         if longer is None:
             return self
+        if isinstance(longer, Size):
+            return longer
         factor = longer / max(self)
         return Size(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
 

@@ -39,12 +39,14 @@ class Normalisation:
         center: The origin of the fit, world units.
         unit: The fit's unit of length, world units, > 0.
         duration: The fit's unit of time, in that of the scene, > 0.
+        depth_range: Nothing is drawn nearer to a camera or farther from it, units of the fit; None for no such bounds.
     """
 
     rotation: Float[Tensor, "3 3"]
     center: Float[Tensor, " 3"]
     unit: float = 1.0
     duration: float = 1.0
+    depth_range: tuple[float, float] | None = None
 
     @classmethod
     def none(cls) -> "Normalisation":
@@ -56,22 +58,29 @@ class Normalisation:
         """The normalisation that `state` was taken from.
 
         Raises:
-            ValueError: It is none: no rotation, or a unit that is not positive. KeyError, TypeError: It has other keys
-                or values.
+            ValueError: It is none: no rotation, a unit that is not positive, or a range that is none. KeyError,
+                TypeError: It has other keys or values.
         """
         rotation, center = (torch.tensor(state[name], dtype=torch.float64) for name in ("rotation", "center"))
+        bounds = state.get("depth_range")  # earlier versions had none
+        near, far = (0.0, math.inf) if bounds is None else map(float, bounds)
         found = cls(rotation, center, float(state["unit"]), float(state["duration"]))
         if rotation.shape != (3, 3) or center.shape != (3,) or not bool(center.isfinite().all()):
             raise ValueError("rotation or center is no rotation or point")
         turned = torch.allclose(rotation @ rotation.mT, torch.eye(3, dtype=torch.float64), atol=1e-4)
         if not turned or not all(0 < length < math.inf for length in (found.unit, found.duration)):
             raise ValueError("rotation is no rotation, or unit or duration is not positive")
-        return found
+        if bounds is None:
+            return found
+        if not 0 < near < far < math.inf:
+            raise ValueError("depth_range is no range")
+        return replace(found, depth_range=(near, far))
 
     def state(self) -> dict[str, Any]:
         """Plain numbers for a file; `from_state` reads them."""
         lists = {"rotation": self.rotation.tolist(), "center": self.center.tolist()}
-        return {**lists, "unit": self.unit, "duration": self.duration}
+        bounds = None if self.depth_range is None else list(self.depth_range)
+        return {**lists, "unit": self.unit, "duration": self.duration, "depth_range": bounds}
 
     def times(self, times: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Times of the scene in the fit's unit."""
@@ -133,7 +142,17 @@ class Normalisation:
 
 
 def normalisation_of(scene: Scene) -> Normalisation:
-    """The normalisation that a scene asks for.
+    """The normalisation that a scene asks for, with the range of depths that it states."""
+    found = _normalisation_of(scene)
+    if scene.depth_range is None:
+        return found
+    near, far = scene.depth_range
+    _log.info("%s: nothing is drawn nearer than %.3g or farther than %.3g, as the scene says", scene.name, near, far)
+    return replace(found, depth_range=(near / found.unit, far / found.unit))
+
+
+def _normalisation_of(scene: Scene) -> Normalisation:
+    """The normalisation that a scene asks for, without its range of depths.
 
     The first camera of the reference video looks along -Z with +Y up in its image. The origin is what the cameras of
     the video and of the ring look at (`looked_at`). The first camera is 2 units away from it, unless what is seen

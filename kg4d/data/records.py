@@ -12,6 +12,8 @@ from kg4d.data.images import Size, resample, resize_rgba
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.lenses import Undistortion
+from kg4d.geometry.sampling import sample_image
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class PosedImages:
         """The mattes."""
         return self.images[..., 3:]
 
-    def resized(self, longer: int) -> "PosedImages":
-        """The same images and cameras, resampled to `longer` px along the longer side."""
+    def resized(self, longer: int | Size) -> "PosedImages":
+        """The same images and cameras, resampled to `longer` px along the longer side, or to that size."""
         size = Size.of(self.images).within(longer)
         return replace(self, cameras=self.cameras.resized(*size), images=resize_rgba(self.images, *size))
 
@@ -112,18 +114,66 @@ class Flow:
     flow: Float[Tensor, "pairs H W 2"]  # pairs = T - 1
     weights: Float[Tensor, "pairs H W"]
 
-    def resized(self, longer: int) -> "Flow":
-        """The same flow resampled to `longer` px along its longer side, in the new pixels: means by confidence."""
+    def resized(self, longer: int | Size) -> "Flow":
+        """The same flow with `longer` px along its longer side or of that size, in new pixels: means by confidence."""
         old = Size.of(self.flow)
         new = old.within(longer)
         if old == new:
             return self
-        weights = self.weights[..., None]
-        blended = resample(torch.cat([self.flow * weights, weights], dim=-1), *new)
-        weights = blended[..., 2:]
-        flow = torch.where(weights > 0, blended[..., :2] / weights.clamp_min(torch.finfo(weights.dtype).tiny), 0)
-        flow = flow * flow.new_tensor([new.width / old.width, new.height / old.height])
-        return replace(self, flow=flow, weights=weights[..., 0].clamp(0, 1))
+        flow, weights = _unmixed(resample(_mixable(self.flow, self.weights), *new))
+        return replace(
+            self, flow=flow * flow.new_tensor([new.width / old.width, new.height / old.height]), weights=weights
+        )
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What is known of the depth in M images: of each up to a scale > 0 and a shift of its own.
+
+    Attributes:
+        depth: Depth along the optical axis, or its inverse.
+        weights: Confidence in [0, 1]; 0 where nothing is known.
+        inverse: It is one over the depth that is known up to scale and shift, as most networks tell it.
+    """
+
+    depth: Float[Tensor, "M H W"]
+    weights: Float[Tensor, "M H W"]
+    inverse: bool = False
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def __getitem__(self, index: slice | Int[Tensor, " n"]) -> "Depth":
+        """Select images, in the order of the index."""
+        return replace(self, depth=self.depth[index], weights=self.weights[index])
+
+    def to(self, device: torch.device | str) -> "Depth":
+        """The same on `device`."""
+        return replace(self, depth=self.depth.to(device), weights=self.weights.to(device))
+
+    def resampled(self, size: Size) -> "Depth":
+        """The same in images of another size: means by confidence."""
+        if Size(self.depth.shape[2], self.depth.shape[1]) == size:
+            return self
+        depth, weights = _unmixed(resample(_mixable(self.depth[..., None], self.weights), *size))
+        return replace(self, depth=depth[..., 0], weights=weights)
+
+    def sampled(self, pixels: Float[Tensor, "height width 2"]) -> "Depth":
+        """The same in images that show at each pixel what these show at `pixels`."""
+        mixed = torch.stack([sample_image(image, pixels) for image in _mixable(self.depth[..., None], self.weights)])
+        depth, weights = _unmixed(mixed)
+        return replace(self, depth=depth[..., 0], weights=weights)
+
+
+def _mixable(values: Float[Tensor, "M H W D"], weights: Float[Tensor, "M H W"]) -> Float[Tensor, "M H W more"]:
+    """Values times their weights, and the weights: these may be averaged over pixels."""
+    return torch.cat([values * weights[..., None], weights[..., None]], dim=-1)
+
+
+def _unmixed(mixed: Float[Tensor, "M H W more"]) -> tuple[Float[Tensor, "M H W D"], Float[Tensor, "M H W"]]:
+    weights = mixed[..., -1:]
+    values = torch.where(weights > 0, mixed[..., :-1] / weights.clamp_min(torch.finfo(weights.dtype).tiny), 0)
+    return values, weights[..., 0].clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -142,6 +192,48 @@ class VideoFeatures:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What is known of each pixel of the T frames of the reference video, for metrics only; None where it is not.
+
+    Attributes:
+        depth: Exact, world units.
+        flow: From each frame to the next, in which the camera may have moved.
+        moving: Where something moves by itself.
+    """
+
+    depth: Depth | None = None
+    flow: Flow | None = None
+    moving: Bool[Tensor, "T H W"] | None = None
+
+    def resized(self, old: Size, longer: int | Size) -> "Truth":
+        """The same in images of `longer` px along their longer side or of that size, which were `old`."""
+        size = old.within(longer)
+        return replace(
+            self,
+            depth=self.depth and self.depth.resampled(size),
+            flow=self.flow and self.flow.resized(longer),
+            moving=None if self.moving is None else resized_masks(self.moving, size),
+        )
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """How images lie in their files.
+
+    Attributes:
+        grid: Size of the files.
+        lenses: What undid the lens of each image; None for a pinhole.
+    """
+
+    grid: Size
+    lenses: tuple[Undistortion | None, ...]
+
+    def __getitem__(self, index: Int[Tensor, " n"]) -> "ImageFiles":
+        """Select images, in the order of the index."""
+        return replace(self, lenses=tuple(self.lenses[image] for image in index.tolist()))
+
+
+@dataclass(frozen=True)
 class Scene:
     """Everything that a fit may use, and what only metrics may (the test videos, the true keypoints).
 
@@ -151,10 +243,15 @@ class Scene:
         ring: A ring of views of frame 0, or None.
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
+        depth: Depth of the reference video from a prior, or None.
         test: Held-out videos, never trained on, or None.
         points: Points on what the scene shows, as from structure from motion, or None.
         regions: Parts of the test images that are measured by themselves, by name.
+        truth: What is known of each pixel of the reference video, for metrics only, or None.
         backdrop: The images show a whole place, not an object in front of nothing.
+        depth_range: From which to which depth, along the optical axes of the cameras, the scene lies, world units; None
+            where that is not stated.
+        files: The image files of the reference video, for more that is given in their pixels; None without.
         cache_keys: Keys of the cached priors that the scene was made from, by provider; empty if it was not prepared
             from an image or a video.
     """
@@ -164,14 +261,18 @@ class Scene:
     ring: PosedImages | None = None
     keypoints: Keypoints | None = None
     flow: Flow | None = None
+    depth: Depth | None = None
     test: PosedImages | None = None
     points: PointCloud | None = None
     regions: Mapping[str, Bool[Tensor, "M H W"]] = field(default_factory=dict)
+    truth: Truth | None = None
     backdrop: bool = False
+    depth_range: tuple[float, float] | None = None
+    files: ImageFiles | None = field(default=None, compare=False)  # no part of what the scene is
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
 
-    def resized(self, longer: int) -> "Scene":
-        """The same scene at `longer` px along the longer side: images, cameras, keypoint pixels and flow."""
+    def resized(self, longer: int | Size) -> "Scene":
+        """The same scene at `longer` px along the longer side, or at that size, with all that is in pixels."""
         old = Size.of(self.reference.images)
         return replace(
             self,
@@ -179,12 +280,15 @@ class Scene:
             ring=self.ring and self.ring.resized(longer),
             keypoints=self.keypoints and self.keypoints.resized(old, old.within(longer)),
             flow=self.flow and self.flow.resized(longer),
+            depth=self.depth and self.depth.resampled(old.within(longer)),
             test=self.test and self.test.resized(longer),
-            regions={name: _resized(masks, old.within(longer)) for name, masks in self.regions.items()},
+            regions={name: resized_masks(masks, old.within(longer)) for name, masks in self.regions.items()},
+            truth=self.truth and self.truth.resized(old, longer),
         )
 
 
-def _resized(masks: Bool[Tensor, "M H W"], size: Size) -> Bool[Tensor, "M height width"]:
+def resized_masks(masks: Bool[Tensor, "M H W"], size: Size) -> Bool[Tensor, "M height width"]:
+    """Masks in images of another size."""
     return resample(masks[..., None].float(), *size)[..., 0] > 0.5
 
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from kg4d.data.images import Size
 from kg4d.data.readers.build import READERS, find_reader
 from kg4d.data.records import Scene
 from kg4d.errors import InputError
@@ -17,13 +18,13 @@ _WITHOUT = {
 }
 
 
-def load_scene(path: str | Path, size: int | None = None) -> Scene:
+def load_scene(path: str | Path, size: int | Size | None = None) -> Scene:
     """Read a scene.
 
     Args:
         path: A folder in one of the known formats. `Scene.name` is its name.
-        size: Longer side of the images, px: they are resampled to it one at a time, with the same result as
-            `Scene.resized`. Their own size when None.
+        size: Longer side of the images, px, or their size: they are resampled to it one at a time, with the same result
+            as `Scene.resized`. Their own size when None.
 
     Returns:
         The scene. Optional parts that it lacks are None; the log names them.

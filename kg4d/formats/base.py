@@ -40,6 +40,14 @@ class MovingModel(Protocol):
         """Render M images: image m from camera m at time m."""
         ...
 
+    def depth(self, cameras: Cameras, times: Float[Tensor, " M"]) -> Float[Tensor, "M H W"]:
+        """Depth in M images, as in `render`, world units; 0 where nothing is drawn."""
+        ...
+
+    def flow(self, cameras: Cameras, times: Float[Tensor, " 2"]) -> Float[Tensor, "H W 2"]:
+        """Where what the first of two cameras shows at the first time goes until the second shows it later, px."""
+        ...
+
 
 @dataclass(frozen=True)
 class ExportSource:

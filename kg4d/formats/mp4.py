@@ -17,6 +17,7 @@ from kg4d.data.images import quantize
 from kg4d.data.records import PosedImages, view_grid
 from kg4d.formats.base import Exported, ExportSource, MovingModel
 from kg4d.formats.build import Orbit
+from kg4d.formats.pictures import depth_pictures, motion_pictures
 from kg4d.geometry.cameras import Cameras
 from kg4d.utils.files import replacing
 
@@ -124,7 +125,10 @@ def orbit_angles(orbit: Orbit, *, sides_seen: bool) -> Float[Tensor, " C"]:
 
 
 def export_videos(source: ExportSource, folder: Path) -> Exported:
-    """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops."""
+    """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops.
+
+    Of places also `test_<view>_motion.mp4`: picture, error, depth, and how far what the first picture shows has moved.
+    """
     paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
     write_mp4(paths[0], _beside_the_truth(model, scene.reference), source.fps)
     if scene.test is not None:
@@ -132,10 +136,25 @@ def export_videos(source: ExportSource, folder: Path) -> Exported:
         for view, row in enumerate(view_grid(scene.test)):
             paths.append(folder / "video" / f"test_{view}.mp4")
             write_mp4(paths[-1], compared[row], source.fps)
+            if scene.backdrop:
+                paths.append(folder / "video" / f"test_{view}_motion.mp4")
+                write_mp4(paths[-1], _with_motion(model, scene.test[torch.tensor(row)], compared[row]), source.fps)
     paths.append(folder / "video" / "orbit.mp4")
     cameras = cameras_around(scene, orbit_angles(source.orbit, sides_seen=scene.ring is not None))
     write_mp4(paths[-1], render_orbit(model, scene.reference.times, cameras), source.fps)
     return Exported(paths, videos=paths)
+
+
+def _with_motion(
+    model: MovingModel, images: PosedImages, compared: Float[Tensor, "M H three_W 3"]
+) -> Float[Tensor, "M H four_W 3"]:
+    """Picture, error, depth, and flow from the first frame on over its picture (FLAG-4D, figure 3)."""
+    width = images.cameras.width
+    picture, error = compared[:, :, :width], compared[:, :, 2 * width :]
+    depth = depth_pictures(model.depth(images.cameras, images.times))
+    still = images.cameras[[0, 0]]
+    flows = torch.stack([model.flow(still, torch.stack([images.times[0], time])) for time in images.times])
+    return torch.cat([picture, error, depth, motion_pictures(flows, picture[0])], dim=2)
 
 
 def _beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, "M H three_W 3"]:

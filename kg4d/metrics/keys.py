@@ -50,4 +50,9 @@ METRIC_KEYS: dict[str, MetricKey] = {
     "orbit/specks": MetricKey("roughness of views from around over that of the reference view", "", False),
     "orbit/holes": MetricKey("share of the outline in views from around that is not covered", "", False),
     "motion/flow_epe": MetricKey("mean end-point error of the optical flow", "px", False),
+    "motion/flow_epe_dynamic": MetricKey("the same inside the true mask of what moves", "px", False),
+    "depth/abs_rel": MetricKey("mean relative error of the depth in the reference video", "", False),
+    "depth/abs_rel_dynamic": MetricKey("the same inside the true mask of what moves", "", False),
+    "depth/delta_1.25": MetricKey("share of its pixels within a factor of 1.25 of the true depth", "", True),
+    "depth/delta_1.25_dynamic": MetricKey("the same inside the true mask of what moves", "", True),
 }

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.records import Flow
+from kg4d.data.records import Depth, Flow
 
 Identity: TypeAlias = Mapping[str, str | int | float | bool]
 
@@ -64,6 +64,19 @@ class FlowEstimator(Provider, Protocol):
 
     def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
         """Estimate the flow from each frame to the next, with its confidence; needs T >= 2."""
+        ...
+
+
+@runtime_checkable
+class DepthEstimator(Provider, Protocol):
+    """Estimates depth in each frame by itself."""
+
+    def __call__(self, video: Float[Tensor, "T H W 4"]) -> Depth:
+        """Estimate the depth of T frames, up to a scale and a shift of each.
+
+        Raises:
+            InputError: It finds no finite depth.
+        """
         ...
 
 

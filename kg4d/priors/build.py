@@ -12,6 +12,7 @@ from kg4d.data.images import quantize
 from kg4d.data.videos import Clip, Span
 from kg4d.errors import InputError
 from kg4d.priors.base import (
+    DepthEstimator,
     FlowEstimator,
     KeypointDetector,
     KeypointTracker,
@@ -20,6 +21,7 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
+from kg4d.priors.depth import FOLDER, DepthKind, DepthPriorConfig, MonocularDepth
 from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig, VideoKind
 from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
 from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
@@ -37,6 +39,7 @@ from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
 from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
 from kg4d.priors.plan import Choice, Plan
 from kg4d.priors.saliency import NetworkMatting, StillCameraMatting, still_share
+from kg4d.utils.reading import is_there
 
 
 @dataclass
@@ -367,3 +370,54 @@ def _flow(config: FlowConfig) -> Choice[FlowEstimator | SuppliedFiles | None]:
             raise AssertionError("auto is resolved before")
         case _:
             assert_never(kind)
+
+
+def decide_depth(
+    config: DepthPriorConfig, scene: Path | None, device: torch.device
+) -> Choice[DepthEstimator | SuppliedFiles | None]:
+    """Choose where the depth of a scene's reference video comes from.
+
+    Args:
+        config: The settings.
+        scene: The folder of the scene, where it has one.
+        device: Where a network runs.
+
+    Raises:
+        InputError: Files or a model that were asked for are not there, or would silently be ignored.
+    """
+    own = None if scene is None or not is_there(scene / FOLDER) else str(scene / FOLDER)
+    kind, why = config.kind, _why(config.kind, "depth.kind")
+    if kind is DepthKind.AUTO:
+        kind, why = _depth_that_is_there(config, own)
+    ignored = {"path": config.path, "model": config.model}
+    ignored.pop({DepthKind.FILES: "path", DepthKind.NETWORK: "model"}.get(kind, ""), None)
+    for key, value in ignored.items():
+        if value is not None and kind is not DepthKind.NONE:
+            raise InputError(f"depth.{key}", f"is not read where depth.kind={kind.value}", "leave it out")
+    match kind:
+        case DepthKind.FILES:
+            path = config.path or own
+            if path is None:
+                raise InputError("depth.path", f"names no folder, and the scene has no {FOLDER}/", "give one of them")
+            return Choice(kind.value, why, SuppliedFiles("depth-files", require_path("depth.path", path)))
+        case DepthKind.NETWORK:
+            if config.model is None:
+                remedy = "set it to a hub id or a folder, such as depth-anything/Depth-Anything-V2-Small-hf"
+                raise InputError("depth.model", "names no network", remedy)
+            return Choice(kind.value, why, MonocularDepth(config.model, config.measure, device))
+        case DepthKind.NONE:
+            return Choice(kind.value, why, None)
+        case DepthKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)
+
+
+def _depth_that_is_there(config: DepthPriorConfig, own: str | None) -> tuple[DepthKind, str]:
+    if config.path is not None:
+        return DepthKind.FILES, "depth.path names a folder"
+    if config.model is not None:
+        return DepthKind.NETWORK, "depth.model names a network"
+    if own is not None:
+        return DepthKind.FILES, f"the scene has {FOLDER}/"
+    return DepthKind.NONE, f"the scene has no {FOLDER}/, and depth.model names no network"

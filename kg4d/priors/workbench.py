@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.records import Flow
-from kg4d.priors.base import FlowEstimator, KeypointTracks, Provider
+from kg4d.data.records import Depth, Flow
+from kg4d.priors.base import DepthEstimator, FlowEstimator, KeypointTracks, Provider
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.progress import listening
 from kg4d.utils.logs import progress_bar
@@ -64,3 +65,13 @@ class Workbench:
     def flow(self, estimator: FlowEstimator, video: Float[Tensor, "T H W 4"]) -> Flow:
         """`run` for a provider that estimates the optical flow of a video."""
         return Flow(**self.run(estimator, {"video": video}, lambda: vars(estimator(video))))
+
+    def depth(self, estimator: DepthEstimator, video: Float[Tensor, "T H W 4"]) -> Depth:
+        """`run` for a provider that estimates the depth of a video."""
+
+        def found() -> dict[str, Tensor]:
+            depth = estimator(video)
+            return {"depth": depth.depth, "weights": depth.weights, "inverse": torch.tensor(depth.inverse)}
+
+        kept = self.run(estimator, {"video": video}, found)
+        return Depth(kept["depth"], kept["weights"], bool(kept["inverse"]))

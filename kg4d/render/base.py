@@ -1,7 +1,8 @@
 """The protocol that all renderers follow, with its options and its result."""
 
+import copy
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -84,6 +85,7 @@ class Renderer(Protocol):
     name: str  # "cuda" | "cpu" | "reference"
     device: torch.device  # a GPU with its number
     reason: str  # why it was chosen, for the record of a run
+    options: RasterOptions  # what it goes by where a call says nothing else
 
     def __call__(
         self,
@@ -94,7 +96,7 @@ class Renderer(Protocol):
         background: Float[Tensor, " D"] | Float[Tensor, "C D"] | None = None,
         depth: bool = False,
         absgrad: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """Render `features` (the colours when None, as each camera sees them) of the Gaussians in each camera.
 
@@ -105,7 +107,7 @@ class Renderer(Protocol):
             background: Feature value where nothing covers; zero when None.
             depth: Also blend the expected depth.
             absgrad: Also collect absolute screen-space gradients.
-            options: Rules of the rasteriser.
+            options: Rules of the rasteriser; those of the renderer when None.
         """
         ...
 
@@ -117,7 +119,7 @@ class Renderer(Protocol):
         features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
         background: Float[Tensor, " D"] | None = None,
         depth: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """Render Gaussians at B times: the b-th camera sees them at the b-th time. On a GPU all are drawn together.
 
@@ -127,7 +129,7 @@ class Renderer(Protocol):
             features: Per-Gaussian channels, any D >= 1, shared by the times or one set per time; the colours when None.
             background: Feature value where nothing covers; zero when None.
             depth: Also blend the expected depth.
-            options: Rules of the rasteriser.
+            options: Rules of the rasteriser; those of the renderer when None.
         """
         ...
 
@@ -145,3 +147,19 @@ class Renderer(Protocol):
             k: How many are wanted, >= 1.
         """
         ...
+
+
+AnyRenderer = TypeVar("AnyRenderer", bound=Renderer)
+
+
+def between_planes(renderer: AnyRenderer, near: float, far: float) -> AnyRenderer:
+    """The same renderer, which drops what is nearer or farther where a call has no options of its own.
+
+    Args:
+        renderer: Not modified.
+        near: Distance along the optical axis, world units, > 0.
+        far: The same, beyond `near`.
+    """
+    made = copy.copy(renderer)
+    made.options = replace(renderer.options, near=near, far=far)
+    return made

@@ -25,6 +25,7 @@ class CpuRenderer:
 
     name = "cpu"
     reason = "asked for"
+    options = RasterOptions()
     device = torch.device("cpu")
 
     def __init__(self, threads: int | None = None) -> None:
@@ -42,9 +43,10 @@ class CpuRenderer:
         background: Float[Tensor, " D"] | Float[Tensor, "C D"] | None = None,
         depth: bool = False,
         absgrad: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`. NaN and Inf raise ValueError too; too much work raises MemoryError."""
+        options = options or self.options
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
         call = _Call(cameras.width, cameras.height, depth, absgrad, options, kernels.thread_count(self._threads))
         image, alpha, expected, means2d, radii = _Rasterize.apply(  # type: ignore[no-untyped-call]
@@ -64,10 +66,10 @@ class CpuRenderer:
         features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
         background: Float[Tensor, " D"] | None = None,
         depth: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`."""
-        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options)
+        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options or self.options)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int

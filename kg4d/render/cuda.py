@@ -54,6 +54,7 @@ class CudaRenderer:
 
     name = "cuda"
     reason = "asked for"
+    options = RasterOptions()
 
     def __init__(self, device: torch.device | str) -> None:
         """Draw on `device`, which has its number: `cuda:0`."""
@@ -68,9 +69,10 @@ class CudaRenderer:
         background: Float[Tensor, " D"] | Float[Tensor, "C D"] | None = None,
         depth: bool = False,
         absgrad: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`."""
+        options = options or self.options
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
         if len(gaussians) == 0:  # gsplat would divide by their number
             return ReferenceRenderer(self.device)(
@@ -92,10 +94,11 @@ class CudaRenderer:
         features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
         background: Float[Tensor, " D"] | None = None,
         depth: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`. All frames are one call of gsplat, whose batch they are."""
         check_frames(gaussians, cameras)
+        options = options or self.options
         first, batch = gaussians.at(0), len(cameras)
         own = features[0] if features is not None and features.dim() == 3 else features
         inputs = check_inputs(first, cameras[:1], own, background, options, device=self.device)

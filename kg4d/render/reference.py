@@ -26,6 +26,7 @@ class ReferenceRenderer:
 
     name = "reference"
     reason = "asked for"
+    options = RasterOptions()
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -39,9 +40,10 @@ class ReferenceRenderer:
         background: Float[Tensor, " D"] | Float[Tensor, "C D"] | None = None,
         depth: bool = False,
         absgrad: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`; float64 inputs are taken as well."""
+        options = options or self.options
         dtypes = (torch.float32, torch.float64)
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device, dtypes=dtypes)
         check_inputs_finite(gaussians, cameras, inputs)
@@ -73,10 +75,10 @@ class ReferenceRenderer:
         features: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None,
         background: Float[Tensor, " D"] | None = None,
         depth: bool = False,
-        options: RasterOptions = RasterOptions(),
+        options: RasterOptions | None = None,
     ) -> RenderOutput:
         """See `kg4d.render.base.Renderer`."""
-        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options)
+        return draw_one_by_one(self, gaussians, cameras, features, background, depth, options or self.options)
 
     def contributors(
         self, output: RenderOutput, camera_ids: Int[Tensor, " P"], pixels: Float[Tensor, "P 2"], k: int

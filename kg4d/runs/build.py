@@ -16,10 +16,11 @@ from kg4d.data.batches.batch import step_generator
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.images import Size
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
-from kg4d.data.records import Scene, VideoFeatures, view_grid
+from kg4d.data.records import Depth, Scene, VideoFeatures, view_grid
 from kg4d.data.scene import load_scene
 from kg4d.data.studies.frame_subset import choose_frames, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
@@ -39,8 +40,9 @@ from kg4d.keypoints.sides import other_sides
 from kg4d.lift.first_depths import first_depths
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
-from kg4d.priors.build import PriorsConfig
+from kg4d.priors.build import PriorsConfig, decide_depth
 from kg4d.priors.cache.store import PriorCache
+from kg4d.priors.depth import DepthMeasure, read_depth
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.diffusion.noise_predictor import (
     GuidanceKind,
@@ -48,11 +50,12 @@ from kg4d.priors.diffusion.noise_predictor import (
     find_noise_model,
     settle_noise_model,
 )
+from kg4d.priors.files import SuppliedFiles
 from kg4d.priors.flow_features import FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.priors.workbench import Workbench
-from kg4d.render.base import Renderer
+from kg4d.render.base import Renderer, between_planes
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
 from kg4d.representation.build import build_representation
@@ -84,6 +87,11 @@ def build_run_renderer(config: ExperimentConfig, device: str | None = None) -> R
         raise InputError("renderer", str(error), "or let renderer.device=auto choose") from error
 
 
+def renderer_of_fit(renderer: Renderer, normalisation: Normalisation) -> Renderer:
+    """The renderer with the planes between which a scene lies."""
+    return renderer if normalisation.depth_range is None else between_planes(renderer, *normalisation.depth_range)
+
+
 @contextmanager
 def _keys_below_priors() -> Iterator[None]:
     """Errors about settings of the priors name them as an experiment file does."""
@@ -97,19 +105,19 @@ def _keys_below_priors() -> Iterator[None]:
 
 
 def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
-    """The scene that `config.scene` names, at `config.image_size`, with the keypoints that the fit uses; all frames.
+    """The scene that `config.scene` names, at the size of the fit, with the keypoints that the fit uses; all frames.
 
     Detections that are to be found are found, where they were not found before, in the images as large as they are.
     """
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
     found = config.detections.source is DetectionsSource.FOUND
-    size = None if found and not config.scene.startswith(SYNTHETIC) else config.image_size
+    size = None if found and not config.scene.startswith(SYNTHETIC) else config.size
     scene = in_world(_whole_scene(config.scene, size, priors, renderer), config.world)
     if found:
         with _keys_below_priors():
             scene = redetected(scene, priors)
     if size is None:
-        scene = scene.resized(config.image_size)
+        scene = scene.resized(config.size)
     if not config.frames.ring:
         scene = without_ring(scene)
     if config.frames.textureless:
@@ -118,11 +126,15 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
 
 
-def _whole_scene(name: str, size: int | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
+def _whole_scene(name: str, size: int | Size | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
     """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
     if size is not None and name.startswith(SYNTHETIC):
         made = name.removeprefix(SYNTHETIC)
-        return make_room(renderer, size) if made == ROOM else make_scene(made, renderer, size=size)
+        if made == ROOM:
+            return make_room(renderer, size)
+        if isinstance(size, Size):
+            raise InputError("image_size", f"{size}: made characters are seen in squares", "give one number")
+        return make_scene(made, renderer, size=size)
     path = Path(name)
     if find_reader(path) is None and is_clip(path):
         with _keys_below_priors():
@@ -228,6 +240,33 @@ def show_video(run: "RunInputs", representation: Representation) -> None:
     representation.watch(VideoFeatures(found["maps"], video.times))
 
 
+def build_run_depth(config: ExperimentConfig, scene: Scene, cache: PriorCache) -> Depth | None:
+    """What a prior knows of the depth of the reference video; None where there is none or no loss asks for it.
+
+    Args:
+        config: Of the run.
+        scene: At the resolution of the fit.
+        cache: Keeps what a network says.
+
+    Raises:
+        InputError: What was asked for is not there or is damaged.
+    """
+    chosen, path = config.depth, Path(config.scene)
+    if chosen.weight <= 0:
+        return None
+    choice = decide_depth(chosen, path if find_reader(path) else None, networks_device())
+    _log.info("depth: %s (%s)%s", choice.kind, choice.why, "" if choice.provider else ": its loss is off")
+    video, provider = scene.reference.images, choice.provider
+    if provider is None:
+        return None
+    if isinstance(provider, SuppliedFiles):
+        found = read_depth(provider.path, scene, inverse=chosen.measure is DepthMeasure.INVERSE)
+        flipped = replace(found, depth=found.depth.flip(2), weights=found.weights.flip(2))
+        return flipped if config.world.mirrored else found
+    bench = Workbench(cache, config.trainer.progress_bar)
+    return bench.depth(provider, video)
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """Everything that a fit starts from.
@@ -288,8 +327,10 @@ def build_run(
     if whole_scene.test is not None:
         view_grid(whole_scene.test)  # the metrics need complete videos
     normalisation = normalisation or normalisation_of(whole_scene)
-    seen = normalisation.scene(choose_frames(whole_scene, config.frames))
+    renderer = renderer_of_fit(renderer, normalisation)
     priors = PriorCache(config.priors.cache)
+    with_depth = replace(whole_scene, depth=build_run_depth(config, whole_scene, priors))
+    seen = normalisation.scene(choose_frames(with_depth, config.frames))
     guidance = build_run_guidance(judged, seen, normalisation, config.seed, renderer.device, priors)
     gaussians, far_side, start = build_run_gaussians(config, seen, normalisation)
     scene, skeleton = seed_run_keypoints(config, seen, gaussians)

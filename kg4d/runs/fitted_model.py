@@ -77,6 +77,16 @@ class FittedModel:
         return images
 
     @torch.no_grad()
+    def depth(self, cameras: Cameras, times: Float[Tensor, " M"]) -> Float[Tensor, "M H W"]:
+        """Expected depth along the optical axis of camera m at time m, world units; 0 where nothing is drawn."""
+        inside, maps = self.normalisation.cameras(cameras), []
+        for index, state in enumerate(self._states(times)):
+            output = self.renderer(state, inside[index].to(self.renderer.device), depth=True)
+            assert output.depth is not None  # it was asked for
+            maps.append(output.depth[0, ..., 0].to(times.device) * self.normalisation.unit)
+        return torch.stack(maps)
+
+    @torch.no_grad()
     def flow(self, cameras: Cameras, times: Float[Tensor, " 2"]) -> Float[Tensor, "H W 2"]:
         """Optical flow of the first of two images: displacement in px of what it shows, 0 where it shows nothing.
 

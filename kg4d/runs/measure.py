@@ -9,8 +9,9 @@ from torch import Tensor
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.around import cameras_around
-from kg4d.data.records import Keypoints, PosedImages, Scene, view_grid
+from kg4d.data.records import Keypoints, PosedImages, Scene, Truth, view_grid
 from kg4d.data.studies.frame_subset import seen_frames
+from kg4d.metrics.depth import AbsRel, WithinRatio
 from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.flow import Flicker, FlowEPE
 from kg4d.metrics.image import PSNR, MaskedPSNR
@@ -62,6 +63,7 @@ def evaluate_model(
         evaluation.record(HELD_OUT, reference_psnr(fitted, reference[~trained]))
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
+    _depth_metrics(evaluation, fitted, scene)
     _orbit_metrics(evaluation, fitted, scene)
     return evaluation
 
@@ -160,7 +162,8 @@ def _flow_metrics(
     evaluation: Evaluation, fitted: FittedModel, scene: Scene, rendered: Float[Tensor, "T H W 3"]
 ) -> None:
     keys = ("motion/flow_epe", "train/flicker")
-    reference, flow = scene.reference, scene.flow
+    truth = scene.truth or Truth()
+    reference, flow = scene.reference, truth.flow or scene.flow
     if flow is None:
         for key in keys:
             evaluation.skip(key, "the scene has no flow")
@@ -168,8 +171,25 @@ def _flow_metrics(
     pairs = [reference[t : t + 2] for t in range(len(reference) - 1)]
     predicted = torch.stack([fitted.flow(pair.cameras, pair.times) for pair in pairs])
     evaluation.record(keys[0], measured(FlowEPE(), predicted, flow.flow, flow.weights))
+    if truth.moving is not None:
+        moving = flow.weights * truth.moving[:-1]
+        evaluation.record(f"{keys[0]}_dynamic", measured(FlowEPE(), predicted, flow.flow, moving))
     video = rendered.clamp(0, 1).movedim(-1, 1)
     evaluation.record(keys[1], measured(Flicker(), video, flow.flow, flow.weights))
+
+
+def _depth_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    """Of what the cameras of the reference video see: it is what has a truth."""
+    truth, keys = scene.truth or Truth(), ("depth/abs_rel", "depth/delta_1.25")
+    if truth.depth is None:
+        for key in keys:
+            evaluation.skip(key, "the scene has no true depth")
+        return
+    drawn, known = fitted.depth(scene.reference.cameras, scene.reference.times), truth.depth.weights
+    parts = {"": known} if truth.moving is None else {"": known, "_dynamic": known * truth.moving}
+    for suffix, weights in parts.items():
+        for key, metric in zip(keys, (AbsRel(), WithinRatio()), strict=True):
+            evaluation.record(key + suffix, measured(metric, drawn, truth.depth.depth, weights))
 
 
 def _orbit_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:

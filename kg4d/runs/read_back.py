@@ -15,7 +15,7 @@ from kg4d.errors import InputError
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.base import Renderer
-from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene
+from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene, renderer_of_fit
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder
 from kg4d.stages.checkpoints import read_checkpoint
@@ -88,4 +88,5 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
     assert normalisation is not None  # there is a checkpoint
     if not folder.normalisation.is_file() and config.deformation.rests_first:
         _log.warning("%s: fitted by an earlier version; what a network moves now moves otherwise: fit it again", path)
-    return LoadedRun(folder, config, FittedModel(model, renderer, background, normalisation))
+    fitted = FittedModel(model, renderer_of_fit(renderer, normalisation), background, normalisation)
+    return LoadedRun(folder, config, fitted)

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import step_generator
+from kg4d.data.records import Depth
+from kg4d.losses.depth import DepthLossConfig, depth_loss
 from kg4d.losses.photometric import PhotometricConfig
 from kg4d.metrics.image import PSNR
 from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite
-from kg4d.render.base import Renderer
+from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.checkpoints import seal
 from kg4d.stages.clock import Clock
 from kg4d.utils.ranks import ALONE
@@ -103,6 +105,32 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         drawn = torch.rand(3, generator=step_generator(self.seed, f"{self.name} background", step))
         background = drawn.to(self.background)
         return images + (1 - alphas) * (background - self.background), background
+
+    def add_depth(
+        self, objective: Objective, output: RenderOutput, prior: Depth | None, step: int, config: DepthLossConfig
+    ) -> None:
+        """Add the depth loss of a step's images, where there is a prior.
+
+        Args:
+            objective: What it is added to.
+            output: The renders of the images.
+            prior: Of the same images.
+            step: Index of the step.
+            config: The loss.
+        """
+        if prior is None or config.weight <= 0:
+            return
+        assert output.depth is not None  # it was asked for
+        loss = depth_loss(
+            output.depth,
+            output.alpha,
+            prior.depth,
+            prior.weights,
+            config,
+            step_generator(self.seed, f"{self.name} depth", step),
+            inverse=prior.inverse,
+        )
+        objective.add("depth", loss, config.weight)
 
     def begin(self) -> None:
         """Freeze what the stage does not fit; a subclass also forms what stays the same in all of its steps."""

@@ -17,6 +17,7 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.lift.record import Lift
 from kg4d.losses.coverage import CoverageConfig, matte_coverage_loss
+from kg4d.losses.depth import DepthLossConfig
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
 from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
@@ -75,6 +76,7 @@ class MotionLosses:
     bones: BonesConfig = field(default_factory=BonesConfig)
     lift_weight: float = 0.0
     coverage: CoverageConfig = field(default_factory=CoverageConfig)
+    depth: DepthLossConfig = field(default_factory=DepthLossConfig)
 
 
 class DynamicStage(Stage[DynamicBatch]):
@@ -84,7 +86,8 @@ class DynamicStage(Stage[DynamicBatch]):
         representation: What moves.
         renderer: Draws it.
         config: This stage.
-        losses: KFC, WGF, coverage and the regularisers; KFC and WGF are off where the batches carry no keypoints.
+        losses: KFC, WGF, coverage, depth and the regularisers; KFC and WGF are off where the batches carry no
+            keypoints, and depth where they carry none.
         parents: Skeleton of the J keypoints; -1 cuts a bone.
         background: Colour behind the Gaussians.
         seed: Seed of what is sampled inside a step.
@@ -179,9 +182,10 @@ class DynamicStage(Stage[DynamicBatch]):
                 moving.means.retain_grad()
         self.clock.mark("deformation")
         hidden = self.losses.kfc.visibility is KeypointVisibility.DEPTH
+        has_depth = self.losses.depth.weight > 0 and batch.depth is not None
         images, background = self.backdrop(batch.images, batch.alphas, batch.step, self.config.photometric)
         batch = replace(batch, images=images)
-        output = self.renderer.frames(moving, batch.cameras, background=background, depth=hidden)
+        output = self.renderer.frames(moving, batch.cameras, background=background, depth=hidden or has_depth)
         self.renders += len(moving)
         self.clock.mark("render")
         everything = moving, output, batch
@@ -189,6 +193,7 @@ class DynamicStage(Stage[DynamicBatch]):
             moving, output, batch = moving.first(batch.part.own), output.first(batch.part.own), batch.counted()
         self._drawn = everything[0], output, batch
         self._add_photometric(output, batch, objective)
+        self.add_depth(objective, output, batch.depth, batch.step, self.losses.depth)
         if draft is not None:
             self._add_draft(draft, output, batch, background, objective)
         points = cache(lambda: self.representation.keypoints(batch.times, moving))

@@ -14,6 +14,7 @@ from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.harmonics import MOST_DEGREE
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
+from kg4d.losses.depth import DepthLossConfig
 from kg4d.losses.kfc import KeypointVisibility, KfcConfig
 from kg4d.losses.photometric import PhotometricConfig, photometric_loss
 from kg4d.optim.build import OptimizerConfig, ParameterGroup
@@ -61,6 +62,7 @@ class StaticStage(Stage[StaticBatch]):
         far_side: Adds the far side to `model`, which is then the near one; None where it has both.
         expected: Weight of what the far side expects of Gaussians that the view hardly shows, px.
         sh_warmup: Steps after which each further degree of spherical harmonics begins; 0 begins with all.
+        depth: The depth loss; off when None, and where the batches have no depth.
     """
 
     name = "static"
@@ -78,6 +80,7 @@ class StaticStage(Stage[StaticBatch]):
         far_side: MirroredFarSide | None = None,
         expected: float = 0.0,
         sh_warmup: int = 0,
+        depth: DepthLossConfig | None = None,
     ) -> None:
         super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
         self.model = model
@@ -87,6 +90,7 @@ class StaticStage(Stage[StaticBatch]):
         self.far_side = far_side
         self.expected = expected
         self.sh_warmup = sh_warmup
+        self.depth = depth or DepthLossConfig()
         self.density = DensityControl(config.density, config.steps)
         self.register_buffer("background", background, persistent=False)
 
@@ -112,11 +116,12 @@ class StaticStage(Stage[StaticBatch]):
         """Image loss of the drawn views, and KFC in them; score distillation in others."""
         state, weights = self._state(batch.step), self.config.photometric
         images, background = self.backdrop(batch.images, batch.alphas, batch.step, weights)
+        has_depth = self.depth.weight > 0 and batch.depth is not None
         output = self.renderer(
             state,
             batch.cameras,
             background=background,
-            depth=self.kfc.visibility is KeypointVisibility.DEPTH,
+            depth=has_depth or self.kfc.visibility is KeypointVisibility.DEPTH,
             absgrad=self.density.wants_absgrad,
         )
         self.renders += len(batch.cameras)
@@ -127,6 +132,7 @@ class StaticStage(Stage[StaticBatch]):
         if self.far_side is not None and self.expected > 0:
             objective.add("unexpected", self.far_side.unexpected(self.model.state()), self.expected)
         self.measure(output.image, images)
+        self.add_depth(objective, output, batch.depth, batch.step, self.depth)
         if self.kfc.weight > 0 and batch.has_keypoints:
             self._calibrate(batch, objective)
         if self.guidance is not None:

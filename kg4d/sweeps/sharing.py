@@ -14,7 +14,7 @@ from kg4d.utils.files import replacing
 
 _STATIC_KEYS = (
     *("scene", "world", "seed", "image_size", "background", "renderer", "gaussians", "static", "kfc", "keypoints"),
-    *("frames", "detections", "guidance", "priors", "optimizer"),
+    *("frames", "detections", "guidance", "priors", "optimizer", "depth"),
 )
 _STAGES = ("static", "dynamic", "refine")
 _NO_FIT_KEYS = ("output", "evaluation", "export", "tracking", "variants", "scenes", "seeds", "name")

@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import imageio_ffmpeg
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -34,6 +36,14 @@ class Rising:
     def render(self, cameras: Cameras, times: Tensor) -> Tensor:
         images = [self.renderer(s, cameras[m], background=self.background) for m, s in enumerate(self.states(times))]
         return torch.cat([image.image for image in images])
+
+    def depth(self, cameras: Cameras, times: Tensor) -> Tensor:
+        images = [self.renderer(s, cameras[m], depth=True) for m, s in enumerate(self.states(times))]
+        return torch.cat([image.depth[..., 0] for image in images])
+
+    def flow(self, cameras: Cameras, times: Tensor) -> Tensor:
+        now, later = (cameras[m].project(s.means).pixels[0] for m, s in enumerate(self.states(times)))
+        return (later - now).expand(cameras.height, cameras.width, 2)
 
 
 @pytest.fixture
@@ -78,3 +88,21 @@ def test_the_command_lists_the_formats_before_it_loads_anything() -> None:
     code = "import sys, kg4d.export as e; e.parser().format_help(); print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_of_places_the_held_out_camera_also_has_depth_and_motion(source: ExportSource, tmp_path: Path) -> None:
+    made = build_exporter(ExportFormat.MP4)(source, tmp_path / "object")
+    assert not any("motion" in path.name for path in made.videos)
+    place = replace(source, scene=replace(source.scene, backdrop=True))
+    made = build_exporter(ExportFormat.MP4)(place, tmp_path / "place")
+    names = {path.name for path in made.videos}
+    assert {"test_0.mp4", "test_0_motion.mp4", "test_1_motion.mp4"} <= names
+    reader = imageio_ffmpeg.read_frames(tmp_path / "place/video/test_0_motion.mp4")
+    assert next(reader)["size"] == (4 * make.SIZE, make.SIZE)
+    frames = [np.frombuffer(frame, np.uint8).reshape(make.SIZE, 4, make.SIZE, 3) for frame in reader]
+    assert len(frames) == make.FRAMES
+    motion = [frame[:, 3].astype(float) for frame in frames]
+    assert np.ptp(motion[0], axis=-1).max() < 12  # grey: nothing has moved yet
+    violet = motion[-1].mean((0, 1))  # it has risen
+    assert violet[2] > violet[1] + 50
+    assert violet[0] > violet[1] + 20

@@ -113,6 +113,12 @@ class Painter:
     def keypoints(self, times: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
+    def depth(self, cameras: Cameras, times: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def flow(self, cameras: Cameras, times: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
     def render(self, cameras: Cameras, times: torch.Tensor) -> torch.Tensor:
         images = times[:, None, None, None].expand(-1, cameras.height, cameras.width, 3).clone()
         images[:, 0, 0] = cameras.centers

@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.render import build_renderer
-from kg4d.render.base import RasterOptions, Renderer
+from kg4d.render.base import RasterOptions, Renderer, between_planes
 from tests.render.scenes import Case, gradients, moving_case, one_gaussian, random_case, relative
 
 
@@ -110,6 +110,20 @@ def test_gaussians_behind_the_camera_or_beyond_the_planes_are_not_drawn(renderer
         assert (output.radii == 0).all()
         assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
         assert not found["means"].any()
+
+
+def test_planes_of_a_renderer_hold_where_a_call_has_none(renderer: Renderer) -> None:
+    case = one_gaussian().on(renderer)  # at a depth of 2
+    assert float(case.render(renderer).alpha.detach().max()) > 0.5
+    for near, far in ((2.1, 9.0), (0.1, 1.9)):
+        between = between_planes(renderer, near, far)
+        drawn = between(case.gaussians, case.cameras, depth=True)
+        assert float(drawn.alpha.detach().max()) == 0
+        moving = MovingGaussians.still(case.gaussians, 1)
+        assert float(between.frames(moving, case.cameras).alpha.detach().max()) == 0
+        assert drawn.options == RasterOptions(near=near, far=far)
+        assert float(between(case.gaussians, case.cameras, options=RasterOptions()).alpha.detach().max()) > 0.5
+    assert renderer.options == RasterOptions()
 
 
 def test_a_radius_clip_drops_small_gaussians(renderer: Renderer) -> None:

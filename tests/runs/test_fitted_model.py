@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kg4d.data.normalisation import Normalisation
-from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Depth, Flow, Keypoints, PosedImages, Scene, Truth
 from kg4d.deform.base import Deformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
@@ -81,6 +81,32 @@ def test_a_true_model_has_no_flow_error_under_a_moving_camera() -> None:
     assert metrics["motion/flow_epe"] < 1e-4
 
 
+def test_truth_of_pixels_is_measured_whole_and_where_something_moves() -> None:
+    """The camera slides along a wall at rest; what is said to be true is 1 px and a tenth off in the left half."""
+    fitted, cameras = wall(speed=0.0), dolly(0.4 * TIMES)
+    output = [fitted.renderer(state, cameras[t]) for t, state in enumerate(fitted.states(TIMES))]
+    images = torch.cat([torch.cat([o.image, o.alpha], dim=-1) for o in output])
+    shown = (images[..., 3] > 0.1).float()
+    px = FOCAL / DEPTH * -0.4 * TIMES.diff()
+    flow = torch.stack([px, torch.zeros(2)], dim=-1)[:, None, None].expand(2, SIZE, SIZE, 2).clone()
+    depth = torch.full((3, SIZE, SIZE), DEPTH)
+    flow[:, :, : SIZE // 2, 1] += 1
+    depth[:, :, : SIZE // 2] *= 1 / 1.1
+    left = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    left[:, :, : SIZE // 2] = True
+    frames = torch.arange(3)
+    reference = PosedImages(cameras, images, TIMES, frames, torch.zeros_like(frames))
+    truth = Truth(Depth(depth, shown), Flow(flow, shown[:-1]), left)
+    scene = Scene("wall", reference, flow=Flow(0 * flow, shown[:-1]), truth=truth)  # the truth goes before an input
+    metrics = evaluate_model(fitted, scene, GLTF4D, Networks()).metrics
+    share = float((shown * left).sum() / shown.sum())
+    assert metrics["motion/flow_epe_dynamic"] == pytest.approx(1, abs=1e-3)
+    assert metrics["motion/flow_epe"] == pytest.approx(float((shown * left)[:-1].sum() / shown[:-1].sum()), abs=1e-3)
+    assert metrics["depth/abs_rel_dynamic"] == pytest.approx(0.1, abs=1e-4)
+    assert metrics["depth/abs_rel"] == pytest.approx(0.1 * share, abs=1e-4)
+    assert metrics["depth/delta_1.25"] == metrics["depth/delta_1.25_dynamic"] == 1
+
+
 class Boasting(Sliding):
     """Says that its keypoints slide at half a world unit, whatever it does with the Gaussians."""
 
@@ -137,6 +163,7 @@ def test_a_model_that_was_fitted_in_other_axes_and_units_answers_in_those_of_the
     torch.testing.assert_close(
         outside.flow(outer[[0, 2]], times[[0, 2]]), inside.flow(inner[[0, 2]], TIMES[[0, 2]]), atol=1e-3, rtol=0
     )
+    torch.testing.assert_close(outside.depth(outer, times), 4 * inside.depth(inner, TIMES), atol=1e-3, rtol=0)
     drawn = outside.renderer(outside.states(times)[2], outer[2], background=outside.background).image[0]
     torch.testing.assert_close(drawn, images[2], atol=1e-4, rtol=0)
     torch.testing.assert_close(

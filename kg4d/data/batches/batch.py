@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kg4d.data.records import Depth
 from kg4d.geometry.cameras import Cameras
 from kg4d.utils.ranks import Ranks
 
@@ -51,6 +52,7 @@ class StaticBatch:
         keypoints: Pixel positions; J may be 0.
         keypoint_weights: Confidences in [0, 1]; 0 marks positions that must not be used.
         has_keypoints: Whether any of the confidences of the step is positive.
+        depth: Of the views, from a prior; None without.
         part: Which part of the step's views these are.
     """
 
@@ -61,6 +63,7 @@ class StaticBatch:
     keypoints: Float[Tensor, "V J 2"]
     keypoint_weights: Float[Tensor, "V J"]
     has_keypoints: bool
+    depth: Depth | None = None
     part: Part = WHOLE
 
     @property
@@ -91,6 +94,7 @@ class DynamicBatch:
         flow: Displacement from the earlier to the later frame, px; chained if the stride is above 1. None without flow.
         flow_weights: Confidence in [0, 1]; 0 where the flow is unknown. None without flow.
         pair_names: The earlier frame of each pair and its stride, as numbers that nobody has to read from a GPU.
+        depth: Of the frames, from a prior; None without.
         step_alphas: Mattes of all S frames of the step, whichever process they are shown to; None where those are all.
         place: Where this batch's frames that count begin among them.
         part: Which part of the step's frames and pairs these are.
@@ -109,6 +113,7 @@ class DynamicBatch:
     flow: Float[Tensor, "P H W 2"] | None
     flow_weights: Float[Tensor, "P H W"] | None
     pair_names: tuple[tuple[int, int], ...]
+    depth: Depth | None = None
     step_alphas: Float[Tensor, "S H W 1"] | None = None
     place: int = 0
     part: Part = WHOLE
@@ -124,6 +129,7 @@ class DynamicBatch:
         if own is None:
             return self
         images = {name: getattr(self, name)[:own] for name in _PER_FRAME}
+        images["depth"] = None if self.depth is None else self.depth[:own]
         return replace(self, **images, pairs=self.pairs[:0], strides=self.strides[:0], flow=None, flow_weights=None)
 
     def to(self, device: torch.device | str) -> "DynamicBatch":
@@ -138,7 +144,7 @@ _AnyBatch = TypeVar("_AnyBatch", StaticBatch, DynamicBatch)
 
 def _moved(batch: _AnyBatch, device: torch.device | str) -> _AnyBatch:
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Cameras)}
+    moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Cameras | Depth)}
     return replace(batch, **moved)
 
 

@@ -26,8 +26,9 @@ class DynamicDataConfig:
     Attributes:
         frames_per_step: Frames drawn at each step; all frames and all pairs if the video is no longer than this.
         strides: Distances between the frames of a pair, in frames; each pair draws one of them.
-        test_views: Draw from the test videos too, without keypoints or flow. This gives an upper bound for ablations
-            and is not a result, since the test views are then trained on; the provenance of the metrics says so.
+        test_views: Draw from the test videos too, without keypoints, flow or depth. This gives an upper bound for
+            ablations and is not a result, since the test views are then trained on; the provenance of the metrics says
+            so.
     """
 
     frames_per_step: int = 4
@@ -90,6 +91,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         flow = None if config.test_views else scene.flow
         self._flow: Tensor | None = None if flow is None else flow.flow
         self._flow_weights: Tensor | None = None if flow is None else flow.weights
+        self._depth = None if config.test_views else scene.depth
         self.ranks = ALONE  # the processes that share a step's frames and pairs out
         self.device = torch.device("cpu")
         self._cameras, self._times, self._frames = video.cameras, video.times, video.frames
@@ -105,6 +107,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         for name in ("_times", "_frames", "_colors", "_alphas", "_keypoints", "_weights", "_flow", "_flow_weights"):
             tensor = getattr(self, name)
             setattr(self, name, None if tensor is None else tensor.to(device))
+        self._depth = self._depth and self._depth.to(device)
 
     def batch(self, step: int) -> DynamicBatch:
         """The batch of one step, a pure function of the seed and the step."""
@@ -130,6 +133,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
             flow=flow,
             flow_weights=flow_weights,
             pair_names=tuple(zip(earlier.tolist(), strides.tolist(), strict=True)),
+            depth=self._depth and self._depth[frames],
             step_alphas=None if rows is None else self._alphas.index_select(0, sent(everything, self.device)),
             place=place,
             part=part,

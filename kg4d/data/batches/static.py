@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batches.batch import Part, StaticBatch, own_places, step_generator
-from kg4d.data.records import PosedImages, Scene
+from kg4d.data.records import Depth, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.devices import sent
 from kg4d.utils.ranks import ALONE, Ranks
@@ -33,16 +33,17 @@ class StaticDataConfig:
 
 @dataclass(frozen=True)
 class References:
-    """The M images that the static stage is fitted to, and their keypoints in px (J may be 0)."""
+    """The M images that the static stage is fitted to, their keypoints in px (J may be 0), and their depth."""
 
     images: PosedImages
     keypoints: Float[Tensor, "M J 2"]
     keypoint_weights: Float[Tensor, "M J"]
+    depth: Depth | None
 
 
 def static_references(scene: Scene) -> References:
     """The ring; without a ring, frame 0 of the video if its camera is fixed, or all frames if the camera moves."""
-    keypoints = scene.keypoints
+    keypoints, depth = scene.keypoints, None
     if scene.ring is not None:
         chosen, uv, weights = scene.ring, None, None
         if keypoints is not None:
@@ -51,11 +52,11 @@ def static_references(scene: Scene) -> References:
         cameras = scene.reference.cameras
         fixed = torch.allclose(cameras.viewmats, cameras.viewmats[:1], atol=1e-4)
         count = 1 if fixed else len(cameras)
-        chosen = scene.reference[:count]
+        chosen, depth = scene.reference[:count], scene.depth and scene.depth[:count]
         uv, weights = (None, None) if keypoints is None else (keypoints.uv[:count], keypoints.weights[:count])
     if uv is None or weights is None:
         uv, weights = torch.zeros(len(chosen), 0, 2), torch.zeros(len(chosen), 0)
-    return References(chosen, uv, weights)
+    return References(chosen, uv, weights, depth)
 
 
 class StaticDataset(IterableDataset[StaticBatch]):
@@ -106,6 +107,7 @@ class StaticDataset(IterableDataset[StaticBatch]):
         self._colors, self._alphas = self._colors.to(device), self._alphas.to(device)
         self._keypoints = self._references.keypoints.to(device)
         self._keypoint_weights = self._weights.to(device)
+        self._depth = self._references.depth and self._references.depth.to(device)
 
     def batch(self, step: int) -> StaticBatch:
         """The batch of one step, a pure function of the seed and the step."""
@@ -122,6 +124,7 @@ class StaticDataset(IterableDataset[StaticBatch]):
             keypoints=self._keypoints[chosen],
             keypoint_weights=self._keypoint_weights[chosen],
             has_keypoints=bool((self._weights[drawn] > 0).any()),
+            depth=self._depth and self._depth[chosen],
             part=Part(share, step_images=len(drawn)),
         )
 

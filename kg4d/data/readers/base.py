@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from kg4d.data.images import Size
 from kg4d.data.records import Scene
 
 
@@ -19,12 +20,12 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, path: Path, size: int | None) -> Scene:
+    def read(self, path: Path, size: int | Size | None) -> Scene:
         """Read a scene that this reader recognises.
 
         Args:
             path: The scene.
-            size: Longer side that its images are resampled to, px; their own size when None.
+            size: Longer side that its images are resampled to, px, or their size; their own size when None.
 
         Returns:
             The scene. Parts that the format or this scene does not have are None.

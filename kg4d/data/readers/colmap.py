@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from kg4d.data.images import Size
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.timing import times_by_name
 from kg4d.data.readers.transforms import Listed, read_posed_images
+from kg4d.data.readers.viewpoints import refuse_points_behind
 from kg4d.data.records import Scene
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud
+from kg4d.geometry.cameras import Cameras
 from kg4d.utils.reading import is_there, read_table, regular
 
 HELD_OUT = "test.txt"
@@ -46,7 +49,7 @@ class Colmap:
         """Whether there is a model."""
         return _model(path) is not None
 
-    def read(self, path: Path, size: int | None) -> Scene:
+    def read(self, path: Path, size: int | Size | None) -> Scene:
         """Read the registered images; see `Reader.read`."""
         folder = _model(path)
         assert folder is not None  # it was recognised
@@ -70,8 +73,9 @@ class Colmap:
             name=path.resolve().name,
             reference=reference.posed,
             test=test and test.posed,
-            points=_points(model),
+            points=_points(folder, model, reference.posed.cameras),
             backdrop=True,
+            files=reference.files,
         )
 
 
@@ -126,11 +130,13 @@ def _listed(path: Path, folder: Path, model: Any, image: Any, time: float) -> Li
     return Listed(file, time, None, None, torch.from_numpy(viewmat).float(), intrinsics)
 
 
-def _points(model: Any) -> PointCloud | None:
+def _points(folder: Path, model: Any, cameras: Cameras) -> PointCloud | None:
     points = list(model.points3D.values())
     if not points:
         return None
     xyz = torch.from_numpy(np.stack([point.xyz for point in points])).float()
     colors = torch.from_numpy(np.stack([point.color for point in points])).float() / 255
     kept = xyz.isfinite().all(-1)
-    return PointCloud(xyz[kept], colors[kept])
+    cloud = PointCloud(xyz[kept], colors[kept])
+    refuse_points_behind(folder, cloud, cameras)
+    return cloud

@@ -5,6 +5,7 @@ Source: Pumarola et al. 2021, "D-NeRF: neural radiance fields for dynamic scenes
 
 from pathlib import Path
 
+from kg4d.data.images import Size
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.records import Scene
 
@@ -21,8 +22,8 @@ class DNerf:
         """Whether there is a video, and no file that only scene folders have."""
         return (path / _TRAIN).exists() and not any((path / name).exists() for name in _OF_SCENE_FOLDERS)
 
-    def read(self, path: Path, size: int | None) -> Scene:
+    def read(self, path: Path, size: int | Size | None) -> Scene:
         """Read the video and the test images; see `Reader.read`."""
         read = read_parts(path, _TRAIN, (_TEST,), size)
         test = read[_TEST].posed if _TEST in read else None
-        return Scene(name=path.resolve().name, reference=read[_TRAIN].posed, test=test)
+        return Scene(name=path.resolve().name, reference=read[_TRAIN].posed, test=test, files=read[_TRAIN].files)

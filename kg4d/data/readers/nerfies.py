@@ -2,7 +2,7 @@
 
 `dataset.json` names the images, `metadata.json` says when each was taken, `camera/<id>.json` by which camera and
 `rgb/<n>x/<id>.png` what it saw, n times smaller; `points.npy` has points from structure from motion. Lens distortion is
-undone. The world is that of the cameras, before `scene.json` scales it.
+undone. The world is that of the cameras, before `scene.json` scales it, which also says from where to where it lies.
 
 Sources: Park et al. 2021, "Nerfies: deformable neural radiance fields"; Park et al. 2021, "HyperNeRF"; Yan et al. 2023,
 "NeRF-DS"; the layout is that of their data sets.
@@ -18,10 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.images import Size, read_mask, resample
+from kg4d.data.readers.arrays import Archive
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.transforms import Listed, ReadImages, read_posed_images
-from kg4d.data.records import Scene
+from kg4d.data.readers.undistorted import undistort_depth, undistort_flow
+from kg4d.data.readers.viewpoints import refuse_points_behind
+from kg4d.data.records import Depth, Flow, Scene, Truth
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.geometry.cameras import Cameras
@@ -30,7 +33,10 @@ from kg4d.geometry.rotations import nearest_rotation
 from kg4d.geometry.sampling import sample_image
 from kg4d.utils.reading import is_finite, is_there, read_json, shown
 
-DATASET, METADATA, POINTS, COLOURED = "dataset.json", "metadata.json", "points.npy", "points3D_downsample2.ply"
+DATASET, METADATA, SCENE = "dataset.json", "metadata.json", "scene.json"
+DEPTH, FLOW = "gt/depth.npz", "gt/flow.npz"  # of the training images; measured against, and never trained on
+POINTS, COLOURED = "points.npy", "points3D_downsample2.ply"
+_RANGE: dict[str, list[float] | None] = {"near": None, "far": None, "scale": [1.0]}  # and what holds without them
 _RIGID = 1e-3  # largest entry of R Rᵀ - 1
 _REGIONS = {  # files of the parts that are measured by themselves, and whether these parts are black in them
     "dynamic": (("gt/mask/{name}.png", False), ("resized_mask/{factor}x/{name}.png.png", True)),
@@ -47,7 +53,7 @@ class Nerfies:
         """Whether there is a list of images and a folder of cameras."""
         return is_there(path / DATASET) and (path / "camera").is_dir()
 
-    def read(self, path: Path, size: int | None) -> Scene:
+    def read(self, path: Path, size: int | Size | None) -> Scene:
         """Read the training images as the reference video, the others as test images; see `Reader.read`."""
         ids, test_ids = _ids(path)
         factor = _factor(path, ids[0], size)
@@ -62,6 +68,9 @@ class Nerfies:
         reference = read_posed_images(path / DATASET, video, size)
         held_out = [listed[name] for name in test_ids]
         test = read_posed_images(path / DATASET, held_out, size, reference.posed.times) if held_out else None
+        for read, entries in ((reference, video), (test, held_out)):
+            if read is not None:
+                _refuse_other_sizes(read.grid, entries, factor)
         return Scene(
             name=path.resolve().name,
             reference=reference.posed,
@@ -69,6 +78,9 @@ class Nerfies:
             points=_points(path, reference.posed.cameras),
             regions={} if test is None else _regions(path, test_ids, test, factor, size),
             backdrop=True,
+            truth=_truth(path, [entry.image.stem for entry in video], reference, size),
+            depth_range=_depth_range(path / SCENE),
+            files=reference.files,
         )
 
 
@@ -108,13 +120,28 @@ def _object(path: Path) -> Mapping[str, Any]:
     return table
 
 
-def _factor(path: Path, name: str, size: int | None) -> int:
+def _depth_range(path: Path) -> tuple[float, float] | None:
+    """From where to where the scene lies, in the world of the cameras; None where the file does not say."""
+    if not is_there(path):
+        return None
+    table = _object(path)
+    if "near" not in table and "far" not in table:
+        return None
+    near, far, scale = (_numbers(path, table, key, 1, without)[0] for key, without in _RANGE.items())
+    if not 0 < near < far or not scale > 0:
+        what = f"near, far and scale are {near:g}, {far:g} and {scale:g}"
+        raise InputError(path, what, "give 0 < near < far and a positive scale, or leave near and far out")
+    return near / scale, far / scale
+
+
+def _factor(path: Path, name: str, size: int | Size | None) -> int:
     """Which of `rgb/1x`, `rgb/2x`, ... is read: the smallest images that are no smaller than asked for."""
     there = sorted(int(found.name[:-1]) for found in (path / "rgb").glob("*x") if found.name[:-1].isdigit())
     if not there:
         raise InputError(path / "rgb", "holds no folder 1x, 2x, ...", "add the images")
-    longer = max(_numbers(path / "camera" / f"{name}.json", _camera(path, name), "image_size", 2))
-    enough = [factor for factor in there if size is None or longer / factor >= size]
+    width, height = _numbers(path / "camera" / f"{name}.json", _camera(path, name), "image_size", 2)
+    wanted = Size(round(width), round(height)).within(size)
+    enough = [factor for factor in there if width / factor >= wanted.width and height / factor >= wanted.height]
     return there[0] if size is None or not enough else enough[-1]
 
 
@@ -204,6 +231,15 @@ def _refuse_two_at_once(path: Path, video: Sequence[Listed]) -> None:
             raise InputError(f"{path / DATASET}: train_ids", what, "keep one camera for training")
 
 
+def _refuse_other_sizes(grid: Size, entries: Sequence[Listed], factor: int) -> None:
+    """Check that images are as large as their cameras say; sides of reduced ones are rounded up or down."""
+    for entry in entries:
+        width, height = entry.intrinsics.size or grid
+        if abs(grid.width - width / factor) >= 1 or abs(grid.height - height / factor) >= 1:
+            what = f"says {width:g} x {height:g}, but {entry.image.name} is {grid} in {factor}x"
+            raise InputError(f"{entry.intrinsics.path}: image_size", what, "correct either")
+
+
 def _points(path: Path, cameras: Cameras) -> PointCloud | None:
     """The points of structure from motion, with colours where there are any."""
     if not is_there(path / POINTS):
@@ -213,14 +249,12 @@ def _points(path: Path, cameras: Cameras) -> PointCloud | None:
         coloured = read_points(path / COLOURED)
         if coloured.points.shape == cloud.points.shape:
             cloud = coloured
-    depths = cameras.project(cloud.points).depths
-    if not bool((depths > 0).any()):
-        raise InputError(path / POINTS, "lies behind all cameras", "give points in the world of camera/")
+    refuse_points_behind(path / POINTS, cloud, cameras)
     return cloud
 
 
 def _regions(
-    path: Path, ids: Sequence[str], test: ReadImages, factor: int, size: int | None
+    path: Path, ids: Sequence[str], test: ReadImages, factor: int, size: int | Size | None
 ) -> dict[str, Bool[Tensor, "M H W"]]:
     """Parts of the test images that are measured by themselves, where all images have them."""
     regions: dict[str, Tensor] = {}
@@ -234,7 +268,32 @@ def _regions(
     return regions
 
 
-def _mask(file: Path, lens: Undistortion | None, grid: Size, size: int | None) -> Bool[Tensor, "H W"]:
+def _truth(path: Path, names: Sequence[str], reference: ReadImages, size: int | Size | None) -> Truth | None:
+    """What `gt/` knows of the training images, in the order of `names`: depth, flow to the next one, what moves."""
+    grid, files, depth, flow, moving = reference.grid, reference.files, None, None, None
+    axes = {"T": len(names), "T-1": len(names) - 1, "H": grid.height, "W": grid.width}
+    if is_there(path / DEPTH):
+        archive = Archive(path / DEPTH, ("depth",), **axes)
+        values = archive.numbers("depth", "T H W")
+        known = (values > 0) & values.isfinite()
+        depth = undistort_depth(Depth(torch.where(known, values, 0), known.float()), files)
+    if is_there(path / FLOW):
+        archive = Archive(path / FLOW, ("flow", "valid"), **axes)
+        valid = archive.weights("valid", "T-1 H W")
+        values = archive.numbers("flow", "T-1 2 H W").movedim(1, -1).contiguous()
+        valid = valid * values.isfinite().all(-1)
+        flow = undistort_flow(Flow(values.nan_to_num(0.0), valid), files.lenses)
+    masks = [path / f"gt/mask/{name}.png" for name in names]
+    if all(mask.is_file() for mask in masks):
+        lenses = zip(masks, files.lenses, strict=True)
+        moving = torch.stack([_mask(mask, lens, grid, None) for mask, lens in lenses])
+    if depth is None and flow is None and moving is None:
+        return None
+    truth = Truth(depth, flow, moving)
+    return truth if size is None else truth.resized(grid, size)
+
+
+def _mask(file: Path, lens: Undistortion | None, grid: Size, size: int | Size | None) -> Bool[Tensor, "H W"]:
     mask = read_mask(file)[None]
     if Size.of(mask) != grid:
         mask = resample(mask, *grid)

@@ -19,7 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 def read_parts(
-    folder: Path, video: str, others: Sequence[str], size: int | None, still: Collection[str] = (), place: bool = False
+    folder: Path,
+    video: str,
+    others: Sequence[str],
+    size: int | Size | None,
+    still: Collection[str] = (),
+    place: bool = False,
 ) -> dict[str, ReadImages]:
     """Read the reference video, and other images if they exist; time 0 is the first frame of the video.
 
@@ -27,7 +32,7 @@ def read_parts(
         folder: The folder of the scene.
         video: Name of the `transforms_*.json` of the reference video.
         others: Names of the other `transforms_*.json`, which may be missing.
-        size: Longer side that the images are resampled to, px; that of the files when None.
+        size: Longer side that the images are resampled to, px, or their size; that of the files when None.
         still: Those of them whose images show the first frame.
         place: Where nothing is transparent, the images show a place: the cameras may stand inside of what they see.
 

@@ -3,9 +3,11 @@
 import logging
 from pathlib import Path
 
+from kg4d.data.images import Size
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.readers.undistorted import undistort_flow, undistort_keypoints
+from kg4d.data.readers.viewpoints import refuse_points_behind
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud, read_points
@@ -31,12 +33,14 @@ class SceneFolder:
         """Whether the folder has a `transforms_*.json` or `transforms.json`."""
         return is_there(path / ALONE) or any(path.glob("transforms_*.json"))
 
-    def read(self, path: Path, size: int | None) -> Scene:
+    def read(self, path: Path, size: int | Size | None) -> Scene:
         """Read images by `transforms`, keypoints and flow by `tracks`; see `Reader.read`."""
         video = _video(path)
         points = _points(path, path / video)
         read = read_parts(path, video, (RING, TEST), size, still=(RING,), place=points is not None)
         reference, ring, test = read[video], read.get(RING), read.get(TEST)
+        if points is not None:
+            refuse_points_behind(path / POINTS, points, reference.posed.cameras)
         grid, frames = reference.grid, len(reference.posed)
         if ring is not None:
             _check_ring(path / RING, ring.posed, reference.posed)
@@ -57,6 +61,7 @@ class SceneFolder:
             test=test and test.posed,
             points=points,
             backdrop=points is not None and ring is None and bool((reference.posed.alphas == 1).all()),
+            files=reference.files,
             cache_keys=_cache_keys(path / RECORD),
         )
 

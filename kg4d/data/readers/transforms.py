@@ -19,7 +19,7 @@ from kg4d.data.images import Size, read_image, resize_rgba, sample_rgba
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.timing import has_times, times_in_video, times_of_video
-from kg4d.data.records import PosedImages
+from kg4d.data.records import ImageFiles, PosedImages
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.lenses import Undistortion
@@ -54,6 +54,11 @@ class ReadImages(NamedTuple):
     posed: PosedImages
     grid: Size  # of the image files
     lenses: tuple[Undistortion | None, ...]  # how each image was undistorted, at the size of its file
+
+    @property
+    def files(self) -> ImageFiles:
+        """How they lie in their files."""
+        return ImageFiles(self.grid, self.lenses)
 
 
 def list_images(
@@ -102,7 +107,7 @@ def _timed(
 
 
 def read_posed_images(
-    path: Path, listed: list[Listed], size: int | None = None, video_times: Float[Tensor, " T"] | None = None
+    path: Path, listed: list[Listed], size: int | Size | None = None, video_times: Float[Tensor, " T"] | None = None
 ) -> ReadImages:
     """Read the images that one `transforms_*.json` lists, with their cameras.
 
@@ -113,7 +118,7 @@ def read_posed_images(
     Args:
         path: The file.
         listed: What `list_images` found there.
-        size: Longer side that each image is resampled to, px; that of the files when None.
+        size: Longer side that each image is resampled to, px, or its size; that of the files when None.
         video_times: Times of the T frames of the reference video, ascending; None for that video itself.
 
     Raises:
@@ -221,7 +226,7 @@ def _refuse_repeated(path: Path, listed: list[Listed]) -> None:
 
 
 def _read_images(
-    path: Path, listed: list[Listed], size: int | None
+    path: Path, listed: list[Listed], size: int | Size | None
 ) -> tuple[Float[Tensor, "M H W 4"], Float[Tensor, "M 3 3"], tuple[Undistortion | None, ...], Size]:
     """All images, resampled; their intrinsics, what undid their lenses, and the size, of the files."""
     images, Ks, lenses, lost = [], [], [], 0.0

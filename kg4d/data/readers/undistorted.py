@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kg4d.data.images import Size
 from kg4d.data.readers.transforms import ReadImages
-from kg4d.data.records import Flow, Keypoints
+from kg4d.data.records import Depth, Flow, ImageFiles, Keypoints
 from kg4d.geometry.lenses import Undistortion
 from kg4d.geometry.sampling import pixel_centers, sample_image
 
@@ -57,6 +57,21 @@ def undistort_flow(flow: Flow, lenses: _Lenses) -> Flow:
     pairs = zip(flow.flow, flow.weights, lenses[:-1], lenses[1:], strict=True)
     moved = [_flow_between(*pair) for pair in pairs]
     return Flow(torch.stack([flow for flow, _ in moved]), torch.stack([weights for _, weights in moved]))
+
+
+def undistort_depth(depth: Depth, files: ImageFiles) -> Depth:
+    """Depth in images of lenses, of any size, as depth in the undistorted images, of the size of the files.
+
+    Args:
+        depth: Of the M images.
+        files: Theirs.
+    """
+    depth = depth.resampled(files.grid)
+    parts = [
+        part if lens is None else part.sampled(lens.source)
+        for part, lens in ((depth[index : index + 1], lens) for index, lens in enumerate(files.lenses))
+    ]
+    return replace(depth, depth=torch.cat([p.depth for p in parts]), weights=torch.cat([p.weights for p in parts]))
 
 
 def _flow_between(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kg4d.data.records import PosedImages
 from kg4d.errors import InputError
+from kg4d.gaussians.points import PointCloud
 from kg4d.geometry.cameras import Cameras
 
 _PARALLEL = 1e-4  # smallest eigenvalue, of at most 1, of cameras whose axes count as meeting in a point
@@ -33,6 +34,18 @@ def _refuse(path: Path, bad: Bool[Tensor, " M"], what: str) -> None:
     if bad.any():
         where = f"{path}: frames[{int(bad.nonzero()[0])}].transform_matrix"
         raise InputError(where, f"the camera {what}", "correct the camera-to-world matrix (OpenGL axes)")
+
+
+def refuse_points_behind(path: Path, points: PointCloud, cameras: Cameras) -> None:
+    """Check that a camera has a point before it.
+
+    Args:
+        path: Where the points are from, for the error.
+        points: In the world of the cameras, as it is meant.
+        cameras: Those of the reference video.
+    """
+    if not bool((cameras.project(points.points).depths > 0).any()):
+        raise InputError(path, "lies behind all cameras", "give points in the world of the cameras")
 
 
 def looked_at(cameras: list[Cameras]) -> Float[Tensor, " 3"]:

@@ -70,7 +70,9 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
         reference=reference,
         keypoints=scene.keypoints and _keypoints_of(scene.keypoints, kept),
         flow=scene.flow and _flow_between(scene.flow, kept),
+        depth=scene.depth and scene.depth[kept],
         test=scene.test and _shown(scene.test, kept, len(scene.reference)),
+        files=scene.files and scene.files[kept],
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Flow, Keypoints, PosedImages, Scene, Truth
 from kg4d.geometry.cameras import Cameras
 
 
@@ -93,6 +93,11 @@ def moved(
     def there(points: Tensor) -> Tensor:
         return (scale * points.double() @ R.T + offset).float()
 
+    near_far = scene.depth_range and (scale * scene.depth_range[0], scale * scene.depth_range[1])
+    truth = scene.truth
+    if truth is not None and truth.depth is not None:
+        truth = replace(truth, depth=replace(truth.depth, depth=scale * truth.depth.depth))
+    scene = replace(scene, depth_range=near_far, truth=truth)
     return _changed(scene, lambda images: replace(images, cameras=placed(images.cameras)), there)
 
 
@@ -112,9 +117,23 @@ def mirrored(scene: Scene) -> Scene:
         return replace(images, cameras=replace(images.cameras, viewmats=viewmats, Ks=Ks), images=images.images.flip(2))
 
     other = _changed(scene, flipped, lambda points: points * torch.tensor([-1.0, 1.0, 1.0]))
-    flow = scene.flow and Flow(scene.flow.flow.flip(2) * torch.tensor([-1.0, 1.0]), scene.flow.weights.flip(2))
-    regions = {name: masks.flip(2) for name, masks in scene.regions.items()}
-    return replace(other, flow=flow, keypoints=other.keypoints and _flipped(other.keypoints, scene), regions=regions)
+    return replace(
+        other,
+        flow=scene.flow and _flipped_flow(scene.flow),
+        keypoints=other.keypoints and _flipped(other.keypoints, scene),
+        regions={name: masks.flip(2) for name, masks in scene.regions.items()},
+        truth=scene.truth and _flipped_truth(scene.truth),
+    )
+
+
+def _flipped_flow(flow: Flow) -> Flow:
+    return Flow(flow.flow.flip(2) * torch.tensor([-1.0, 1.0]), flow.weights.flip(2))
+
+
+def _flipped_truth(truth: Truth) -> Truth:
+    depth = truth.depth and replace(truth.depth, depth=truth.depth.depth.flip(2), weights=truth.depth.weights.flip(2))
+    moving = None if truth.moving is None else truth.moving.flip(2)
+    return Truth(depth, truth.flow and _flipped_flow(truth.flow), moving)
 
 
 def _flipped(keypoints: Keypoints, scene: Scene) -> Keypoints:

@@ -1,5 +1,6 @@
 """A procedural room: a character walks through it, seen by a hand-held camera; a second one beside it is held out."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
 from kg4d.data.images import Size, quantize
-from kg4d.data.records import PosedImages, Scene
+from kg4d.data.records import Depth, Flow, PosedImages, Scene, Truth
 from kg4d.data.synthetic.body import build_body, pose_at, pose_body
 from kg4d.data.synthetic.characters import CHARACTERS
 from kg4d.errors import InputError
@@ -19,22 +20,24 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import look_at
 from kg4d.geometry.rotations import matrix_to_quat
-from kg4d.render.base import Renderer
+from kg4d.geometry.sampling import pixel_centers, sample_image
+from kg4d.render.base import Renderer, RenderOutput
 
 NAME = "room"
 _BODY, _SPACING = 4000, 0.035  # Gaussians of the character; distance of two on a wall, world units
 _FLOOR, _WALL, _HALF, _HIGH = -0.66, -1.1, 1.6, 1.3  # floor's height, wall's depth, half width, wall's upper edge
 _POINTS, _BENEATH, _NOISE = 1500, 0.2, 0.004  # of the point cloud: how many, how many of them on the character, error
+_COVERED, _HIDDEN = 0.5, 1.05  # of the truth: least coverage; how much nearer than a point what hides it is
 _RADIUS, _SWEEP, _BASELINE = 2.7, 20.0, 0.3  # of the camera's path: distance, half angle (degrees), to the second one
 
 
 @torch.no_grad()
-def make_room(renderer: Renderer, size: int = 160, frames: int = 24, seed: int = 0) -> Scene:
+def make_room(renderer: Renderer, size: int | Size = 160, frames: int = 24, seed: int = 0) -> Scene:
     """Render the room, as a scene of the layouts of moving cameras: no mattes, no keypoints, points of both.
 
     Args:
         renderer: Renders the images; another renderer changes the scene by rounding only.
-        size: Longer side of the images, px; they are four wide and three high.
+        size: Longer side of the images, px, which are four wide and three high; or their size.
         frames: Number of frames T, at least 2.
         seed: Of colours, points and the camera's path.
 
@@ -54,8 +57,8 @@ def make_room(renderer: Renderer, size: int = 160, frames: int = 24, seed: int =
         for cameras, images in zip(paths, videos, strict=True)
     )
     masks = torch.cat([_mask(renderer, paths[1][index], still, state) for index, state in enumerate(moving)])
-    cloud = _cloud(still, moving[0], generator)
-    return Scene(NAME, reference, test=test, points=cloud, regions={"dynamic": masks}, backdrop=True)
+    cloud, truth = _cloud(still, moving[0], generator), _truth(renderer, paths[0], still, moving)
+    return Scene(NAME, reference, test=test, points=cloud, regions={"dynamic": masks}, truth=truth, backdrop=True)
 
 
 def _paths(times: Float[Tensor, " T"], size: Size) -> tuple[Cameras, Cameras]:
@@ -89,6 +92,34 @@ def _mask(renderer: Renderer, camera: Cameras, still: GaussianState, state: Gaus
     features = torch.cat([torch.zeros(len(still), 1), torch.ones(len(state), 1)]).to(renderer.device)
     whole = _joined(still, state).to(renderer.device)
     return renderer(whole, camera.to(renderer.device), features=features).image[..., 0].cpu() > 0.5
+
+
+def _truth(renderer: Renderer, cameras: Cameras, still: GaussianState, moving: list[GaussianState]) -> Truth:
+    """Depth and motion of what the first camera shows, as it is drawn."""
+    states = [_joined(still, state).to(renderer.device) for state in moving]
+    views = [cameras[index].to(renderer.device) for index in range(len(cameras))]
+    depths = torch.stack([_depth(renderer(state, view, depth=True)) for state, view in zip(states, views, strict=True)])
+    flows, weights = [], []
+    for index, (state, later) in enumerate(itertools.pairwise(states)):
+        then = views[index + 1].project(later.means)
+        motion = then.pixels[0] - views[index].project(state.means).pixels[0]
+        drawn = renderer(state, views[index], features=torch.cat([motion, then.depths[0][:, None]], dim=-1))
+        shown = (drawn.image / drawn.alpha.clamp_min(_COVERED))[0].cpu()
+        flow, depth = shown[..., :2], shown[..., 2:]
+        ends = pixel_centers(cameras.height, cameras.width) + flow
+        hides = sample_image(depths[index + 1][..., None], ends)
+        inside = ((ends >= 0) & (ends <= ends.new_tensor([cameras.width, cameras.height]))).all(-1)
+        flows.append(flow)
+        weights.append((inside & (depth < _HIDDEN * hides)[..., 0] & (drawn.alpha[0, ..., 0].cpu() > _COVERED)).float())
+    masks = torch.cat([_mask(renderer, cameras[index], still, state) for index, state in enumerate(moving)])
+    return Truth(Depth(depths, (depths > 0).float()), Flow(torch.stack(flows), torch.stack(weights)), masks)
+
+
+def _depth(drawn: RenderOutput) -> Float[Tensor, "H W"]:
+    """The expected depth of one image where most of a pixel is covered, else 0."""
+    assert drawn.depth is not None  # it was asked for
+    depth: Tensor = torch.where(drawn.alpha > _COVERED, drawn.depth, 0)[0, ..., 0].cpu()
+    return depth
 
 
 def _walked(state: GaussianState, time: float) -> GaussianState:

@@ -25,6 +25,7 @@ from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.networks.load import load_lpips
 from kg4d.priors.base import Identity, Provider
+from kg4d.priors.pretrained import load_pretrained
 from kg4d.utils.files import content_hash
 
 MARGIN = 1.3  # longer side of the crop, as a multiple of the longer side of the object's bounding box
@@ -32,7 +33,6 @@ VGG_TAPS = (7, 8, 9, 10, 11, 12)  # conv4_1 .. conv5_3
 VGG_STRIDE, VGG_SIDE, DINO_SIDE = 16, 336, 448
 VGG_TRACKING_SIDE = 448  # finer maps help in a video, where limbs cross, but not between views
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EXTRA = 'pip install "kg4d[priors]"'
 
 
 class FeaturesKind(StrEnum):
@@ -281,26 +281,8 @@ def _channels_last(features: Float[Tensor, "1 C h w"]) -> Float[Tensor, "h w C"]
 
 
 def _load_dino(model: str) -> Any:
-    remedy = f"give a folder that holds it with features.model=<folder>, or run `hf download {model}` where there is a "
-    remedy += f"network, or set features.kind=vgg; the libraries come with {EXTRA}"
-    try:
-        from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-        from transformers import AutoModel
-    except ImportError as error:
-        raise InputError("features.model", f"{model} needs transformers, which is not installed", remedy) from error
-    folder = Path(model).expanduser()
-    try:
-        if not folder.is_dir():
-            try:
-                folder = Path(snapshot_download(model, local_files_only=True))
-            except LocalEntryNotFoundError:
-                HfApi().model_info(model, timeout=10)  # a short request: a download would retry for half a minute
-                folder = Path(snapshot_download(model, allow_patterns=["config.json", "*.safetensors"]))
-        network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except Exception as error:  # the libraries raise many kinds for networks and files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
-        raise InputError("features.model", f"{model} cannot be had: {reason}", remedy) from error
+    files = ("config.json", "*.safetensors")
+    network = load_pretrained("features.model", model, "AutoModel", files, "features.kind=vgg").network
     if not str(network.config.model_type).startswith("dinov2"):
         raise InputError("features.model", f"{model} is no DINOv2 but {network.config.model_type}", "give a DINOv2")
-    return network.eval().requires_grad_(False)
+    return network

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kg4d.data.batches.batch import DynamicBatch, StaticBatch, step_generator
 from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataModule, DynamicDataset
 from kg4d.data.batches.static import StaticDataConfig, StaticDataModule, StaticDataset
-from kg4d.data.records import Scene
+from kg4d.data.records import Depth, Scene
 from kg4d.errors import InputError
 from kg4d.geometry.flow import chain_flows
 from tests import make
@@ -223,3 +223,42 @@ def test_batches_move_as_a_whole(tiny_scene: Scene):
         assert {t.device.type for t in tensors if isinstance(t, torch.Tensor)} == {"meta"}
         assert batch.step == 0
         assert batch.keypoints.shape == (2, JOINTS, 2)
+
+
+def with_depth(scene: Scene) -> Scene:
+    """Depth in each frame is the number of the frame."""
+    depth = torch.arange(FRAMES, dtype=torch.float32)[:, None, None].expand(FRAMES, SIZE, SIZE)
+    return replace(scene, depth=Depth(depth, torch.ones_like(depth), inverse=True))
+
+
+def test_depth_is_that_of_the_frames(tiny_scene: Scene):
+    scene = with_depth(tiny_scene)
+    for step in range(4):
+        batch = DynamicDataset(scene, DynamicDataConfig(2), WHITE, 0).batch(step)
+        assert batch.depth is not None
+        assert batch.depth.depth[:, 0, 0].tolist() == batch.frames.tolist()
+        assert batch.depth.inverse
+        part = replace(batch, part=replace(batch.part, own=1)).counted()
+        assert part.depth is not None
+        assert len(part.depth) == 1
+        moved = batch.to("meta").depth
+        assert moved is not None
+        assert moved.weights.device.type == "meta"
+    everything = DynamicDataConfig(FRAMES, test_views=True)
+    assert DynamicDataset(scene, everything, WHITE, 0).batch(0).depth is None
+    assert DynamicDataset(tiny_scene, DynamicDataConfig(2), WHITE, 0).batch(0).depth is None
+
+
+def test_views_of_the_first_frame_have_its_depth_where_they_are_of_the_video(tiny_scene: Scene):
+    scene = with_depth(tiny_scene)
+    assert StaticDataset(scene, StaticDataConfig(2), WHITE, 0).batch(0).depth is None  # the ring
+    first = StaticDataset(replace(scene, ring=None), StaticDataConfig(2), WHITE, 0).batch(0).depth
+    assert first is not None
+    assert torch.equal(first.depth, torch.zeros(1, SIZE, SIZE))
+    cameras = make.cameras([10.0 * t for t in range(FRAMES)], size=SIZE)
+    moving = replace(scene, ring=None, reference=replace(scene.reference, cameras=cameras))
+    batch = StaticDataset(moving, StaticDataConfig(2), WHITE, 0).batch(0)
+    assert batch.depth is not None
+    for image, depth in zip(batch.images, batch.depth.depth, strict=True):
+        shown = scene.reference.composited(WHITE)[int(depth[0, 0])]
+        assert torch.equal(image, shown)

@@ -105,3 +105,39 @@ def test_what_is_no_model_is_an_error(tmp_path: Path):
     other = stored(tmp_path / "other", model(("FOV", 24, 18, [20.0, 20.0, 12.0, 9.0, 0.1])))
     with pytest.raises(InputError, match="FOV is not known"):
         load_scene(other)
+
+
+def test_points_behind_all_cameras_are_refused(tmp_path: Path):
+    made = model(count=3)
+    for number in list(made.points3D):
+        made.points3D[number].xyz = np.array([0.0, 0.0, -50.0])
+    with pytest.raises(InputError, match="behind all cameras"):
+        load_scene(stored(tmp_path, made))
+
+
+def test_a_camera_with_nan_is_refused(tmp_path: Path):
+    root = stored(tmp_path, model(count=3), text=True)
+    images = root / "sparse/0/images.txt"
+    lines = images.read_text().splitlines()
+    at = next(index for index, line in enumerate(lines) if line.endswith("frame_1.png"))
+    fields = lines[at].split()
+    lines[at] = " ".join([*fields[:5], "nan", *fields[6:]])
+    images.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError):
+        load_scene(root)
+
+
+def test_images_of_another_shape_than_their_camera_are_refused(tmp_path: Path):
+    root = stored(tmp_path, model(count=3))
+    for file in (root / "images").iterdir():
+        Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(file)
+    with pytest.raises(InputError, match="the images are 24 x 24"):
+        load_scene(root)
+
+
+def test_an_image_whose_camera_is_missing_is_refused(tmp_path: Path):
+    root = stored(tmp_path, model(count=3), text=True)
+    cameras = root / "sparse/0/cameras.txt"
+    cameras.write_text("".join(line for line in cameras.read_text().splitlines(True) if line.startswith("#")))
+    with pytest.raises(InputError):
+        load_scene(root)
