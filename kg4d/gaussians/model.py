@@ -89,11 +89,12 @@ class GaussianModel(nn.Module):
     @classmethod
     def from_state(cls, state: GaussianState, isotropic: bool = False) -> "GaussianModel":
         """The raw parameters of activated Gaussians; `isotropic` ties the three scales at their geometric mean."""
-        log_scales = state.scales.log()
+        quats, scales = state.ellipsoids
+        log_scales = scales.log()
         return cls(
             {
                 "means": state.means,
-                "quats": state.quats,
+                "quats": quats,
                 "log_scales": log_scales.mean(-1, keepdim=True) if isotropic else log_scales,
                 "opacity_logits": torch.logit(state.opacities, eps=1e-6),
                 "colors": state.colors,

@@ -89,6 +89,7 @@ def paired_mixtures(
         torch.cat([contributors.ids, later.ids]),
         pairs.T.flatten(),
         eps2d,
+        geometry.covariances,
     )
     return PairedMixtures(
         weights=mixture.weights,
@@ -118,7 +119,7 @@ def true_factors(
         eps2d: Variance that the render added to both axes, px².
     """
     factors = projection_factor(
-        *(geometry.means, geometry.quats, geometry.scales, cameras.viewmats, cameras.Ks, cameras.width, cameras.height)
+        geometry.means, *geometry.ellipsoids, cameras.viewmats, cameras.Ks, cameras.width, cameras.height
     )
     earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
     return true_factor_map(earlier, later, eps2d)
