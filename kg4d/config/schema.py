@@ -21,7 +21,7 @@ from kg4d.optim.build import OptimizerConfig
 from kg4d.priors.build import PriorsConfig
 from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
-from kg4d.representation.build import RepresentationConfig
+from kg4d.representation.build import RepresentationConfig, RepresentationKind
 from kg4d.stages.density import DensityControl, DensityKind
 from kg4d.stages.dynamic import DynamicConfig
 from kg4d.stages.refine import RefineConfig
@@ -151,6 +151,7 @@ class ExperimentConfig:
             ValueError: A value is out of range; the message begins with its key.
         """
         self._check_maxima()
+        self._check_representation()
         minima = {
             "image_size": (self.image_size, 16),
             "gaussians.count": (self.gaussians.count, 1),
@@ -191,6 +192,12 @@ class ExperimentConfig:
                 raise ValueError(f"{key}: must be positive, not {positive}")
         if len(self.background) != 3 or not all(0 <= channel <= 1 for channel in self.background):
             raise ValueError(f"background: must be three numbers in [0, 1], not {self.background}")
+
+    def _check_representation(self) -> None:
+        """Gaussians in space and time have no rest from which a neighbourhood could be bent."""
+        if self.representation.kind is RepresentationKind.SPACETIME and self.rigidity.weight > 0:
+            what = "is of Gaussians that last, and those of representation.kind=spacetime come and go"
+            raise ValueError(f"rigidity.weight: {what}: set it to 0, and representation.spacetime.consistency above 0")
 
     def _check_maxima(self) -> None:
         """Beyond them is a slip of the hand, and all memory."""

@@ -111,6 +111,7 @@ class Normalisation:
             reference=self.images(scene.reference),
             ring=scene.ring and self.images(scene.ring),
             test=scene.test and self.images(scene.test),
+            videos=scene.videos and self.images(scene.videos),
             keypoints=keypoints,
             points=scene.points and scene.points._replace(points=self.points(scene.points.points)),
         )

@@ -151,6 +151,7 @@ class Scene:
         ring: A ring of views of frame 0, or None.
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
+        videos: Further videos of the same moments, which a fit sees as it sees the reference video, or None.
         test: Held-out videos, never trained on, or None.
         points: Points on what the scene shows, as from structure from motion, or None.
         regions: Parts of the test images that are measured by themselves, by name.
@@ -169,6 +170,7 @@ class Scene:
     regions: Mapping[str, Bool[Tensor, "M H W"]] = field(default_factory=dict)
     backdrop: bool = False
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
+    videos: PosedImages | None = None
 
     def resized(self, longer: int) -> "Scene":
         """The same scene at `longer` px along the longer side: images, cameras, keypoint pixels and flow."""
@@ -180,6 +182,7 @@ class Scene:
             keypoints=self.keypoints and self.keypoints.resized(old, old.within(longer)),
             flow=self.flow and self.flow.resized(longer),
             test=self.test and self.test.resized(longer),
+            videos=self.videos and self.videos.resized(longer),
             regions={name: _resized(masks, old.within(longer)) for name, masks in self.regions.items()},
         )
 

@@ -100,6 +100,20 @@ def paired_mixtures(
     )
 
 
+def there_too(contributors: Contributors, geometry: MovingGaussians, frames: Int[Tensor, " P"]) -> Contributors:
+    """The contributors of P pixels that are there at another frame too; the others become padding.
+
+    Args:
+        contributors: K of each pixel.
+        geometry: At the B frames of the batch.
+        frames: For each pixel, the position of its other frame in the batch.
+    """
+    if geometry.opacities is None:
+        return contributors
+    there = geometry.opacities[frames[:, None], contributors.ids.clamp_min(0)] > 0
+    return Contributors(contributors.ids.where(there, -1), contributors.weights.where(there, 0.0))
+
+
 def true_factors(
     contributors: Contributors,
     geometry: MovingGaussians,
