@@ -55,6 +55,11 @@ class GaussianState:
     def __len__(self) -> int:
         return self.means.shape[0]
 
+    def present(self) -> "GaussianState":
+        """Those whose opacity is not exactly 0: Gaussians in space and time are not there at all times."""
+        there = self.opacities > 0
+        return self if bool(there.all()) else self.map(lambda rows: rows[there])
+
     def detach(self) -> "GaussianState":
         """The same values without history."""
         return self.map(Tensor.detach)

@@ -24,7 +24,7 @@ struct Rotor {  // a unit quaternion, w x y z
 
 KG4D_INLINE Rotor load_rotor(const float* p, int count) {
     Rotor o;
-    for (int k = 0; k < 4; ++k) o.q[k] = gather(p + k, 4, count);
+    load_each(p, 4, count, o.q);
     const vf norm2 = fma(o.q[0], o.q[0], fma(o.q[1], o.q[1], fma(o.q[2], o.q[2], o.q[3] * o.q[3])));
     o.inverse_norm = splat(1.0f) / sqrt(max(norm2, splat(1e-24f)));
     for (vf& part : o.q) part = part * o.inverse_norm;
@@ -34,7 +34,9 @@ KG4D_INLINE Rotor load_rotor(const float* p, int count) {
 // Writes the gradient of the quaternion as it is given, from that of the unit one.
 KG4D_INLINE void write_rotor_gradient(const Rotor& o, const vf* v, float* p, int count) {
     const vf along = fma(v[0], o.q[0], fma(v[1], o.q[1], fma(v[2], o.q[2], v[3] * o.q[3])));
-    for (int k = 0; k < 4; ++k) scatter(fnma(along, o.q[k], v[k]) * o.inverse_norm, p + k, 4, count);
+    vf turned[4];
+    for (int k = 0; k < 4; ++k) turned[k] = fnma(along, o.q[k], v[k]) * o.inverse_norm;
+    store_each(turned, 4, count, p);
 }
 
 KG4D_INLINE vf dot4(const vf* a, const vf* b) { return fma(a[0], b[0], fma(a[1], b[1], fma(a[2], b[2], a[3] * b[3]))); }
@@ -55,9 +57,11 @@ KG4D_INLINE Moments load_moments(const kg4d_spacetime& in, int64_t first, int co
         {w, zero - x, zero - y, zero - z}, {x, w, zero - z, y}, {y, z, w, zero - x}, {z, zero - y, x, w}};
     const vf Q[4][4] = {
         {W, X, Y, Z}, {zero - X, W, zero - Z, Y}, {zero - Y, Z, W, zero - X}, {zero - Z, zero - Y, X, W}};
+    vf scales[4], means[4];
+    load_each(in.scales + 4 * first, 4, count, scales);
+    load_each(in.means + 4 * first, 4, count, means);
     for (int j = 0; j < 4; ++j) {
-        m.s[j] = gather(in.scales + 4 * first + kFromAxis[j], 4, count);
-        m.mean[j] = gather(in.means + 4 * first + kFromAxis[j], 4, count);
+        m.s[j] = scales[kFromAxis[j]], m.mean[j] = means[kFromAxis[j]];
         const vf column[4] = {Q[0][j], Q[1][j], Q[2][j], Q[3][j]};
         for (int i = 0; i < 4; ++i) {
             m.L[i][j] = L[i][j], m.Q[i][j] = Q[i][j];
@@ -84,10 +88,12 @@ KG4D_INLINE vf temporal_weight(const kg4d_spacetime& in, const Moments& m, vf di
 
 void slice_block(const kg4d_spacetime& in, const kg4d_slices& out, int64_t first, int count) {
     const Moments m = load_moments(in, first, count);
+    vf covariance[6];
     for (int i = 0, k = 0; i < 3; ++i) {
         scatter(m.velocity[i], out.velocities + 3 * first + i, 3, count);
-        for (int j = i; j < 3; ++j, ++k) scatter(dot4(m.B[i], m.B[j]), out.covariances + 6 * first + k, 6, count);
+        for (int j = i; j < 3; ++j, ++k) covariance[k] = dot4(m.B[i], m.B[j]);
     }
+    store_each(covariance, 6, count, out.covariances + 6 * first);
     for (int64_t b = 0; b < in.times; ++b) {
         const vf distance = splat(in.at[b]) - m.mean[0];
         const int64_t at = b * in.gaussians + first;
@@ -129,18 +135,17 @@ void slice_backward_block(const kg4d_spacetime& in, const kg4d_slice_gradients& 
         for (vf& value : row) value = zero;
     }
     if (g.covariances) {  // dL/dB = 2 G B; and B a_t = 0, so that nothing flows to the velocity
-        vf G[3][3];
+        vf G[3][3], v[6];
+        load_each(g.covariances + 6 * first, 6, count, v);
         for (int i = 0, k = 0; i < 3; ++i) {
             for (int j = i; j < 3; ++j, ++k) {
-                const vf v = gather(g.covariances + 6 * first + k, 6, count);
-                G[i][j] = G[j][i] = i == j ? v + v : v;
+                G[i][j] = G[j][i] = i == j ? v[k] + v[k] : v[k];
             }
         }
         for (int i = 0; i < 3; ++i) {
             for (int j = 0; j < 4; ++j) {
-                const vf v = fma(G[i][0], m.B[0][j], fma(G[i][1], m.B[1][j], G[i][2] * m.B[2][j]));
-                v_A[i + 1][j] = v;
-                v_A[0][j] = fnma(m.velocity[i], v, v_A[0][j]);
+                v_A[i + 1][j] = fma(G[i][0], m.B[0][j], fma(G[i][1], m.B[1][j], G[i][2] * m.B[2][j]));
+                v_A[0][j] = fnma(m.velocity[i], v_A[i + 1][j], v_A[0][j]);
             }
         }
     }
@@ -152,7 +157,7 @@ void slice_backward_block(const kg4d_spacetime& in, const kg4d_slice_gradients& 
             v_A[0][j] = fma(scaled, m.A[i + 1][j], v_A[0][j]);
         }
     }
-    vf v_R[4][4];
+    vf v_R[4][4], v_scales[4], v_means[4];
     for (int j = 0; j < 4; ++j) {
         v_A[0][j] = fma(v_tt + v_tt, m.A[0][j], v_A[0][j]);
         vf v_scale = zero;
@@ -160,9 +165,10 @@ void slice_backward_block(const kg4d_spacetime& in, const kg4d_slice_gradients& 
             v_scale = fma(v_A[i][j], m.R[i][j], v_scale);
             v_R[i][j] = v_A[i][j] * m.s[j];
         }
-        scatter(v_scale, g.v_scales + 4 * first + kFromAxis[j], 4, count);
-        scatter(v_mean[j], g.v_means + 4 * first + kFromAxis[j], 4, count);
+        v_scales[kFromAxis[j]] = v_scale, v_means[kFromAxis[j]] = v_mean[j];
     }
+    store_each(v_scales, 4, count, g.v_scales + 4 * first);
+    store_each(v_means, 4, count, g.v_means + 4 * first);
     vf v_L[4][4], v_Q[4][4];
     for (int i = 0; i < 4; ++i) {
         for (int j = 0; j < 4; ++j) {
