@@ -8,9 +8,6 @@ from torch import Tensor
 
 from kg4d.geometry.rotations import matrix_to_quat, quat_to_matrix
 
-_ROWS, _COLUMNS = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)
-_ENTRIES = (0, 1, 2, 1, 3, 4, 2, 4, 5)  # where the nine entries of a matrix lie among the six
-
 
 class Ellipsoids(NamedTuple):
     """The shapes of Gaussians as rotated axes."""
@@ -25,12 +22,15 @@ def packed(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     >>> packed(torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]]))
     tensor([1., 2., 3., 4., 5., 6.])
     """
-    return matrices[..., _ROWS, _COLUMNS]
+    (xx, xy, xz), (_, yy, yz), (_, _, zz) = (row.unbind(-1) for row in matrices.unbind(-2))
+    return torch.stack([xx, xy, xz, yy, yz, zz], dim=-1)
 
 
 def unpacked(covariances: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """The symmetric matrices of six numbers each."""
-    return covariances[..., _ENTRIES].unflatten(-1, (3, 3))
+    xx, xy, xz, yy, yz, zz = covariances.unbind(-1)
+    rows = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=-1)
+    return rows.reshape(*covariances.shape[:-1], 3, 3)
 
 
 def covariances_of(quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 6"]:

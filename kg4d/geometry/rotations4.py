@@ -12,19 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kg4d.geometry.rotations import quat_multiply
-
-_FROM_XYZT = (3, 0, 1, 2)  # the places of t, x, y, z among x, y, z, t
-_TO_XYZT = (1, 2, 3, 0)
+from kg4d.geometry.rotations import quat_conjugate, quat_multiply
 
 
 def pair_to_matrix(left: Float[Tensor, "*batch 4"], right: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4 4"]:
     """The rotation matrices, in the order x, y, z, t, of pairs of quaternions (w, x, y, z) of any norm but zero."""
     left, right = normalize(left, dim=-1), normalize(right, dim=-1)
-    sign = right.new_tensor([1.0, -1.0, -1.0, -1.0])
     basis = torch.eye(4, dtype=left.dtype, device=left.device)
-    turned = quat_multiply(quat_multiply(left[..., None, :], basis), (right * sign)[..., None, :])  # rows: images
-    return turned[..., _TO_XYZT, :][..., :, _TO_XYZT].mT
+    images = quat_multiply(quat_multiply(left[..., None, :], basis), quat_conjugate(right)[..., None, :])
+    return images.roll((-1, -1), (-2, -1)).mT  # t comes last
 
 
 @torch.no_grad()
