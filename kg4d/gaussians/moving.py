@@ -80,7 +80,7 @@ class MovingGaussians:
 
     def first(self, count: int) -> "MovingGaussians":
         """The same at the first `count` times."""
-        return replace(self, means=self.means[:count], **self._indexed(slice(count)))
+        return MovingGaussians(self.base, self.means[:count], **self._indexed(slice(count)))
 
     def _indexed(self, index: int | slice) -> dict[str, Tensor | None]:
         """What may be missing, at some of the times."""

@@ -134,7 +134,8 @@ class SpacetimeModel(GaussianRows):
     def draws(self, rows: Int[Tensor, " M"], generator: torch.Generator) -> Float[Tensor, "M 4"]:
         """A point of space and time drawn from each of the given Gaussians, relative to its centre."""
         normal = torch.randn(len(rows), 4, generator=generator).to(self.means)
-        return (spacetime_axes(self.activated(rows)) @ normal[..., None])[..., 0]
+        drawn: Tensor = (spacetime_axes(self.activated(rows)) @ normal[..., None])[..., 0]
+        return drawn
 
     @torch.no_grad()
     def extents(self) -> Float[Tensor, " N"]:

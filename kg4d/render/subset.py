@@ -48,6 +48,7 @@ def project_subset(
     frame_count, count = means.shape[:2]
     check_shape(quats, scales, covariances)
     named = {"means": (means, 3), "quats": (quats, 4), "scales": (scales, 3), "covariances": (covariances, 6)}
+    wanted: dict[str, tuple[int, ...]]
     wanted = {name: (frame_count, count, size) for name, (values, size) in named.items() if values is not None}
     given = {name: tuple(values.shape) for name, (values, _) in named.items() if values is not None}
     wanted["ids"], given["ids"] = (len(frames), ids.shape[-1]), tuple(ids.shape)
