@@ -186,7 +186,7 @@ class SpacetimeGaussians(Representation):
         step = max(1, count // self.config.samples)
         chosen = torch.arange(calls % step, count, step, device=near.device)  # others at the next call
         rows = torch.cat([chosen[:, None], near[chosen]], dim=1)
-        velocities = spacetime_velocities(self.spacetime.activated(rows.flatten())).unflatten(0, rows.shape)
+        velocities = spacetime_velocities(self.spacetime.activated(rows.flatten())).reshape(*rows.shape, 3)
         return (velocities[:, 1:] - velocities[:, :1]).square().sum(-1).mean()
 
     def place(self, scene: Scene, config: GaussiansConfig, generator: torch.Generator) -> None:
