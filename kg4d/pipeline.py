@@ -24,7 +24,14 @@ from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.render.seen import blending_weights
 from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
-from kg4d.runs.build import RunInputs, build_run, build_run_representation, check_neighbours, show_video
+from kg4d.runs.build import (
+    RunInputs,
+    build_run,
+    build_run_representation,
+    check_neighbours,
+    place_run_representation,
+    show_video,
+)
 from kg4d.runs.costs import Costs
 from kg4d.runs.environment import environment, git_commit, peak_memory_bytes, training_seconds
 from kg4d.runs.fitted_model import FittedModel
@@ -158,6 +165,7 @@ def _fit(run: RunInputs, desk: Desk) -> None:
     fit_static(run, desk)
     representation = build_run_representation(run.config, run.gaussians)
     show_video(run, representation)
+    place_run_representation(run, representation)
     fit_motion(run, desk, representation)
     fit_colours(run, desk, representation)
     leave()

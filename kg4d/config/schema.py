@@ -24,7 +24,7 @@ from kg4d.priors.build import PriorsConfig
 from kg4d.priors.depth import DepthPriorConfig
 from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
 from kg4d.render.build import RendererConfig
-from kg4d.representation.build import RepresentationConfig
+from kg4d.representation.build import RepresentationConfig, RepresentationKind
 from kg4d.stages.density import DensityControl, DensityKind
 from kg4d.stages.dynamic import DynamicConfig
 from kg4d.stages.refine import RefineConfig
@@ -169,6 +169,7 @@ class ExperimentConfig:
             ValueError: A value is out of range; the message begins with its key.
         """
         self._check_maxima()
+        self._check_representation()
         minima = {
             "image_size": (min(self._sides), 16),
             "gaussians.count": (self.gaussians.count, 1),
@@ -219,6 +220,12 @@ class ExperimentConfig:
     @property
     def _sides(self) -> list[int]:
         return self.image_size if isinstance(self.image_size, list) else [self.image_size]
+
+    def _check_representation(self) -> None:
+        """Gaussians in space and time have no rest from which a neighbourhood could be bent."""
+        if self.representation.kind is RepresentationKind.SPACETIME and self.rigidity.weight > 0:
+            what = "is of Gaussians that last, and those of representation.kind=spacetime come and go"
+            raise ValueError(f"rigidity.weight: {what}: set it to 0, and representation.spacetime.consistency above 0")
 
     def _check_maxima(self) -> None:
         """Beyond them is a slip of the hand, and all memory."""

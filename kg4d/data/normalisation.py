@@ -20,6 +20,7 @@ from kg4d.data.readers.viewpoints import looked_at, seen_radius
 from kg4d.data.records import PosedImages, Scene
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.covariances import rotated_covariances
 from kg4d.geometry.harmonics import rotated_harmonics
 from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation, quat_multiply
 
@@ -119,6 +120,7 @@ class Normalisation:
             reference=self.images(scene.reference),
             ring=scene.ring and self.images(scene.ring),
             test=scene.test and self.images(scene.test),
+            videos=scene.videos and self.images(scene.videos),
             keypoints=keypoints,
             points=scene.points and scene.points._replace(points=self.points(scene.points.points)),
         )
@@ -131,12 +133,16 @@ class Normalisation:
 
     def world_state(self, state: GaussianState) -> GaussianState:
         """Gaussians of the fit in the world."""
-        turn = matrix_to_quat(self.rotation.mT).to(state.quats)
+        rotation = self.rotation.mT.to(state.means)
+        if state.covariances is None:
+            quats, scales = state.ellipsoids
+            shape = {"quats": quat_multiply(matrix_to_quat(rotation), quats), "scales": scales * self.unit}
+        else:
+            shape = {"covariances": rotated_covariances(state.covariances, rotation) * self.unit**2}
         return replace(
             state,
             means=self.world_points(state.means),
-            quats=quat_multiply(turn, state.quats),
-            scales=state.scales * self.unit,
+            **shape,
             harmonics=None if state.harmonics is None else rotated_harmonics(state.harmonics, self.rotation.mT),
         )
 

@@ -244,6 +244,7 @@ class Scene:
         keypoints: Keypoints, or None.
         flow: Flow of the reference video, or None.
         depth: Depth of the reference video from a prior, or None.
+        videos: Further videos of the same moments, which a fit sees as it sees the reference video, or None.
         test: Held-out videos, never trained on, or None.
         points: Points on what the scene shows, as from structure from motion, or None.
         regions: Parts of the test images that are measured by themselves, by name.
@@ -270,6 +271,7 @@ class Scene:
     depth_range: tuple[float, float] | None = None
     files: ImageFiles | None = field(default=None, compare=False)  # no part of what the scene is
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
+    videos: PosedImages | None = None
 
     def resized(self, longer: int | Size) -> "Scene":
         """The same scene at `longer` px along the longer side, or at that size, with all that is in pixels."""
@@ -282,6 +284,7 @@ class Scene:
             flow=self.flow and self.flow.resized(longer),
             depth=self.depth and self.depth.resampled(old.within(longer)),
             test=self.test and self.test.resized(longer),
+            videos=self.videos and self.videos.resized(longer),
             regions={name: resized_masks(masks, old.within(longer)) for name, masks in self.regions.items()},
             truth=self.truth and self.truth.resized(old, longer),
         )

@@ -122,11 +122,12 @@ class ControlPoints(Deformation):
         blended = embedding_bag(ids, table, per_sample_weights=weights, mode="sum")
         change, offsets, quats = torch.split(blended.reshape(len(ids), len(times), 16).movedim(0, 1), [9, 3, 4], dim=-1)
         rotated = (change.reshape(*change.shape[:2], 3, 3) @ canonical.means[..., None])[..., 0]
+        own = canonical.ellipsoids
         return MovingGaussians(
             canonical,
             means=canonical.means + rotated + offsets,
-            quats=quat_multiply(normalize(quats, dim=-1), canonical.quats),
-            scales=canonical.scales.expand(len(times), -1, -1),
+            quats=quat_multiply(normalize(quats, dim=-1), own.quats),
+            scales=own.scales.expand(len(times), -1, -1),
         )
 
     def _motion(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B M 7"]:

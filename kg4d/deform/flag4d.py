@@ -311,10 +311,11 @@ class MotionNetwork(nn.Module):
 
 def state_vectors(gaussians: GaussianState, radius: Tensor) -> Float[Tensor, "N 14"]:
     """The states of Gaussians as vectors, positions in units of the scene's radius; no gradient flows."""
+    quats, scales = gaussians.ellipsoids
     parts = [
         gaussians.means / radius,
-        F.normalize(gaussians.quats, dim=-1),
-        (gaussians.scales / radius).log(),
+        F.normalize(quats, dim=-1),
+        (scales / radius).log(),
         gaussians.colors,
         torch.logit(gaussians.opacities, eps=_EPS)[:, None],
     ]
@@ -326,11 +327,12 @@ def moved(canonical: GaussianState, changes: Float[Tensor, "B N 14"], isotropic:
     translations, rotations, scalings, colors, logits = torch.split(changes, [3, 4, 3, 3, 1], dim=-1)
     if isotropic:
         scalings = scalings.mean(-1, keepdim=True)
+    quats, scales = canonical.ellipsoids
     return MovingGaussians(
         canonical,
         means=canonical.means + translations,
-        quats=canonical.quats + canonical.quats.norm(dim=-1, keepdim=True) * rotations,
-        scales=canonical.scales * scalings.exp(),
+        quats=quats + quats.norm(dim=-1, keepdim=True) * rotations,
+        scales=scales * scalings.exp(),
         colors=canonical.colors + colors,
         opacities=torch.sigmoid(torch.logit(canonical.opacities, eps=_EPS) + logits[..., 0]),
     )

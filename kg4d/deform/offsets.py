@@ -107,11 +107,12 @@ def apply_offsets(gaussians: MovingGaussians, offsets: Float[Tensor, "B N O"]) -
         offsets: From `OffsetMlp`.
     """
     translations, rotations, scalings = torch.split(offsets, [3, 4, offsets.shape[-1] - 7], dim=-1)
+    quats, scales = gaussians.ellipsoids
     return replace(
         gaussians,
         means=gaussians.means + translations,
-        quats=gaussians.quats + gaussians.quats.norm(dim=-1, keepdim=True) * rotations,
-        scales=gaussians.scales * scalings.exp(),
+        quats=quats + quats.norm(dim=-1, keepdim=True) * rotations,
+        scales=scales * scalings.exp(),
     )
 
 

@@ -251,11 +251,12 @@ class SkinnedDeformation(Deformation):
             case _:
                 assert_never(self.config.blend)
         moved = blend(canonical.means, self.skinning_weights(canonical), self.rest, *self.frames(times))
+        own = canonical.ellipsoids
         moving = MovingGaussians(
             canonical,
             means=moved.points,
-            quats=quat_multiply(moved.rotations, canonical.quats),
-            scales=canonical.scales.expand(len(times), -1, -1),
+            quats=quat_multiply(moved.rotations, own.quats),
+            scales=own.scales.expand(len(times), -1, -1),
             colors=None if self.shading is None else canonical.colors * self.shading(canonical, moved.rotations),
         )
         if self.encoding is None or self.residual is None:

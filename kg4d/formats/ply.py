@@ -36,13 +36,14 @@ def pre_activation(state: GaussianState) -> dict[str, np.ndarray]:
         `means`, `sh0`, `sh_rest` (N, H, 3) with H = 0 where there are no harmonics, `opacity_logits` (N, 1),
         `log_scales` and unit `quats`.
     """
+    quats, scales = state.ellipsoids
     columns = {
         "means": state.means,
         "sh0": rgb_to_sh0(state.colors),
         "sh_rest": state.means.new_zeros(len(state), 0, 3) if state.harmonics is None else state.harmonics,
         "opacity_logits": torch.logit(state.opacities, eps=_MARGIN)[:, None],
-        "log_scales": state.scales.log(),
-        "quats": torch.nn.functional.normalize(state.quats, dim=-1),
+        "log_scales": scales.log(),
+        "quats": torch.nn.functional.normalize(quats, dim=-1),
     }
     return {name: column.detach().float().cpu().numpy() for name, column in columns.items()}
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kg4d.formats.base import Exported, ExportSource
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.rotations import quat_to_matrix
+from kg4d.geometry.covariances import covariances_of, unpacked
 from kg4d.utils.files import replacing
 from kg4d.utils.local_pages import is_own_page
 
@@ -185,11 +185,13 @@ class Controls:
 
 def _add_splats(server: "viser.ViserServer", name: str, state: GaussianState, visible: bool) -> Any:
     state = state.detach().to("cpu")
-    factor = quat_to_matrix(state.quats) * state.scales[:, None, :]
+    covariances = state.covariances
+    if covariances is None:
+        covariances = covariances_of(*state.ellipsoids)
     return server.scene.add_gaussian_splats(
         name,
         centers=state.means.numpy(),
-        covariances=(factor @ factor.mT).numpy(),
+        covariances=unpacked(covariances).numpy(),
         rgbs=state.colors.clamp(0, 1).numpy(),
         opacities=state.opacities[:, None].numpy(),
         visible=visible,

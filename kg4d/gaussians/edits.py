@@ -10,15 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kg4d.gaussians.model import PARAMETERS, GaussianModel
-from kg4d.geometry.rotations import quat_rotate
+from kg4d.gaussians.rows import GaussianRows
 
 SPLIT_SHRINK = 1.6  # scale of a parent over that of its two halves (Kerbl et al.)
 RELOCATE_LOG_SHRINK = 0.15  # taken off the log-scales of a source and of its copies
 RELOCATE_SPREAD = 0.7  # standard deviation of a copy's offset over that of its source
 
 
-def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], least: float = 0.0) -> None:
+def duplicate(model: GaussianRows, optimizer: Optimizer | None, mask: Bool[Tensor, " N"], least: float = 0.0) -> None:
     """Append a copy of each Gaussian in `mask`; the opacity of both is set so that blended they are the original.
 
     Args:
@@ -43,7 +42,7 @@ def duplicate(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tens
 
 
 def split(
-    model: GaussianModel,
+    model: GaussianRows,
     optimizer: Optimizer | None,
     mask: Bool[Tensor, " N"],
     generator: torch.Generator,
@@ -62,7 +61,7 @@ def split(
     rows = torch.cat([kept, chosen])
     values = _take(model, rows)
     new = slice(len(kept), None)
-    values["means"][new] += _offsets(model, chosen, generator)
+    values["means"][new] += model.draws(chosen, generator)
     values["log_scales"][new] -= torch.tensor(SPLIT_SHRINK).log().item()
     values["opacity_logits"][new] = _divided_opacity(
         values["opacity_logits"][new], chosen.new_full(chosen.shape, 2), least
@@ -72,7 +71,7 @@ def split(
     model.replace_parameters(values, optimizer, inherit)
 
 
-def remove(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
+def remove(model: GaussianRows, optimizer: Optimizer | None, mask: Bool[Tensor, " N"]) -> None:
     """Remove the Gaussians in `mask`.
 
     Raises:
@@ -86,7 +85,7 @@ def remove(model: GaussianModel, optimizer: Optimizer | None, mask: Bool[Tensor,
 
 @torch.no_grad()
 def relocate(
-    model: GaussianModel, optimizer: Optimizer | None, dead: Bool[Tensor, " N"], generator: torch.Generator
+    model: GaussianRows, optimizer: Optimizer | None, dead: Bool[Tensor, " N"], generator: torch.Generator
 ) -> None:
     """Move each dead Gaussian onto a living one, drawn with probability proportional to opacity.
 
@@ -111,12 +110,12 @@ def relocate(
     targets = dead.nonzero()[:, 0]
     drawn = torch.multinomial(opacities.cpu(), len(targets), replacement=True, generator=generator)
     sources = drawn.to(dead.device)
-    offsets = RELOCATE_SPREAD * _offsets(model, sources, generator)
+    offsets = RELOCATE_SPREAD * model.draws(sources, generator)
     counts = 1 + torch.bincount(sources, minlength=len(model))
     copied = counts > 1
     model.opacity_logits[copied] = _divided_opacity(model.opacity_logits[copied], counts[copied])
     model.log_scales[copied] -= RELOCATE_LOG_SHRINK
-    for name in PARAMETERS:
+    for name in model.NAMES:
         parameter = model.get_parameter(name)
         parameter[targets] = parameter[sources]
         for moment in _moments(parameter, optimizer):
@@ -128,7 +127,7 @@ def relocate(
 
 
 @torch.no_grad()
-def reset_opacity(model: GaussianModel, optimizer: Optimizer | None, maximum: float) -> None:
+def reset_opacity(model: GaussianRows, optimizer: Optimizer | None, maximum: float) -> None:
     """Cap all opacities at `maximum`, in (0, 1), and zero their moments, so that useless Gaussians stay faint."""
     model.opacity_logits.clamp_(max=torch.logit(torch.tensor(maximum)).item())
     for moment in _moments(model.opacity_logits, optimizer):
@@ -136,22 +135,15 @@ def reset_opacity(model: GaussianModel, optimizer: Optimizer | None, maximum: fl
 
 
 @torch.no_grad()
-def decay_opacity(model: GaussianModel, amount: float, floor: float) -> None:
+def decay_opacity(model: GaussianRows, amount: float, floor: float) -> None:
     """Lower all opacities by `amount`, but not below `floor`; opacities below `floor` stay as they are."""
     opacities = model.opacity_logits.sigmoid()
     lowered = torch.logit((opacities - amount).clamp_min(floor))
     model.opacity_logits.copy_(torch.where(opacities > floor, lowered, model.opacity_logits))
 
 
-def _take(model: GaussianModel, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
-    return {name: model.get_parameter(name).detach()[rows] for name in PARAMETERS}
-
-
-def _offsets(model: GaussianModel, rows: Int[Tensor, " M"], generator: torch.Generator) -> Float[Tensor, "M 3"]:
-    """Draws from the given Gaussians, relative to their centres."""
-    with torch.no_grad():
-        local = torch.randn(len(rows), 3, generator=generator).to(model.means) * model.log_scales[rows].exp()
-        return quat_rotate(model.quats[rows], local)
+def _take(model: GaussianRows, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
+    return {name: model.get_parameter(name).detach()[rows] for name in model.NAMES}
 
 
 def _divided_opacity(logits: Float[Tensor, " M"], counts: Int[Tensor, " M"], least: float = 0.0) -> Float[Tensor, " M"]:

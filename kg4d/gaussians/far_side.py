@@ -70,14 +70,15 @@ class MirroredFarSide:
         pixels = (seen.detach() @ self.camera.Ks[0].to(seen).mT)[:, :2] / depths
         middle = between_pixels(self.middle.to(depths), pixels)[:, None]
         farther = (2 * middle - depths) / depths
-        turn = matrix_to_quat(viewmat[:3, :3]).expand_as(near.quats)
-        in_view = quat_multiply(turn, near.quats.detach())
+        quats, scales = near.ellipsoids
+        turn = matrix_to_quat(viewmat[:3, :3]).expand_as(quats)
+        in_view = quat_multiply(turn, quats.detach())
         flipped = in_view * in_view.new_tensor([1.0, -1.0, -1.0, 1.0])  # the rotation seen in a mirror across the axis
         far = replace(
             near,
             means=(seen * farther - viewmat[:3, 3]) @ viewmat[:3, :3],
             quats=quat_multiply(quat_conjugate(turn), flipped),
-            scales=near.scales * farther,
+            scales=scales * farther,
         )
         kept = replace(near, means=held)
         both: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.geometry.cameras import image_size
+from kg4d.geometry.covariances import unpacked
 from kg4d.geometry.rotations import quat_to_matrix
 
 EPS2D = 0.3  # px², what gsplat and the renderers here add to both axes unless told otherwise
@@ -49,10 +50,8 @@ def projection_factor(
         width: Image width in pixels.
         height: Image height in pixels.
     """
-    local, rotation = _to_camera(means, viewmat), viewmat[..., :3, :3]
-    rotation = rotation if rotation.dim() == 2 else rotation[..., None, :, :]
-    jacobian = _perspective_jacobian(local, K, width, height)
-    return jacobian @ rotation @ (quat_to_matrix(quats) * scales[..., None, :])
+    plane = _plane(_to_camera(means, viewmat), viewmat, K, width, height)
+    return plane @ (quat_to_matrix(quats) * scales[..., None, :])
 
 
 def project_gaussians(
@@ -81,11 +80,44 @@ def project_gaussians(
     Returns:
         Centres and covariances in pixels.
     """
-    local = _to_camera(means, viewmat)
-    pixels = (local @ K.mT)[..., :2] / local[..., 2:]
     factor = projection_factor(means, quats, scales, viewmat, K, width, height)
-    dilation = eps2d * torch.eye(2, dtype=means.dtype, device=means.device)
-    return Gaussians2D(pixels, factor @ factor.mT + dilation)
+    return _in_image(_to_camera(means, viewmat), K, factor @ factor.mT, eps2d)
+
+
+def project_covariances(
+    means: Float[Tensor, "*batch 3"],
+    covariances: Float[Tensor, "*batch 6"],
+    viewmat: Float[Tensor, "*C 4 4"],
+    K: Float[Tensor, "*C 3 3"],
+    width: int,
+    height: int,
+    *,
+    eps2d: float = EPS2D,
+) -> Gaussians2D:
+    """Project Gaussians whose shapes are covariances (xx, xy, xz, yy, yz, zz); else as `project_gaussians` does."""
+    local = _to_camera(means, viewmat)
+    plane = _plane(local, viewmat, K, width, height)
+    return _in_image(local, K, plane @ unpacked(covariances) @ plane.mT, eps2d)
+
+
+def _in_image(
+    local: Float[Tensor, "*batch 3"], K: Float[Tensor, "*C 3 3"], covs: Float[Tensor, "*batch 2 2"], eps2d: float
+) -> Gaussians2D:
+    pixels = (local @ K.mT)[..., :2] / local[..., 2:]
+    return Gaussians2D(pixels, covs + eps2d * torch.eye(2, dtype=local.dtype, device=local.device))
+
+
+def _plane(
+    local: Float[Tensor, "*batch 3"],
+    viewmat: Float[Tensor, "*C 4 4"],
+    K: Float[Tensor, "*C 3 3"],
+    width: int,
+    height: int,
+) -> Float[Tensor, "*batch 2 3"]:
+    """J W: what carries a small step in the world to one in the image, px per world unit."""
+    rotation = viewmat[..., :3, :3]
+    rotation = rotation if rotation.dim() == 2 else rotation[..., None, :, :]
+    return _perspective_jacobian(local, K, width, height) @ rotation
 
 
 def _to_camera(means: Float[Tensor, "*batch 3"], viewmat: Float[Tensor, "*C 4 4"]) -> Float[Tensor, "*batch 3"]:

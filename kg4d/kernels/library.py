@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_ABI_VERSION = 5
+_ABI_VERSION = 6
 _FOLDER = Path(__file__).parents[1] / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -36,7 +36,7 @@ class NativeScene(ctypes.Structure):
         + [
             (name, ctypes.c_void_p)
             for name in (
-                *("means", "quats", "scales", "opacities", "features", "harmonics"),
+                *("means", "quats", "scales", "covariances", "opacities", "features", "harmonics"),
                 *("viewmats", "Ks", "background"),
             )
         ]
@@ -58,7 +58,7 @@ class Gradients(ctypes.Structure):
         (name, ctypes.c_void_p)
         for name in (
             *("image", "alpha", "depth", "means2d"),
-            *("means", "quats", "scales", "opacities", "features", "harmonics"),
+            *("means", "quats", "scales", "covariances", "opacities", "features", "harmonics"),
             *("viewmats", "means2d_total", "absgrad"),
         )
     ]
@@ -78,9 +78,42 @@ class Subset(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("frames", "gaussians", "rows", "columns", "width", "height")),
-        *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "viewmats", "Ks", "ids", "row_frames")),
+        *((name, ctypes.c_void_p) for name in ("means", "quats", "scales", "covariances", "viewmats", "Ks")),
+        *((name, ctypes.c_void_p) for name in ("ids", "row_frames")),
         ("eps2d", ctypes.c_float),
         ("threads", ctypes.c_int32),
+    ]
+
+
+class SubsetGradients(ctypes.Structure):
+    """`kg4d_subset_gradients`."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("means", "quats", "scales", "covariances")]
+
+
+class Spacetime(ctypes.Structure):
+    """`kg4d_spacetime`: Gaussians in space and time, and when to slice them."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("gaussians", "times")),
+        *((name, ctypes.c_void_p) for name in ("means", "left", "right", "scales", "opacities", "at")),
+        ("least_weight", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+class Slices(ctypes.Structure):
+    """`kg4d_slices`."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("means", "opacities", "covariances", "velocities")]
+
+
+class SliceGradients(ctypes.Structure):
+    """`kg4d_slice_gradients`: four gradients of the slices, then what the backward pass writes."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("means", "opacities", "covariances", "velocities")),
+        *((name, ctypes.c_void_p) for name in ("v_means", "v_left", "v_right", "v_scales", "v_opacities")),
     ]
 
 
@@ -95,7 +128,10 @@ class ImagePair(ctypes.Structure):
     ]
 
 
-_RECORDS = (NativeScene, Images, Gradients, Statistics, Subset, ImagePair)  # in the order of `kg4d_struct`
+_RECORDS = (  # in the order of `kg4d_struct`
+    *(NativeScene, Images, Gradients, Statistics, Subset, ImagePair),
+    *(SubsetGradients, Spacetime, Slices, SliceGradients),
+)
 
 
 @functools.cache
@@ -140,7 +176,8 @@ def _declare(library: ctypes.CDLL) -> None:
     library.kg4d_forward.argtypes = library.kg4d_backward.argtypes = [pointer, pointer, pointer]
     library.kg4d_contributors.argtypes = [pointer, number, pointer, pointer, number, integer, pointer, pointer]
     library.kg4d_project_subset.argtypes = [pointer] * 3
-    library.kg4d_project_subset_backward.argtypes = [pointer] * 6
+    library.kg4d_project_subset_backward.argtypes = [pointer] * 4
+    library.kg4d_slice.argtypes = library.kg4d_slice_backward.argtypes = [pointer] * 2
     library.kg4d_l1_ssim.argtypes = [pointer] * 4
     library.kg4d_l1_ssim_backward.argtypes = [pointer, pointer, ctypes.c_float, ctypes.c_float, pointer]
 

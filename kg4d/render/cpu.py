@@ -50,7 +50,7 @@ class CpuRenderer:
         inputs = check_inputs(gaussians, cameras, features, background, options, device=self.device)
         call = _Call(cameras.width, cameras.height, depth, absgrad, options, kernels.thread_count(self._threads))
         image, alpha, expected, means2d, radii = _Rasterize.apply(  # type: ignore[no-untyped-call]
-            *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities),
+            *(gaussians.means, gaussians.quats, gaussians.scales, gaussians.covariances, gaussians.opacities),
             *(inputs.features, inputs.harmonics, cameras.viewmats, cameras.Ks, inputs.background, call),
         )
         if means2d.requires_grad:
@@ -106,7 +106,7 @@ class _Call:
 
     def scene(self, tensors: tuple[Any, ...]) -> kernels.NativeScene:
         """The native record of dense inputs."""
-        means, _, _, _, features, harmonics, viewmats, _, _ = tensors
+        means, _, _, _, _, features, harmonics, viewmats, _, _ = tensors
         sizes = len(means), len(viewmats), features.shape[-1], self.width, self.height
         rules = self.options.eps2d, self.options.near, self.options.far, self.options.radius_clip
         degree = 0 if harmonics is None else harmonics_degree(harmonics.shape[1])
@@ -125,13 +125,13 @@ class _Call:
 
 
 class _Rasterize(torch.autograd.Function):
-    """Inputs: means, quats, scales, opacities, features, harmonics, viewmats, Ks, background, call."""
+    """Inputs: means, quats, scales, covariances, opacities, features, harmonics, viewmats, Ks, background, call."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         call: _Call = arguments[-1]
         inputs: tuple[Any, ...] = tuple(None if t is None else t.contiguous() for t in arguments[:-1])
-        cameras, count, channels = len(inputs[6]), len(inputs[0]), inputs[4].shape[-1]
+        cameras, count, channels = len(inputs[7]), len(inputs[0]), inputs[5].shape[-1]
         image = torch.empty(cameras, call.height, call.width, channels)
         alpha = torch.empty(cameras, call.height, call.width, 1)
         depth = torch.empty_like(alpha) if call.depth else None
@@ -143,7 +143,7 @@ class _Rasterize(torch.autograd.Function):
         kernels.check_status(
             kernels.native_library().kg4d_forward(call.plan.pointer, ctypes.byref(scene), ctypes.byref(out))
         )
-        ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[8] else None)
+        ctx.save_for_backward(*inputs, alpha if ctx.needs_input_grad[9] else None)
         ctx.call = call
         ctx.mark_non_differentiable(radii)
         ctx.set_materialize_grads(False)
@@ -155,9 +155,9 @@ class _Rasterize(torch.autograd.Function):
         call: _Call = ctx.call
         *inputs, alpha = ctx.saved_tensors
         given = tuple(None if v is None else v.contiguous() for v in received[:4])
-        wanted: list[Tensor | None] = [torch.empty_like(t) for t in inputs[:4]]
-        wanted += [torch.empty_like(inputs[i]) if ctx.needs_input_grad[i] else None for i in (4, 5, 6)]
-        v_means2d = inputs[0].new_empty(len(inputs[6]), len(inputs[0]), 2)
+        wanted: list[Tensor | None] = [None if t is None else torch.empty_like(t) for t in inputs[:5]]
+        wanted += [torch.empty_like(inputs[i]) if ctx.needs_input_grad[i] else None for i in (5, 6, 7)]
+        v_means2d = inputs[0].new_empty(len(inputs[7]), len(inputs[0]), 2)
         absolute = torch.empty_like(v_means2d) if call.absgrad else None
         scene = call.scene(tuple(inputs))
         out = kernels.Gradients(*map(address, (*given, *wanted, v_means2d, absolute)))

@@ -4,6 +4,7 @@ import functools
 import os
 import sysconfig
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from filelock import FileLock
@@ -14,6 +15,7 @@ from torch import Tensor
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.covariances import unpacked
 from kg4d.geometry.harmonics import harmonics_degree, rgb_to_sh0
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import Projections, contributors_at
@@ -78,7 +80,7 @@ class CudaRenderer:
             return ReferenceRenderer(self.device)(
                 gaussians, cameras, features=features, background=background, depth=depth, options=options
             )
-        shape = gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities
+        shape = _Shape.of(gaussians, gaussians.opacities)
         call = _Call(cameras, depth, absgrad, options)
         shown = _seen(inputs.features, inputs.harmonics, gaussians.means, cameras.centers)
         image, alpha, info = call.draw(shape, shown, inputs.background, cameras.viewmats, cameras.Ks)
@@ -111,7 +113,7 @@ class CudaRenderer:
             features = _seen(colors, inputs.harmonics, gaussians.means, cameras.centers)
         opacities = first.opacities.expand(batch, -1) if gaussians.opacities is None else gaussians.opacities
         behind = None if background is None else background.expand(batch, 1, -1)
-        shape = gaussians.means, gaussians.quats, gaussians.scales, opacities
+        shape = _Shape.of(gaussians, opacities)
         call, one_each = _Call(cameras, depth, False, options), (cameras.viewmats[:, None], cameras.Ks[:, None])
         image, alpha, info = call.draw(shape, features.expand(batch, -1, -1), behind, *one_each)
         return call.output(image[:, 0], alpha[:, 0], {name: info[name][:, 0].detach() for name in _KEPT})
@@ -127,6 +129,22 @@ class CudaRenderer:
         return contributors_at(output.handle, camera_ids, pixels.detach(), k)
 
 
+class _Shape(NamedTuple):
+    """What gsplat draws but for its channels."""
+
+    means: Tensor
+    quats: Tensor | None
+    scales: Tensor | None
+    opacities: Tensor
+    covars: Tensor | None
+
+    @classmethod
+    def of(cls, gaussians: GaussianState | MovingGaussians, opacities: Tensor) -> "_Shape":
+        covariances = gaussians.covariances
+        covars = None if covariances is None else unpacked(covariances)
+        return cls(gaussians.means, gaussians.quats, gaussians.scales, opacities, covars)
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call of gsplat: what does not depend on whether it has a batch."""
@@ -138,7 +156,7 @@ class _Call:
 
     def draw(
         self,
-        shape: tuple[Tensor, Tensor, Tensor, Tensor],
+        shape: _Shape,
         features: Tensor,
         background: Tensor | None,
         viewmats: Tensor,
@@ -147,7 +165,7 @@ class _Call:
         """Image, coverage and intermediate results, each with the axes of a batch in front, where there are any.
 
         Args:
-            shape: Means, quaternions, scales and opacities.
+            shape: Centres, shapes and opacities.
             features: (..., N, D), or one set per camera.
             background: (..., C, D).
             viewmats: (..., C, 4, 4).
@@ -157,9 +175,10 @@ class _Call:
         channels = features.shape[-1] + self.depth
         # Each chunk of channels would overwrite `absgrad`. One chunk with all needs more shared memory: smaller tiles.
         one_chunk = self.absgrad and channels > _CHUNK
-        _check_counts(shape[0].shape[-2], self.cameras, channels if one_chunk else min(channels, _CHUNK))
+        _check_counts(shape.means.shape[-2], self.cameras, channels if one_chunk else min(channels, _CHUNK))
         image, alpha, info = rasterization(
-            *(*shape, features, viewmats, Ks, *size),
+            *(*shape[:4], features, viewmats, Ks, *size),
+            covars=shape.covars,
             near_plane=options.near,
             far_plane=options.far,
             radius_clip=options.radius_clip,

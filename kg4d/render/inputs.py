@@ -57,8 +57,7 @@ def check_inputs(
     n, c = len(gaussians), len(cameras)
     tensors: dict[str, tuple[Tensor, set[tuple[int, ...]]]] = {
         "means": (gaussians.means, {(n, 3)}),
-        "quats": (gaussians.quats, {(n, 4)}),
-        "scales": (gaussians.scales, {(n, 3)}),
+        **_shape(gaussians, n),
         "opacities": (gaussians.opacities, {(n,)}),
         "viewmats": (cameras.viewmats, {(c, 4, 4)}),
         "Ks": (cameras.Ks, {(c, 3, 3)}),
@@ -83,6 +82,12 @@ def check_inputs(
     if background is not None:
         background = background.expand(c, -1)
     return Inputs(features, harmonics, background)
+
+
+def _shape(gaussians: GaussianState, n: int) -> dict[str, tuple[Tensor, set[tuple[int, ...]]]]:
+    """The tensors of the shapes, and what theirs must be."""
+    named = {"quats": (gaussians.quats, 4), "scales": (gaussians.scales, 3), "covariances": (gaussians.covariances, 6)}
+    return {name: (values, {(n, width)}) for name, (values, width) in named.items() if values is not None}
 
 
 def _check_tensors(
@@ -126,7 +131,8 @@ def check_options(options: RasterOptions) -> None:
 
 def check_inputs_finite(gaussians: GaussianState, cameras: Cameras, inputs: Inputs) -> None:
     """Raise ValueError if any tensor that a render depends on holds NaN or Inf."""
-    tensors = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, cameras.viewmats, cameras.Ks)
-    optional = [t for t in (inputs.background, inputs.harmonics) if t is not None]
-    if not all(bool(torch.isfinite(t).all()) for t in (*tensors, inputs.features, *optional)):
+    shape = (gaussians.quats, gaussians.scales, gaussians.covariances)
+    tensors = (gaussians.means, gaussians.opacities, cameras.viewmats, cameras.Ks, inputs.features)
+    optional = [t for t in (*shape, inputs.background, inputs.harmonics) if t is not None]
+    if not all(bool(torch.isfinite(t).all()) for t in (*tensors, *optional)):
         raise ValueError("the Gaussians, their features, the background or the cameras hold NaN or Inf")

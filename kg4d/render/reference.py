@@ -10,6 +10,7 @@ from torch import Tensor
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
+from kg4d.geometry.covariances import unpacked
 from kg4d.geometry.harmonics import seen_colors
 from kg4d.geometry.rotations import quat_to_matrix
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
@@ -105,11 +106,8 @@ def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions)
     v = v.clamp(-cy / fy - margin_y, (cameras.height - cy) / fy + margin_y)
     zero = torch.zeros_like(u)
     jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).reshape(*z.shape, 2, 3)
-    factor = jacobian @ rotation @ (quat_to_matrix(gaussians.quats) * gaussians.scales[:, None])
-    sharp = factor @ factor.mT
+    sharp, det_sharp = _flattened(jacobian @ rotation, gaussians)
     xx, xy, yy = sharp[..., 0, 0] + options.eps2d, sharp[..., 0, 1], sharp[..., 1, 1] + options.eps2d
-    # The determinant as a sum of squares plus what eps2d adds: no cancellation for thin Gaussians.
-    det_sharp = torch.linalg.cross(factor[..., 0, :], factor[..., 1, :]).square().sum(-1)
     det = det_sharp + options.eps2d * (sharp[..., 0, 0] + sharp[..., 1, 1] + options.eps2d)
     visible = visible & (det > 0)
     det = torch.where(det > 0, det, 1.0)
@@ -124,6 +122,19 @@ def _project(gaussians: GaussianState, cameras: Cameras, options: RasterOptions)
         shown = visible & (opacities >= MIN_ALPHA) & (radii > options.radius_clip).any(-1) & reaches.all(-1)
         radii = torch.where(shown[..., None], radii, 0.0).to(torch.int32)
     return Projections(means2d, conics, opacities, depths, radii, (cameras.width, cameras.height))
+
+
+def _flattened(
+    plane: Float[Tensor, "C N 2 3"], gaussians: GaussianState
+) -> tuple[Float[Tensor, "C N 2 2"], Float[Tensor, "C N"]]:
+    """Covariances that a linear map makes flat, and their determinants."""
+    if gaussians.covariances is not None:
+        sharp = plane @ unpacked(gaussians.covariances) @ plane.mT
+        return sharp, (sharp[..., 0, 0] * sharp[..., 1, 1] - sharp[..., 0, 1].square()).clamp_min(0)
+    quats, scales = gaussians.ellipsoids
+    factor = plane @ (quat_to_matrix(quats) * scales[:, None])
+    across = torch.linalg.cross(factor[..., 0, :], factor[..., 1, :])  # a sum of squares: nothing cancels
+    return factor @ factor.mT, across.square().sum(-1)
 
 
 def _front_to_back(projected: Projections, camera: int) -> Splats:

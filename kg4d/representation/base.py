@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from kg4d.data.records import VideoFeatures
+from kg4d.data.records import Scene, VideoFeatures
 from kg4d.deform.base import Draft
-from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.init import GaussiansConfig
+from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.rows import GaussianRows
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import ParameterGroup
@@ -74,7 +77,7 @@ class Representation(nn.Module, ABC):
         """
         return []
 
-    def editable(self) -> GaussianModel | None:
+    def editable(self) -> GaussianRows | None:
         """The Gaussians of `rest_groups`, whose number density control may change; None where there are none."""
         return None
 
@@ -102,6 +105,15 @@ class Representation(nn.Module, ABC):
     def draft(self) -> Draft | None:
         """The other branch's view of the last batch, where a motion has two branches; None by default."""
         return None
+
+    def place(self, scene: Scene, config: GaussiansConfig, generator: torch.Generator) -> None:
+        """Start where the scene shows something at each time, where that is asked for; nothing by default.
+
+        Args:
+            scene: At the resolution of the fit, normalised.
+            config: How many Gaussians, and the grid of a hull.
+            generator: Source of randomness (CPU).
+        """
 
     def start(self, tracks: KeypointMotion) -> None:
         """Start at a motion that is known of the keypoints; nothing by default."""

@@ -1,6 +1,6 @@
 """From the config to a representation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
@@ -10,6 +10,7 @@ from kg4d.deform.base import RestGaussians
 from kg4d.deform.build import DeformationConfig, build_deformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.representation.base import Representation
+from kg4d.representation.spacetime import SpacetimeConfig, SpacetimeGaussians
 
 _LEAST_RADIUS = 1e-3  # world units
 
@@ -18,6 +19,7 @@ class RepresentationKind(StrEnum):
     """What a moving set of Gaussians is."""
 
     CANONICAL = "canonical"  # those of frame 0 and a deformation
+    SPACETIME = "spacetime"  # Gaussians in R^4, of which a time sees a slice
 
 
 @dataclass
@@ -26,9 +28,11 @@ class RepresentationConfig:
 
     Attributes:
         kind: Which representation; the block `deformation` belongs to `canonical`.
+        spacetime: The block of `kind: spacetime`.
     """
 
     kind: RepresentationKind = RepresentationKind.CANONICAL
+    spacetime: SpacetimeConfig = field(default_factory=SpacetimeConfig)
 
 
 def build_representation(
@@ -62,5 +66,7 @@ def build_representation(
             rest = RestGaussians(means, radius, gaussians.keypoint_logits.shape[1], isotropic)
             motion = build_deformation(deformation, rest, generator).to(means.device)
             return CanonicalGaussians(gaussians, motion, keypoint_temperature)
+        case RepresentationKind.SPACETIME:
+            return SpacetimeGaussians(gaussians, config.spacetime, keypoint_temperature)
         case _:
             assert_never(config.kind)

@@ -22,7 +22,7 @@ from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Depth, Scene, VideoFeatures, view_grid
 from kg4d.data.scene import load_scene
-from kg4d.data.studies.frame_subset import choose_frames, without_ring, without_texture
+from kg4d.data.studies.frame_subset import choose_frames, with_videos, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.studies.world import in_world
@@ -58,7 +58,7 @@ from kg4d.priors.workbench import Workbench
 from kg4d.render.base import Renderer, between_planes
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
-from kg4d.representation.build import build_representation
+from kg4d.representation.build import RepresentationKind, build_representation
 from kg4d.runs.first_overlap import warn_of_little_overlap
 from kg4d.stages.density import DensityKind
 from kg4d.stages.dynamic import DynamicStage
@@ -118,6 +118,7 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
             scene = redetected(scene, priors)
     if size is None:
         scene = scene.resized(config.size)
+    scene = with_videos(scene, config.frames)
     if not config.frames.ring:
         scene = without_ring(scene)
     if config.frames.textureless:
@@ -267,6 +268,12 @@ def build_run_depth(config: ExperimentConfig, scene: Scene, cache: PriorCache) -
     return bench.depth(provider, video)
 
 
+def place_run_representation(run: "RunInputs", representation: Representation) -> None:
+    """Let a representation that asks for it start where the scene shows something at each time."""
+    generator = torch.Generator().manual_seed(run.config.seed)
+    representation.place(run.scene, run.config.gaussians, generator)
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """Everything that a fit starts from.
@@ -361,10 +368,16 @@ def build_run(
             behind,
             seed,
             paired=config.wgf.weight > 0,
-            rests_first=config.deformation.rests_first and config.dynamic.gaussian_rates == 0,
+            rests_first=_rests_first(config),
         ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )
+
+
+def _rests_first(config: ExperimentConfig) -> bool:
+    """Whether nothing that the dynamic stage fits moves at time 0."""
+    canonical = config.representation.kind is RepresentationKind.CANONICAL
+    return canonical and config.deformation.rests_first and config.dynamic.gaussian_rates == 0
 
 
 def build_run_gaussians(

@@ -33,8 +33,8 @@ class FittedModel:
 
     @torch.no_grad()
     def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
-        """The whole Gaussians at `times`, each in [0, 1]."""
-        return [self.normalisation.world_state(state) for state in self._states(times)]
+        """The whole Gaussians that are there at `times`, each in [0, 1]; their number may change from time to time."""
+        return [self.normalisation.world_state(state.present()) for state in self._states(times)]
 
     def _states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
         """In the axes and units of the fit."""

@@ -29,7 +29,7 @@ def check_fitted(stage: str, fitted: FittedModel, shown: PosedImages) -> None:
         if not bool(values.isfinite().all()):
             raise AbsurdStateError(f"{stage} ended with NaN or infinity in {name}: lower its learning rates")
     state = fitted.states(shown.times[:1])[0]
-    if float(state.opacities.max()) < _VISIBLE:
+    if len(state) == 0 or float(state.opacities.max()) < _VISIBLE:
         raise AbsurdStateError(f"{stage} ended with all opacities 0: nothing can be seen; lower its learning rates")
     centers = shown.cameras.centers.to(state.means.device)
     if float(state.means.norm(dim=-1).median()) > float(centers.norm(dim=-1).max()):

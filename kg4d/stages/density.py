@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.gaussians import edits
-from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.rows import GaussianRows
 from kg4d.geometry.cameras import Cameras, image_size
 from kg4d.render.base import RenderOutput
 from kg4d.utils.ranks import ALONE, Ranks
+
+_WITH_TIME = 4  # columns of centres in space and time
 
 
 class DensityKind(StrEnum):
@@ -41,6 +43,8 @@ class DensityConfig:
         absgrad: Adaptive: use absolute gradients (AbsGS); they need a threshold about four times as large.
         split_scale: Adaptive: Gaussians whose longest axis exceeds this are split, others duplicated. World units.
         max_count: Adaptive: N never grows beyond this.
+        time_grad_threshold: Adaptive, of Gaussians in space and time: split where the mean absolute gradient of the
+            centre along time exceeds this, loss per clip; 0 is never.
         opacity_reset_every: Adaptive: distance of two opacity resets within [start, stop]; 0 is never.
         opacity_decay: Taken off each opacity at each edit (FLAG-4D); 0 is off.
         opacity_floor: The decay stops here.
@@ -55,6 +59,7 @@ class DensityConfig:
     absgrad: bool = False
     split_scale: float = 0.02
     max_count: int = 20000
+    time_grad_threshold: float = 0.0
     opacity_reset_every: float = 0.0
     opacity_decay: float = 0.0
     opacity_floor: float = 0.01
@@ -75,6 +80,8 @@ class DensityControl:
     Attributes:
         gradient_sums: Per Gaussian, the norms of the screen gradients since the last edit. Empty unless adaptive.
         visits: Per Gaussian, the number of cameras that saw it since then. Empty unless adaptive.
+        time_sums: Per Gaussian in space and time, the absolute gradients of its time since then. Empty for others.
+        time_steps: Of how many steps.
     """
 
     def __init__(self, config: DensityConfig, steps: int, key: str = "static.density") -> None:
@@ -88,6 +95,7 @@ class DensityControl:
         self.config = config
         self.gradient_sums = torch.zeros(0)
         self.visits = torch.zeros(0)
+        self.time_sums, self.time_steps = torch.zeros(0), 0
         self._safe_opacity = min(0.99, 2 * config.opacity_threshold)  # so that no edit alone kills what it lowers
         self._edits = _schedule(config.start, config.stop, config.every, steps)
         reset = config.opacity_reset_every
@@ -160,8 +168,23 @@ class DensityControl:
         self.gradient_sums += both[0]
         self.visits += both[1]
 
+    def before_step(self, model: GaussianRows | None) -> None:
+        """Take in the gradients of the centres along time, where Gaussians have a time.
+
+        The processes of a fit have averaged them by then.
+        """
+        if self.config.kind is not DensityKind.ADAPTIVE or self.config.time_grad_threshold <= 0 or model is None:
+            return
+        gradient = model.means.grad
+        if gradient is None or gradient.shape[1] < _WITH_TIME:
+            return
+        if len(self.time_sums) != len(gradient):
+            self.time_sums, self.time_steps = torch.zeros_like(gradient[:, 0]), 0
+        self.time_sums = self.time_sums.to(gradient) + gradient[:, 3].abs()
+        self.time_steps += 1
+
     def after_step(
-        self, step: int, model: GaussianModel, optimizer: Optimizer, generator: torch.Generator
+        self, step: int, model: GaussianRows, optimizer: Optimizer, generator: torch.Generator
     ) -> DensityReport:
         """Edit the model if step `step` (from 0) of the stage is due; call it after the optimiser's step.
 
@@ -183,13 +206,20 @@ class DensityControl:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed stage needs to go on exactly."""
-        return {"gradient_sums": self.gradient_sums.clone(), "visits": self.visits.clone()}
+        return {
+            "gradient_sums": self.gradient_sums.clone(),
+            "visits": self.visits.clone(),
+            "time_sums": self.time_sums.clone(),
+            "time_steps": torch.tensor(self.time_steps),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.gradient_sums, self.visits = state["gradient_sums"].clone(), state["visits"].clone()
+        if "time_sums" in state:  # checkpoints of earlier versions have none
+            self.time_sums, self.time_steps = state["time_sums"].clone(), int(state["time_steps"])
 
-    def _edit(self, model: GaussianModel, optimizer: Optimizer, generator: torch.Generator) -> DensityReport:
+    def _edit(self, model: GaussianRows, optimizer: Optimizer, generator: torch.Generator) -> DensityReport:
         dead = model.opacity_logits.detach().sigmoid() < self.config.opacity_threshold
         match self.config.kind:
             case DensityKind.NONE:
@@ -206,14 +236,19 @@ class DensityControl:
                 assert_never(self.config.kind)
 
     def _grow(
-        self, model: GaussianModel, optimizer: Optimizer, survivors: Bool[Tensor, " N"], generator: torch.Generator
+        self, model: GaussianRows, optimizer: Optimizer, survivors: Bool[Tensor, " N"], generator: torch.Generator
     ) -> tuple[int, int]:
         """Duplicate or split those with the largest mean gradients; returns how many of each."""
         if len(self.visits) != len(survivors):
             return 0, 0
         gradients = (self.gradient_sums / self.visits.clamp_min(1))[survivors]
         chosen = _largest(gradients, self.config.grad_threshold, self.config.max_count - len(model))
-        large = model.log_scales.detach().exp().amax(-1) > self.config.split_scale
+        large = model.extents() > self.config.split_scale
+        if len(self.time_sums) == len(survivors):
+            late = (self.time_sums / max(1, self.time_steps))[survivors] > self.config.time_grad_threshold
+            room = max(0, self.config.max_count - len(model) - int(chosen.sum()))
+            late &= late.cumsum(0) <= room
+            chosen, large = chosen | late, large | late
         small, large = chosen & ~large, chosen & large
         duplicated, halved = int(small.sum()), int(large.sum())
         if duplicated:
@@ -226,6 +261,7 @@ class DensityControl:
     def _clear(self, count: int, device: torch.device) -> None:
         self.gradient_sums = torch.zeros(count, device=device)
         self.visits = torch.zeros(count, device=device)
+        self.time_sums, self.time_steps = torch.zeros(0, device=device), 0
 
 
 def _schedule(start: float, stop: float, every: float, steps: int) -> frozenset[int]:

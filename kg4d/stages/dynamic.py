@@ -220,6 +220,11 @@ class DynamicStage(Stage[DynamicBatch]):
         size = self.config.time_noise * self.frame_distance * (1 - batch.step / max(1, self.steps))
         return (batch.times + size * noise.to(batch.times)).clamp(0, 1)
 
+    def before_step(self) -> None:
+        """Let density control see the gradients of Gaussians in space and time."""
+        if self.gaussian_rates is not None:
+            self.density.before_step(self.representation.editable())
+
     def after_step(self, step: int, optimizer: Optimizer) -> None:
         """Density control, with the gradients of this step's frames."""
         if self.gaussian_rates is None:

@@ -30,7 +30,8 @@ class MovedGaussians(nn.Module):
     def forward(self, only: Int[Tensor, " n"], times: Float[Tensor, " T"]) -> Float[Tensor, "B 12"]:
         """Some Gaussians at each of some times, B = T n; world units."""
         moving = self.representation.states(times, only)
-        axes = quat_to_matrix(normalize(moving.quats, dim=-1)) * moving.scales[..., None, :]
+        quats, scales = moving.ellipsoids
+        axes = quat_to_matrix(normalize(quats, dim=-1)) * scales[..., None, :]
         moved: Tensor = torch.cat([moving.means, axes.flatten(2)], dim=-1)
         return moved.flatten(0, 1)
 

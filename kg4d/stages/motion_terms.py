@@ -28,9 +28,9 @@ class Rigidity:
         samples = torch.randint(self.count, (self.config.samples,), generator=generator)
         loss = rigidity_loss(
             moving.means,
-            moving.quats,
+            moving.ellipsoids.quats,
             rest.means,
-            rest.quats,
+            rest.ellipsoids.quats,
             self.neighbours,
             self.weights,
             sent(samples, moving.means.device),

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 5
+#define KG4D_ABI_VERSION 6
 #define KG4D_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -26,9 +26,11 @@ typedef enum {
 // What is drawn, from where and by which rules.
 typedef struct {
     int64_t gaussians, cameras, channels, width, height;
-    const float* means;       // [gaussians, 3] world units
-    const float* quats;       // [gaussians, 4] w x y z, any length > 0
-    const float* scales;      // [gaussians, 3] world units
+    const float* means;   // [gaussians, 3] world units
+    const float* quats;   // [gaussians, 4] w x y z, any length > 0
+    const float* scales;  // [gaussians, 3] world units
+    const float*
+        covariances;  // [gaussians, 6] xx xy xz yy yz zz in place of quats and scales, which may be null; or null
     const float* opacities;   // [gaussians]
     const float* features;    // [gaussians, channels], or [cameras, gaussians, channels]
     const float* harmonics;   // [gaussians, (sh_degree + 1)^2 - 1, 3], where sh_degree > 0: the features are colours,
@@ -52,7 +54,9 @@ typedef struct {
     // Gradients of the loss with respect to the outputs; null means zero.
     const float *image, *alpha, *depth, *means2d;
     // Gradients with respect to the inputs, all overwritten.
-    float *means, *quats, *scales, *opacities;
+    float *means, *quats, *scales;
+    float* covariances;  // where the scene has them, and then not quats and scales
+    float* opacities;
     float* features;       // or null: not wanted, which saves most of the work when there are many channels
     float* harmonics;      // or null: not wanted
     float* viewmats;       // [cameras, 4, 4] or null
@@ -75,7 +79,11 @@ typedef enum {
     KG4D_GRADIENTS = 2,
     KG4D_STATISTICS = 3,
     KG4D_SUBSET = 4,
-    KG4D_IMAGE_PAIR = 5
+    KG4D_IMAGE_PAIR = 5,
+    KG4D_SUBSET_GRADIENTS = 6,
+    KG4D_SPACETIME = 7,
+    KG4D_SLICES = 8,
+    KG4D_SLICE_GRADIENTS = 9
 } kg4d_struct;
 
 KG4D_EXPORT int kg4d_abi_version(void);
@@ -100,6 +108,7 @@ typedef struct {
     const float* means;         // [frames, gaussians, 3] world units
     const float* quats;         // [frames, gaussians, 4] w x y z, any length > 0
     const float* scales;        // [frames, gaussians, 3] world units
+    const float* covariances;   // [frames, gaussians, 6] in place of quats and scales, as in kg4d_scene; or null
     const float* viewmats;      // [frames, 4, 4]
     const float* Ks;            // [frames, 3, 3] px
     const int64_t* ids;         // [rows, columns]; negative is padding, for which any Gaussian may stand
@@ -110,10 +119,46 @@ typedef struct {
 
 // Their centres, px, and 2D covariances, px^2, [rows, columns, 2, 2]. Depths below 0.01 are taken as 0.01.
 KG4D_EXPORT int kg4d_project_subset(const kg4d_subset* subset, float* means2d, float* covs);
-// Adds the gradients that flow back from both (or null) to v_means, v_quats and v_scales, which have the shapes of the
-// inputs. Nothing flows to Gaussians nearer than 0.01.
+
+typedef struct {
+    float *means, *quats, *scales;  // of the shapes of the inputs
+    float* covariances;             // where the subset has them, and then not quats and scales
+} kg4d_subset_gradients;
+
+// Adds the gradients that flow back from both (or null) to `out`. Nothing flows to Gaussians nearer than 0.01.
 KG4D_EXPORT int kg4d_project_subset_backward(const kg4d_subset* subset, const float* v_means2d, const float* v_covs,
-                                             float* v_means, float* v_quats, float* v_scales);
+                                             const kg4d_subset_gradients* out);
+
+// Gaussians in space and time. With basis vectors x, y, z, t and the quaternion t + x i + y j + z k of a vector p, the
+// rotation is p -> left p conj(right), both normalised; the covariance is that of independent axes with these scales.
+typedef struct {
+    int64_t gaussians, times;
+    const float* means;      // [gaussians, 4] x y z in world units, t
+    const float* left;       // [gaussians, 4] w x y z, any length > 0
+    const float* right;      // [gaussians, 4] w x y z, any length > 0
+    const float* scales;     // [gaussians, 4] along the local x y z t, > 0
+    const float* opacities;  // [gaussians]
+    const float* at;         // [times]
+    float least_weight;      // temporal weights below this are taken as zero
+    int32_t threads;
+} kg4d_spacetime;
+
+typedef struct {
+    float* means;        // [times, gaussians, 3] conditional centres
+    float* opacities;    // [times, gaussians] times the temporal weight exp(-(t - mean_t)^2 / (2 S_tt))
+    float* covariances;  // [gaussians, 6] conditional, which do not depend on the time; xx xy xz yy yz zz
+    float* velocities;   // [gaussians, 3] S_xt / S_tt
+} kg4d_slices;
+
+typedef struct {
+    // Gradients of the loss with respect to the slices; null means zero.
+    const float *means, *opacities, *covariances, *velocities;
+    // Gradients with respect to the Gaussians, all overwritten.
+    float *v_means, *v_left, *v_right, *v_scales, *v_opacities;
+} kg4d_slice_gradients;
+
+KG4D_EXPORT int kg4d_slice(const kg4d_spacetime* spacetime, const kg4d_slices* out);
+KG4D_EXPORT int kg4d_slice_backward(const kg4d_spacetime* spacetime, const kg4d_slice_gradients* gradients);
 
 // Images of the fused loss: [images, height, width, channels] with channels last. The floats of neighbouring pixels of
 // `prediction` may lie further apart (pixel_stride >= channels), its rows are width * pixel_stride floats.

@@ -30,12 +30,18 @@ bool valid_size(int64_t width, int64_t height) {
     return in_range(width, 1, kMostPixels) && in_range(height, 1, kMostPixels);
 }
 
+// A record with the covariances, or the quaternions and scales, of its Gaussians.
+template <class Record>
+bool has_shape(const Record& r) {
+    return r.covariances || (r.quats && r.scales);
+}
+
 bool valid(const kg4d_scene& s) {
     if (!in_range(s.gaussians, 0, kMost) || !in_range(s.cameras, 1, 1 << 20)) return false;
     if (!in_range(s.channels, 1, 1 << 16) || !valid_size(s.width, s.height)) return false;
     const int64_t tiles = s.cameras * ((s.width + 15) / 16) * ((s.height + 15) / 16);
     if (s.gaussians * s.cameras >= kMost || tiles >= kMost || s.viewmats == nullptr || s.Ks == nullptr) return false;
-    if (s.gaussians > 0 && !(s.means && s.quats && s.scales && s.opacities && s.features)) return false;
+    if (s.gaussians > 0 && !(s.means && has_shape(s) && s.opacities && s.features)) return false;
     if (!in_range(s.sh_degree, 0, 3)) return false;
     if (s.sh_degree > 0 && (s.channels != 3 || s.features_per_camera)) return false;
     if (s.sh_degree > 0 && s.gaussians > 0 && s.harmonics == nullptr) return false;
@@ -45,7 +51,7 @@ bool valid(const kg4d_scene& s) {
 bool valid(const kg4d_subset& s) {
     if (!in_range(s.frames, 1, 1 << 20) || !in_range(s.gaussians, 1, kMost)) return false;
     if (!in_range(s.rows, 0, kMost) || !in_range(s.columns, 0, 1 << 20) || !valid_size(s.width, s.height)) return false;
-    if (!(s.means && s.quats && s.scales && s.viewmats && s.Ks && s.eps2d >= 0)) return false;
+    if (!(s.means && has_shape(s) && s.viewmats && s.Ks && s.eps2d >= 0)) return false;
     if (s.rows * s.columns > 0 && !(s.ids && s.row_frames)) return false;
     for (int64_t r = 0; r < s.rows; ++r) {
         if (!in_range(s.row_frames[r], 0, s.frames - 1)) return false;
@@ -56,6 +62,12 @@ bool valid(const kg4d_subset& s) {
     return true;
 }
 
+bool valid(const kg4d_spacetime& s) {
+    if (!in_range(s.gaussians, 0, kMost) || !in_range(s.times, 0, 1 << 20)) return false;
+    if (s.gaussians * s.times >= kMost || (s.times > 0 && !s.at) || !(s.least_weight >= 0)) return false;
+    return s.gaussians == 0 || (s.means && s.left && s.right && s.scales && s.opacities);
+}
+
 bool valid(const kg4d_image_pair& p) {
     return p.prediction && p.target && in_range(p.images, 1, 1 << 24) && valid_size(p.width, p.height) &&
            in_range(p.channels, 1, 1 << 10) && in_range(p.pixel_stride, p.channels, 1 << 16) && p.data_range > 0;
@@ -64,6 +76,12 @@ bool valid(const kg4d_image_pair& p) {
 bool matches(const kg4d_render_plan& p, const kg4d_scene& s) {
     return p.complete && p.cameras == s.cameras && p.gaussians == s.gaussians && p.channels == s.channels &&
            p.width == s.width && p.height == s.height && p.sh_degree == s.sh_degree;
+}
+
+// Whether the gradients of shapes can be written: of the kind that the record has.
+template <class Record, class Gradients>
+bool takes_shape(const Record& r, const Gradients& g) {
+    return r.covariances ? g.covariances != nullptr : g.quats && g.scales;
 }
 
 }  // namespace
@@ -80,6 +98,10 @@ int64_t kg4d_struct_size(int which) {
         case KG4D_STATISTICS: return sizeof(kg4d_statistics);
         case KG4D_SUBSET: return sizeof(kg4d_subset);
         case KG4D_IMAGE_PAIR: return sizeof(kg4d_image_pair);
+        case KG4D_SUBSET_GRADIENTS: return sizeof(kg4d_subset_gradients);
+        case KG4D_SPACETIME: return sizeof(kg4d_spacetime);
+        case KG4D_SLICES: return sizeof(kg4d_slices);
+        case KG4D_SLICE_GRADIENTS: return sizeof(kg4d_slice_gradients);
         default: return -1;
     }
 }
@@ -109,7 +131,7 @@ int kg4d_forward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_ima
 int kg4d_backward(kg4d_render_plan* plan, const kg4d_scene* scene, const kg4d_gradients* g) {
     if (!plan || !scene || !g || !valid(*scene)) return KG4D_BAD_ARGUMENT;
     if (!matches(*plan, *scene)) return KG4D_BAD_PLAN;
-    if (scene->gaussians > 0 && !(g->means && g->quats && g->scales && g->opacities && g->means2d_total)) {
+    if (scene->gaussians > 0 && !(g->means && takes_shape(*scene, *g) && g->opacities && g->means2d_total)) {
         return KG4D_BAD_ARGUMENT;
     }
     return guarded([&] {
@@ -138,11 +160,32 @@ int kg4d_project_subset(const kg4d_subset* subset, float* means2d, float* covs) 
     });
 }
 
-int kg4d_project_subset_backward(const kg4d_subset* subset, const float* v_means2d, const float* v_covs, float* v_means,
-                                 float* v_quats, float* v_scales) {
-    if (!subset || !valid(*subset) || !v_means || !v_quats || !v_scales) return KG4D_BAD_ARGUMENT;
+int kg4d_project_subset_backward(const kg4d_subset* subset, const float* v_means2d, const float* v_covs,
+                                 const kg4d_subset_gradients* out) {
+    if (!subset || !valid(*subset) || !out || !out->means || !takes_shape(*subset, *out)) return KG4D_BAD_ARGUMENT;
     return guarded([&] {
-        kg4d::kernels().project_subset_backward(*subset, v_means2d, v_covs, v_means, v_quats, v_scales);
+        kg4d::kernels().project_subset_backward(*subset, v_means2d, v_covs, *out);
+        return KG4D_OK;
+    });
+}
+
+int kg4d_slice(const kg4d_spacetime* spacetime, const kg4d_slices* out) {
+    if (!spacetime || !out || !valid(*spacetime)) return KG4D_BAD_ARGUMENT;
+    if (spacetime->gaussians > 0 && !(out->covariances && out->velocities)) return KG4D_BAD_ARGUMENT;
+    if (spacetime->gaussians * spacetime->times > 0 && !(out->means && out->opacities)) return KG4D_BAD_ARGUMENT;
+    return guarded([&] {
+        kg4d::kernels().slice(*spacetime, *out);
+        return KG4D_OK;
+    });
+}
+
+int kg4d_slice_backward(const kg4d_spacetime* spacetime, const kg4d_slice_gradients* g) {
+    if (!spacetime || !g || !valid(*spacetime)) return KG4D_BAD_ARGUMENT;
+    if (spacetime->gaussians > 0 && !(g->v_means && g->v_left && g->v_right && g->v_scales && g->v_opacities)) {
+        return KG4D_BAD_ARGUMENT;
+    }
+    return guarded([&] {
+        kg4d::kernels().slice_backward(*spacetime, *g);
         return KG4D_OK;
     });
 }

@@ -13,6 +13,8 @@ kg4d::ProjectBackwardKernel project_backward;
 kg4d::ContributorsKernel contributors;
 kg4d::ProjectSubsetKernel project_subset;
 kg4d::ProjectSubsetBackwardKernel project_subset_backward;
+kg4d::SliceKernel slice;
+kg4d::SliceBackwardKernel slice_backward;
 kg4d::L1SsimKernel l1_ssim;
 kg4d::L1SsimBackwardKernel l1_ssim_backward;
 

@@ -15,7 +15,9 @@ using ContributorsKernel = void(const kg4d_render_plan&, int64_t n, const int32_
                                 int64_t k, int threads, int64_t* ids, float* weights);
 using ProjectSubsetKernel = void(const kg4d_subset&, float* means2d, float* covs);
 using ProjectSubsetBackwardKernel = void(const kg4d_subset&, const float* v_means2d, const float* v_covs,
-                                         float* v_means, float* v_quats, float* v_scales);
+                                         const kg4d_subset_gradients&);
+using SliceKernel = void(const kg4d_spacetime&, const kg4d_slices&);
+using SliceBackwardKernel = void(const kg4d_spacetime&, const kg4d_slice_gradients&);
 using L1SsimKernel = void(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
 using L1SsimBackwardKernel = void(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight,
                                   float ssim_weight, float* gradient);
@@ -30,6 +32,8 @@ struct Kernels {
     ContributorsKernel* contributors;
     ProjectSubsetKernel* project_subset;
     ProjectSubsetBackwardKernel* project_subset_backward;
+    SliceKernel* slice;
+    SliceBackwardKernel* slice_backward;
     L1SsimKernel* l1_ssim;
     L1SsimBackwardKernel* l1_ssim_backward;
 };

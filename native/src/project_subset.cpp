@@ -21,17 +21,21 @@ struct Group {
 
     Group(const kg4d_subset& in, int64_t frame, const int64_t* ids, int64_t left) {
         count = static_cast<int>(left < kLanes ? left : kLanes);
-        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes];
+        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes], covariances[6 * kLanes];
         for (int i = 0; i < count; ++i) {
             flat[i] = frame * in.gaussians + (ids[i] < 0 ? 0 : ids[i]);
             std::memcpy(means + 3 * i, in.means + 3 * flat[i], 3 * sizeof(float));
+            if (in.covariances) {
+                std::memcpy(covariances + 6 * i, in.covariances + 6 * flat[i], 6 * sizeof(float));
+                continue;
+            }
             std::memcpy(quats + 4 * i, in.quats + 4 * flat[i], 4 * sizeof(float));
             std::memcpy(scales + 3 * i, in.scales + 3 * flat[i], 3 * sizeof(float));
         }
         for (int j = 0; j < 3; ++j) mean[j] = gather(means + j, 3, count);
         camera = make_camera(in.viewmats + 16 * frame, in.Ks + 9 * frame, static_cast<float>(in.width),
                              static_cast<float>(in.height));
-        shape = make_shape(quats, scales, count);
+        shape = make_shape(quats, scales, in.covariances ? covariances : nullptr, count);
         depth = camera_depth(camera, mean);
         const vf clamped = max(depth, splat(kNearest));
         projection = project(camera, shape, mean, clamped >= splat(kNearest), in.eps2d, clamped);
@@ -53,6 +57,13 @@ void for_each_group(const kg4d_subset& in, const F& f) {
     });
 }
 
+// Adds `width` numbers of each Gaussian of a group to those of all.
+void add_rows(const Group& group, const float* rows, int width, float* total) {
+    for (int i = 0; i < group.count; ++i) {
+        for (int j = 0; j < width; ++j) total[width * group.flat[i] + j] += rows[width * i + j];
+    }
+}
+
 }  // namespace
 
 void project_subset(const kg4d_subset& in, float* means2d, float* covs) {
@@ -66,8 +77,8 @@ void project_subset(const kg4d_subset& in, float* means2d, float* covs) {
     });
 }
 
-void project_subset_backward(const kg4d_subset& in, const float* v_means2d, const float* v_covs, float* v_means,
-                             float* v_quats, float* v_scales) {
+void project_subset_backward(const kg4d_subset& in, const float* v_means2d, const float* v_covs,
+                             const kg4d_subset_gradients& out) {
     for_each_group(in, [&](const Group& group, int64_t at) {
         const auto read = [&](const float* p, int64_t stride, int k) {
             return p ? gather(p + stride * at + k, stride, group.count) : splat(0.0f);
@@ -81,13 +92,16 @@ void project_subset_backward(const kg4d_subset& in, const float* v_means2d, cons
         for (int k = 0; k < 3; ++k) moved[k] = live * v_cov[k];
         to_world(group.camera, group.shape, group.mean, group.projection, moved, v_mean2d, splat(0.0f), live, sum,
                  nullptr);
-        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes];
+        float means[3 * kLanes], quats[4 * kLanes], scales[3 * kLanes], covariances[6 * kLanes];
         for (int j = 0; j < 3; ++j) scatter(sum.mean[j], means + j, 3, group.count);
-        write_shape_gradients(group.shape, sum.M, quats, scales, group.count);
-        for (int i = 0; i < group.count; ++i) {
-            for (int j = 0; j < 3; ++j) v_means[3 * group.flat[i] + j] += means[3 * i + j];
-            for (int j = 0; j < 4; ++j) v_quats[4 * group.flat[i] + j] += quats[4 * i + j];
-            for (int j = 0; j < 3; ++j) v_scales[3 * group.flat[i] + j] += scales[3 * i + j];
+        add_rows(group, means, 3, out.means);
+        if (in.covariances) {
+            write_covariance_gradients(sum.covariance, covariances, group.count);
+            add_rows(group, covariances, 6, out.covariances);
+        } else {
+            write_shape_gradients(group.shape, sum.covariance, quats, scales, group.count);
+            add_rows(group, quats, 4, out.quats);
+            add_rows(group, scales, 3, out.scales);
         }
     });
 }

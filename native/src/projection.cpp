@@ -42,11 +42,23 @@ void store_splats(kg4d_render_plan& plan, const kg4d_images& out, int64_t first,
     }
 }
 
+// Gaussians that are all too faint to be drawn, as those that live at another time are.
+void skip_block(kg4d_render_plan& plan, const kg4d_images& out, int64_t first, int count) {
+    for (int64_t camera = 0; camera < plan.cameras; ++camera) {
+        const int64_t at = camera * plan.gaussians + first;
+        std::memset(&plan.splats[at], 0, count * sizeof plan.splats[at]);
+        std::memset(&plan.radii[2 * at], 0, 2 * count * sizeof(int32_t));
+        std::memset(out.radii + 2 * at, 0, 2 * count * sizeof(int32_t));
+        std::memset(out.means2d + 2 * at, 0, 2 * count * sizeof(float));
+    }
+}
+
 void project_block(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images& out, int64_t first, int count) {
-    const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
+    const vf plain_opacity = gather(scene.opacities + first, 1, count);  // zero, hence culled, in lanes beyond count
+    if (!any(plain_opacity >= splat(kMinAlpha))) return skip_block(plan, out, first, count);
+    const Shape shape = scene_shape(scene, first, count);
     const float* means = scene.means + 3 * first;
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
-    const vf plain_opacity = gather(scene.opacities + first, 1, count);  // zero, hence culled, in lanes beyond count
     const vf width = splat(static_cast<float>(plan.width)), height = splat(static_cast<float>(plan.height));
     const vf zero = splat(0.0f), clip = splat(scene.radius_clip);
     ColorModel model;
@@ -97,8 +109,9 @@ bool project(kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_images&
         const int64_t begin = task * kGaussiansPerTask;
         const int64_t end = n < begin + kGaussiansPerTask ? n : begin + kGaussiansPerTask;
         bool good = all_finite(scene.means + 3 * begin, 3 * (end - begin)) &&
-                    all_finite(scene.quats + 4 * begin, 4 * (end - begin)) &&
-                    all_finite(scene.scales + 3 * begin, 3 * (end - begin)) &&
+                    (scene.covariances ? all_finite(scene.covariances + 6 * begin, 6 * (end - begin))
+                                       : all_finite(scene.quats + 4 * begin, 4 * (end - begin)) &&
+                                             all_finite(scene.scales + 3 * begin, 3 * (end - begin))) &&
                     all_finite(scene.opacities + begin, end - begin);
         for (int64_t set = 0; set < (scene.features_per_camera ? scene.cameras : 1); ++set) {
             good =

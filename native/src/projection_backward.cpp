@@ -1,5 +1,5 @@
-// Sums the pair gradients of each Gaussian and takes them through the projection to means, quaternions, scales,
-// opacities, features, harmonics and, if wanted, camera matrices. See projection_math.h for the names.
+// Sums the pair gradients of each Gaussian and takes them through the projection to means, shapes, opacities,
+// features, harmonics and, if wanted, camera matrices. See projection_math.h for the names.
 #include "isa.h"
 #include "projection_gradients.h"
 #include "thread_pool.h"
@@ -76,7 +76,7 @@ KG4D_INLINE void compensation_gradient(const Projection& p, vf eps, vf v_compens
 template <bool by_view>
 void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const kg4d_gradients& out,
                     const float* pairs, int64_t first, int count, vf* poses) {
-    const Shape shape = make_shape(scene.quats + 4 * first, scene.scales + 3 * first, count);
+    const Shape shape = scene_shape(scene, first, count);
     const float* means = scene.means + 3 * first;
     const vf mean[3] = {gather(means, 3, count), gather(means + 1, 3, count), gather(means + 2, 3, count)};
     const vf zero = splat(0.0f), one = splat(1.0f), eps = splat(scene.eps2d);
@@ -132,7 +132,8 @@ void backward_block(const kg4d_render_plan& plan, const kg4d_scene& scene, const
         for (int j = 0; out.features && j < 3; ++j) scatter(v_model.base[j], out.features + 3 * first + j, 3, count);
         if (out.harmonics) store_each(v_model.harmonics, total, count, out.harmonics + total * first);
     }
-    write_shape_gradients(shape, sum.M, out.quats + 4 * first, out.scales + 3 * first, count);
+    if (scene.covariances) write_covariance_gradients(sum.covariance, out.covariances + 6 * first, count);
+    else write_shape_gradients(shape, sum.covariance, out.quats + 4 * first, out.scales + 3 * first, count);
 }
 
 // Adds up the poses' gradients of all tasks, in order.

@@ -5,12 +5,12 @@
 
 namespace KG4D_ISA {
 
-struct Accumulated {  // over the cameras
-    vf mean[3], M[9], opacity;
+struct Accumulated {                     // over the cameras
+    vf mean[3], covariance[6], opacity;  // covariance: xx, xy, xz, yy, yz, zz of the full symmetric matrix
 };
 
 // From the gradients of the 2D covariance (s: xx, xy, yy of the full symmetric matrix), of the image point and of the
-// depth to those of the centre, of M and of the camera.
+// depth to those of the centre, of the covariance (T^T s T) and of the camera.
 KG4D_INLINE void to_world(const Camera& c, const Shape& shape, const vf* mean, const Projection& p, const vf* s,
                           const vf* v_mean2d, vf v_depth, vf live, Accumulated& sum, vf* pose) {
     vf vN0[3], vN1[3], vT0[3], vT1[3];
@@ -19,9 +19,14 @@ KG4D_INLINE void to_world(const Camera& c, const Shape& shape, const vf* mean, c
         vN0[j] = two * fma(s[0], p.N0[j], s[1] * p.N1[j]);
         vN1[j] = two * fma(s[1], p.N0[j], s[2] * p.N1[j]);
     }
-    for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) {
-            sum.M[3 * i + j] = fma(p.T0[i], vN0[j], fma(p.T1[i], vN1[j], sum.M[3 * i + j]));
+    vf sT0[3], sT1[3];
+    for (int j = 0; j < 3; ++j) {
+        sT0[j] = fma(s[0], p.T0[j], s[1] * p.T1[j]);
+        sT1[j] = fma(s[1], p.T0[j], s[2] * p.T1[j]);
+    }
+    for (int i = 0, k = 0; i < 3; ++i) {
+        for (int j = i; j < 3; ++j, ++k) {
+            sum.covariance[k] = fma(p.T0[i], sT0[j], fma(p.T1[i], sT1[j], sum.covariance[k]));
         }
         vT0[i] = dot(vN0, shape.M + 3 * i), vT1[i] = dot(vN1, shape.M + 3 * i);
     }
@@ -53,9 +58,23 @@ KG4D_INLINE void to_world(const Camera& c, const Shape& shape, const vf* mean, c
     }
 }
 
-// M = R diag(s), R from the unit quaternion, which is q / |q|.
-KG4D_INLINE void write_shape_gradients(const Shape& o, const vf* vM, float* quats, float* scales, int count) {
-    vf vR[9];
+// A covariance that is given has its two equal entries as one number.
+KG4D_INLINE void write_covariance_gradients(const vf* v, float* covariances, int count) {
+    for (int k = 0; k < 6; ++k) {
+        const bool diagonal = k == 0 || k == 3 || k == 5;
+        scatter(diagonal ? v[k] : v[k] + v[k], covariances + k, 6, count);
+    }
+}
+
+// The covariance is M M^T with M = R diag(s), R from the unit quaternion, which is q / |q|.
+KG4D_INLINE void write_shape_gradients(const Shape& o, const vf* v_covariance, float* quats, float* scales, int count) {
+    const vf* G = v_covariance;
+    const vf rows[3][3] = {{G[0], G[1], G[2]}, {G[1], G[3], G[4]}, {G[2], G[4], G[5]}};
+    vf vM[9], vR[9];
+    for (int j = 0; j < 3; ++j) {
+        const vf column[3] = {o.M[j], o.M[3 + j], o.M[6 + j]};
+        for (int i = 0; i < 3; ++i) vM[3 * i + j] = splat(2.0f) * dot(rows[i], column);
+    }
     for (int j = 0; j < 3; ++j) {
         vf v_scale = splat(0.0f);
         for (int i = 0; i < 3; ++i) {

@@ -1,8 +1,9 @@
 // EWA projection of sixteen Gaussians into one camera; the forward and the backward pass share it.
 //
-// With R, s from quaternion and scales and M = R diag(s), the covariance is M M^T. A camera maps it with the 2x3
-// matrix T = J W (Jacobian of the perspective times world-to-camera rotation) to N N^T, N = T M. Keeping N instead of
-// the covariance gives determinants as sums of squares, without cancellation.
+// With R, s from quaternion and scales and M = R diag(s), the covariance is M M^T; of a covariance that is given, M is
+// the Cholesky factor. A camera maps it with the 2x3 matrix T = J W (Jacobian of the perspective times world-to-camera
+// rotation) to N N^T, N = T M. Keeping N instead of the covariance gives determinants as sums of squares, without
+// cancellation.
 #pragma once
 
 #include "render_plan.h"
@@ -30,12 +31,36 @@ KG4D_INLINE Camera make_camera(const float* viewmat, const float* K, float width
 }
 
 struct Shape {
-    vf w, x, y, z, inverse_norm;  // unit quaternion
-    vf R[9], s[3], M[9];
+    vf w, x, y, z, inverse_norm;  // unit quaternion; this and the next line not of a covariance
+    vf R[9], s[3];
+    vf M[9];
 };
 
-KG4D_INLINE Shape make_shape(const float* quats, const float* scales, int count) {
+KG4D_INLINE vf dot(const vf* a, const vf* b) { return fma(a[0], b[0], fma(a[1], b[1], a[2] * b[2])); }
+
+// The lower Cholesky factor. A pivot that rounding may have made of nothing is nothing, and its column zero.
+KG4D_INLINE void factor_covariances(const float* covariances, int count, vf* M) {
+    const vf zero = splat(0.0f), noise = splat(1e-6f), tiny = splat(1e-30f);
+    vf c[6];  // xx, xy, xz, yy, yz, zz
+    for (int k = 0; k < 6; ++k) c[k] = gather(covariances + k, 6, count);
+    const vm first = c[0] > tiny;
+    const vf xx = keep(first, c[0]), inverse_x = keep(first, splat(1.0f) / sqrt(max(c[0], tiny)));
+    M[0] = sqrt(xx), M[1] = zero, M[2] = zero;
+    M[3] = c[1] * inverse_x, M[6] = c[2] * inverse_x;
+    const vf left = fnma(M[3], M[3], c[3]);
+    const vm second = left > max(noise * c[3], tiny);
+    M[4] = keep(second, sqrt(max(left, tiny))), M[5] = zero;
+    M[7] = keep(second, fnma(M[3], M[6], c[4]) / sqrt(max(left, tiny)));
+    M[8] = sqrt(max(fnma(M[7], M[7], fnma(M[6], M[6], c[5])), zero));
+}
+
+// From quaternions and scales, or from covariances where these are not null.
+KG4D_INLINE Shape make_shape(const float* quats, const float* scales, const float* covariances, int count) {
     Shape o;
+    if (covariances != nullptr) {
+        factor_covariances(covariances, count, o.M);
+        return o;
+    }
     vf w = gather(quats, 4, count), x = gather(quats + 1, 4, count);
     vf y = gather(quats + 2, 4, count), z = gather(quats + 3, 4, count);
     const vf norm2 = max(w * w + x * x + y * y + z * z, splat(1e-24f));
@@ -53,6 +78,11 @@ KG4D_INLINE Shape make_shape(const float* quats, const float* scales, int count)
     return o;
 }
 
+KG4D_INLINE Shape scene_shape(const kg4d_scene& scene, int64_t first, int count) {
+    if (scene.covariances != nullptr) return make_shape(nullptr, nullptr, scene.covariances + 6 * first, count);
+    return make_shape(scene.quats + 4 * first, scene.scales + 3 * first, nullptr, count);
+}
+
 struct Projection {
     vf X, Y, Z, inverse_z;          // centre in camera space
     vf u, v, u_clamped, v_clamped;  // X/Z, Y/Z
@@ -61,8 +91,6 @@ struct Projection {
     vf xx, xy, yy, det;             // 2D covariance with eps2d added, its determinant
     vf det_sharp;                   // determinant before eps2d was added
 };
-
-KG4D_INLINE vf dot(const vf* a, const vf* b) { return fma(a[0], b[0], fma(a[1], b[1], a[2] * b[2])); }
 
 // Centres with Z <= 0 give meaningless but finite values: Z is replaced by one.
 KG4D_INLINE Projection project(const Camera& c, const Shape& shape, const vf* mean, vm in_front, float eps2d, vf Z) {

@@ -16,6 +16,8 @@ const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA),
                                contributors,
                                project_subset,
                                project_subset_backward,
+                               slice,
+                               slice_backward,
                                l1_ssim,
                                l1_ssim_backward};
 

@@ -20,33 +20,6 @@ constexpr float kY2xy = 1.0925484305920790f, kY2zz = 0.31539156525252001f, kY2xx
 constexpr float kY3xxx = 0.59004358992664351f, kY3xyz = 2.8906114426405540f, kY3zzx = 0.45704579946446573f;
 constexpr float kY3zzz = 0.37317633259011539f, kY3xxz = 1.4453057213202770f;
 
-// `total` >= 4 neighbouring floats of each Gaussian, one vector for each of them: by 4x4 transposes.
-KG4D_INLINE void load_each(const float* p, int total, int count, vf* out) {
-    if (count < kLanes) {
-        for (int k = 0; k < total; ++k) out[k] = gather(p + k, total, count);
-        return;
-    }
-    for (int k = 0; k < total; k += 4) {
-        const int at = k + 4 <= total ? k : total - 4;  // the last four overlap those before
-        vf* v = out + at;
-        for (int j = 0; j < 4; ++j) v[j] = load_rows(p + at + j * total, 4 * total);
-        transpose4(v[0], v[1], v[2], v[3]);
-    }
-}
-
-KG4D_INLINE void store_each(const vf* values, int total, int count, float* p) {
-    if (count < kLanes) {
-        for (int k = 0; k < total; ++k) scatter(values[k], p + k, total, count);
-        return;
-    }
-    for (int k = 0; k < total; k += 4) {
-        const int at = k + 4 <= total ? k : total - 4;
-        vf v[4] = {values[at], values[at + 1], values[at + 2], values[at + 3]};
-        transpose4(v[0], v[1], v[2], v[3]);
-        for (int j = 0; j < 4; ++j) store_rows(p + at + j * total, 4 * total, v[j]);
-    }
-}
-
 struct ColorModel {
     int degree;
     vf base[3];

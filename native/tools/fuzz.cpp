@@ -34,7 +34,7 @@ std::vector<float> numbers(int64_t n, float scale, float offset = 0.0f) {
 
 // Exactly as large as the call may touch, on the heap, so that the sanitizer sees one float too many.
 struct Scene {
-    std::vector<float> means, quats, scales, opacities, features, harmonics, viewmats, Ks, background;
+    std::vector<float> means, quats, scales, covariances, opacities, features, harmonics, viewmats, Ks, background;
     kg4d_scene scene{};
 
     Scene() {
@@ -46,7 +46,9 @@ struct Scene {
                       w = whole(1, 70), h = whole(1, 70);
         const bool own = degree == 0 && chance(0.5);
         means = numbers(3 * n, 0.5f), quats = numbers(4 * n, 1.0f);
-        scales = numbers(3 * n, 0.1f), opacities = numbers(n, 0.5f, 0.5f);
+        scales = numbers(3 * n, 0.1f);
+        if (chance(0.4)) covariances = numbers(6 * n, 0.02f, 0.01f);
+        opacities = numbers(n, 0.5f, 0.5f);
         features = numbers((own ? c : 1) * n * d, 1.0f);
         harmonics = numbers(n * 3 * ((degree + 1) * (degree + 1) - 1), 1.0f);
         viewmats.assign(16 * c, 0.0f), Ks.assign(9 * c, 0.0f);
@@ -63,8 +65,9 @@ struct Scene {
                  w,
                  h,
                  means.data(),
-                 quats.data(),
-                 scales.data(),
+                 covariances.empty() ? quats.data() : nullptr,
+                 covariances.empty() ? scales.data() : nullptr,
+                 covariances.empty() ? nullptr : covariances.data(),
                  opacities.data(),
                  features.data(),
                  degree > 0 ? harmonics.data() : nullptr,
@@ -105,15 +108,17 @@ void render_once() {
     }
     const std::vector<float> v_image = numbers(pixels * in.channels, 1.0f), v_alpha = numbers(pixels, 1.0f);
     const std::vector<float> v_means2d = numbers(2 * c * n, 1.0f);
-    std::vector<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_opacities(n), g_features(s.features.size());
+    std::vector<float> g_means(3 * n), g_quats(4 * n), g_scales(3 * n), g_covariances(6 * n), g_opacities(n),
+        g_features(s.features.size());
     std::vector<float> g_harmonics(s.harmonics.size()), g_viewmats(16 * c), g_means2d(2 * c * n), absgrad(2 * c * n);
     const kg4d_gradients gradients = {chance(0.9) ? v_image.data() : nullptr,
                                       chance(0.5) ? v_alpha.data() : nullptr,
                                       chance(0.5) ? v_alpha.data() : nullptr,
                                       chance(0.3) ? v_means2d.data() : nullptr,
                                       g_means.data(),
-                                      g_quats.data(),
-                                      g_scales.data(),
+                                      in.covariances ? nullptr : g_quats.data(),
+                                      in.covariances ? nullptr : g_scales.data(),
+                                      in.covariances ? g_covariances.data() : nullptr,
                                       g_opacities.data(),
                                       chance(0.7) ? g_features.data() : nullptr,
                                       chance(0.7) ? g_harmonics.data() : nullptr,
@@ -152,16 +157,47 @@ void project_subset_once() {
     std::vector<int64_t> ids(rows * columns), row_frames(rows, 0);
     for (int64_t& id : ids) id = chance(0.01) ? whole(INT64_MIN, INT64_MAX) : whole(-1, in.gaussians - 1);
     if (chance(0.1) && rows > 0) row_frames[0] = whole(-1, 1);
-    const kg4d_subset subset = {1,         in.gaussians, rows,        columns, in.width,   in.height,         in.means,
-                                in.quats,  in.scales,    in.viewmats, in.Ks,   ids.data(), row_frames.data(), in.eps2d,
-                                in.threads};
+    const kg4d_subset subset = {1,          in.gaussians,      rows,      columns,        in.width,    in.height,
+                                in.means,   in.quats,          in.scales, in.covariances, in.viewmats, in.Ks,
+                                ids.data(), row_frames.data(), in.eps2d,  in.threads};
     std::vector<float> means2d(2 * rows * columns), covs(4 * rows * columns);
     const int status = kg4d_project_subset(&subset, means2d.data(), covs.data());
-    std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size());
+    std::vector<float> v_means(s.means.size()), v_quats(s.quats.size()), v_scales(s.scales.size()),
+        v_covariances(s.covariances.size());
+    const kg4d_subset_gradients gradients = {v_means.data(), v_quats.data(), v_scales.data(), v_covariances.data()};
     const int back = kg4d_project_subset_backward(&subset, chance(0.8) ? means2d.data() : nullptr,
-                                                  chance(0.8) ? covs.data() : nullptr, v_means.data(), v_quats.data(),
-                                                  v_scales.data());
+                                                  chance(0.8) ? covs.data() : nullptr, &gradients);
     expect(status == back, "project_subset_backward does not follow project_subset");
+}
+
+void slice_once() {
+    const int64_t n = chance(0.1) ? 0 : whole(1, chance(0.05) ? 3000 : 120), b = whole(0, 4);
+    const std::vector<float> means = numbers(4 * n, 0.5f), left = numbers(4 * n, 1.0f), right = numbers(4 * n, 1.0f);
+    const std::vector<float> scales = numbers(4 * n, 0.1f), opacities = numbers(n, 0.5f, 0.5f), at = numbers(b, 1.0f);
+    const kg4d_spacetime in = {n,
+                               b,
+                               means.data(),
+                               left.data(),
+                               right.data(),
+                               scales.data(),
+                               opacities.data(),
+                               at.data(),
+                               chance(0.5) ? 0.004f : 0.0f,
+                               static_cast<int32_t>(whole(-1, 4))};
+    std::vector<float> s_means(3 * b * n), s_opacities(b * n), s_covariances(6 * n), s_velocities(3 * n);
+    const kg4d_slices out = {s_means.data(), s_opacities.data(), s_covariances.data(), s_velocities.data()};
+    expect(kg4d_slice(&in, &out) == KG4D_OK, "slice refuses");
+    std::vector<float> v_means(4 * n), v_left(4 * n), v_right(4 * n), v_scales(4 * n), v_opacities(n);
+    const kg4d_slice_gradients gradients = {chance(0.8) ? s_means.data() : nullptr,
+                                            chance(0.8) ? s_opacities.data() : nullptr,
+                                            chance(0.8) ? s_covariances.data() : nullptr,
+                                            chance(0.8) ? s_velocities.data() : nullptr,
+                                            v_means.data(),
+                                            v_left.data(),
+                                            v_right.data(),
+                                            v_scales.data(),
+                                            v_opacities.data()};
+    expect(kg4d_slice_backward(&in, &gradients) == KG4D_OK, "slice_backward refuses");
 }
 
 // Sizes and pointers that make no sense must be refused before anything is read.
@@ -191,6 +227,14 @@ void hostile_once() {
     double l1, ssim;
     expect(kg4d_l1_ssim(&pair, &l1, &ssim, nullptr) == KG4D_BAD_ARGUMENT, "hostile image sizes accepted");
     kg4d_render_plan_free(plan);
+    const int64_t hostile = chance(0.5) ? int64_t{1} << 40 : -1;
+    const bool gaussians = chance(0.5);
+    const kg4d_spacetime spacetime = {
+        gaussians ? hostile : 1, gaussians ? 1 : hostile, dummy, dummy, dummy, dummy, dummy, dummy, 0.0f, 1};
+    const kg4d_slices slices = {dummy, dummy, dummy, dummy};
+    expect(kg4d_slice(&spacetime, &slices) == KG4D_BAD_ARGUMENT, "hostile spacetime accepted");
+    expect(kg4d_slice(nullptr, &slices) == KG4D_BAD_ARGUMENT, "null spacetime accepted");
+    expect(kg4d_slice_backward(&spacetime, nullptr) == KG4D_BAD_ARGUMENT, "null gradients of slices accepted");
 }
 
 }  // namespace
@@ -199,7 +243,8 @@ int main(int argc, char** argv) {
     const int rounds = argc > 1 ? std::atoi(argv[1]) : 200;
     for (const char* isa : {"generic", "avx2", "avx512"}) {
         if (kg4d_use_isa(isa) != KG4D_OK) continue;
-        for (int i = 0; i < rounds; ++i) render_once(), project_subset_once(), compare_once(), hostile_once();
+        for (int i = 0; i < rounds; ++i)
+            render_once(), project_subset_once(), slice_once(), compare_once(), hostile_once();
         std::printf("%s: %d rounds\n", isa, rounds);
     }
 }

@@ -22,3 +22,10 @@ def test_only_what_changes_in_time_differs_from_the_base() -> None:
     assert torch.equal(moving.at(1).colors, colors[1])
     assert torch.equal(moving.at(1).opacities, opacities[1])
     assert torch.equal(moving.at(1).means, base.means)
+
+
+def test_only_those_that_are_there_are_present() -> None:
+    state = make.random_gaussians(4)
+    faded = replace(state, opacities=torch.tensor([0.5, 0.0, 1e-30, 0.0]))
+    assert torch.equal(faded.present().means, state.means[[0, 2]])
+    assert state.present() is state

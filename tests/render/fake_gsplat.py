@@ -34,8 +34,8 @@ class Projected(NamedTuple):
 
 def rasterization(
     means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
     opacities: Tensor,
     colors: Tensor,
     viewmats: Tensor,
@@ -55,18 +55,22 @@ def rasterization(
     absgrad: bool = False,
     rasterize_mode: str = "classic",
     channel_chunk: int = 32,
+    covars: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Arguments, defaults, results and weak points of gsplat 1.5.3's function of that name, as far as we use them."""
     if means.dim() == 3:  # a batch: every tensor has its axis in front
-        per_batch = (means, quats, scales, opacities, colors, viewmats, Ks)
-        behind = [None] * len(means) if backgrounds is None else list(backgrounds)
+        none = [None] * len(means)
+        shapes = (none if part is None else part for part in (quats, scales))
+        per_batch = (means, *shapes, opacities, colors, viewmats, Ks)
+        behind = none if backgrounds is None else list(backgrounds)
+        given = none if covars is None else list(covars)
         drawn = [
             rasterization(
                 *parts,
                 *(width, height, near_plane, far_plane, radius_clip, eps2d, sh_degree, packed, tile_size, background),
-                *(render_mode, sparse_grad, absgrad, rasterize_mode, channel_chunk),
+                *(render_mode, sparse_grad, absgrad, rasterize_mode, channel_chunk, covar),
             )
-            for *parts, background in zip(*per_batch, behind, strict=True)
+            for *parts, background, covar in zip(*per_batch, behind, given, strict=True)
         ]
         images, alphas, infos = zip(*drawn, strict=True)
         joined = {name: torch.stack([info[name] for info in infos]) for name in infos[0]}
@@ -76,11 +80,14 @@ def rasterization(
     depth = {"RGB": False, "RGB+ED": True}[render_mode]
     assert not absgrad or colors.shape[-1] + depth <= channel_chunk, "each chunk of channels overwrites absgrad"
     assert backgrounds is None or backgrounds.shape == (len(viewmats), colors.shape[-1])
-    means, quats, scales, opacities, colors = (t.double() for t in (means, quats, scales, opacities, colors))
+    means, opacities, colors = (t.double() for t in (means, opacities, colors))
     viewmats, Ks = viewmats.double(), Ks.double()
-    covars, _ = torch_impl._quat_scale_to_covar_preci(quats, scales, compute_preci=False)
+    if covars is None:
+        assert quats is not None
+        assert scales is not None
+        covars, _ = torch_impl._quat_scale_to_covar_preci(quats.double(), scales.double(), compute_preci=False)
     _, means2d, depths, conics, compensations = torch_impl._fully_fused_projection(
-        *(means, covars, viewmats, Ks, width, height, eps2d, near_plane, far_plane),
+        *(means, covars.double(), viewmats, Ks, width, height, eps2d, near_plane, far_plane),
         calc_compensations={"classic": False, "antialiased": True}[rasterize_mode],
     )
     means2d = means2d.float()  # what the caller gets, and takes gradients of

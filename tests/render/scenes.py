@@ -118,7 +118,8 @@ def gradients(case: Case, renderer: Renderer, seed: int = 1) -> tuple[RenderOutp
     if output.depth is not None:
         loss = loss + 0.1 * weigh(output.depth)
     loss.backward()
-    found = {name: getattr(case.gaussians, name).grad for name in ("means", "quats", "scales", "opacities")}
+    names = ("means", "quats", "scales", "covariances", "opacities")
+    found = {name: getattr(getattr(case.gaussians, name), "grad", None) for name in names}
     if case.features is None:
         found |= {"colors": case.gaussians.colors.grad, "harmonics": getattr(case.gaussians.harmonics, "grad", None)}
     else:

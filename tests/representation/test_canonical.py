@@ -34,7 +34,7 @@ def started(kind: DeformationKind) -> Representation:
 
 
 def test_every_kind_of_representation_is_built() -> None:
-    assert list(RepresentationKind) == [RepresentationKind.CANONICAL]
+    assert list(RepresentationKind) == [RepresentationKind.CANONICAL, RepresentationKind.SPACETIME]
     assert isinstance(build(), Representation)
 
 

@@ -70,6 +70,8 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
             if scene.test is None:
                 raise InputError("test_views", "the scene has no test videos", "set it to false")
             video = _joined(video, scene.test)
+        if scene.videos is not None:
+            video = _joined(video, scene.videos)
         if config.frames_per_step < 1:
             what = f"must be positive, not {config.frames_per_step}"
             raise InputError("frames_per_step", what, "draw at least one frame")
@@ -88,7 +90,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self._keypoints, self._weights = torch.zeros(len(video), joints, 2), torch.zeros(len(video), joints)
         if keypoints is not None:
             self._keypoints[:count], self._weights[:count] = keypoints.uv, keypoints.weights
-        flow = None if config.test_views else scene.flow
+        flow = None if len(video) > count else scene.flow
         self._flow: Tensor | None = None if flow is None else flow.flow
         self._flow_weights: Tensor | None = None if flow is None else flow.weights
         self._depth = None if config.test_views else scene.depth

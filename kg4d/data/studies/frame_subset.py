@@ -1,7 +1,7 @@
 """Restricting the images that the fit sees, for studies of sparse videos and of objects without texture."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int
@@ -22,6 +22,7 @@ class FramesConfig:
             search that needs something to judge by; 0 holds out none.
         textureless: Paint the object in its mean colour in all images, the test images included, so that motion inside
             its outline shows only in keypoints and flow. The mean is that of the images that a fit sees.
+        videos: Which of the test videos the fit sees too, by their places from 0; the others are measured.
         ring: Whether the fit has the ring of views of the first frame; without it a scene is a video and nothing else.
     """
 
@@ -29,6 +30,7 @@ class FramesConfig:
     hold_out: int = 0
     textureless: bool = False
     ring: bool = True
+    videos: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check the range of the settings.
@@ -73,6 +75,36 @@ def choose_frames(scene: Scene, config: FramesConfig) -> Scene:
         depth=scene.depth and scene.depth[kept],
         test=scene.test and _shown(scene.test, kept, len(scene.reference)),
         files=scene.files and scene.files[kept],
+        videos=scene.videos and _shown(scene.videos, kept, len(scene.reference)),
+    )
+
+
+def with_videos(scene: Scene, config: FramesConfig) -> Scene:
+    """The scene with some of its test videos among those that a fit sees; the others are its test videos.
+
+    Raises:
+        InputError: There are no such videos.
+    """
+    if not config.videos:
+        return scene
+    test = scene.test
+    views = [] if test is None else sorted(set(test.views.tolist()))
+    if test is None or not all(0 <= place < len(views) for place in config.videos):
+        there = f"the scene has {len(views)} test videos, from 0" if views else "the scene has no test videos"
+        raise InputError("frames.videos", f"{config.videos}: {there}", "choose among them")
+    chosen = torch.tensor([views[place] for place in config.videos])
+    seen = torch.isin(test.views, chosen)
+    left = [place for place in range(len(views)) if place not in config.videos]
+    keypoints, kept = scene.keypoints, torch.tensor(left, dtype=torch.int64)
+    if keypoints is not None and keypoints.test_uv is not None and keypoints.test_visible is not None:
+        uv, visible = keypoints.test_uv[kept], keypoints.test_visible[kept]
+        keypoints = replace(keypoints, test_uv=uv if left else None, test_visible=visible if left else None)
+    return replace(
+        scene,
+        videos=test[torch.nonzero(seen)[:, 0]],
+        test=test[torch.nonzero(~seen)[:, 0]] if left else None,
+        regions={name: masks[~seen] for name, masks in scene.regions.items()} if left else {},
+        keypoints=keypoints,
     )
 
 
@@ -98,6 +130,7 @@ def without_texture(scene: Scene) -> Scene:
         reference=painted(scene.reference),
         ring=scene.ring and painted(scene.ring),
         test=scene.test and painted(scene.test),
+        videos=scene.videos and painted(scene.videos),
     )
 
 

@@ -74,7 +74,7 @@ def pose_body(body: SkinnedBody, pose: Pose) -> GaussianState:
     """Put the Gaussians into a pose: linear blend skinning of the means, blended quaternions for the rotations."""
     rest, origin = body.rest, torch.zeros_like(pose.translations)
     skinned = linear_blend(rest.means, body.weights, origin, pose.translations[None], pose.quats[None])
-    return replace(rest, means=skinned.points[0], quats=quat_multiply(skinned.rotations[0], rest.quats))
+    return replace(rest, means=skinned.points[0], quats=quat_multiply(skinned.rotations[0], rest.ellipsoids.quats))
 
 
 def build_body(character: Character, count: int, generator: torch.Generator) -> SkinnedBody:

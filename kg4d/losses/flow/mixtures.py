@@ -89,6 +89,7 @@ def paired_mixtures(
         torch.cat([contributors.ids, later.ids]),
         pairs.T.flatten(),
         eps2d,
+        geometry.covariances,
     )
     return PairedMixtures(
         weights=mixture.weights,
@@ -97,6 +98,20 @@ def paired_mixtures(
         later=Gaussians2D(both.means[count:], both.covs[count:]),
         fresh_weights=fresh_weights,
     )
+
+
+def there_too(contributors: Contributors, geometry: MovingGaussians, frames: Int[Tensor, " P"]) -> Contributors:
+    """The contributors of P pixels that are there at another frame too; the others become padding.
+
+    Args:
+        contributors: K of each pixel.
+        geometry: At the B frames of the batch.
+        frames: For each pixel, the position of its other frame in the batch.
+    """
+    if geometry.opacities is None:
+        return contributors
+    there = geometry.opacities[frames[:, None], contributors.ids.clamp_min(0)] > 0
+    return Contributors(contributors.ids.where(there, -1), contributors.weights.where(there, 0.0))
 
 
 def true_factors(
@@ -118,7 +133,7 @@ def true_factors(
         eps2d: Variance that the render added to both axes, px².
     """
     factors = projection_factor(
-        *(geometry.means, geometry.quats, geometry.scales, cameras.viewmats, cameras.Ks, cameras.width, cameras.height)
+        geometry.means, *geometry.ellipsoids, cameras.viewmats, cameras.Ks, cameras.width, cameras.height
     )
     earlier, later = (factors[frame[:, None], contributors.ids.clamp_min(0)] for frame in pairs.T)
     return true_factor_map(earlier, later, eps2d)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, true_factors
+from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, there_too, true_factors
 from kg4d.losses.flow.observations import (
     FlowSource,
     ObservedPairs,
@@ -170,6 +170,8 @@ def wgf_losses(
         displaced = pixels.points + pixels.reference.flow
         fresh = model.contributors(pairs[:, 1], displaced, config.contributors)
     pair_of_pixel = pairs[:, None].expand(-1, pixels.points.shape[1], -1).flatten(0, 1)
+    if fresh is None:
+        found = there_too(found, model.geometry, pair_of_pixel[:, 1])
     eps2d = model.output.options.eps2d
     flat = paired_mixtures(
         found,

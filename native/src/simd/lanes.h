@@ -85,6 +85,33 @@ KG4D_INLINE void scatter(vf v, float* p, int64_t stride, int count) {
     for (int i = 0; i < count; ++i) p[i * stride] = lanes[i];
 }
 
+// `total` >= 4 neighbouring floats of each Gaussian, one vector for each of them: by 4x4 transposes.
+KG4D_INLINE void load_each(const float* p, int total, int count, vf* out) {
+    if (count < kLanes) {
+        for (int k = 0; k < total; ++k) out[k] = gather(p + k, total, count);
+        return;
+    }
+    for (int k = 0; k < total; k += 4) {
+        const int at = k + 4 <= total ? k : total - 4;  // the last four overlap those before
+        vf* v = out + at;
+        for (int j = 0; j < 4; ++j) v[j] = load_rows(p + at + j * total, 4 * total);
+        transpose4(v[0], v[1], v[2], v[3]);
+    }
+}
+
+KG4D_INLINE void store_each(const vf* values, int total, int count, float* p) {
+    if (count < kLanes) {
+        for (int k = 0; k < total; ++k) scatter(values[k], p + k, total, count);
+        return;
+    }
+    for (int k = 0; k < total; k += 4) {
+        const int at = k + 4 <= total ? k : total - 4;
+        vf v[4] = {values[at], values[at + 1], values[at + 2], values[at + 3]};
+        transpose4(v[0], v[1], v[2], v[3]);
+        for (int j = 0; j < 4; ++j) store_rows(p + at + j * total, 4 * total, v[j]);
+    }
+}
+
 // Sums the lanes of each of `count` <= 16 vectors; the sum of v[i] is left in lane i. Destroys v.
 //
 // A binary tree: each level halves the number of vectors by adding, for a pair (x, y), the two halves of x into one

@@ -3,7 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kg4d.data.studies.frame_subset import FramesConfig, choose_frames, seen_frames, without_ring, without_texture
+from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
+from kg4d.data.studies.frame_subset import (
+    FramesConfig,
+    choose_frames,
+    seen_frames,
+    with_videos,
+    without_ring,
+    without_texture,
+)
 from kg4d.errors import InputError
 from tests import make
 from tests.make import FRAMES
@@ -112,3 +120,29 @@ def test_without_its_ring_a_scene_is_a_video() -> None:
     assert alone.keypoints.ring_weights is None
     assert alone.reference is scene.reference
     assert alone.test is scene.test
+
+
+def test_videos_that_are_chosen_are_seen_and_the_others_measured() -> None:
+    scene = make.tiny_scene()
+    assert scene.test is not None
+    found = with_videos(scene, FramesConfig(videos=[1]))
+    assert found.videos is not None
+    assert found.test is not None
+    assert torch.equal(found.videos.images, scene.test.images[FRAMES:])
+    assert torch.equal(found.test.images, scene.test.images[:FRAMES])
+    assert found.keypoints is not None
+    assert scene.keypoints is not None
+    assert torch.equal(found.keypoints.test_uv, scene.keypoints.test_uv[:1])
+    assert with_videos(scene, FramesConfig(videos=[0, 1])).test is None
+    assert with_videos(scene, FramesConfig()) is scene
+    batch = DynamicDataset(found, DynamicDataConfig(), torch.ones(3), 0, paired=False).batch(0)
+    seen = [batch.cameras.viewmats[i] for i in range(4)]
+    assert any(torch.allclose(view, found.videos.cameras.viewmats[0]) for view in seen)
+
+
+@pytest.mark.parametrize("videos", [[2], [-1]])
+def test_videos_that_are_not_there_are_an_error(videos: list[int]) -> None:
+    with pytest.raises(InputError, match=r"2 test videos"):
+        with_videos(make.tiny_scene(), FramesConfig(videos=videos))
+    with pytest.raises(InputError, match=r"no test videos"):
+        with_videos(replace(make.tiny_scene(), test=None), FramesConfig(videos=videos))

@@ -8,7 +8,7 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.losses.flow import wgf
-from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
+from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, there_too
 from kg4d.losses.flow.observations import (
     FlowSource,
     ObservedPairs,
@@ -27,7 +27,7 @@ from kg4d.losses.flow.wgf import (
 from kg4d.ot.flow_targets import advect, flow_field
 from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.plans import PlanConfig, PlanSolver
-from kg4d.render.base import RasterOptions
+from kg4d.render.base import Contributors, RasterOptions
 from kg4d.render.build import build_renderer
 from tests import make
 
@@ -325,3 +325,15 @@ def test_mixtures_are_as_blurred_as_the_render(eps2d: float) -> None:
     )["paired"]
     before, after = (math.hypot(factor * size * PX_PER_UNIT, math.sqrt(eps2d)) for factor in (1, 2))
     torch.testing.assert_close(term.value, torch.tensor(2 * (after - before) ** 2 / SIZE**2), rtol=1e-4, atol=0)
+
+
+def test_contributors_that_are_gone_at_the_other_frame_are_padding() -> None:
+    base = make.random_gaussians(3)
+    still = MovingGaussians.still(base, 2)
+    found = Contributors(torch.tensor([[0, 2, -1]]), torch.tensor([[0.5, 0.3, 0.0]]))
+    assert there_too(found, still, torch.tensor([1])) is found
+    fading = replace(still, opacities=torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.0]]))
+    kept = there_too(found, fading, torch.tensor([1]))
+    assert kept.ids.tolist() == [[0, -1, -1]]
+    assert torch.equal(kept.weights, torch.tensor([[0.5, 0.0, 0.0]]))
+    assert torch.equal(there_too(found, fading, torch.tensor([0])).ids, found.ids)
