@@ -12,6 +12,7 @@ COMMANDS = {
     "fit": "the whole pipeline for one experiment file",
     "sweep": "many fits side by side: points of a sweep, scenes and seeds",
     "evaluate": "recompute the metrics of a run, or score any method's renders",
+    "report": "finished runs compared: tables, videos side by side, one page",
     "export": "files of a run for other programs",
     "view": "interactive page of a run, with a time slider and the keypoints",
     "flows": "gradient flows whose answers are known: tables and pictures",

@@ -19,8 +19,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Fit every scene, variant and seed that the file names, then compare them."""
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
+    from kg4d.comparison.page import write_experiment_page
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
+    from kg4d.runs.folder import experiment_folder
     from kg4d.runs.launch import is_first
     from kg4d.runs.results import compare, gather
     from kg4d.sweeps.jobs import jobs_of, listing
@@ -38,6 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
     results = gather(everything)
     if results:
         compare(results, runs[0].config)
+        page = experiment_folder(runs[0].config) / "report.html"
+        write_experiment_page(page, everything, results)
+        print(f"report   {page}")
     _show([job.folder for job in jobs if job.folder.metrics.is_file()])
     raise_failures(outcomes)
 

@@ -156,14 +156,16 @@ def print_table(table: AblationTable) -> None:
         shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(table, metric)))
     console = Console(highlight=False)
     console.print(shown)
-    console.print(_note(table), markup=False)
+    console.print(table_note(table), markup=False)
 
 
 def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> None:
     """Print the metrics of one evaluation, and the reasons why others are missing."""
     shown = Table("", "", "")
     for metric, value in metrics.items():
-        shown.add_row(_heading(metric), _number(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else "")
+        shown.add_row(
+            _heading(metric), number_text(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else ""
+        )
     for metric, reason in skipped.items():
         shown.add_row(_heading(metric), _MISSING, reason)
     Console(highlight=False).print(shown)
@@ -174,7 +176,7 @@ def _markdown(table: AblationTable) -> str:
     for metric in table.metrics:
         cells = ("<br>".join(texts) for texts in _texts(table, metric))
         lines.append(f"| {_heading(metric)} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _note(table), ""])
+    return "\n".join([*lines, "", table_note(table), ""])
 
 
 def _texts(table: AblationTable, metric: str) -> list[list[str]]:
@@ -185,22 +187,23 @@ def _texts(table: AblationTable, metric: str) -> list[list[str]]:
         if cell is None:
             texts.append([_MISSING])
             continue
-        lines = [_mean_text(cell)]
+        lines = [mean_text(cell)]
         if cell.difference is not None:
             lines.append(difference_text(cell.difference, "{:+.3g}"))
         texts.append(lines)
     return texts
 
 
-def _mean_text(cell: Cell) -> str:
+def mean_text(cell: Cell) -> str:
     """Mean ± std over seeds; over scenes with the interval of the mean, where there are enough for one."""
-    text = _number(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")
+    text = number_text(cell.mean) + ("" if cell.std is None else f" ± {cell.std:.2g}")
     if cell.spread is None or cell.spread.ends is not Ends.INTERVAL:
         return text
     return f"{text} [{cell.spread.low:.4g}, {cell.spread.high:.4g}]"
 
 
-def _note(table: AblationTable) -> str:
+def table_note(table: AblationTable) -> str:
+    """How to read the numbers of a comparison."""
     several = any(cell.scenes > 1 for cell in table.cells.values())
     seeds = _count([cell.seeds for cell in table.cells.values()], "seed")
     scenes = _count([cell.scenes for cell in table.cells.values()], "scene")
@@ -236,10 +239,10 @@ def _better(metric: str) -> str | None:
     return None if entry is None else "higher" if entry.higher_is_better else "lower"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Format with four significant digits, or more if the integer part is longer: 24.31, 0.9123, 1234.
 
-    >>> _number(24.3149), _number(1234.4), _number(0.01)
+    >>> number_text(24.3149), number_text(1234.4), number_text(0.01)
     ('24.31', '1234', '0.01')
     """
     digits = max(4, math.floor(math.log10(abs(value))) + 1) if value and math.isfinite(value) else 4
