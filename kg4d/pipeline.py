@@ -38,6 +38,7 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
 from kg4d.runs.measure import measure
+from kg4d.runs.mirror import Mirror, mirrored
 from kg4d.runs.outputs import export, write_preview
 from kg4d.runs.soundness import check_fitted
 from kg4d.runs.validation import Reports, Validation, held_out_frames
@@ -104,7 +105,10 @@ class _Work:
     def __call__(self, ranks: Ranks, local_rank: int) -> None:
         """Do the part of one of them; the first one has the run folder, the log and W&B, measures and exports."""
         config, folder = self.config, RunFolder.of(self.config)
-        with folder.alone() if ranks.first else nullcontext():
+        with (
+            folder.alone() if ranks.first else nullcontext(),
+            mirrored(config, self.overwrite) if ranks.first else nullcontext() as mirror,
+        ):
             resume, done = ranks.told(self._begun(folder) if ranks.first else (False, False))
             if done:
                 return
@@ -123,7 +127,7 @@ class _Work:
                     folder.write_normalisation(inputs.normalisation)
                 ranks.wait()
                 with _tracker(config, folder) if ranks.first else Tracker.silent(folder.path) as tracker:
-                    _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation))
+                    _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation, mirror))
 
     def _begun(self, folder: RunFolder) -> tuple[bool, bool]:
         """Whether a run there is gone on with, and whether it is done."""
@@ -151,6 +155,7 @@ class Desk:
         costs: Seconds and stage records.
         ranks: The processes that fit together; only the first one writes.
         validation: Who is told how the motion does on held-out frames.
+        mirror: Copies the folder up where it is stored elsewhere; None where it is not.
     """
 
     folder: RunFolder
@@ -158,6 +163,7 @@ class Desk:
     costs: Costs
     ranks: Ranks
     validation: Validation | None = None
+    mirror: Mirror | None = None
 
 
 def _fit(run: RunInputs, desk: Desk) -> None:
@@ -302,6 +308,7 @@ def run_one(
         logger=StageLogger(desk.tracker, stage.name) if desk.ranks.first else None,
         callbacks=[*([Previews(draw, run.config.trainer.preview_every)] if desk.ranks.first else []), *callbacks],
         ranks=desk.ranks,
+        saved=(lambda: None) if desk.mirror is None else desk.mirror.put_if_possible,
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
     if stage.steps > 0:

@@ -14,9 +14,10 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.comparison.films import write_side_by_side
     from kg4d.comparison.finished import find_runs
     from kg4d.comparison.page import write_page
+    from kg4d.runs.mirror import local_copies
     from kg4d.tracking.tables import print_table, write_tables
 
-    found = find_runs(arguments.runs)
+    found = find_runs([local_copies(place) for place in arguments.runs])
     comparison = Comparison.of(found.runs, found.left_out, arguments.against)
     folder = arguments.out or Path(os.path.commonpath([run.folder.path.absolute() for run in found.runs])) / "report"
     table = write_tables(folder, comparison.results)
@@ -35,7 +36,7 @@ def parser() -> Parser:
     """The options of this command."""
     options = Parser("kg4d.report", "Compare finished runs: tables, videos side by side, and one HTML page.")
     options.add_argument(
-        "--runs", required=True, nargs="+", type=Path, metavar="DIR", help="run folders, or folders above them"
+        "--runs", required=True, nargs="+", metavar="DIR", help="run folders, or folders above them; or their URLs"
     )
     options.add_argument("--out", type=Path, metavar="DIR", help="where to; report/ beside the runs by default")
     options.add_argument("--against", metavar="ARM", help="what the others are compared with; the first one by default")

@@ -76,7 +76,8 @@ class ExperimentConfig:
         name: Name of the experiment, for the run folder and the group in W&B.
         seed: Seed of the run.
         seeds: Seeds to run; only `seed` if empty.
-        output: Folder above the run folders.
+        output: Folder above the run folders, or an fsspec URL such as `s3://bucket/runs`: runs are then worked on in
+            the cache folder, copied there at every checkpoint, and fetched from there with `--resume`.
         scene: A scene folder, `synthetic:<character>`, `synthetic:room`, or an image, a video or a folder of frames,
             which is prepared first.
         scenes: Scenes to run, written as `scene` is, or as NAME=SCENE; only `scene` if empty. Run folders then have the

@@ -60,7 +60,8 @@ class PriorsConfig:
         tracking: How the keypoints are found in the other frames.
         transfer: How the keypoints are found in the views.
         flow: How the flow between the frames is estimated.
-        cache: Folder that keeps the results of providers; `priors` in the cache folder when null.
+        cache: Folder that keeps the results of providers, or an fsspec URL such as `s3://bucket/cache`, which machines
+            share; `priors` in the cache folder when null.
         progress_bar: Show progress bars.
     """
 

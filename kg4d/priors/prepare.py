@@ -73,8 +73,11 @@ def prepared_scene(config: PriorsConfig, source: str | Path) -> Path:
         folder = _scene_folder(job, bench.cache)  # what was clicked decides it
     with bench.cache.locked(folder):
         notes = _notes_of_intact(folder)
+        if notes is None and bench.cache.fetch(folder):
+            notes = _notes_of_intact(folder)
         if notes is None:
             _write(job, bench, matted or begin(bench, job.config, job.plan, job.clip), folder)
+            bench.cache.share(folder)
         else:
             _log.info("%s: prepared before, in %s", source, folder)
             for note in notes:

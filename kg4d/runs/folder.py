@@ -14,9 +14,10 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.data.normalisation import Normalisation
 from kg4d.errors import InputError
 from kg4d.stages.checkpoints import read_checkpoint
-from kg4d.utils.files import replacing, tree_hash
+from kg4d.utils.files import cache_folder, replacing, tree_hash
 from kg4d.utils.locks import held_alone
 from kg4d.utils.names import name_of_scene
+from kg4d.utils.object_storage import is_url, place_of
 from kg4d.utils.plain import flat, plain
 from kg4d.utils.reading import is_finite, is_there, read_json, read_table
 
@@ -38,9 +39,18 @@ def variant_of(config: ExperimentConfig) -> str:
     return next(iter(config.variants), "full")
 
 
+def local_output(output: str) -> Path:
+    """The folder of all experiments on this machine: `output`, or where runs are worked on that are stored at a URL.
+
+    >>> local_output("s3://bucket/runs").relative_to(cache_folder())
+    PosixPath('runs/s3/bucket/runs')
+    """
+    return cache_folder() / "runs" / place_of(output) if is_url(output) else Path(output)
+
+
 def experiment_folder(config: ExperimentConfig) -> Path:
-    """The folder above all runs of an experiment."""
-    return Path(config.output) / config.name
+    """The folder above all runs of an experiment, on this machine."""
+    return local_output(config.output) / config.name
 
 
 def scene_folder(config: ExperimentConfig) -> str:

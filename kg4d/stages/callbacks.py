@@ -32,16 +32,19 @@ class LastCheckpoint(Callback):
     Args:
         path: The file, replaced each time.
         every: Steps between two writes; 0 never writes.
+        saved: Called after each.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int, saved: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.every = every
+        self.saved = saved
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write when it is time."""
         if self.every > 0 and trainer.global_step % self.every == 0:
             save_checkpoint(trainer, self.path)
+            self.saved()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Write the rows of the steps before a checkpoint too: a run that goes on from it does not repeat them."""

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -102,6 +102,7 @@ def run_stage(
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
     ranks: Ranks = ALONE,
+    saved: Callable[[], None] = lambda: None,
 ) -> StageRecord:
     """Run a stage to its end and write `<folder>/<name>.ckpt`, which `<folder>/last.ckpt` then equals.
 
@@ -116,6 +117,7 @@ def run_stage(
         logger: Gets the logged terms.
         callbacks: What else happens around the steps, such as previews; checkpoints and a clean stop always do.
         ranks: The processes that take the steps together; all of them call this.
+        saved: Called after each checkpoint but that of a stop.
 
     Raises:
         InputError: A checkpoint is damaged or belongs to another run.
@@ -133,7 +135,7 @@ def run_stage(
         _log.info("%s: going on from step %d of %d", name, first_step, stage.steps)
     stage.clock.begin_total()
     stop = CleanStop(last)
-    around: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every), *callbacks]
+    around: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every, saved), *callbacks]
     if config.progress_bar and ranks.first:
         around.append(StageBar(name))
     with warnings.catch_warnings():
@@ -150,6 +152,7 @@ def run_stage(
         save_checkpoint(trainer, final)
         with replacing(last) as part:
             shutil.copyfile(final, part)
+        saved()
     ranks.wait()
     if stop.received is not None:
         raise Interrupted(stop.received, f"{name}: stopped at step {trainer.global_step} of {stage.steps}")

@@ -26,7 +26,8 @@ from kg4d.priors.cache.entries import (
     read_entry,
     write_entry,
 )
-from kg4d.utils.files import cache_folder, content_hash
+from kg4d.utils.files import cache_folder, content_hash, replacing_folder
+from kg4d.utils.object_storage import DamagedError, StoredFolder, is_url, place_of
 
 _log = logging.getLogger(__name__)
 
@@ -35,15 +36,20 @@ class PriorCache:
     """The cached results of providers, below one folder.
 
     Args:
-        root: The folder; `priors` in the cache folder when None.
+        root: The folder; `priors` in the cache folder when None. It may be an fsspec URL: what is not in a folder of
+            this machine is then looked up there, and what is made is put there too.
 
     Attributes:
-        root: The folder.
+        root: The folder, on this machine.
         used: Keys of the results that this object returned, by provider, for the record of a run.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
-        self.root = cache_folder() / "priors" if root is None else Path(root)
+        self._url = str(root) if root is not None and is_url(root) else None
+        if self._url is not None:
+            self.root = cache_folder() / "priors" / "copies" / place_of(self._url)
+        else:
+            self.root = cache_folder() / "priors" if root is None else Path(root)
         self.used: dict[str, list[str]] = {}
 
     def get_or_make(
@@ -63,13 +69,53 @@ class PriorCache:
         folder = self.root / request.folder_name
         with self.locked(folder):
             found = _intact(folder)
+            if found is None and self.fetch(folder):
+                found = _intact(folder)
             if found is None:
                 found = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
                 write_entry(self.root, request, found)
+                self.share(folder)
         keys = self.used.setdefault(provider.name, [])
         if request.key not in keys:
             keys.append(request.key)
         return found
+
+    def fetch(self, entry: Path) -> bool:
+        """Fetch a result or a scene that this machine has not, or has damaged; the caller must hold its lock.
+
+        Returns:
+            Whether it was there, and whole.
+
+        Raises:
+            InputError: The storage cannot be reached.
+        """
+        stored = self._stored(entry)
+        if stored is None:
+            return False
+        try:
+            if stored.listing() is None:
+                return False
+            with replacing_folder(entry, over=True) as part:
+                stored.fetch(part)
+        except DamagedError as error:
+            _log.warning("%s: made again", error)
+            return False
+        return True
+
+    def share(self, entry: Path) -> None:
+        """Put a result or a scene that was made here where other machines find it.
+
+        Raises:
+            InputError: The storage cannot be reached.
+        """
+        stored = self._stored(entry)
+        if stored is not None:
+            stored.put(entry)
+
+    def _stored(self, entry: Path) -> StoredFolder | None:
+        if self._url is None:
+            return None
+        return StoredFolder(f"{self._url.rstrip('/')}/{entry.relative_to(self.root).as_posix()}")
 
     @property
     def scenes(self) -> Path:

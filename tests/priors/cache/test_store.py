@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from filelock import FileLock
@@ -307,3 +309,48 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 def test_invalid_sizes(text: str) -> None:
     with pytest.raises(InputError, match="--max-size"):
         parse_size(text)
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], PriorCache]]:
+    """The cache at one URL, as machines with disks of their own see it."""
+
+    def of(name: str) -> PriorCache:
+        monkeypatch.setenv("KG4D_CACHE", str(tmp_path / name))
+        return PriorCache("memory://cache")
+
+    yield of
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+def test_a_result_is_made_once_for_all_machines(machines: Callable[[str], PriorCache], provider: Doubling) -> None:
+    value = torch.randn(4)
+    made = ask(machines("one"), provider, value)
+    assert torch.equal(ask(machines("two"), provider, value), made)
+    assert provider.calls == 1
+    assert list(machines("two").verify().values()) == [None]
+
+
+@pytest.mark.parametrize("file", [DATA, MANIFEST])
+def test_a_shared_result_that_is_damaged_is_named_and_made_again(
+    machines: Callable[[str], PriorCache], provider: Doubling, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    value = torch.randn(4)
+    made = ask(machines("one"), provider, value)
+    memory = fsspec.filesystem("memory")
+    [place] = [path for path in memory.find("/") if path.endswith(f"/{file}") and "files" in path]
+    memory.pipe_file(place, memory.cat_file(place)[:-1])
+    assert torch.equal(ask(machines("two"), provider, value), made)
+    assert provider.calls == 2
+    assert "is cut short or changed" in caplog.text
+
+
+def test_a_scene_is_prepared_once_for_all_machines(machines: Callable[[str], PriorCache], tmp_path: Path) -> None:
+    one, two = machines("one"), machines("two")
+    folder = one.scenes / "fox-0123"
+    write_scene(make.tiny_scene(), folder, {"source": {"path": "fox.mp4"}, "notes": []})
+    one.share(folder)
+    with two.locked(two.scenes / folder.name):
+        assert two.fetch(two.scenes / folder.name)
+        assert not two.fetch(two.scenes / "other-0123")
+    assert two.verify() == {two.scenes / folder.name: None}
