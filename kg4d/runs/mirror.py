@@ -33,6 +33,7 @@ class Mirror:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self._stored = StoredFolder(url)
+        self._anew = False
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> "Mirror | None":
@@ -63,9 +64,8 @@ class Mirror:
         return True
 
     def replace(self) -> None:
-        """Let the next copy replace whatever is stored."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remember(self._stored.listing() or {})
+        """Let the next copy replace whatever is stored, whether it is whole or not."""
+        self._anew = True
 
     def put(self) -> None:
         """Copy the local folder up.
@@ -73,10 +73,11 @@ class Mirror:
         Raises:
             InputError: The storage cannot be reached, or another process has written there.
         """
-        if (self._stored.listing() or {}) != (self._known() or {}):
+        if not self._anew and self._stored.listing() not in (self._known(), self._stored.attempted):
             remedy = "let one process at a time fit a run, and go on with --resume"
             raise InputError(self._stored.url, "was written to by another process meanwhile", remedy)
-        self._remember(self._stored.put(self.folder, lambda name: not _is_local(name)))
+        self._remember(self._stored.put(self.folder, lambda name: not _is_local(name), self._anew))
+        self._anew = False
 
     def put_if_possible(self) -> None:
         """Copy the local folder up, and go on where that fails: the next copy makes up for it."""
@@ -122,7 +123,8 @@ def mirrored(config: ExperimentConfig, overwrite: bool) -> Iterator[Mirror | Non
     try:
         yield mirror
     except BaseException:
-        mirror.put_if_possible()
+        if RunFolder(mirror.folder).config.is_file():  # else nothing was begun, and what is stored stays
+            mirror.put_if_possible()
         raise
     mirror.put()
 

@@ -7,17 +7,20 @@ longer lists: one that is cut short leaves the folder as it was. Every file is c
 
 import hashlib
 import json
+import logging
 import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kg4d.errors import InputError
 from kg4d.utils.files import replacing
+
+_log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -52,12 +55,17 @@ class StoredFolder:
         url: As fsspec takes it. Credentials and endpoints come from where its implementation looks for them: the
             environment, or fsspec's own configuration.
 
+    Attributes:
+        url: The same, without a slash at its end.
+        attempted: What the last put of this object was about to leave there, whether it learnt that it did or not.
+
     Raises:
         InputError: There is no such kind of storage, or the package for it is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self.attempted: Listing | None = None
         self._files, self._root = _opened(self.url)
 
     def listing(self) -> Listing | None:
@@ -75,30 +83,34 @@ class StoredFolder:
                 return None
         return _listing(text, f"{self.url}/{MANIFEST}")
 
-    def put(self, folder: Path, kept: Callable[[str], bool] = lambda path: True) -> Listing:
+    def put(self, folder: Path, kept: Callable[[str], bool] = lambda path: True, anew: bool = False) -> Listing:
         """Make the stored folder what a local one is now.
 
         Args:
             folder: The local one. A file that changes meanwhile is taken as it is at one moment.
             kept: Whether a file is stored, by its relative path; links never are.
+            anew: Upload every file, and do not rely on what is there, which may be damaged.
 
         Returns:
             What lies there now.
+
+        Raises:
+            InputError: The storage cannot be reached.
+            DamagedError: What is there is damaged, and is relied on.
         """
-        before = self.listing() or {}
+        before = self._before(anew)
         now = {}
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not path.is_symlink() and kept(name):
-                now[name] = self._put_file(path, name, before)
-        if now == before:
+                now[name] = self._put_file(path, name, {} if anew else before)
+        if now == before and not anew:
             return now
+        self.attempted = now
         text = json.dumps({"format": _FORMAT, "sha256": _digest(now), "files": now}, indent=1)
         with _named(self.url):
             self._files.pipe_file(self._at(MANIFEST), text.encode())
-            left = {_place(*entry) for entry in before.items()} - {_place(*entry) for entry in now.items()}
-            for place in left:
-                self._files.rm_file(self._at(place))
+        self._remove({_place(*entry) for entry in before.items()} - {_place(*entry) for entry in now.items()})
         return now
 
     def fetch(self, folder: Path, kept: Callable[[str], bool] = lambda path: True) -> Listing | None:
@@ -125,13 +137,30 @@ class StoredFolder:
             except FileNotFoundError as error:
                 if attempt + 1 < _TRIES and self.listing() != listing:
                     continue
-                raise DamagedError(self.url, f"lacks {name}", "put the folder anew") from error
+                raise DamagedError(self.url, f"lacks {name}", "remove it, and make it again") from error
             for path in folder.rglob("*"):
                 name = path.relative_to(folder).as_posix()
                 if (path.is_file() or path.is_symlink()) and name not in listing and not kept(name):
                     path.unlink()
             return listing
         raise AssertionError  # the last attempt has returned or raised
+
+    def _before(self, anew: bool) -> Listing:
+        try:
+            return self.listing() or {}
+        except DamagedError:
+            if not anew:
+                raise
+            return {}
+
+    def _remove(self, places: Iterable[str]) -> None:
+        """Remove files that no manifest lists; those that stay only take room."""
+        for place in places:
+            try:
+                with _named(self.url):
+                    self._files.rm_file(self._at(place))
+            except (FileNotFoundError, InputError) as error:
+                _log.warning("%s: a file that is of no use stays: %s", self.url, error)
 
     def folders(self) -> Iterator["StoredFolder"]:
         """The stored folders at or below this place, by their URLs."""
@@ -164,7 +193,7 @@ class StoredFolder:
             with _named(self.url):
                 self._files.get_file(self._at(_place(name, digest)), str(part))
             if _hash_of(part) != digest:
-                raise DamagedError(f"{self.url}: {name}", "is cut short or changed", "put the folder anew")
+                raise DamagedError(f"{self.url}: {name}", "is cut short or changed", "remove it, and make it again")
 
     def _at(self, place: str) -> str:
         return f"{self._root}/{place}"
@@ -206,7 +235,7 @@ def _listing(text: bytes, where: str) -> Listing:
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise DamagedError(where, "is damaged, or of another version", "remove it, and put the folder anew")
+        raise DamagedError(where, "is damaged, or of another version", "remove it, and make it again")
     return files
 
 

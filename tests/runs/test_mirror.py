@@ -14,7 +14,7 @@ from kg4d.pipeline import fit
 from kg4d.runs.folder import RunFolder
 from kg4d.runs.mirror import Mirror, local_copies
 from kg4d.utils.cli import run
-from kg4d.utils.object_storage import StoredFolder
+from kg4d.utils.object_storage import DamagedError, StoredFolder
 from tests.tiny_runs import stop_after, tiny
 
 SHORT = ("wgf.weight=0", "lift.steps=5", "output=memory://runs")
@@ -117,12 +117,43 @@ def test_a_fetch_that_is_cut_short_is_begun_anew(
     assert json.loads((other.folder / ".stored.json").read_text()) == mirror._stored.listing()
 
 
-def test_overwriting_replaces_what_is_stored(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_put_whose_answer_was_lost_is_known_to_be_its_own(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = type(mirror._stored._files)
+    pipe = files.pipe_file
+
+    def lose_the_answer(self: object, *words: object, **settings: object) -> None:
+        pipe(self, *words, **settings)
+        raise TimeoutError
+
+    (mirror.folder / "metrics.csv").write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "pipe_file", lose_the_answer)
+        with pytest.raises(InputError, match="TimeoutError"):
+            mirror.put()
+    mirror.put()
+    assert "metrics.csv" in (mirror._stored.listing() or {})
+
+
+def test_overwriting_replaces_what_is_stored_whole_or_not(mirror: Mirror, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/runs/kg4d/full/seed0/manifest.json", b"{")
     other = Mirror(tmp_path / "other", mirror._stored.url)
+    with pytest.raises(DamagedError):
+        other.fetch()
     other.replace()
+    other.folder.mkdir()
     (other.folder / "log.txt").write_text("fresh")
     other.put()
     assert set(other._stored.listing() or {}) == {"log.txt"}
+
+
+def test_a_request_that_is_wrong_replaces_nothing(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = mirror._stored.listing()
+    on_machine("two", tmp_path, monkeypatch)
+    with pytest.raises(InputError, match="nowhere"):
+        fit(replace(tiny(tmp_path, *SHORT), scene=str(tmp_path / "nowhere")), overwrite=True)
+    assert mirror._stored.listing() == before
 
 
 def test_a_path_needs_no_copy(tmp_path: Path) -> None:

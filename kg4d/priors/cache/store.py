@@ -110,7 +110,7 @@ class PriorCache:
         """
         stored = self._stored(entry)
         if stored is not None:
-            stored.put(entry)
+            stored.put(entry, anew=True)
 
     def _stored(self, entry: Path) -> StoredFolder | None:
         if self._url is None:

@@ -343,6 +343,8 @@ def test_a_shared_result_that_is_damaged_is_named_and_made_again(
     assert torch.equal(ask(machines("two"), provider, value), made)
     assert provider.calls == 2
     assert "is cut short or changed" in caplog.text
+    assert torch.equal(ask(machines("three"), provider, value), made)  # what two has put is whole
+    assert provider.calls == 2
 
 
 def test_a_scene_is_prepared_once_for_all_machines(machines: Callable[[str], PriorCache], tmp_path: Path) -> None:
