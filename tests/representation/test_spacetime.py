@@ -164,7 +164,7 @@ def test_draws_have_the_moments_of_their_gaussian() -> None:
 
 def test_gaussians_with_large_gradients_along_time_are_split() -> None:
     made = build()
-    config = DensityConfig(DensityKind.ADAPTIVE, 0, 1, 0.5, grad_threshold=1e9, time_grad_threshold=0.5)
+    config = DensityConfig(DensityKind.ADAPTIVE, 0.0, 1.0, 0.5, grad_threshold=1e9, time_grad_threshold=0.5)
     density = DensityControl(config, 4)
     groups = [*made.motion_groups(), *made.rest_groups(LearningRates())]
     optimizer = build_optimizer(OptimizerConfig(), groups)
