@@ -1,7 +1,7 @@
 """What the page of a comparison shows, as text and shapes; the template only places it."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kg4d.comparison.arms import Comparison
@@ -163,32 +163,27 @@ def _view_names(run: FinishedRun, views: int) -> list[str]:
 
 
 def costs(comparison: Comparison) -> list[Row]:
-    """Seconds, steps, renders and memory: means over the runs of each arm."""
-    stages = dict.fromkeys(name for run in comparison.runs for name in run.record["stages"])
-    parts = dict.fromkeys(name for run in comparison.runs for name in run.record["seconds"] if name != "total")
-    marks = dict.fromkeys(name for run in comparison.runs for name in run.record["peak_memory_bytes"])
-    lines: dict[str, Callable[[FinishedRun], float]] = {"whole fit, s": lambda run: run.record["seconds"]["total"]}
-    for stage in stages:
-        lines |= {
-            f"{stage}, s": lambda run, stage=stage: run.record["stages"][stage]["seconds"]["total"],
-            f"{stage}, steps": lambda run, stage=stage: run.record["stages"][stage]["steps"],
-            f"{stage}, renders": lambda run, stage=stage: run.record["stages"][stage]["renders"],
-        }
-    lines |= {f"{part}, s": lambda run, part=part: run.record["seconds"][part] for part in parts}
-    lines |= {
-        f"peak memory ({mark}), MB": lambda run, mark=mark: run.record["peak_memory_bytes"][mark] / 1e6
-        for mark in marks
-    }
-    return [Row(head, [_cost(runs, line) for runs in comparison.arms.values()]) for head, line in lines.items()]
+    """Seconds, steps, renders and memory: means over the runs of each arm that have them."""
+    costs = {arm: [_costs(run) for run in runs] for arm, runs in comparison.arms.items()}
+    heads = dict.fromkeys(head for of_arm in costs.values() for of_run in of_arm for head in of_run)
+    return [
+        Row(head, [_mean_cost([of_run[head] for of_run in of_arm if head in of_run]) for of_arm in costs.values()])
+        for head in heads
+    ]
 
 
-def _cost(runs: Iterable[FinishedRun], line: Callable[[FinishedRun], float]) -> str:
-    values = []
-    for run in runs:
-        try:
-            values.append(float(line(run)))
-        except KeyError:  # not every run has every part
-            continue
+def _costs(run: FinishedRun) -> dict[str, float]:
+    """What a run cost, by what stands before it in the table."""
+    record = run.record
+    found = {"whole fit, s": record["seconds"]["total"]}
+    for name, stage in record["stages"].items():
+        found |= {f"{name}, s": stage["seconds"]["total"]}
+        found |= {f"{name}, {what}": stage[what] for what in ("steps", "renders")}
+    found |= {f"{part}, s": seconds for part, seconds in record["seconds"].items() if part != "total"}
+    return found | {f"peak memory ({mark}), MB": size / 1e6 for mark, size in record["peak_memory_bytes"].items()}
+
+
+def _mean_cost(values: Sequence[float]) -> str:
     if not values:
         return _MISSING
     mean = statistics.fmean(values)

@@ -83,7 +83,7 @@ def films(comparison: Comparison) -> Films:
     """The videos of the first seed of each arm in each scene; the last preview of a run that exported none."""
     strips, left_out, room = [], 0, _ROOM
     for title, found in _views(comparison):
-        shown = []
+        shown: list[Picture] = []
         for arm, path in found:
             data = regular(path).read_bytes()
             if len(data) > room:

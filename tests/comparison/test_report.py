@@ -213,10 +213,10 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(copied: tuple[Path, Pa
 
 def test_what_people_write_is_text_on_the_page(copied: tuple[Path, Path], tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
-    edit(copied[0] / "metrics.json", lambda measured: measured["provenance"]["skipped"].update({"test/fid": hostile}))
+    edit(copied[0] / "metrics.json", lambda measured: measured["provenance"]["skipped"].update({"test/own": hostile}))
     text, page = page_of(*copied, out=tmp_path / "out")
     assert hostile not in text
-    assert page.rows["test/fid"][0] == hostile
+    assert page.rows["test/own"][0] == hostile
 
 
 def test_a_run_without_videos_shows_its_last_preview(copied: tuple[Path, Path], tmp_path: Path) -> None:
