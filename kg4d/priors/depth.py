@@ -112,7 +112,8 @@ def _read(file: Path) -> Float[Tensor, "H W"]:
         raise InputError(file, what, "save one number for each pixel, rows first")
     if not np.isfinite(values).all():
         raise InputError(file, "holds NaN or infinity", "write 0 where the depth is unknown")
-    found = torch.from_numpy(values.astype(np.float32))
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        found = torch.from_numpy(values.astype(np.float32))
     if not bool(found.isfinite().all()):
         raise InputError(file, "holds numbers beyond those of 32 bits", "choose another unit")
     return found
