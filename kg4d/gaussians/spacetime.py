@@ -141,7 +141,8 @@ class SpacetimeModel(GaussianRows):
     def extents(self) -> Float[Tensor, " N"]:
         """The longest axis of each in space, at any time."""
         shapes = sliced(self.activated(), self.means.new_zeros(0)).covariances
-        return torch.linalg.eigvalsh(unpacked(shapes))[:, -1].clamp_min(0).sqrt()
+        longest: Tensor = torch.linalg.eigvalsh(unpacked(shapes))[:, -1]
+        return longest.clamp_min(0).sqrt()
 
 
 def _waves(waves: Float[Tensor, "N F2 3"], times: Float[Tensor, " B"]) -> Float[Tensor, "B F2"]:
