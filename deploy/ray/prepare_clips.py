@@ -2,8 +2,9 @@
 
     python deploy/ray/prepare_clips.py clips.txt --out s3://bucket/scenes --cores 2 cache=s3://bucket/cache frames=16
 
-It needs `pip install "ray[data]"`. `clips.txt` has the path of one clip a line, as every machine sees it. What is prepared already is left alone, so the
-same call goes on after a stop. A clip that fails stops no other: `--report` lists it with its error.
+It needs `pip install "ray[data]"`. `clips.txt` has the path of one clip a line, as every machine sees it. What is
+prepared already is left alone, so the same call goes on after a stop. A clip that fails stops no other: `--report`
+lists it with its error.
 """
 
 import argparse
