@@ -1,6 +1,5 @@
 """The examples of docs/extending.md, run as they stand there."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -66,10 +65,11 @@ def test_the_export_writes_what_the_model_says(page: dict[str, Any], tmp_path: P
     sway = page["Sway"](page["SwayConfig"]())
     moving = CanonicalGaussians(GaussianModel.from_state(make.random_gaussians(6)), sway, 0.1)
     fitted, scene = FittedModel(moving, build_renderer("reference"), torch.ones(3)), make.tiny_scene()
-    made = page["export_tracks"](ExportSource(fitted, scene, fps=8), tmp_path)
-    table = json.loads(made.paths[0].read_text())
-    assert tuple(table["names"]) == scene.keypoints.names
-    torch.testing.assert_close(torch.tensor(table["positions"]), fitted.keypoints(scene.reference.times))
+    made = page["export_xyz"](ExportSource(fitted, scene, fps=8), tmp_path)
+    states = fitted.states(scene.reference.times)
+    for file, state in zip(sorted(made.paths[0].iterdir()), states, strict=True):
+        rows = [[float(number) for number in line.split()] for line in file.read_text().splitlines()]
+        torch.testing.assert_close(torch.tensor(rows), state.means, atol=1e-6, rtol=0)
 
 
 def test_the_prior_is_computed_once_for_an_input(page: dict[str, Any], tmp_path: Path) -> None:
