@@ -13,6 +13,7 @@ class ExportFormat(StrEnum):
 
     PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
+    BVH = "bvh"  # skeleton with its motion
     TRACKS = "tracks"  # motion of the keypoints as JSON
     MP4 = "mp4"  # videos of the reference view, the test views and an orbit
     VIEWER = "viewer"  # one self-contained page
@@ -52,6 +53,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
             from kg4d.formats.spz import export_spz
 
             return export_spz
+        case ExportFormat.BVH:
+            from kg4d.formats.bvh import export_bvh
+
+            return export_bvh
         case ExportFormat.TRACKS:
             from kg4d.formats.tracks import export_tracks
 
