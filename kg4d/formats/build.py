@@ -13,9 +13,11 @@ class ExportFormat(StrEnum):
 
     PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
+    SPLAT = "splat"  # the same, 32 bytes a Gaussian, as viewers on the web read it
     BVH = "bvh"  # skeleton with its motion
     TRACKS = "tracks"  # motion of the keypoints as JSON
     MP4 = "mp4"  # videos of the reference view, the test views and an orbit
+    GIF = "gif"  # the reference view and an orbit
     VIEWER = "viewer"  # one self-contained page
 
 
@@ -53,6 +55,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
             from kg4d.formats.spz import export_spz
 
             return export_spz
+        case ExportFormat.SPLAT:
+            from kg4d.formats.splat import export_splat
+
+            return export_splat
         case ExportFormat.BVH:
             from kg4d.formats.bvh import export_bvh
 
@@ -65,6 +71,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
             from kg4d.formats.mp4 import export_videos
 
             return export_videos
+        case ExportFormat.GIF:
+            from kg4d.formats.gif import export_gifs
+
+            return export_gifs
         case ExportFormat.VIEWER:
             from kg4d.formats.viewer import export_viewer
 
