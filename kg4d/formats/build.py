@@ -14,6 +14,7 @@ class ExportFormat(StrEnum):
     PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
     SPLAT = "splat"  # the same, 32 bytes a Gaussian, as viewers on the web read it
+    GLTF = "gltf"  # the skeleton with its animation, and points that follow it
     BVH = "bvh"  # skeleton with its motion
     TRACKS = "tracks"  # motion of the keypoints as JSON
     MP4 = "mp4"  # videos of the reference view, the test views and an orbit
@@ -59,6 +60,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
             from kg4d.formats.splat import export_splat
 
             return export_splat
+        case ExportFormat.GLTF:
+            from kg4d.formats.gltf import export_gltf
+
+            return export_gltf
         case ExportFormat.BVH:
             from kg4d.formats.bvh import export_bvh
 

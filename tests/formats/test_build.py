@@ -56,6 +56,7 @@ FILES = {
     ExportFormat.PLY: ["index.json", *(f"{name}.ply" for name in FRAMES)],
     ExportFormat.SPZ: [f"{name}.spz" for name in FRAMES],
     ExportFormat.SPLAT: [f"{name}.splat" for name in FRAMES],
+    ExportFormat.GLTF: ["animated.glb"],
     ExportFormat.BVH: ["skeleton.bvh"],
     ExportFormat.TRACKS: ["tracks.json"],
     ExportFormat.MP4: ["orbit.mp4", "reference.mp4", "test_0.mp4", "test_1.mp4"],

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.formats.pictures import depth_pictures, motion_pictures
+from kg4d.formats.pictures import depth_pictures, linear_rgb, motion_pictures
 
 GREY = torch.full((4, 5, 3), 0.5)
 
@@ -44,3 +44,9 @@ def test_the_strength_is_the_length_and_no_motion_is_grey() -> None:
     assert half.tolist() == pytest.approx([0.75, 0.25, 0.25], abs=1e-6)
     tiny = motion_pictures(1e-3 * flow, GREY[:1, :3])
     assert float((tiny - 0.5).abs().max()) < 0.01
+
+
+def test_light_of_colours_is_that_of_srgb() -> None:
+    colors = torch.tensor([[0.0, 0.5, 1.0], [0.04, 0.2, 0.8], [-1.0, 2.0, 0.0]])
+    expected = torch.tensor([[0, 0.21404, 1], [0.04 / 12.92, 0.03310, 0.60383], [0, 1, 0]])
+    torch.testing.assert_close(linear_rgb(colors), expected, atol=1e-4, rtol=0)
