@@ -193,7 +193,9 @@ def _animation(file: _File, tracks: Tracks, quats: Float[Tensor, "T J 4"]) -> "p
     import pygltflib
 
     seconds = np.arange(len(quats), dtype=np.float32) / np.float32(tracks.fps)
-    times, samplers, channels = file.add(seconds, "SCALAR", bounds=True), [], []
+    times = file.add(seconds, "SCALAR", bounds=True)
+    samplers: list[pygltflib.AnimationSampler] = []
+    channels: list[pygltflib.AnimationChannel] = []
     translations, rotations = _local(tracks, quats)
     xyzw = rotations.roll(-1, dims=-1)
     for index in range(len(tracks.names)):
