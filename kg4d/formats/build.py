@@ -14,6 +14,7 @@ class ExportFormat(StrEnum):
     PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
     SPLAT = "splat"  # the same, 32 bytes a Gaussian, as viewers on the web read it
+    USD = "usd"  # one file with a time sample a frame
     GLTF = "gltf"  # the skeleton with its animation, and points that follow it
     BVH = "bvh"  # skeleton with its motion
     TRACKS = "tracks"  # motion of the keypoints as JSON
@@ -45,7 +46,7 @@ class ExportConfig:
     orbit: Orbit = Orbit.AUTO
 
 
-def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
+def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":  # noqa: C901 - one arm a format
     """The exporter of a format."""
     match kind:
         case ExportFormat.PLY:
@@ -60,6 +61,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":
             from kg4d.formats.splat import export_splat
 
             return export_splat
+        case ExportFormat.USD:
+            from kg4d.formats.usd import export_usd
+
+            return export_usd
         case ExportFormat.GLTF:
             from kg4d.formats.gltf import export_gltf
 

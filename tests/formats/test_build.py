@@ -56,6 +56,7 @@ FILES = {
     ExportFormat.PLY: ["index.json", *(f"{name}.ply" for name in FRAMES)],
     ExportFormat.SPZ: [f"{name}.spz" for name in FRAMES],
     ExportFormat.SPLAT: [f"{name}.splat" for name in FRAMES],
+    ExportFormat.USD: ["gaussians.usdc"],
     ExportFormat.GLTF: ["animated.glb"],
     ExportFormat.BVH: ["skeleton.bvh"],
     ExportFormat.TRACKS: ["tracks.json"],
