@@ -180,7 +180,8 @@ def _costs(run: FinishedRun) -> dict[str, float]:
         found |= {f"{name}, s": stage["seconds"]["total"]}
         found |= {f"{name}, {what}": stage[what] for what in ("steps", "renders")}
     found |= {f"{part}, s": seconds for part, seconds in record["seconds"].items() if part != "total"}
-    return found | {f"peak memory ({mark}), MB": size / 1e6 for mark, size in record["peak_memory_bytes"].items()}
+    found |= {f"peak memory ({mark}), MB": size / 1e6 for mark, size in record["peak_memory_bytes"].items()}
+    return {head: float(value) for head, value in found.items()}
 
 
 def _mean_cost(values: Sequence[float]) -> str:
