@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kg4d.runs.folder import RunFolder
-    from kg4d.sweeps.attempt import Outcome
-    from kg4d.sweeps.jobs import Job
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -25,6 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.runs.folder import experiment_folder
     from kg4d.runs.launch import is_first
     from kg4d.runs.results import compare, gather
+    from kg4d.sweeps.fits import fit_jobs
     from kg4d.sweeps.jobs import jobs_of, listing
     from kg4d.sweeps.runner import raise_failures
 
@@ -34,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(*listing(runs), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
-    outcomes = _fitted(jobs, arguments.jobs)
+    outcomes = fit_jobs(jobs, arguments.jobs)
     if not is_first():
         return
     results = gather(everything)
@@ -45,27 +44,6 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"report   {page}")
     _show([job.folder for job in jobs if job.folder.metrics.is_file()])
     raise_failures(outcomes)
-
-
-def _fitted(jobs: "Sequence[Job]", at_a_time: int) -> "list[Outcome]":
-    """Do the jobs: a single one, and those whose processes others have started, here and with their own errors."""
-    from kg4d.pipeline import fit
-    from kg4d.runs.launch import crew_of
-    from kg4d.sweeps.attempt import End, Outcome
-    from kg4d.sweeps.board import Progress
-    from kg4d.sweeps.cards import places_on_cores
-    from kg4d.sweeps.local import LocalEngine
-    from kg4d.sweeps.runner import Fixed, carry_out, one_after_another
-
-    places = places_on_cores(min(at_a_time, len(jobs)))
-    if len(jobs) == 1 or crew_of(jobs[0].run.config).started:
-        for job in jobs:
-            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label)
-        return [Outcome(job, End.DONE) for job in jobs]
-    if at_a_time == 1:
-        return one_after_another(jobs)
-    with LocalEngine(places) as engine, Progress(len(jobs)).shown() as progress:
-        return carry_out(Fixed(iter(jobs)), engine, progress)
 
 
 def _show(folders: "Sequence[RunFolder]") -> None:

@@ -485,6 +485,7 @@ def pretended_rasterization(mode: PretendedGpus) -> Callable[..., tuple[Tensor, 
 
     def rasterization(
         *shape: Any,
+        covars: Tensor | None,
         near_plane: float,
         far_plane: float,
         radius_clip: float,
@@ -497,6 +498,7 @@ def pretended_rasterization(mode: PretendedGpus) -> Callable[..., tuple[Tensor, 
         rasterize_mode: str,
         channel_chunk: int,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        assert covars is None, "no test draws covariances on a pretended GPU"
         *tensors, width, height = shape
         given = [*tensors, *([] if backgrounds is None else [backgrounds])]
         devices = {device_of(tensor) for tensor in given}

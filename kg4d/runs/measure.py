@@ -60,7 +60,7 @@ def evaluate_model(
     for key, value in training_metrics(rendered[trained], target[trained]).items():
         evaluation.record(key, value)
     if not bool(trained.all()):
-        evaluation.record(HELD_OUT, reference_psnr(fitted, reference[~trained]))
+        evaluation.record(HELD_OUT, reference_psnr(fitted, reference[torch.nonzero(~trained)[:, 0]]))
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
     _depth_metrics(evaluation, fitted, scene)

@@ -82,7 +82,7 @@ class RayEngine:
 
     def _gpus(self) -> float:
         """GPUs of each fit: none on a cluster that has none."""
-        return self._settings.gpus_per_run if ray.cluster_resources().get("GPU", 0) else 0
+        return self._settings.gpus_per_run if ray.cluster_resources().get("GPU", 0) else 0.0
 
     def _room(self) -> int:
         there, gpus = ray.cluster_resources(), self._gpus()

@@ -100,7 +100,7 @@ def _loaded(folder: Path, _: Path) -> Any:
 def _resumed(folder: Path, _: Path) -> Any:
     config = replace(_fitted_config(), output=str(folder), scene=RunFolder(_run_folder(folder)).read_config().scene)
     done = RunFolder(fit(config, resume=True))
-    return gather([Run("full", 0, config)]), done.record.stat().st_size > 0
+    return gather([Run("scene", "full", 0, config)]), done.record.stat().st_size > 0
 
 
 def _rows(_: Path, file: Path) -> Any:

@@ -8,6 +8,7 @@ import torch.multiprocessing as mp
 from torch import distributed
 from torchmetrics import Metric
 
+from kg4d.metrics.depth import AbsRel, WithinRatio
 from kg4d.metrics.flow import Flicker, FlowEPE, flicker
 from kg4d.metrics.frechet import FrechetDistance
 from kg4d.metrics.image import PSNR, SSIM, FullSSIM, MaskedPSNR, MultiScaleSSIM
@@ -38,6 +39,7 @@ def with_batches() -> Batches:
     masks = [(*pair, rand(len(pair[0]), 1, 16, 16) > 0.5) for pair in images]
     points = [(rand(n, 5, 2), rand(n, 5, 2), rand(n, 5) > 0.3, 10 * rand(n)) for n in counts]
     flows = [(rand(n, 4, 4, 2), rand(n, 4, 4, 2), rand(n, 4, 4)) for n in counts]
+    depths = [(1 + rand(n, 4, 4), 1 + rand(n, 4, 4), rand(n, 4, 4)) for n in counts]
     features = [(rand(n, 4), rand(n, 4)) for n in counts]
     views = [
         (rand(n, 3, 32, 32), torch.ones(n, 1, 32, 32), rand(n, 3, 32, 32), torch.ones(n, 1, 32, 32)) for n in counts
@@ -55,6 +57,8 @@ def with_batches() -> Batches:
         (PCK(0.1), points),
         (KeypointError3D(), [(rand(n, 5, 3), rand(n, 5, 3)) for n in counts]),
         (FlowEPE(), flows),
+        (AbsRel(), depths),
+        (WithinRatio(), depths),
         (Flicker(), [(rand(n + 1, 3, 4, 4), rand(n, 4, 4, 2), rand(n, 4, 4)) for n in counts]),
         (Specks(), views),
         (Holes(), [(0.5 + rand(n, 1, 32, 32),) for n in counts]),
