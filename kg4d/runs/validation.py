@@ -55,7 +55,7 @@ def held_out_frames(run: RunInputs) -> PosedImages:
     if not bool(hidden.any()):
         what = f"leaves none of the {len(reference)} frames to judge by"
         raise InputError("frames.hold_out", what, "lower it, to 2 or above, or set frames.every")
-    return reference[hidden]
+    return reference[hidden.nonzero()[:, 0]]
 
 
 class Reports(Callback):

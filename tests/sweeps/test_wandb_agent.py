@@ -60,7 +60,7 @@ def test_the_agent_fits_a_point_in_a_folder_of_its_own(
     point = {key: parameter["values"][-1] for key, parameter in sweep["parameters"].items()}
     arguments = {key: {"value": value} for key, value in point.items()}
     agent._command_run({"run_id": "run1", "program": sweep["program"], "args": arguments})
-    assert agent._run_processes["run1"].wait(timeout=300) == 0
+    assert agent._run_processes["run1"].wait(timeout=1200) == 0
 
     [written] = tmp_path.glob("sweep_wgf/a+d_1000.0_kfc_100.0/kg4d/full/seed2/config.yaml")
     assert (written.parent / "metrics.json").is_file()
