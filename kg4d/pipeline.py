@@ -31,6 +31,7 @@ from kg4d.runs.build import (
     check_neighbours,
     place_run_representation,
     show_video,
+    windows_of,
 )
 from kg4d.runs.costs import Costs
 from kg4d.runs.environment import environment, git_commit, peak_memory_bytes, training_seconds
@@ -169,7 +170,7 @@ class Desk:
 def _fit(run: RunInputs, desk: Desk) -> None:
     """KG4D figure 2, from left to right."""
     fit_static(run, desk)
-    representation = build_run_representation(run.config, run.gaussians)
+    representation = build_run_representation(run.config, run.gaussians, windows_of(run.config, run.scene))
     show_video(run, representation)
     place_run_representation(run, representation)
     fit_motion(run, desk, representation)

@@ -107,6 +107,8 @@ def test_a_broken_scene_is_one_line(name: str, sound: Path, tmp_path: Path, caps
         (["kfc.mode=heat"], "kfc.mode"),
         (["static.steps=many"], "static.steps"),
         (["scene=synthetic:walrus"], "walker"),
+        (["scene=synthetic:walker#many"], "number of frames"),
+        (["dynamic.data.windows.frames=8", "dynamic.data.windows.overlap=8"], "overlap"),
         (["keypoints.count=99"], "keypoints.count"),
         (["dynamic.data.strides=[9]"], "strides"),
         (["evaluation.protocol=mine"], "gltf4d"),

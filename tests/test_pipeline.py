@@ -135,6 +135,30 @@ def test_harmonics_go_on_after_a_stop_and_are_read_back(tmp_path: Path, monkeypa
     assert (state.harmonics.detach().abs().amax((0, 2)) > 0).all()
 
 
+def test_windows_of_a_long_clip_go_on_after_a_stop_and_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("scene=synthetic:lamplighter#24", "dynamic.data.windows.frames=12", "dynamic.data.windows.overlap=4")
+    words = (*words, "dynamic.steps=3", "representation.spacetime.segments=4")
+    whole = fit(tiny(tmp_path / "whole", *words, file="4dgs"))
+    measured = (whole / "metrics.json").read_bytes()
+    assert stages_of(whole)["dynamic"]["steps"] == 3 * 3
+    assert len(list((whole / "export/ply").glob("*.ply"))) == 24
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, "dynamic")  # in the middle of the second window
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words, file="4dgs"))
+    resumed = fit(tiny(tmp_path / "stopped", *words, file="4dgs"), resume=True)
+    assert (resumed / "metrics.json").read_bytes() == measured
+    evaluate_run(whole)
+    assert (whole / "metrics.json").read_bytes() == measured
+
+
+def test_windows_are_refused_where_all_times_hang_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"windows\.frames.*spacetime"):
+        fit(tiny(tmp_path, "dynamic.data.windows.frames=8"))
+
+
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,25 @@ class SpacetimeModel(GaussianRows):
             }
         )
 
+    @torch.no_grad()
+    def rows(self, chosen: Int[Tensor, " n"]) -> "SpacetimeModel":
+        """A copy of some of the Gaussians, which learns nothing until it is asked to."""
+        copied = SpacetimeModel({name: self.get_parameter(name)[chosen] for name in self.NAMES})
+        return copied.requires_grad_(False)
+
+    @torch.no_grad()
+    def joined(self, other: "SpacetimeModel") -> "SpacetimeModel":
+        """A copy of these Gaussians and then others, which learns nothing until it is asked to."""
+        both = {name: torch.cat([self.get_parameter(name), other.get_parameter(name)]) for name in self.NAMES}
+        return SpacetimeModel(both).requires_grad_(False)
+
+    @torch.no_grad()
+    def lifetimes(self, least_weight: float) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+        """Between which times each Gaussian is there: where its temporal weight is `least_weight` or more."""
+        deviations = spacetime_axes(self.activated())[:, 3].norm(dim=-1)
+        reach = deviations * math.sqrt(-2 * math.log(max(least_weight, 1e-12)))
+        return self.means[:, 3] - reach, self.means[:, 3] + reach
+
     def activated(self, only: Int[Tensor, " n"] | None = None) -> Spacetime:
         """What is sliced, differentiable; `only` some of the Gaussians, or all."""
         parts = (self.means, self.left, self.right, self.log_scales, self.opacity_logits)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kg4d.data.records import Scene, VideoFeatures
 from kg4d.deform.base import Draft
@@ -114,6 +115,26 @@ class Representation(nn.Module, ABC):
             config: How many Gaussians, and the grid of a hull.
             generator: Source of randomness (CPU).
         """
+
+    def focus(self, window: tuple[float, float] | None, optimizer: Optimizer) -> None:
+        """Fit from now on only what is there in a part of the clip; at all times when None.
+
+        Args:
+            window: Its first and last time.
+            optimizer: Of the stage, kept in step.
+
+        Raises:
+            NotImplementedError: All times hang together here.
+        """
+        raise NotImplementedError("only Gaussians in space and time are fitted window by window")
+
+    def hold_before(self, time: float) -> None:
+        """Take away the gradients of what is there at or before a time.
+
+        Raises:
+            NotImplementedError: As for `focus`.
+        """
+        raise NotImplementedError("only Gaussians in space and time are fitted window by window")
 
     def start(self, tracks: KeypointMotion) -> None:
         """Start at a motion that is known of the keypoints; nothing by default."""

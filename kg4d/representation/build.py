@@ -41,6 +41,7 @@ def build_representation(
     gaussians: GaussianModel,
     keypoint_temperature: float,
     generator: torch.Generator,
+    windows: int = 1,
 ) -> Representation:
     """Make the representation that `config` names around the Gaussians of the static stage.
 
@@ -52,6 +53,7 @@ def build_representation(
         gaussians: As the static stage has left them; shared, not copied.
         keypoint_temperature: Of the softmax over the Gaussians that makes a keypoint of their logits.
         generator: Source of the initial weights (CPU).
+        windows: Into how many a long clip is cut, for `kind: spacetime`.
 
     Raises:
         ValueError: The settings describe no representation.
@@ -67,6 +69,6 @@ def build_representation(
             motion = build_deformation(deformation, rest, generator).to(means.device)
             return CanonicalGaussians(gaussians, motion, keypoint_temperature)
         case RepresentationKind.SPACETIME:
-            return SpacetimeGaussians(gaussians, config.spacetime, keypoint_temperature)
+            return SpacetimeGaussians(gaussians, config.spacetime, keypoint_temperature, windows)
         case _:
             assert_never(config.kind)

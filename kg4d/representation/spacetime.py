@@ -6,6 +6,7 @@ from enum import StrEnum
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.optim import Optimizer
 
 from kg4d.data.records import PosedImages, Scene
 from kg4d.deform.skinned import SkinnedConfig, SkinnedDeformation
@@ -41,11 +42,12 @@ class SpacetimeConfig:
 
     Attributes:
         init: Where they start.
-        segments: Pieces along time of each Gaussian of frame 0; of the hull, as many times as many Gaussians in all.
+        segments: Pieces along time of each Gaussian of frame 0, in each window of a long clip; of the hull, as many
+            times as many Gaussians in all.
         overlap: Standard deviation along time of a piece, in distances of two pieces.
         least_weight: A Gaussian whose temporal weight is below this is not there at that time.
         waves: Frequencies of a Fourier series in time of the colours; 0 is the same colour at all times.
-        learning_rate: Of the centres in space and time, world units and clips a step.
+        learning_rate: Of the centres in space and time, world units and clips (windows of a long one) a step.
         rotation_learning_rate: Of the pairs of quaternions.
         scale_learning_rate: Of the log-scales.
         wave_learning_rate: Of the Fourier series.
@@ -91,39 +93,61 @@ class SpacetimeGaussians(Representation):
     Attributes:
         gaussians: Those of frame 0.
         spacetime: Those in space and time.
+        elsewhere: Those that are not there in the window that is being fitted; mostly there are none.
+        windows: Their number. The time of the Gaussians runs from 0 to this, so that rates and scales along it are
+            those of a window, however long the clip is.
     """
 
-    def __init__(self, gaussians: GaussianModel, config: SpacetimeConfig, keypoint_temperature: float) -> None:
+    windows: Tensor
+    window: Tensor  # first and last time of the one that is fitted now
+
+    def __init__(
+        self, gaussians: GaussianModel, config: SpacetimeConfig, keypoint_temperature: float, windows: int = 1
+    ) -> None:
         """Start with the Gaussians of frame 0, at rest.
 
         Args:
             gaussians: Those of frame 0; shared, not copied.
             config: How they start, and how they learn.
             keypoint_temperature: Of the softmax over the Gaussians that makes a keypoint of their logits.
+            windows: Into how many a long clip is cut.
         """
         super().__init__()
         self.gaussians = gaussians
         self.config = config
+        self.register_buffer("windows", torch.tensor(float(windows), device=gaussians.means.device))
         self.keypoint_temperature = keypoint_temperature
         self._placed = False
         self._neighbours: tuple[int, Tensor] | None = None  # calls since they were found, and who they are
         with torch.no_grad():
-            still = MovingGaussians.still(gaussians.state(), config.segments)
+            still = MovingGaussians.still(gaussians.state(), len(self._centres()))
             self.spacetime = SpacetimeModel.from_moving(still, self._centres(), self._deviation(), config.waves)
+            self.elsewhere = self.spacetime.rows(torch.zeros(0, dtype=torch.int64, device=self.spacetime.means.device))
+        self.register_buffer("window", torch.tensor([0.0, 1.0], device=gaussians.means.device))
 
     def _centres(self) -> Float[Tensor, " K"]:
-        """The times of the pieces."""
-        count = self.config.segments
-        return torch.linspace(0, 1, count) if count > 1 else torch.tensor([0.5])
+        """The times of the pieces, in the Gaussians' own time."""
+        length = float(self.windows)
+        count = round(self.config.segments * length)
+        return torch.linspace(0, length, count) if count > 1 else torch.tensor([0.5])
 
     def _deviation(self) -> float:
-        """The standard deviation of each along time; a single one lasts for all of the clip."""
-        count = self.config.segments
-        return self.config.overlap / (count - 1) if count > 1 else 100.0
+        """The standard deviation of each along its own time; a single one lasts for all of the clip."""
+        length = float(self.windows)
+        count = round(self.config.segments * length)
+        return self.config.overlap * length / (count - 1) if count > 1 else 100.0
 
     def states(self, times: Float[Tensor, " B"], only: Int[Tensor, " n"] | None = None) -> MovingGaussians:
         """The slices at `times`; opacities are 0 where a Gaussian is not there. `only` some of them, or all."""
-        return self.spacetime.states(times, self.config.least_weight, only)
+        model = self.spacetime
+        if len(self.elsewhere) and not self._inside(times):
+            model = self.spacetime.joined(self.elsewhere)  # to look at: nobody fits there now
+        moving = model.states(times * self.windows, self.config.least_weight, only)
+        assert moving.velocities is not None
+        return replace(moving, velocities=moving.velocities * self.windows)
+
+    def _inside(self, times: Float[Tensor, " B"]) -> bool:
+        return bool(((times >= self.window[0]) & (times <= self.window[1])).all())
 
     def rest(self) -> GaussianState:
         """The Gaussians of frame 0, as the static stage has left them."""
@@ -201,10 +225,11 @@ class SpacetimeGaussians(Representation):
             what = "a hull of every frame needs several videos at once"
             raise InputError("representation.spacetime.init", what, "set it to lift, or choose frames.videos")
         frames, times = len(scene.reference), scene.reference.times
-        count = max(1, self.config.segments * config.count // frames)
+        count = max(1, round(self.config.segments * float(self.windows)) * config.count // frames)
         states = [
             self._in_hull([scene.reference, scene.videos], frame, count, config, generator) for frame in range(frames)
         ]
+        times = times * float(self.windows)
         deviation = self.config.overlap * float(times[-1] - times[0]) / max(1, frames - 1)
         device = self.spacetime.means.device
         parts = [
@@ -250,15 +275,57 @@ class SpacetimeGaussians(Representation):
         carried = SkinnedDeformation(SkinnedConfig(), len(tracks.rest)).to(canonical.means.device)
         carried.start(tracks)
         canonical = replace(canonical, skinning_logits=carried.skinning_logits(canonical.means))
-        times = self._centres().to(canonical.means)
-        step = 0.5 * self._deviation()
+        own = self._centres().to(canonical.means)
+        times = own / self.windows
+        step = 0.5 * self._deviation() / float(self.windows)
         before, after = (times - step).clamp_min(0), (times + step).clamp_max(1)
         apart = (after - before).clamp_min(_TINY)[:, None, None]
         velocities = (carried(canonical, after).means - carried(canonical, before).means) / apart
-        moving = replace(carried(canonical, times), velocities=velocities)
+        moving = replace(carried(canonical, times), velocities=velocities / self.windows)
         self._replace(
-            dict(SpacetimeModel.from_moving(moving, times, self._deviation(), self.config.waves).named_parameters())
+            dict(SpacetimeModel.from_moving(moving, own, self._deviation(), self.config.waves).named_parameters())
         )
+
+    def get_extra_state(self) -> Int[Tensor, " n"]:
+        """Who is whose neighbour, and since when: a fit that goes on later needs the same."""
+        calls, near = self._neighbours or (_RENEWED, torch.zeros(0, dtype=torch.int64))
+        return torch.cat([near.new_tensor([calls]), near.flatten()])
+
+    def set_extra_state(self, state: Int[Tensor, " n"]) -> None:
+        """Take it up again."""
+        calls, near = int(state[0]), state[1:].to(self.spacetime.means.device)
+        self._neighbours = (calls, near.reshape(-1, self.config.neighbours)) if len(near) else None
+
+    @torch.no_grad()
+    def focus(self, window: tuple[float, float] | None, optimizer: Optimizer) -> None:
+        """Keep aside what is not there in the window: it is neither drawn nor fitted until the next one.
+
+        Args:
+            window: Its first and last time; all come back when None.
+            optimizer: Of the stage, kept in step; the moments of what comes back start at zero.
+        """
+        count, everything = len(self.spacetime), self.spacetime.joined(self.elsewhere)
+        there = torch.ones_like(everything.opacity_logits, dtype=torch.bool)
+        if window is not None:
+            begin, end = window[0] * self.windows, window[1] * self.windows
+            first, last = everything.lifetimes(self.config.least_weight)
+            there = (last >= begin) & (first <= end)
+            there[(everything.means[:, 3] - begin).abs().argmin()] = True  # one at least
+        chosen, other = torch.nonzero(there)[:, 0], torch.nonzero(~there)[:, 0]
+        inherit = torch.where(chosen < count, chosen, -1)
+        self.spacetime.replace_parameters(dict(everything.rows(chosen).named_parameters()), optimizer, inherit)
+        self.elsewhere.replace_parameters(dict(everything.rows(other).named_parameters()))
+        self.window.copy_(torch.tensor(window or (0.0, 1.0)))
+        self._neighbours = None
+
+    @torch.no_grad()
+    def hold_before(self, time: float) -> None:
+        """Let no step change what frames up to `time` see."""
+        held = self.spacetime.lifetimes(self.config.least_weight)[0] <= time * self.windows
+        for name in SpacetimeModel.NAMES:
+            gradient = self.spacetime.get_parameter(name).grad
+            if gradient is not None:
+                gradient[held] = 0
 
     def _replace(self, values: dict[str, Tensor]) -> None:
         self.spacetime.replace_parameters(values)

@@ -28,7 +28,7 @@ from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
 from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.room import NAME as ROOM
 from kg4d.data.synthetic.room import make_room
-from kg4d.data.synthetic.scene import make_scene
+from kg4d.data.synthetic.scene import FRAMES, make_scene
 from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
@@ -135,7 +135,13 @@ def _whole_scene(name: str, size: int | Size | None, priors: PriorsConfig, rende
             return make_room(renderer, size)
         if isinstance(size, Size):
             raise InputError("image_size", f"{size}: made characters are seen in squares", "give one number")
-        return make_scene(made, renderer, size=size)
+        character, _, frames = made.partition("#")
+        if not frames:
+            return make_scene(character, renderer, size=size)
+        if not (frames.isascii() and frames.isdigit()):
+            what = f"{frames!r} is no number of frames"
+            raise InputError(name, what, f"write {SYNTHETIC}{character}#120, or leave it away")
+        return make_scene(character, renderer, size=size, frames=int(frames), cycle=FRAMES)
     path = Path(name)
     if find_reader(path) is None and is_clip(path):
         with _keys_below_priors():
@@ -216,16 +222,24 @@ def build_run_guidance(
     }
 
 
-def build_run_representation(config: ExperimentConfig, gaussians: GaussianModel) -> Representation:
+def build_run_representation(config: ExperimentConfig, gaussians: GaussianModel, windows: int = 1) -> Representation:
     """The representation of a run before its motion is fitted, around the Gaussians of the static stage.
+
+    Args:
+        config: Of the run.
+        gaussians: Shared, not copied.
+        windows: Into how many a long clip is cut.
 
     Raises:
         InputError: The settings describe none.
     """
     generator = torch.Generator().manual_seed(config.seed)
+    if windows > 1 and config.representation.kind is not RepresentationKind.SPACETIME:
+        what = "only Gaussians in space and time are fitted window by window"
+        raise InputError("dynamic.data.windows.frames", what, "set it to 0, or representation.kind=spacetime")
     try:
         return build_representation(
-            config.representation, config.deformation, gaussians, config.kfc.temperature, generator
+            config.representation, config.deformation, gaussians, config.kfc.temperature, generator, windows
         )
     except ValueError as error:
         raise InputError("deformation", str(error), "correct its settings") from error
@@ -346,7 +360,7 @@ def build_run(
     if not seen.backdrop:  # points are anywhere in a place, and its images have no matte
         warn_of_little_overlap(renderer, near if far_side is None else far_side.completed(near), seen.reference, start)
     check_neighbours(config, len(gaussians))
-    build_run_representation(config, gaussians)
+    build_run_representation(config, gaussians, windows_of(config, scene))
     behind, seed = background.cpu(), config.seed
     return RunInputs(
         config,
@@ -369,9 +383,15 @@ def build_run(
             seed,
             paired=config.wgf.weight > 0,
             rests_first=_rests_first(config),
+            steps=config.dynamic.steps,
         ),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
     )
+
+
+def windows_of(config: ExperimentConfig, scene: Scene) -> int:
+    """Into how many windows the clip is cut."""
+    return len(config.dynamic.data.windows.of(len(scene.reference)))
 
 
 def _rests_first(config: ExperimentConfig) -> bool:

@@ -85,6 +85,10 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
     def schedule(self, optimizer: Optimizer, step: int) -> None:
         """Set the learning rates of this step."""
 
+    def progress(self, step: int) -> float:
+        """How much of the stage lies before a step, from 0 to 1."""
+        return step / max(1, self.steps)
+
     def measure(self, drawn: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"]) -> None:
         """Note how well a step's images are drawn; the mean of their PSNR is logged."""
         self.psnr.update(drawn.movedim(-1, 1), target.movedim(-1, 1))
@@ -171,7 +175,7 @@ class Stage(lightning.LightningModule, ABC, Generic[BatchT]):
         bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         self.schedule(bare, batch.step)
         self.psnr.reset()
-        objective, drawn_before = Objective(batch.step / max(1, self.steps), batch.share), self.renders
+        objective, drawn_before = Objective(self.progress(batch.step), batch.share), self.renders
         self.objective(batch, objective)
         total = objective.total
         if total is not None:

@@ -1,6 +1,6 @@
 """Dynamic stage: the motion of the Gaussians is fitted to the reference video, on request together with them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -43,7 +43,7 @@ class DynamicConfig:
     """The dynamic stage. Learning rates belong to what moves: see `deformation`.
 
     Attributes:
-        steps: Optimiser steps.
+        steps: Optimiser steps; of each window, where a long clip is fitted in windows.
         data: Frames drawn at each step.
         warmup_steps: Steps over which the learning rates grow linearly from 0.
         final_factor: Factor that they fall to, along a half cosine.
@@ -96,6 +96,7 @@ class DynamicStage(Stage[DynamicBatch]):
         optimizer: Which optimiser takes the steps; Adam when None.
         gaussian_rates: Learning rates of the Gaussians of frame 0; None freezes them.
         frame_distance: Mean distance of two frames of the video, for noise on times.
+        windows: Times of the first and the last frame of each window that is fitted by itself; one is all of the clip.
     """
 
     name = "dynamic"
@@ -117,8 +118,11 @@ class DynamicStage(Stage[DynamicBatch]):
         optimizer: OptimizerConfig | None = None,
         gaussian_rates: LearningRates | None = None,
         frame_distance: float = 0.0,
+        windows: Sequence[tuple[float, float]] = ((0.0, 1.0),),
     ) -> None:
-        super().__init__(renderer, config.steps, seed, optimizer or OptimizerConfig())
+        super().__init__(renderer, config.steps * len(windows), seed, optimizer or OptimizerConfig())
+        self.windows = tuple(windows)
+        self._window = -1  # none is begun
         self.representation = representation
         self.gaussian_rates = gaussian_rates
         self.density = DensityControl(config.density, config.steps, "dynamic.density")
@@ -153,19 +157,31 @@ class DynamicStage(Stage[DynamicBatch]):
         self.bones = Bones.of(self.parents)
         self._flow_fields = FlowFields()
 
+    def progress(self, step: int) -> float:
+        """How much of the window lies before a step."""
+        return self._step_of_window(step) / max(1, self.config.steps)
+
+    def _step_of_window(self, step: int) -> int:
+        return step % max(1, self.config.steps)
+
     def schedule(self, optimizer: Optimizer, step: int) -> None:
-        """Warm-up and half cosine."""
-        progress = step / max(1, self.steps)
-        set_learning_rates(optimizer, warm_cosine(progress, step, self.config.warmup_steps, self.config.final_factor))
+        """Warm-up and half cosine, in each window."""
+        if len(self.windows) > 1 and step // self.config.steps != self._window:
+            self._window = step // self.config.steps
+            self.representation.focus(self.windows[self._window], optimizer)
+        warmup, final = self.config.warmup_steps, self.config.final_factor
+        set_learning_rates(optimizer, warm_cosine(self.progress(step), self._step_of_window(step), warmup, final))
 
     def save_state(self, checkpoint: dict[str, Any]) -> None:
         """Keep the lift too: one that is found again may come out otherwise, on a GPU or another processor."""
         checkpoint["density"] = self.density.state_dict()
+        checkpoint["window"] = self._window
         if self.lift is not None:
             checkpoint["lift"] = self.lift.state()
 
     def load_state(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on with the lift that this fit began with."""
+        self._window = checkpoint.get("window", -1)
         if "density" in checkpoint:
             self.density.load_state_dict(checkpoint["density"])
         if "lift" in checkpoint:
@@ -217,24 +233,30 @@ class DynamicStage(Stage[DynamicBatch]):
         if self.config.time_noise <= 0:
             return batch.times
         noise = torch.randn(len(batch.times), generator=step_generator(self.seed, "time noise", batch.step))
-        size = self.config.time_noise * self.frame_distance * (1 - batch.step / max(1, self.steps))
+        size = self.config.time_noise * self.frame_distance * (1 - self.progress(batch.step))
         return (batch.times + size * noise.to(batch.times)).clamp(0, 1)
 
     def before_step(self) -> None:
-        """Let density control see the gradients of Gaussians in space and time."""
+        """Leave alone what earlier windows see, and let density control see the gradients in space and time."""
+        if self._window > 0:
+            self.representation.hold_before(self.windows[self._window][0])
         if self.gaussian_rates is not None:
             self.density.before_step(self.representation.editable())
 
     def after_step(self, step: int, optimizer: Optimizer) -> None:
-        """Density control, with the gradients of this step's frames."""
-        if self.gaussian_rates is None:
-            return
+        """Density control, with the gradients of this step's frames; after the last window all come together."""
+        if self.gaussian_rates is not None:
+            self._control_density(step, optimizer)
+        if len(self.windows) > 1 and step == self.steps - 1:
+            self.representation.focus(None, optimizer)
+
+    def _control_density(self, step: int, optimizer: Optimizer) -> None:
         moving, output, batch = self._drawn
         self.density.after_frames(moving, batch.cameras, output, self.ranks, batch.share)
         gaussians, generator = self.representation.editable(), step_generator(self.seed, "density in motion", step)
         if gaussians is None:
             return
-        report = self.density.after_step(step, gaussians, optimizer, generator)
+        report = self.density.after_step(self._step_of_window(step), gaussians, optimizer, generator)
         if any(report):
             self.record(step, {"gaussians": float(len(gaussians))})
             self.rigidity = Rigidity(self.losses.rigidity, self.representation.rest().detach(), self.seed)

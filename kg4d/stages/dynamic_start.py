@@ -106,7 +106,13 @@ class MotionProblem:
             self.optimizer,
             self.gaussian_rates if steps is None else None,
             float(times[-1] - times[0]) / max(1, len(times) - 1),
+            self._windows(times) if steps is None else [(0.0, 1.0)],
         )
+
+    def _windows(self, times: Float[Tensor, " T"]) -> list[tuple[float, float]]:
+        """First and last times of the windows of the clip."""
+        windows = self.config.data.windows.of(len(times))
+        return [(float(times[window.start]), float(times[window.stop - 1])) for window in windows]
 
     def rest_points(self, representation: Representation) -> Float[Tensor, "J 3"]:
         """World positions of the keypoints in frame 0."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Scene
@@ -15,6 +16,7 @@ from kg4d.errors import InputError
 from kg4d.gaussians import edits
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.spacetime import SpacetimeModel
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import OptimizerConfig, build_optimizer
 from kg4d.optim.objective import Objective
@@ -36,10 +38,10 @@ def renderer() -> Renderer:
     return ReferenceRenderer()
 
 
-def build(count: int = 12, **settings: object) -> SpacetimeGaussians:
+def build(count: int = 12, windows: int = 1, **settings: object) -> SpacetimeGaussians:
     model = GaussianModel.from_state(make.random_gaussians(count, frames=None))
     config = RepresentationConfig(RepresentationKind.SPACETIME, SpacetimeConfig(**settings))  # type: ignore[arg-type]
-    made = build_representation(config, DeformationConfig(), model, 0.1, torch.Generator().manual_seed(0))
+    made = build_representation(config, DeformationConfig(), model, 0.1, torch.Generator().manual_seed(0), windows)
     assert isinstance(made, SpacetimeGaussians)
     return made
 
@@ -217,3 +219,63 @@ def test_settings_out_of_range_name_their_key(settings: dict[str, float], key: s
 def test_rigidity_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rigidity\.weight"):
         ExperimentConfig(representation=RepresentationConfig(RepresentationKind.SPACETIME))
+
+
+def fitting(made: SpacetimeGaussians) -> Optimizer:
+    groups = [*made.motion_groups(), *made.rest_groups(LearningRates())]
+    return build_optimizer(OptimizerConfig(), groups)
+
+
+def everything_drawn(made: SpacetimeGaussians, time: float) -> set[tuple[float, ...]]:
+    """What is there at a time, in any order."""
+    state = made.states(torch.tensor([time])).at(0)
+    there = torch.nonzero(state.opacities)[:, 0]
+    rows = torch.cat([state.means, state.opacities[:, None], state.colors], dim=-1)[there]
+    return {tuple(row) for row in rows.detach().double().round(decimals=4).tolist()}
+
+
+def test_a_window_keeps_aside_what_is_not_there_and_all_come_back() -> None:
+    made = build(windows=3, segments=5)
+    made.start(tracks())
+    times = torch.linspace(0, 1, 13).tolist()
+    before, count, optimizer = [everything_drawn(made, time) for time in times], len(made.spacetime), fitting(made)
+    assert count == 12 * 15
+    for window in ((0.0, 0.4), (0.3, 0.7), (0.6, 1.0)):
+        made.focus(window, optimizer)
+        assert 0 < len(made.spacetime) < 0.75 * count
+        assert len(made.spacetime) + len(made.elsewhere) == count
+        assert [everything_drawn(made, time) for time in times] == before
+    made.focus(None, optimizer)
+    assert len(made.spacetime) == count
+    assert not len(made.elsewhere)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(made.spacetime.get_parameter(name))
+        for name in SpacetimeModel.NAMES
+        if name not in ("keypoint_logits", "waves")
+    }
+
+
+def test_a_later_window_leaves_alone_what_earlier_frames_see() -> None:
+    made = build(windows=3, segments=5)
+    made.start(tracks())
+    optimizer = fitting(made)
+    made.focus((0.5, 1.0), optimizer)
+    early, late = everything_drawn(made, 0.45), everything_drawn(made, 0.9)
+    for _ in range(5):
+        made.states(torch.tensor([0.5, 0.9])).means.square().sum().backward()
+        made.hold_before(0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert early <= everything_drawn(made, 0.45)  # others may have reached there; what was there stands still
+    assert everything_drawn(made, 0.9) != late
+
+
+def test_the_length_of_a_clip_is_no_unit_of_what_is_fitted() -> None:
+    """Rates and scales along time are those of a window, and so is what a Gaussian lasts in it."""
+    three = build(segments=6, windows=3)
+    first, last = three.spacetime.lifetimes(0.05)
+    assert float((last - first).mean()) == pytest.approx(2 * math.sqrt(-2 * math.log(0.05)) * 0.5 * 3 / 17, rel=1e-3)
+    three.start(tracks())
+    moving = three.states(TIMES)
+    assert moving.velocities is not None
+    torch.testing.assert_close(moving.velocities[0], SHIFT.expand(12 * 18, 3), rtol=0, atol=1e-3)

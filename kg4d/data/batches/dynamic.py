@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 import lightning
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batches.batch import WHOLE, DynamicBatch, Part, own_places, step_generator
+from kg4d.data.batches.windows import WindowsConfig
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import joined
@@ -29,11 +30,13 @@ class DynamicDataConfig:
         test_views: Draw from the test videos too, without keypoints, flow or depth. This gives an upper bound for
             ablations and is not a result, since the test views are then trained on; the provenance of the metrics says
             so.
+        windows: Of a long clip, fitted one after the other.
     """
 
     frames_per_step: int = 4
     strides: list[int] = field(default_factory=lambda: [1])
     test_views: bool = False
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
 
 
 class DynamicDataset(IterableDataset[DynamicBatch]):
@@ -47,6 +50,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         first_step: Where to begin; a resumed run gets the same batches as an uninterrupted one.
         paired: Draw frames in pairs, for the flow loss.
         rests_first: Nothing moves at time 0, so images of it teach nothing: they come only as the earlier of a pair.
+        steps: Of each window; the last window goes on after them.
 
     Raises:
         InputError: The settings ask for no frames, for a stride longer than the video, or for test videos that the
@@ -63,6 +67,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         *,
         paired: bool = True,
         rests_first: bool = False,
+        steps: int = 1,
     ) -> None:
         super().__init__()
         video, keypoints, count = scene.reference, scene.keypoints, len(scene.reference)
@@ -97,6 +102,11 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         self.ranks = ALONE  # the processes that share a step's frames and pairs out
         self.device = torch.device("cpu")
         self._cameras, self._times, self._frames = video.cameras, video.times, video.frames
+        self._steps = max(1, steps)
+        self._windows = [
+            torch.nonzero((video.frames >= window.start) & (video.frames < window.stop))[:, 0]
+            for window in config.windows.of(count)
+        ]
 
     def share_out(self, ranks: Ranks) -> None:
         """Let each of several processes take a part of a step."""
@@ -144,14 +154,22 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
     @property
     def _in_pairs(self) -> bool:
         """Whether the frames of a step come as pairs, the earlier one before the later one."""
-        return self._paired and self.config.frames_per_step < len(self._video)
+        return self._paired and self.config.frames_per_step < len(self._windows[0])
 
     def __iter__(self) -> Iterator[DynamicBatch]:
         return map(self.batch, itertools.count(self.first_step))
 
     def _draw(self, step: int) -> tuple[Int[Tensor, " B"], Int[Tensor, "P 2"], Int[Tensor, " P"]]:
         """Frames of the batch, pairs of positions among them, and the strides of the pairs."""
-        count, wanted, teaching = len(self._video), self.config.frames_per_step, torch.nonzero(self._teaches)[:, 0]
+        window = self._windows[min(step // self._steps, len(self._windows) - 1)]
+        drawn, pairs, strides = self._draw_among(self._teaches[window], step)
+        return window[drawn], pairs, strides
+
+    def _draw_among(
+        self, teaches: Bool[Tensor, " n"], step: int
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, "P 2"], Int[Tensor, " P"]]:
+        """The same among the frames of a window, by their places in it."""
+        count, wanted, teaching = len(teaches), self.config.frames_per_step, torch.nonzero(teaches)[:, 0]
         generator, nothing = step_generator(self.seed, "dynamic frames", step), torch.zeros(0, dtype=torch.int64)
         if not self._paired:
             # one from each of equal parts of the video, so that a batch is spread over time
@@ -169,7 +187,7 @@ class DynamicDataset(IterableDataset[DynamicBatch]):
         # A pair that leaves the video at its end comes in at the beginning, and is none: so all frames come as often.
         paired = earlier + strides < count
         drawn = torch.stack([earlier, (earlier + strides) % count], dim=-1)
-        idle = ~self._teaches[drawn]
+        idle = ~teaches[drawn]
         idle[:, 0] &= ~paired
         others = teaching[torch.randint(len(teaching), (2 * number + wanted % 2,), generator=generator)]
         drawn = torch.where(idle, others[: 2 * number].reshape(number, 2), drawn)
@@ -252,6 +270,7 @@ class DynamicDataModule(lightning.LightningDataModule):
         first_step: Where to begin.
         paired: Draw frames in pairs.
         rests_first: Nothing moves at time 0.
+        steps: Of each window of a long clip.
     """
 
     def __init__(
@@ -264,10 +283,11 @@ class DynamicDataModule(lightning.LightningDataModule):
         *,
         paired: bool = True,
         rests_first: bool = False,
+        steps: int = 1,
     ) -> None:
         super().__init__()
         self.dataset = DynamicDataset(
-            scene, config, background, seed, first_step, paired=paired, rests_first=rests_first
+            scene, config, background, seed, first_step, paired=paired, rests_first=rests_first, steps=steps
         )
 
     def train_dataloader(self) -> DataLoader[DynamicBatch]:

@@ -28,10 +28,17 @@ class SkinnedBody:
     Attributes:
         rest: The Gaussians at rest, world coordinates.
         weights: Skinning weights: how much each Gaussian follows each of the K joints; rows sum to 1.
+        there: Phases of the loop from and up to which each Gaussian is there.
     """
 
     rest: GaussianState
     weights: Float[Tensor, "N K"]
+    there: Float[Tensor, "N 2"]
+
+    def opacities(self, phase: float) -> Float[Tensor, " N"]:
+        """Those at a phase in [0, 1): 0 for what is not there."""
+        seen = (self.there[:, 0] <= phase) & (phase < self.there[:, 1])
+        return torch.where(seen, self.rest.opacities, 0.0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ def build_body(character: Character, count: int, generator: torch.Generator) -> 
     counts = torch.tensor([len(part.points) for part in parts])
     joints = torch.tensor(joints_of_limbs).repeat_interleave(counts, dim=0)
     weights = torch.zeros(len(means), len(index)).scatter_add(1, joints, torch.cat([part.weights for part in parts]))
-    return SkinnedBody(rest, weights)
+    there = torch.tensor([limb.there for limb in character.limbs]).repeat_interleave(counts, dim=0)
+    return SkinnedBody(rest, weights, there)
 
 
 def depth_inside(character: Character, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

@@ -4,7 +4,7 @@ World axes, +Y up. A character is described at rest: upright around the origin, 
 towards +X. Posing it rotates it about +Y by its yaw.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Point = tuple[float, float, float]
 Color = tuple[float, float, float]
@@ -62,6 +62,7 @@ class Limb:
         rings: Number of rings along the limb.
         start_blend: Joint that moves the start together with `joint`, so that the surface bends there.
         end_blend: Likewise for the end.
+        there: Phases of the loop from and up to which it is there, in [0, 1].
     """
 
     joint: str
@@ -73,6 +74,7 @@ class Limb:
     rings: int = 0
     start_blend: str | None = None
     end_blend: str | None = None
+    there: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -203,4 +205,15 @@ def swimmer() -> Character:
     return Character("swimmer", 60.0, tuple(joints), tuple(limbs), keypoints, parents)
 
 
-CHARACTERS = {"walker": walker, "swimmer": swimmer}
+def lamplighter() -> Character:
+    """The walker, with a lamp in the left hand and a cap that come and go: what no frame 0 can be deformed into."""
+    figure = walker()
+    lamp, cap = (0.23, -0.25, 0.02), (0.0, 0.68, -0.02)
+    more = (
+        Limb("left_wrist", lamp, (lamp[0], lamp[1] - 0.06, lamp[2]), (0.1, 0.1), YELLOW, ORANGE, 2, there=(0.3, 0.7)),
+        Limb("neck", cap, (cap[0], cap[1] + 0.05, cap[2]), (0.13, 0.05), TEAL, WHITE, 1, there=(0.5, 1.0)),
+    )
+    return replace(figure, name="lamplighter", limbs=(*figure.limbs, *more))
+
+
+CHARACTERS = {"walker": walker, "swimmer": swimmer, "lamplighter": lamplighter}

@@ -1,7 +1,7 @@
 """Synthetic scenes: a procedural character is rendered, with exact keypoints and flow."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +21,7 @@ from kg4d.keypoints.visibility import depth_visible
 from kg4d.render.base import Renderer
 
 COUNT = 4000
+FRAMES = 16
 RADIUS, FOV_Y = 2.0, 49.1
 TEST_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
 RING_VIEWS = 16
@@ -29,12 +30,14 @@ _SURFACE_DEPTH = 0.04  # how far off the rendered depth a surface point may be a
 
 
 @torch.no_grad()
-def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int = 16, seed: int = 0) -> Scene:
+def make_scene(
+    character: str, renderer: Renderer, size: int = 128, frames: int = FRAMES, seed: int = 0, cycle: int | None = None
+) -> Scene:
     """Render a character that moves in a loop, in the same layout as the scenes on disk.
 
     The reference video is at azimuth 0, the ring has 16 views of frame 0, and there are four test videos around the
-    character. Frame t is at phase t / T, so the last frame is not the first again. Images hold 8-bit values and flow
-    float16 values, as files would.
+    character. Frame t is at phase t / cycle, so the frame after a whole cycle is the first again. Images hold 8-bit
+    values and flow float16 values, as files would.
 
     Args:
         character: A name in `kg4d.data.synthetic.characters.CHARACTERS`.
@@ -42,6 +45,7 @@ def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int 
         size: Side of the images, px.
         frames: Number of frames T, at least 2.
         seed: Seed of the noise on the colours.
+        cycle: Frames of one loop of the motion; all of them when None.
 
     Raises:
         InputError: There is no such character, or there are fewer than two frames.
@@ -53,8 +57,13 @@ def make_scene(character: str, renderer: Renderer, size: int = 128, frames: int 
         raise InputError(f"synthetic:{character}", f"cannot move in {frames} frames", "make at least two")
     figure = CHARACTERS[character]()
     body = build_body(figure, COUNT, step_generator(seed, character, 0))
-    poses = [pose_at(figure, frame / frames) for frame in range(frames)]
-    states = [pose_body(body, p).to(renderer.device) for p in poses]
+    phases = [frame / (cycle or frames) % 1.0 for frame in range(frames)]
+    poses = [pose_at(figure, phase) for phase in phases]
+    bodies = [
+        replace(pose_body(body, pose), opacities=body.opacities(phase))
+        for pose, phase in zip(poses, phases, strict=True)
+    ]
+    states = [state.to(renderer.device) for state in bodies]
     names = [joint.name for joint in figure.joints]
     chosen = [names.index(name) for name in figure.keypoints]
     rest = torch.tensor([joint.rest for joint in figure.joints])
