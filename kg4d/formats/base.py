@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kg4d.data.records import Scene
 from kg4d.formats.build import Orbit
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Renderer
@@ -30,6 +31,10 @@ class MovingModel(Protocol):
 
     def states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
         """The Gaussians at `times`."""
+        ...
+
+    def pieces(self) -> Pieces | None:
+        """The Gaussians in space and time; None where they are no such."""
         ...
 
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:

@@ -14,6 +14,7 @@ class ExportFormat(StrEnum):
     PLY = "ply"  # one 3DGS file per frame
     SPZ = "spz"  # the same, compressed
     SPLAT = "splat"  # the same, 32 bytes a Gaussian, as viewers on the web read it
+    NATIVE = "native"  # one compact file of the whole model
     USD = "usd"  # one file with a time sample a frame
     GLTF = "gltf"  # the skeleton with its animation, and points that follow it
     BVH = "bvh"  # skeleton with its motion
@@ -61,6 +62,10 @@ def build_exporter(kind: ExportFormat) -> "kg4d.formats.base.Exporter":  # noqa:
             from kg4d.formats.splat import export_splat
 
             return export_splat
+        case ExportFormat.NATIVE:
+            from kg4d.formats.native import export_native
+
+            return export_native
         case ExportFormat.USD:
             from kg4d.formats.usd import export_usd
 

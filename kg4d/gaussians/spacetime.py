@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kg4d.gaussians.model import color_groups
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.rows import GaussianRows
 from kg4d.gaussians.slicing import Spacetime, sliced, spacetime_axes
 from kg4d.gaussians.state import GaussianState
@@ -29,11 +30,12 @@ class SpacetimeModel(GaussianRows):
         harmonics: (N, H, 3), as in `GaussianModel`.
         waves: (N, 2 F, 3): what the colours add to themselves along time, cosines and sines of F frequencies.
         keypoint_logits: (N, J).
+        origins: (N, 3): where each started, in space; nothing fits them.
     """
 
     NAMES = (
         *("means", "left", "right", "log_scales", "opacity_logits"),
-        *("colors", "harmonics", "waves", "keypoint_logits"),
+        *("colors", "harmonics", "waves", "keypoint_logits", "origins"),
     )
     left: nn.Parameter
     right: nn.Parameter
@@ -41,6 +43,7 @@ class SpacetimeModel(GaussianRows):
     harmonics: nn.Parameter
     waves: nn.Parameter
     keypoint_logits: nn.Parameter
+    origins: nn.Parameter
 
     @classmethod
     def from_moving(
@@ -59,15 +62,15 @@ class SpacetimeModel(GaussianRows):
         states = moving.states()
         velocities = torch.zeros_like(moving.means) if moving.velocities is None else moving.velocities
         shapes = [_in_spacetime(state, v, deviation) for state, v in zip(states, velocities, strict=True)]
-        one = states[0]
-        count = len(one) * len(states)
+        one, centres = states[0], torch.cat([state.means for state in states])
+        count = len(centres)
 
         when = times.to(one.means).repeat_interleave(len(one))[:, None]
         harmonics = [one.means.new_zeros(len(one), 0, 3) if s.harmonics is None else s.harmonics for s in states]
         left, right, scales = (torch.cat(parts) for parts in zip(*shapes, strict=True))
         return cls(
             {
-                "means": torch.cat([torch.cat([state.means for state in states]), when], dim=-1),
+                "means": torch.cat([centres, when], dim=-1),
                 "left": left,
                 "right": right,
                 "log_scales": scales.log(),
@@ -76,6 +79,7 @@ class SpacetimeModel(GaussianRows):
                 "harmonics": torch.cat(harmonics),
                 "waves": one.means.new_zeros(count, 2 * waves, 3),
                 "keypoint_logits": torch.cat([state.keypoint_logits for state in states]),
+                "origins": centres,
             }
         )
 
@@ -94,9 +98,9 @@ class SpacetimeModel(GaussianRows):
     @torch.no_grad()
     def lifetimes(self, least_weight: float) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """Between which times each Gaussian is there: where its temporal weight is `least_weight` or more."""
-        deviations = spacetime_axes(self.activated())[:, 3].norm(dim=-1)
-        reach = deviations * math.sqrt(-2 * math.log(max(least_weight, 1e-12)))
-        return self.means[:, 3] - reach, self.means[:, 3] + reach
+        pieces = self.pieces(least_weight)
+        reach = pieces.durations * math.sqrt(-2 * math.log(max(least_weight, 1e-12)))
+        return pieces.times - reach, pieces.times + reach
 
     def activated(self, only: Int[Tensor, " n"] | None = None) -> Spacetime:
         """What is sliced, differentiable; `only` some of the Gaussians, or all."""
@@ -140,6 +144,27 @@ class SpacetimeModel(GaussianRows):
             opacities=slices.opacities,
             velocities=slices.velocities.expand(count, -1, -1),
         )
+
+    @torch.no_grad()
+    def pieces(self, least_weight: float) -> Pieces:
+        """Each at its own time; the colours are those without what changes them along time.
+
+        Args:
+            least_weight: As for `states`.
+        """
+        slices = sliced(self.activated(), self.means.new_zeros(0))
+        state = GaussianState(
+            means=self.means[:, :3],
+            quats=None,
+            scales=None,
+            covariances=slices.covariances,
+            opacities=self.opacity_logits.sigmoid(),
+            colors=self.colors,
+            harmonics=self.harmonics if self.harmonics.shape[1] else None,
+            keypoint_logits=self.keypoint_logits,
+        )
+        durations = spacetime_axes(self.activated())[:, 3].norm(dim=-1)
+        return Pieces(state.detach(), self.means[:, 3].detach(), durations, slices.velocities, least_weight)
 
     def color_groups(self, rate: float) -> list[ParameterGroup]:
         """The colours, and the harmonics where there are any.

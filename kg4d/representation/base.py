@@ -13,6 +13,7 @@ from kg4d.deform.base import Draft
 from kg4d.gaussians.init import GaussiansConfig
 from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.rows import GaussianRows
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
@@ -80,6 +81,10 @@ class Representation(nn.Module, ABC):
 
     def editable(self) -> GaussianRows | None:
         """The Gaussians of `rest_groups`, whose number density control may change; None where there are none."""
+        return None
+
+    def pieces(self) -> Pieces | None:
+        """The Gaussians in space and time, where they are such; None by default."""
         return None
 
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:

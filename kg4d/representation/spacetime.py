@@ -14,7 +14,7 @@ from kg4d.errors import InputError
 from kg4d.gaussians.init import GaussiansConfig, initial_state, visual_hull
 from kg4d.gaussians.model import GaussianModel, LearningRates
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.gaussians.slicing import spacetime_velocities
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.spacetime import SpacetimeModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import joined
@@ -25,7 +25,6 @@ from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.representation.base import Representation
 
-_RENEWED = 100  # steps after which neighbours are looked for again
 _TINY = 1e-6
 
 
@@ -52,7 +51,8 @@ class SpacetimeConfig:
         scale_learning_rate: Of the log-scales.
         wave_learning_rate: Of the Fourier series.
         entropy: Weight of the opacities' mean entropy, which makes Gaussians be there or not.
-        consistency: Weight of the mean squared difference of the velocities of neighbours in space and time.
+        consistency: Weight of the mean squared difference of how far neighbours in space and time have moved from where
+            they started, world units squared.
         neighbours: How many neighbours each has for that.
         samples: Gaussians that a step looks at for that.
     """
@@ -118,7 +118,7 @@ class SpacetimeGaussians(Representation):
         self.register_buffer("windows", torch.tensor(float(windows), device=gaussians.means.device))
         self.keypoint_temperature = keypoint_temperature
         self._placed = False
-        self._neighbours: tuple[int, Tensor] | None = None  # calls since they were found, and who they are
+        self._neighbours: tuple[int, Tensor] | None = None  # calls so far, and who they are
         with torch.no_grad():
             still = MovingGaussians.still(gaussians.state(), len(self._centres()))
             self.spacetime = SpacetimeModel.from_moving(still, self._centres(), self._deviation(), config.waves)
@@ -190,8 +190,14 @@ class SpacetimeGaussians(Representation):
         """Those in space and time."""
         return self.spacetime
 
+    def pieces(self) -> Pieces:
+        """Each at its own time, clips; without the Fourier series of the colours."""
+        own = self.spacetime.joined(self.elsewhere).pieces(self.config.least_weight)
+        clip = self.windows
+        return replace(own, times=own.times / clip, durations=own.durations / clip, velocities=own.velocities * clip)
+
     def regularisers(self, objective: Objective, times: Float[Tensor, " B"]) -> None:
-        """Opacities near 0 or 1, and neighbours in space and time that move alike."""
+        """Opacities near 0 or 1, and neighbours in space and time that are corrected alike."""
         config = self.config
         if config.entropy > 0:
             opacities = self.spacetime.opacity_logits.sigmoid().clamp(_TINY, 1 - _TINY)
@@ -201,17 +207,19 @@ class SpacetimeGaussians(Representation):
             objective.add("consistency", self._inconsistency(), config.consistency)
 
     def _inconsistency(self) -> Float[Tensor, ""]:
-        """Mean squared difference of the velocities of some Gaussians and their neighbours."""
-        calls, near = self._neighbours or (_RENEWED, None)
-        if near is None or calls >= _RENEWED or len(near) != len(self.spacetime):
-            calls, near = 0, nearest_neighbours(self.spacetime.means.detach(), self.config.neighbours).ids
+        """Mean squared difference of how far some Gaussians and their neighbours have moved from where they started."""
+        calls, near = self._neighbours or (0, None)
+        own = self.spacetime
+        if near is None or len(near) != len(own):
+            started = torch.cat([own.origins, own.means[:, 3:]], dim=-1)
+            near = nearest_neighbours(started.detach(), self.config.neighbours).ids
         self._neighbours = calls + 1, near
-        count = len(self.spacetime)
+        count = len(own)
         step = max(1, count // self.config.samples)
         chosen = torch.arange(calls % step, count, step, device=near.device)  # others at the next call
         rows = torch.cat([chosen[:, None], near[chosen]], dim=1)
-        velocities = spacetime_velocities(self.spacetime.activated(rows.flatten())).reshape(*rows.shape, 3)
-        return (velocities[:, 1:] - velocities[:, :1]).square().sum(-1).mean()
+        moved = own.means[rows, :3] - own.origins[rows]
+        return (moved[:, 1:] - moved[:, :1]).square().sum(-1).mean()
 
     def place(self, scene: Scene, config: GaussiansConfig, generator: torch.Generator) -> None:
         """Start in the hull of every frame, where that is asked for.
@@ -288,7 +296,7 @@ class SpacetimeGaussians(Representation):
 
     def get_extra_state(self) -> Int[Tensor, " n"]:
         """Who is whose neighbour, and since when: a fit that goes on later needs the same."""
-        calls, near = self._neighbours or (_RENEWED, torch.zeros(0, dtype=torch.int64))
+        calls, near = self._neighbours or (0, torch.zeros(0, dtype=torch.int64))
         return torch.cat([near.new_tensor([calls]), near.flatten()])
 
     def set_extra_state(self, state: Int[Tensor, " n"]) -> None:

@@ -1,12 +1,13 @@
 """A fitted 4D model: Gaussians, their motion, and what one asks of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.normalisation import Normalisation
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Renderer
@@ -40,6 +41,21 @@ class FittedModel:
         """In the axes and units of the fit."""
         inside = self.normalisation.times(times.to(self.renderer.device))
         return [state.detach() for state in self.representation.states(inside).states()]
+
+    @torch.no_grad()
+    def pieces(self) -> Pieces | None:
+        """The Gaussians in space and time, in the axes, units and times of the world; None where they are no such."""
+        own, inside = self.representation.pieces(), self.normalisation
+        if own is None:
+            return None
+        still = replace(inside, center=torch.zeros_like(inside.center))
+        return replace(
+            own,
+            state=inside.world_state(own.state),
+            times=own.times * inside.duration,
+            durations=own.durations * inside.duration,
+            velocities=still.world_points(own.velocities) / inside.duration,
+        )
 
     @torch.no_grad()
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kg4d import export
 from kg4d.formats.base import Exporter, ExportSource
 from kg4d.formats.build import ExportFormat, build_exporter
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.build import build_renderer
@@ -29,6 +30,9 @@ class Rising:
     def states(self, times: Tensor) -> list[GaussianState]:
         heights = [torch.tensor([[0.0, 0.5 * time, 0.0]]) for time in times.tolist()]
         return [make.gaussians(mean, scales=0.1, colors=[1.0, 0.0, 0.0]) for mean in heights]
+
+    def pieces(self) -> Pieces | None:
+        return None
 
     def keypoints(self, times: Tensor) -> Tensor:
         return torch.stack([state.means.expand(3, 3) for state in self.states(times)])
@@ -56,6 +60,7 @@ FILES = {
     ExportFormat.PLY: ["index.json", *(f"{name}.ply" for name in FRAMES)],
     ExportFormat.SPZ: [f"{name}.spz" for name in FRAMES],
     ExportFormat.SPLAT: [f"{name}.splat" for name in FRAMES],
+    ExportFormat.NATIVE: ["model.safetensors"],
     ExportFormat.USD: ["gaussians.usdc"],
     ExportFormat.GLTF: ["animated.glb"],
     ExportFormat.BVH: ["skeleton.bvh"],

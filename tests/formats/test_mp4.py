@@ -5,6 +5,7 @@ import torch
 
 from kg4d.formats.build import Orbit
 from kg4d.formats.mp4 import contact_sheet, orbit_angles, render_orbit, side_by_side, write_mp4
+from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
@@ -109,6 +110,9 @@ class Painter:
 
     def states(self, times: torch.Tensor) -> list[GaussianState]:
         raise NotImplementedError
+
+    def pieces(self) -> Pieces | None:
+        return None
 
     def keypoints(self, times: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
