@@ -160,6 +160,16 @@ def between_planes(renderer: AnyRenderer, near: float, far: float) -> AnyRendere
         near: Distance along the optical axis, world units, > 0.
         far: The same, beyond `near`.
     """
+    return with_options(renderer, replace(renderer.options, near=near, far=far))
+
+
+def with_options(renderer: AnyRenderer, options: RasterOptions) -> AnyRenderer:
+    """The same renderer, which goes by other rules where a call has none of its own.
+
+    Args:
+        renderer: Not modified.
+        options: The rules.
+    """
     made = copy.copy(renderer)
-    made.options = replace(renderer.options, near=near, far=far)
+    made.options = options
     return made

@@ -33,11 +33,14 @@ class RendererConfig:
         device: Where everything is computed: `cpu`, `cuda` (the first GPU that this process may use), `cuda:1` and so
             on; auto takes what `kind` needs.
         threads: Threads of the cpu renderer; as many as torch uses when None.
+        antialiased: Let Gaussians that are smaller than a pixel fade instead of growing to its size (Mip-Splatting), in
+            fit and views: for pictures of other sizes than those of the fit (docs/renderer.md).
     """
 
     kind: RendererKind = RendererKind.auto
     device: str = "auto"
     threads: int | None = None
+    antialiased: bool = False
 
 
 class RendererUnavailableError(ImportError):

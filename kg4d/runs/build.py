@@ -55,7 +55,7 @@ from kg4d.priors.flow_features import FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.priors.workbench import Workbench
-from kg4d.render.base import Renderer, between_planes
+from kg4d.render.base import Renderer, between_planes, with_options
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
 from kg4d.representation.build import RepresentationKind, build_representation
@@ -80,11 +80,12 @@ def build_run_renderer(config: ExperimentConfig, device: str | None = None) -> R
     """
     chosen = config.renderer
     try:
-        return build_renderer(chosen.kind, chosen.threads, device or chosen.device)
+        renderer = build_renderer(chosen.kind, chosen.threads, device or chosen.device)
     except RendererUnavailableError as error:
         raise InputError("renderer.kind", str(error), "or let renderer.kind=auto choose") from error
     except ValueError as error:
         raise InputError("renderer", str(error), "or let renderer.device=auto choose") from error
+    return with_options(renderer, replace(renderer.options, antialiased=chosen.antialiased))
 
 
 def renderer_of_fit(renderer: Renderer, normalisation: Normalisation) -> Renderer:
