@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from kg4d.lift.record import Lift
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.render.seen import blending_weights
 from kg4d.representation.base import Representation
+from kg4d.representation.build import RepresentationKind
 from kg4d.representation.canonical import CanonicalGaussians
+from kg4d.representation.spacetime import SpacetimeGaussians
 from kg4d.runs.build import (
     RunInputs,
     build_run,
     build_run_representation,
+    carrying,
     check_neighbours,
     place_run_representation,
     show_video,
@@ -47,7 +50,7 @@ from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
 from kg4d.stages.checkpoints import on_device
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
-from kg4d.stages.dynamic_start import MotionProblem, lift_video
+from kg4d.stages.dynamic_start import CARRY, MotionProblem, lift_video
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, has_begun, run_stage
 from kg4d.stages.static import StaticStage
@@ -216,35 +219,11 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
 
 def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> None:
     """Lift the keypoints of the video, start the motion there, and fit it to the video."""
-    config, video, joint = run.config, run.scene.reference, run.config.dynamic.gaussian_rates
-    problem = MotionProblem(
-        run.scene,
-        run.skeleton,
-        run.renderer,
-        run.background,
-        config.dynamic,
-        MotionLosses(
-            config.kfc,
-            config.wgf,
-            config.rigidity,
-            config.bones,
-            config.lift.weight,
-            config.coverage,
-            config.depth,
-        ),
-        config.lift,
-        config.optimizer,
-        config.static.learning_rates.scaled(joint) if joint > 0 else None,
-        config.seed,
-    )
-    lift = None
+    config, video, lift = run.config, run.scene.reference, None
     if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
-        with desk.costs.part("lift"):
-            run.dynamic_data.dataset.move(run.renderer.device)  # where its trials take place
-            if desk.ranks.first:
-                lift = lift_video(problem, representation, run.dynamic_data.dataset.batch)
-            lift = _same_lift(desk.ranks, lift, run.renderer.device)
-    stage = problem.stage(representation, lift, run.guidance.get(DynamicStage.name))
+        carried = isinstance(representation, SpacetimeGaussians) and run.carry_data is not None
+        lift = _carry(run, desk, representation) if carried else _lift(run, desk, _problem(run, config), representation)
+    stage = _problem(run, config).stage(representation, lift, run.guidance.get(DynamicStage.name))
     reports = []
     if desk.validation is not None:
         fitted = FittedModel(representation, run.renderer, run.background, run.normalisation)
@@ -253,6 +232,50 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
     if stage.lift is not None:
         found, cameras = stage.lift, video.cameras.to(run.renderer.device)
         representation.correct_keypoints(lambda positions: refitted_keypoints(positions, found, cameras))
+
+
+def _carry(run: RunInputs, desk: Desk, representation: SpacetimeGaussians) -> Lift | None:
+    """Fit a deformation first, and cut the Gaussians that it carries into pieces along their ways."""
+    assert run.carry_data is not None
+    config = carrying(run.config)
+    carrier, problem = build_run_representation(config, run.gaussians), replace(_problem(run, config), name=CARRY)
+    begun = has_begun(CARRY, desk.folder.checkpoints, run_hash(run.config))
+    stage = problem.stage(carrier, None if begun else _lift(run, desk, problem, carrier))
+    run_one(run, desk, stage, run.carry_data, carrier, run.scene.reference)
+    representation.carry(carrier)
+    return stage.lift
+
+
+def _problem(run: RunInputs, config: ExperimentConfig) -> MotionProblem:
+    """What a motion is fitted to, and how."""
+    joint, rigidity = config.dynamic.gaussian_rates, config.rigidity
+    if config.representation.kind is RepresentationKind.SPACETIME:  # it has no neighbourhoods that last
+        rigidity = replace(rigidity, weight=0.0)
+    losses = MotionLosses(
+        config.kfc, config.wgf, rigidity, config.bones, config.lift.weight, config.coverage, config.depth
+    )
+    return MotionProblem(
+        run.scene,
+        run.skeleton,
+        run.renderer,
+        run.background,
+        config.dynamic,
+        losses,
+        config.lift,
+        config.optimizer,
+        config.static.learning_rates.scaled(joint) if joint > 0 else None,
+        config.seed,
+    )
+
+
+def _lift(run: RunInputs, desk: Desk, problem: MotionProblem, representation: Representation) -> Lift | None:
+    """The keypoints of the video in 3D, the same in all processes."""
+    lift, data = None, run.dynamic_data.dataset
+    with desk.costs.part("lift"):
+        data.move(run.renderer.device)  # where its trials take place
+        if desk.ranks.first:
+            lift = lift_video(problem, representation, data.batch)
+        return _same_lift(desk.ranks, lift, run.renderer.device)
 
 
 def _same_lift(ranks: Ranks, lift: Lift | None, device: torch.device) -> Lift | None:

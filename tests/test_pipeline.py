@@ -135,6 +135,26 @@ def test_harmonics_go_on_after_a_stop_and_are_read_back(tmp_path: Path, monkeypa
     assert (state.harmonics.detach().abs().amax((0, 2)) > 0).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "steps"), [("carry", 2), ("dynamic", 5)])
+def test_gaussians_that_were_carried_go_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, steps: int
+) -> None:
+    words = ("representation.spacetime.carry_steps=4", "deformation.kind=skinned", "rigidity.weight=1")
+    whole = fit(tiny(tmp_path / "whole", *words, file="4dgs"))
+    assert [*stages_of(whole)] == ["static", "carry", "dynamic", "refine"]
+    with monkeypatch.context() as patch:
+        stop_after(steps, patch, stage)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(tmp_path / "stopped", *words, file="4dgs"))
+    resumed = fit(tiny(tmp_path / "stopped", *words, file="4dgs"), resume=True)
+    measured = (whole / "metrics.json").read_bytes()
+    assert (resumed / "metrics.json").read_bytes() == measured
+    evaluate_run(whole)
+    assert (whole / "metrics.json").read_bytes() == measured
+
+
+@pytest.mark.slow
 def test_windows_of_a_long_clip_go_on_after_a_stop_and_are_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

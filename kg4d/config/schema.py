@@ -224,7 +224,9 @@ class ExperimentConfig:
 
     def _check_representation(self) -> None:
         """Gaussians in space and time have no rest from which a neighbourhood could be bent."""
-        if self.representation.kind is RepresentationKind.SPACETIME and self.rigidity.weight > 0:
+        chosen = self.representation
+        carried = chosen.spacetime.carry_steps > 0  # by a deformation, whose Gaussians last
+        if chosen.kind is RepresentationKind.SPACETIME and self.rigidity.weight > 0 and not carried:
             what = "is of Gaussians that last, and those of representation.kind=spacetime come and go"
             raise ValueError(f"rigidity.weight: {what}: set it to 0, and representation.spacetime.consistency above 0")
 

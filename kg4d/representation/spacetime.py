@@ -1,5 +1,6 @@
 """Gaussians in space and time: what is seen at a time is a slice of them (Yang et al. 2024; KG4D eq. 5)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -41,6 +42,8 @@ class SpacetimeConfig:
 
     Attributes:
         init: Where they start.
+        carry_steps: Steps for which `deformation` moves the Gaussians of frame 0, for `init: lift`, before they are cut
+            into pieces along its motion; 0 cuts them along the lifted tracks.
         segments: Pieces along time of each Gaussian of frame 0, in each window of a long clip; of the hull, as many
             times as many Gaussians in all.
         overlap: Standard deviation along time of a piece, in distances of two pieces.
@@ -58,6 +61,7 @@ class SpacetimeConfig:
     """
 
     init: SpacetimeInit = SpacetimeInit.LIFT
+    carry_steps: int = 0
     segments: int = 8
     overlap: float = 0.5
     least_weight: float = 0.05
@@ -283,13 +287,26 @@ class SpacetimeGaussians(Representation):
         carried = SkinnedDeformation(SkinnedConfig(), len(tracks.rest)).to(canonical.means.device)
         carried.start(tracks)
         canonical = replace(canonical, skinning_logits=carried.skinning_logits(canonical.means))
-        own = self._centres().to(canonical.means)
+        self._spread(lambda times: carried(canonical, times))
+
+    @torch.no_grad()
+    def carry(self, carrier: Representation) -> None:
+        """Spread each Gaussian of frame 0 along the way on which another representation carries it.
+
+        Args:
+            carrier: Of the same Gaussians, fitted.
+        """
+        self._spread(carrier.states)
+        self._placed = True
+
+    def _spread(self, moved: Callable[[Tensor], MovingGaussians]) -> None:
+        own = self._centres().to(self.spacetime.means)
         times = own / self.windows
         step = 0.5 * self._deviation() / float(self.windows)
         before, after = (times - step).clamp_min(0), (times + step).clamp_max(1)
         apart = (after - before).clamp_min(_TINY)[:, None, None]
-        velocities = (carried(canonical, after).means - carried(canonical, before).means) / apart
-        moving = replace(carried(canonical, times), velocities=velocities / self.windows)
+        velocities = (moved(after).means - moved(before).means) / apart
+        moving = replace(moved(times), velocities=velocities / self.windows)
         self._replace(
             dict(SpacetimeModel.from_moving(moving, own, self._deviation(), self.config.waves).named_parameters())
         )

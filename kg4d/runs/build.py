@@ -16,6 +16,7 @@ from kg4d.data.batches.batch import step_generator
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.batches.windows import WindowsConfig
 from kg4d.data.images import Size
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
@@ -55,12 +56,13 @@ from kg4d.priors.flow_features import FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.priors.workbench import Workbench
-from kg4d.render.base import Renderer, between_planes, with_options
+from kg4d.render.base import RasterOptions, Renderer, between_planes, with_options
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
-from kg4d.representation.build import RepresentationKind, build_representation
+from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
+from kg4d.representation.spacetime import SpacetimeInit
 from kg4d.runs.first_overlap import warn_of_little_overlap
-from kg4d.stages.density import DensityKind
+from kg4d.stages.density import DensityConfig, DensityKind
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.static import StaticStage
@@ -131,6 +133,7 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
 def _whole_scene(name: str, size: int | Size | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
     """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
     if size is not None and name.startswith(SYNTHETIC):
+        renderer = with_options(renderer, RasterOptions())  # a truth that is the same whatever the rules of the fit
         made = name.removeprefix(SYNTHETIC)
         if made == ROOM:
             return make_room(renderer, size)
@@ -308,6 +311,7 @@ class RunInputs:
         priors: Where the results of providers are kept.
         static_data: Batches of the static stage.
         dynamic_data: Batches of the dynamic stage.
+        carry_data: Batches of the stage before it in which a deformation carries the Gaussians; None where none does.
         refine_data: Batches of the refine stage.
     """
 
@@ -326,6 +330,7 @@ class RunInputs:
     static_data: StaticDataModule
     dynamic_data: DynamicDataModule
     refine_data: RefineDataModule
+    carry_data: DynamicDataModule | None
 
 
 def build_run(
@@ -377,17 +382,38 @@ def build_run(
         guidance,
         priors,
         static_data=StaticDataModule(scene, config.static.data, behind, seed),
-        dynamic_data=DynamicDataModule(
-            scene,
-            config.dynamic.data,
-            behind,
-            seed,
-            paired=config.wgf.weight > 0,
-            rests_first=_rests_first(config),
-            steps=config.dynamic.steps,
-        ),
+        dynamic_data=_dynamic_data(config, scene, behind),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),
+        carry_data=_dynamic_data(carrying(config), scene, behind) if is_carried(config) else None,
     )
+
+
+def _dynamic_data(config: ExperimentConfig, scene: Scene, background: Float[Tensor, " 3"]) -> DynamicDataModule:
+    return DynamicDataModule(
+        scene,
+        config.dynamic.data,
+        background,
+        config.seed,
+        paired=config.wgf.weight > 0,
+        rests_first=_rests_first(config),
+        steps=config.dynamic.steps,
+    )
+
+
+def is_carried(config: ExperimentConfig) -> bool:
+    """Whether a deformation moves the Gaussians before they are cut into pieces along time."""
+    chosen = config.representation
+    of_frame_0 = chosen.kind is RepresentationKind.SPACETIME and chosen.spacetime.init is SpacetimeInit.LIFT
+    return of_frame_0 and chosen.spacetime.carry_steps > 0
+
+
+def carrying(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration of the deformation that carries them: of frozen Gaussians, all times at once."""
+    data = replace(config.dynamic.data, windows=WindowsConfig())
+    density = DensityConfig(DensityKind.NONE)
+    steps = config.representation.spacetime.carry_steps
+    dynamic = replace(config.dynamic, steps=steps, gaussian_rates=0.0, density=density, data=data)
+    return replace(config, representation=RepresentationConfig(), dynamic=dynamic)
 
 
 def windows_of(config: ExperimentConfig, scene: Scene) -> int:

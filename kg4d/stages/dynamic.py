@@ -96,6 +96,7 @@ class DynamicStage(Stage[DynamicBatch]):
         optimizer: Which optimiser takes the steps; Adam when None.
         gaussian_rates: Learning rates of the Gaussians of frame 0; None freezes them.
         frame_distance: Mean distance of two frames of the video, for noise on times.
+        name: Of the stage, in checkpoints and logs.
         windows: Times of the first and the last frame of each window that is fitted by itself; one is all of the clip.
     """
 
@@ -119,8 +120,10 @@ class DynamicStage(Stage[DynamicBatch]):
         gaussian_rates: LearningRates | None = None,
         frame_distance: float = 0.0,
         windows: Sequence[tuple[float, float]] = ((0.0, 1.0),),
+        name: str = "dynamic",
     ) -> None:
         super().__init__(renderer, config.steps * len(windows), seed, optimizer or OptimizerConfig())
+        self.name = name
         self.windows = tuple(windows)
         self._window = -1  # none is begun
         self.representation = representation

@@ -36,6 +36,8 @@ from kg4d.stages.guidance import Guidance
 
 _log = logging.getLogger(__name__)
 
+CARRY = "carry"  # the stage in which a deformation moves Gaussians before they are cut into pieces along time
+
 # The images must be missed by less by these shares (docs/lift.md: right and wrong ones)
 _BETTER = 0.05  # from another hypothesis
 _CLOSER = 0.02  # from keypoints that were lifted again
@@ -58,6 +60,7 @@ class MotionProblem:
         optimizer: Which optimiser takes the steps.
         gaussian_rates: Learning rates of the Gaussians of frame 0 in the stage; None freezes them, as trials do.
         seed: Of all that is drawn at random.
+        name: Of the stage.
     """
 
     scene: Scene
@@ -70,6 +73,7 @@ class MotionProblem:
     optimizer: OptimizerConfig
     gaussian_rates: LearningRates | None
     seed: int
+    name: str = DynamicStage.name
 
     def stage(
         self,
@@ -107,6 +111,7 @@ class MotionProblem:
             self.gaussian_rates if steps is None else None,
             float(times[-1] - times[0]) / max(1, len(times) - 1),
             self._windows(times) if steps is None else [(0.0, 1.0)],
+            self.name,
         )
 
     def _windows(self, times: Float[Tensor, " T"]) -> list[tuple[float, float]]:

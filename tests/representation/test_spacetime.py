@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Scene
-from kg4d.deform.build import DeformationConfig
+from kg4d.deform.build import DeformationConfig, DeformationKind
 from kg4d.errors import InputError
 from kg4d.gaussians import edits
 from kg4d.gaussians.init import GaussiansConfig
@@ -80,6 +80,24 @@ def test_a_start_follows_the_tracks() -> None:
         torch.testing.assert_close(moving.means[k, piece], rest.means + time * SHIFT, rtol=0, atol=1e-4)
     assert moving.velocities is not None
     torch.testing.assert_close(moving.velocities[0], SHIFT.expand(60, 3), rtol=0, atol=1e-3)
+
+
+def test_pieces_follow_whatever_carries_their_gaussians() -> None:
+    made = build(segments=5, carry_steps=1)
+    carrier = build_representation(
+        RepresentationConfig(),
+        DeformationConfig(kind=DeformationKind.SKINNED),
+        made.gaussians,
+        0.1,
+        torch.Generator().manual_seed(0),
+    )
+    carrier.start(tracks())
+    made.carry(carrier)
+    made.start(KeypointMotion(TIMES, REST, REST.expand(5, -1, -1), torch.tensor([-1, 0, 1]), torch.ones(3).bool()))
+    carried, moving = carrier.states(TIMES), made.states(TIMES)
+    for k in range(5):
+        torch.testing.assert_close(moving.means[k, 12 * k : 12 * (k + 1)], carried.means[k], rtol=0, atol=1e-4)
+    assert (carried.means[4] - carried.means[0]).norm(dim=-1).min() > 0.2
 
 
 def test_keypoints_are_barycentres_of_what_is_there() -> None:
