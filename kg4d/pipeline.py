@@ -221,8 +221,10 @@ def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> No
     """Lift the keypoints of the video, start the motion there, and fit it to the video."""
     config, video, lift = run.config, run.scene.reference, None
     if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
-        carried = isinstance(representation, SpacetimeGaussians) and run.carry_data is not None
-        lift = _carry(run, desk, representation) if carried else _lift(run, desk, _problem(run, config), representation)
+        if isinstance(representation, SpacetimeGaussians) and run.carry_data is not None:
+            lift = _carry(run, desk, representation)
+        else:
+            lift = _lift(run, desk, _problem(run, config), representation)
     stage = _problem(run, config).stage(representation, lift, run.guidance.get(DynamicStage.name))
     reports = []
     if desk.validation is not None:

@@ -128,7 +128,24 @@ def test_it_survives_the_disk(scene: Scene, tmp_path: Path):
 
 
 def test_impossible_wishes_are_named(renderer: Renderer):
-    with pytest.raises(InputError, match=r"dragon: no such character \(choose swimmer or walker, or synthetic:room\)"):
+    with pytest.raises(
+        InputError, match=r"dragon: no such character \(choose lamplighter or swimmer or walker, or synthetic:room\)"
+    ):
         make_scene("dragon", renderer)
     with pytest.raises(InputError, match="two"):
         make_scene("walker", renderer, frames=1)
+
+
+def test_a_long_clip_is_the_loop_again_and_again(renderer: Renderer):
+    short, long = (make_scene("walker", renderer, size=24, frames=frames, cycle=4) for frames in (4, 10))
+    assert torch.equal(long.reference.images[4:8], short.reference.images)
+    assert torch.equal(long.reference.images[8:], short.reference.images[:2])
+    assert not torch.equal(short.reference.images[1], short.reference.images[0])
+
+
+def test_parts_come_and_go(renderer: Renderer):
+    """The lamp is there from .3 to .7 of the loop, the cap from .5 on: not in frame 0."""
+    with_parts, without = (make_scene(name, renderer, size=32, frames=10) for name in ("lamplighter", "walker"))
+    apart = (with_parts.test.alphas - without.test.alphas)[:10].amax((1, 2, 3))
+    assert apart[:3].max() < 0.3  # the body alone, covered by a little larger Gaussians
+    assert apart[3:].min() > 0.7
