@@ -31,6 +31,7 @@ TINY = (
     "refine.steps=2",
     "wgf.random_pixels=16",
     "deformation.control_points.count=12",
+    "representation.spacetime.carry_steps=2",
     "rigidity.samples=50",
     "rigidity.neighbours=4",
     "trainer.progress_bar=false",

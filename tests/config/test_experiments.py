@@ -33,7 +33,7 @@ PRESETS = {  # what moves the Gaussians, and the losses beside the one on the im
     "hexplane_joint": (DeformationKind.HEXPLANE, set()),
     "hexplane_rigid": (DeformationKind.HEXPLANE, {"rigidity"}),
     "control_points_images": (DeformationKind.CONTROL_POINTS, set()),
-    "4dgs": (DeformationKind.HSE, {"kfc"}),
+    "4dgs": (DeformationKind.SKINNED, {"kfc", "rigidity"}),
     "rooms": (DeformationKind.HSE, set()),
     "deformable3dgs": (DeformationKind.HSE, set()),
     "4dgaussians": (DeformationKind.HEXPLANE, set()),
