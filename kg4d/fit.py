@@ -17,15 +17,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Fit every scene, variant and seed that the file names, then compare them."""
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
-    from kg4d.comparison.page import write_experiment_page
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
     from kg4d.runs.folder import experiment_folder
-    from kg4d.runs.launch import is_first
-    from kg4d.runs.results import compare, gather
-    from kg4d.sweeps.fits import fit_jobs
     from kg4d.sweeps.jobs import jobs_of, listing
-    from kg4d.sweeps.runner import raise_failures
 
     everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
     runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
@@ -33,9 +28,15 @@ def main(arguments: argparse.Namespace) -> None:
         print(*listing(runs), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
+    from kg4d.sweeps.fits import fit_jobs, is_first  # from here on the request is known to be right
+    from kg4d.sweeps.runner import raise_failures
+
     outcomes = fit_jobs(jobs, arguments.jobs)
     if not is_first():
         return
+    from kg4d.comparison.page import write_experiment_page
+    from kg4d.runs.results import compare, gather
+
     results = gather(everything)
     if results:
         compare(results, runs[0].config)

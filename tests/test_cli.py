@@ -122,6 +122,15 @@ def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt, status):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_what_is_replaced_is_gone_on_with_and_not_replaced_once_more(capsys):
+    from kg4d import fit
+
+    assert run(raising(KeyboardInterrupt()), fit.parser(), ["--overwrite", "--config", "a b.yaml", "seed=1"]) == 130
+    line = capsys.readouterr().err
+    words = shlex.split(re.fullmatch(r"kg4d: interrupted \(go on with: (.+)\)\n", line)[1])
+    assert words == [sys.executable, "-m", "kg4d.fit", "--config", "a b.yaml", "seed=1", "--resume"]
+
+
 LIBRARY = """
 import time
 try:
