@@ -268,6 +268,26 @@ def test_every_command_exists_and_explains_itself(name):
     assert "--debug" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("fit", ["--config", "experiments/quickstart.yaml", "kfc.wieght=1"]),
+        ("fit", ["--config", "experiments/no_such_file.yaml"]),
+        ("fit", ["--config", "experiments/ablation_wgf.yaml", "--variant", "ful"]),
+        ("fit", ["--config", "experiments/quickstart.yaml", "--list"]),
+        ("prepare", ["--input", "a.mp4", "--out", "scene", "matting.knid=none"]),
+        ("sweep", ["--config", "experiments/sweep_points.yaml", "kfc.wieght=1"]),
+    ],
+)
+def test_a_wrong_request_is_found_before_torch_is_loaded(module, words):
+    code = f"import sys, runpy\nsys.argv = ['kg4d.{module}', *{words!r}]\n"
+    code += f"try: runpy.run_module('kg4d.{module}', run_name='__main__')\n"
+    code += "finally: print(*sys.modules, sep='\\n', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == (0 if "--list" in words else 2), done.stderr
+    assert not {"torch", "lightning", "numpy", "wandb"} & set(done.stderr.splitlines())
+
+
 def test_the_other_words():
     assert kg4d("--version").stdout == f"kg4d {__version__}\n"
     wrong = kg4d("fti")
