@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
+from kg4d.utils.commands import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,19 +18,15 @@ def main(arguments: argparse.Namespace) -> None:
     """Fit every scene, variant and seed that the file names, then compare them."""
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
-    from kg4d.config.find import find_experiment
+    from kg4d.config.find import asked_for
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
     from kg4d.runs.folder import experiment_folder
     from kg4d.sweeps.jobs import jobs_of, listing
 
-    file, words = arguments.config, arguments.overrides
-    if file is None:
-        if not words or "=" in words[0]:
-            raise InputError("command line", "says not what to fit", "give --config, a name, an image or a video")
-        file, scene = find_experiment(words[0])
-        words = [*([] if scene is None else [f"scene={scene}"]), *words[1:]]
-        print(f"fit      {file}" + ("" if scene is None else f" with scene={scene}"))
+    file, words = asked_for(arguments.config, arguments.overrides)
+    if arguments.config is None:
+        print(f"fit      {command('kg4d.fit', '--config', str(file), *words)}")
     everything = expand(ExperimentConfig, file, words)
     runs = expand(ExperimentConfig, file, words, variant=arguments.variant)
     if arguments.list:
@@ -67,7 +64,7 @@ def _show(folders: "Sequence[RunFolder]") -> None:
 def parser() -> Parser:
     """The options of this command."""
     options = Parser("kg4d.fit", "Fit a moving 3D model under one experiment file, measure it and export it.")
-    options.add_argument("--config", help="experiment file (YAML); or say first what to fit, as in the examples")
+    options.add_argument("--config", help="experiment file (YAML); else the first word: its name, or a clip")
     options.add_argument("--variant", help="only this variant of the file")
     options.add_argument(
         "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"

@@ -1,5 +1,6 @@
 """Find the experiment file that a person means by a name, or by the clip that is to be fitted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,20 @@ class Found(NamedTuple):
 
     file: Path
     scene: str | None
+
+
+def asked_for(file: str | None, words: Sequence[str]) -> tuple[str | Path, list[str]]:
+    """The experiment file and the overrides of a command line, where the first word may stand for the file.
+
+    Raises:
+        InputError: Nothing says what to fit.
+    """
+    if file is not None:
+        return file, list(words)
+    if not words or "=" in words[0]:
+        raise InputError("command line", "says not what to fit", "give --config, a name, an image or a video")
+    found = find_experiment(words[0])
+    return found.file, [*([] if found.scene is None else [f"scene={found.scene}"]), *words[1:]]
 
 
 def find_experiment(word: str) -> Found:

@@ -90,9 +90,12 @@ class Sweep:
         raise_failures(outcomes)
 
     def _source(self) -> tuple[Source, int | None]:
-        settings, before = self._settings, None
+        settings = self._settings
+        before: Callable[[ExperimentConfig], None] | None = None
         if settings.share_stages:
-            from kg4d.sweeps.sharing import share_in_experiment as before  # here, because it loads torch
+            from kg4d.sweeps.sharing import share_in_experiment  # here, because it loads torch
+
+            before = share_in_experiment
         if not settings.searches:
             jobs = unfinished(self.runs_of(self._points), before)
             return Fixed(iter(jobs)), len(jobs)

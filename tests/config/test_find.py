@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kg4d.config.find import find_experiment
+from kg4d.config.find import asked_for, find_experiment
 from kg4d.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +40,14 @@ def test_a_file_is_taken_as_it_is() -> None:
 def test_what_is_not_there(word: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         find_experiment(word)
+
+
+def test_the_first_word_stands_for_the_file(tmp_path: Path) -> None:
+    clip = tmp_path / "dog.mp4"
+    clip.touch()
+    assert asked_for("mine.yaml", ["seed=1"]) == ("mine.yaml", ["seed=1"])
+    video = ROOT / "experiments/video_to_4d.yaml"
+    assert asked_for(None, [str(clip), "seed=1"]) == (video, [f"scene={clip}", "seed=1"])
+    for words in ([], ["seed=1"]):
+        with pytest.raises(InputError, match="says not what to fit"):
+            asked_for(None, words)
