@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
-from kg4d.utils.commands import command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +24,6 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.sweeps.jobs import jobs_of, listing
 
     file, words = asked_for(arguments.config, arguments.overrides)
-    if arguments.config is None:
-        print(f"fit      {command('kg4d.fit', '--config', str(file), *words)}")
     everything = expand(ExperimentConfig, file, words)
     runs = expand(ExperimentConfig, file, words, variant=arguments.variant)
     if arguments.list:

@@ -1,5 +1,6 @@
 """Find the experiment file that a person means by a name, or by the clip that is to be fitted."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,9 @@ from typing import NamedTuple
 from kg4d.config.check import suggestion
 from kg4d.config.load import packaged_configs
 from kg4d.errors import InputError
+from kg4d.utils.commands import command
+
+_log = logging.getLogger(__name__)
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 _CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
@@ -30,7 +34,9 @@ def asked_for(file: str | None, words: Sequence[str]) -> tuple[str | Path, list[
     if not words or "=" in words[0]:
         raise InputError("command line", "says not what to fit", "give --config, a name, an image or a video")
     found = find_experiment(words[0])
-    return found.file, [*([] if found.scene is None else [f"scene={found.scene}"]), *words[1:]]
+    words = [*([] if found.scene is None else [f"scene={found.scene}"]), *words[1:]]
+    _log.info("fit      %s", command("kg4d.fit", "--config", str(found.file), *words))
+    return found.file, words
 
 
 def find_experiment(word: str) -> Found:
