@@ -38,7 +38,8 @@ from kg4d.pipeline import fit
 from kg4d.priors.diffusion.camera_projection import CLIPCameraProjection
 from kg4d.priors.diffusion.checkpoint import Checkpoint
 from kg4d.priors.diffusion.noise_predictor import Zero123Noise
-from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind
+from kg4d.priors.diffusion.settings import Zero123Kind
+from kg4d.priors.diffusion.zero123 import Condition, Zero123
 from kg4d.render import build_renderer
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.render.build import RendererUnavailableError

@@ -23,8 +23,9 @@ from kg4d.data.images import resize_rgba
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
 from kg4d.priors.base import Matting
-from kg4d.priors.matting import GrabCutMatting, MattingConfig
+from kg4d.priors.matting import GrabCutMatting
 from kg4d.priors.saliency import NetworkMatting, StillCameraMatting
+from kg4d.priors.settings import MattingConfig
 
 SCENES = ("cesium_man", "fox", "drone")
 SIDE, WIDE = 256, 90.0  # px and degrees of a photograph

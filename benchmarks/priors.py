@@ -18,19 +18,21 @@ from torch import Tensor
 from benchmarks._harness import Row, arguments, report
 from kg4d.data.records import Keypoints, Scene
 from kg4d.data.scene import load_scene
-from kg4d.data.studies.noisy_detections import DetectionsConfig, add_noise
+from kg4d.data.studies.noisy_detections import add_noise
+from kg4d.data.studies.settings import DetectionsConfig
 from kg4d.errors import InputError
 from kg4d.keypoints.triangulation import triangulate
 from kg4d.lift.seeding import reconcile_views
 from kg4d.metrics.keypoints import box_sizes
 from kg4d.priors.base import KeypointTracks
-from kg4d.priors.build import PriorsConfig
-from kg4d.priors.flow import DisFlow, FlowConfig
-from kg4d.priors.keypoints.features import VGG_TRACKING_SIDE, FeaturesConfig, build_features
-from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker, PointTrackingConfig
-from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
-from kg4d.priors.matting import KeyMatting, MattingConfig
+from kg4d.priors.flow import DisFlow
+from kg4d.priors.keypoints.features import VGG_TRACKING_SIDE, build_features
+from kg4d.priors.keypoints.point_tracking import ChainTracker, KltTracker
+from kg4d.priors.keypoints.settings import FeaturesConfig, PointTrackingConfig, TransferConfig
+from kg4d.priors.keypoints.transfer import ChainTransfer
+from kg4d.priors.matting import KeyMatting
 from kg4d.priors.redetect import redetected
+from kg4d.priors.settings import FlowConfig, MattingConfig, PriorsConfig
 
 SCENES = ("cesium_man", "fox", "drone")
 ANGLE = 22.5  # between the views of the ring

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks._harness import Row, arguments, benchmark_scene, in_turns, ratio, report
-from kg4d.geometry.harmonics import harmonics_count, seen_colors
+from kg4d.geometry.degrees import harmonics_count
+from kg4d.geometry.harmonics import seen_colors
 from kg4d.render import build_renderer
 
 CASES = ((5_000, 256, 15), (100_000, 512, 5))  # Gaussians, side of the image, runs at least

@@ -13,7 +13,8 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.spacetime import SpacetimeModel
 from kg4d.geometry.cameras import joined
-from kg4d.losses.photometric import PhotometricConfig, photometric_loss
+from kg4d.losses.photometric import photometric_loss
+from kg4d.losses.settings import PhotometricConfig
 from kg4d.render import build_renderer
 
 LEAST_WEIGHT = 0.05

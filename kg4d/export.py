@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from kg4d.errors import InputError
-from kg4d.formats.build import ExportFormat, Orbit
+from kg4d.formats.settings import ExportFormat, Orbit
 from kg4d.utils.cli import Parser, run
 
 _FORMATS = ", ".join(ExportFormat)

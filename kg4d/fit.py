@@ -17,25 +17,28 @@ def main(arguments: argparse.Namespace) -> None:
     """Fit every scene, variant and seed that the file names, then compare them."""
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
-    from kg4d.comparison.page import write_experiment_page
+    from kg4d.config.find import asked_for
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
     from kg4d.runs.folder import experiment_folder
-    from kg4d.runs.launch import is_first
-    from kg4d.runs.results import compare, gather
-    from kg4d.sweeps.fits import fit_jobs
     from kg4d.sweeps.jobs import jobs_of, listing
-    from kg4d.sweeps.runner import raise_failures
 
-    everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
-    runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
+    file, words = asked_for(arguments.config, arguments.overrides)
+    everything = expand(ExperimentConfig, file, words)
+    runs = expand(ExperimentConfig, file, words, variant=arguments.variant)
     if arguments.list:
         print(*listing(runs), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
+    from kg4d.sweeps.fits import fit_jobs, is_first  # from here on the request is known to be right
+    from kg4d.sweeps.runner import raise_failures
+
     outcomes = fit_jobs(jobs, arguments.jobs)
     if not is_first():
         return
+    from kg4d.comparison.page import write_experiment_page
+    from kg4d.runs.results import compare, gather
+
     results = gather(everything)
     if results:
         compare(results, runs[0].config)
@@ -58,7 +61,7 @@ def _show(folders: "Sequence[RunFolder]") -> None:
 def parser() -> Parser:
     """The options of this command."""
     options = Parser("kg4d.fit", "Fit a moving 3D model under one experiment file, measure it and export it.")
-    options.add_argument("--config", required=True, help="experiment file (YAML)")
+    options.add_argument("--config", help="experiment file (YAML); else the first word: its name, or a clip")
     options.add_argument("--variant", help="only this variant of the file")
     options.add_argument(
         "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"

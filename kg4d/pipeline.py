@@ -23,8 +23,8 @@ from kg4d.lift.record import Lift
 from kg4d.metrics.suite import Evaluation, write_metrics_json
 from kg4d.render.seen import blending_weights
 from kg4d.representation.base import Representation
-from kg4d.representation.build import RepresentationKind
 from kg4d.representation.canonical import CanonicalGaussians
+from kg4d.representation.settings import RepresentationKind
 from kg4d.representation.spacetime import SpacetimeGaussians
 from kg4d.runs.build import (
     RunInputs,

@@ -11,7 +11,7 @@ from kg4d.utils.commands import command
 def main(arguments: argparse.Namespace) -> None:
     """Make the scene folder, and say where it is."""
     from kg4d.config.load import load_config  # here, so that --help and a wrong command line take no time
-    from kg4d.priors.build import PriorsConfig
+    from kg4d.priors.settings import PriorsConfig
 
     config = load_config(PriorsConfig, arguments.config, arguments.overrides)
     if arguments.cameras == "sfm":

@@ -28,9 +28,9 @@ import torch
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.geometry.cameras import project_each
-from kg4d.losses.coverage import CoverageConfig, matte_points
-from kg4d.losses.motion_priors import BonesConfig
-from kg4d.optim.build import OptimizerConfig, OptimizerKind
+from kg4d.losses.coverage import matte_points
+from kg4d.losses.settings import BonesConfig, CoverageConfig
+from kg4d.optim.settings import OptimizerConfig, OptimizerKind
 from kg4d.runs.build import build_run, build_run_representation
 from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.static import StaticStage

@@ -28,7 +28,7 @@ from kg4d.flows.examples.outcome import mirrored_normal
 from kg4d.flows.laws import OrnsteinUhlenbeck, standard_normal
 from kg4d.flows.maps import Affine, Planar
 from kg4d.flows.rpwgf import Problem, flow, projection_error
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.gaussians.model import PARAMETERS, GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.harmonics import harmonics_count
+from kg4d.geometry.degrees import harmonics_count
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import pixel_centers
 

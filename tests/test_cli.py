@@ -122,6 +122,15 @@ def test_an_interrupt_says_how_to_go_on(parser, capsys, interrupt, status):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_what_is_replaced_is_gone_on_with_and_not_replaced_once_more(capsys):
+    from kg4d import fit
+
+    assert run(raising(KeyboardInterrupt()), fit.parser(), ["--overwrite", "--config", "a b.yaml", "seed=1"]) == 130
+    line = capsys.readouterr().err
+    words = shlex.split(re.fullmatch(r"kg4d: interrupted \(go on with: (.+)\)\n", line)[1])
+    assert words == [sys.executable, "-m", "kg4d.fit", "--config", "a b.yaml", "seed=1", "--resume"]
+
+
 LIBRARY = """
 import time
 try:
@@ -257,6 +266,26 @@ def test_every_command_exists_and_explains_itself(name):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: ")
     assert "--debug" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("fit", ["--config", "experiments/quickstart.yaml", "kfc.wieght=1"]),
+        ("fit", ["--config", "experiments/no_such_file.yaml"]),
+        ("fit", ["--config", "experiments/ablation_wgf.yaml", "--variant", "ful"]),
+        ("fit", ["--config", "experiments/quickstart.yaml", "--list"]),
+        ("prepare", ["--input", "a.mp4", "--out", "scene", "matting.knid=none"]),
+        ("sweep", ["--config", "experiments/sweep_points.yaml", "kfc.wieght=1"]),
+    ],
+)
+def test_a_wrong_request_is_found_before_torch_is_loaded(module, words):
+    code = f"import sys, runpy\nsys.argv = ['kg4d.{module}', *{words!r}]\n"
+    code += f"try: runpy.run_module('kg4d.{module}', run_name='__main__')\n"
+    code += "finally: print(*sys.modules, sep='\\n', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == (0 if "--list" in words else 2), done.stderr
+    assert not {"torch", "lightning", "numpy", "wandb"} & set(done.stderr.splitlines())
 
 
 def test_the_other_words():

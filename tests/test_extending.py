@@ -10,8 +10,9 @@ import torch
 from kg4d.data.images import write_png
 from kg4d.formats.base import ExportSource
 from kg4d.gaussians.model import GaussianModel
-from kg4d.optim.build import OptimizerConfig, build_optimizer
+from kg4d.optim.build import build_optimizer
 from kg4d.optim.objective import Objective
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.priors.cache.store import PriorCache
 from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians

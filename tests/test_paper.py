@@ -16,14 +16,13 @@ from kg4d.config.schema import ExperimentConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.projection import Gaussians2D, project_gaussians
-from kg4d.keypoints.soft_argmax import KeypointReading
+from kg4d.keypoints.settings import KeypointReading
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures
+from kg4d.losses.flow.settings import WgfVariant
 from kg4d.losses.flow.variants import PixelFlow, distance_loss, offset_loss
-from kg4d.losses.flow.wgf import WgfVariant
 from kg4d.ot.gaussian_w2 import gaussian_w2
-from kg4d.ot.mixture import ContributorWeights
 from kg4d.ot.offset import wasserstein_offset_closed
-from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.ot.settings import ContributorWeights, PlanConfig, PlanSolver
 from kg4d.render.build import build_renderer
 from tests import make
 

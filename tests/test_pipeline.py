@@ -15,7 +15,7 @@ from kg4d import evaluate, pipeline
 from kg4d import export as export_command
 from kg4d.data.images import write_png
 from kg4d.errors import InputError
-from kg4d.formats.build import ExportFormat
+from kg4d.formats.settings import ExportFormat
 from kg4d.gaussians.model import GaussianModel
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.folders import read_folders

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kg4d.comparison.arms import Comparison
 from kg4d.comparison.finished import FinishedRun
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 from kg4d.formats.mp4 import write_mp4
 from kg4d.utils.reading import regular
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -241,7 +242,13 @@ def _checked(schema: type, values: dict[Any, Any], source: str) -> dict[str, Any
 
 
 def _merged(schema: type, layers: Iterable[dict[str, Any]]) -> DictConfig:
-    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), *layers))
+    return cast(DictConfig, OmegaConf.merge(_defaults(schema), *layers))
+
+
+@cache
+def _defaults(schema: type) -> DictConfig:
+    """The schema as OmegaConf has it, which takes it 0.1 s to build; merging copies it."""
+    return cast(DictConfig, OmegaConf.structured(schema))
 
 
 def _built(schema: type[T], merged: DictConfig, path: str | Path | None) -> T:

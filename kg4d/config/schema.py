@@ -3,34 +3,22 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from kg4d.data.images import Size
-from kg4d.data.studies.frame_subset import FramesConfig
-from kg4d.data.studies.keypoint_subset import KeypointsConfig
-from kg4d.data.studies.noisy_detections import DetectionsConfig
-from kg4d.data.studies.world import WorldConfig
-from kg4d.deform.build import DeformationConfig
-from kg4d.formats.build import ExportConfig
-from kg4d.gaussians.init import GaussiansConfig
-from kg4d.geometry.harmonics import MOST_DEGREE
-from kg4d.lift.objective import LiftConfig
-from kg4d.losses.coverage import CoverageConfig
-from kg4d.losses.depth import DepthLossConfig
-from kg4d.losses.flow.wgf import WgfConfig
-from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.motion_priors import BonesConfig, RigidityConfig
-from kg4d.losses.sds import SdsConfig
-from kg4d.optim.build import OptimizerConfig
-from kg4d.priors.build import PriorsConfig
-from kg4d.priors.depth import DepthPriorConfig
-from kg4d.priors.diffusion.noise_predictor import NoiseModelConfig
-from kg4d.render.build import RendererConfig
-from kg4d.representation.build import RepresentationConfig, RepresentationKind
-from kg4d.stages.density import DensityControl, DensityKind
-from kg4d.stages.dynamic import DynamicConfig
-from kg4d.stages.refine import RefineConfig
-from kg4d.stages.runner import TrainerConfig
-from kg4d.stages.static import StaticConfig
-from kg4d.tracking.tracker import TrackingConfig
+from kg4d.data.sizes import Size
+from kg4d.data.studies.settings import DetectionsConfig, FramesConfig, KeypointsConfig, WorldConfig
+from kg4d.deform.settings import DeformationConfig
+from kg4d.formats.settings import ExportConfig
+from kg4d.gaussians.settings import GaussiansConfig
+from kg4d.geometry.degrees import MOST_DEGREE
+from kg4d.lift.settings import LiftConfig
+from kg4d.losses.flow.settings import WgfConfig
+from kg4d.losses.settings import BonesConfig, CoverageConfig, DepthLossConfig, KfcConfig, RigidityConfig, SdsConfig
+from kg4d.optim.settings import OptimizerConfig
+from kg4d.priors.diffusion.settings import NoiseModelConfig
+from kg4d.priors.settings import DepthPriorConfig, PriorsConfig
+from kg4d.render.settings import RendererConfig
+from kg4d.representation.settings import RepresentationConfig, RepresentationKind
+from kg4d.stages.settings import DensityKind, DynamicConfig, RefineConfig, StaticConfig, TrainerConfig
+from kg4d.tracking.settings import TrackingConfig
 from kg4d.utils.names import is_folder_name
 
 
@@ -192,8 +180,8 @@ class ExperimentConfig:
         for key, (value, minimum) in minima.items():
             if value < minimum:
                 raise ValueError(f"{key}: must be at least {minimum}, not {value}")
-        DensityControl(self.static.density, self.static.steps)
-        DensityControl(self.dynamic.density, self.dynamic.steps, "dynamic.density")
+        self.static.density.check("static.density")
+        self.dynamic.density.check("dynamic.density")
         if self.dynamic.density.kind is not DensityKind.NONE and not self.dynamic.gaussian_rates > 0:
             raise ValueError("dynamic.density.kind: needs Gaussians that are trained: set dynamic.gaussian_rates=1")
         opacity = self.gaussians.initial_opacity

@@ -6,7 +6,6 @@ colour of a transparent pixel never shows.
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,34 +23,6 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 _CONVERT = "convert it to an RGB or RGBA PNG, JPEG or WebP"
-
-
-class Size(NamedTuple):
-    """Width and height of an image, px."""
-
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, image: Float[Tensor, "*shape channels"]) -> "Size":
-        """That of an image, or of several."""
-        return cls(image.shape[-2], image.shape[-3])
-
-    def within(self, longer: "int | Size | None") -> "Size":
-        """The same shape with `longer` px along its longer side, or that size; itself where None.
-
-        >>> Size(240, 180).within(128)
-        Size(width=128, height=96)
-        """
-        if longer is None:
-            return self
-        if isinstance(longer, Size):
-            return longer
-        factor = longer / max(self)
-        return Size(max(1, round(self.width * factor)), max(1, round(self.height * factor)))
-
-    def __str__(self) -> str:
-        return f"{self.width} x {self.height}"
 
 
 def read_image(path: str | Path) -> Float[Tensor, "H W 4"]:

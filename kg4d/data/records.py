@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from kg4d.data.images import Size, resample, resize_rgba
+from kg4d.data.images import resample, resize_rgba
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud
 from kg4d.geometry.cameras import Cameras
@@ -61,7 +62,7 @@ class PosedImages:
 
     def resized(self, longer: int | Size) -> "PosedImages":
         """The same images and cameras, resampled to `longer` px along the longer side, or to that size."""
-        size = Size.of(self.images).within(longer)
+        size = Size.of(self.images.shape).within(longer)
         return replace(self, cameras=self.cameras.resized(*size), images=resize_rgba(self.images, *size))
 
 
@@ -116,7 +117,7 @@ class Flow:
 
     def resized(self, longer: int | Size) -> "Flow":
         """The same flow with `longer` px along its longer side or of that size, in new pixels: means by confidence."""
-        old = Size.of(self.flow)
+        old = Size.of(self.flow.shape)
         new = old.within(longer)
         if old == new:
             return self
@@ -275,7 +276,7 @@ class Scene:
 
     def resized(self, longer: int | Size) -> "Scene":
         """The same scene at `longer` px along the longer side, or at that size, with all that is in pixels."""
-        old = Size.of(self.reference.images)
+        old = Size.of(self.reference.images.shape)
         return replace(
             self,
             reference=self.reference.resized(longer),

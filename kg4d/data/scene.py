@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from kg4d.data.images import Size
 from kg4d.data.readers.build import READERS, find_reader
 from kg4d.data.records import Scene
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 
 _log = logging.getLogger(__name__)

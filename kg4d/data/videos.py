@@ -1,7 +1,6 @@
 """Reading an input: video files, animated images, folders of frames, or a single image."""
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kg4d.data.images import DAMAGED, read_image
+from kg4d.data.spans import Span
 from kg4d.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -24,43 +24,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _ANIMATED = ("PNG", "WEBP", "GIF")
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 _FPS = 8.0  # for frames without time stamps
-_ROUNDING = 1e-6  # frames; 0.3 s at 10 a second is frame 3
 _KEEP_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders of these formats drop the alpha channel
 _AS_IT_IS = ["-fps_mode", "passthrough"]  # otherwise frames are repeated to reach a constant rate
 # Pixels that are not square, as of DV tapes, become so; where the file does not say their shape, sar is 1.
 _SQUARE = ["-vf", "scale=w=round(iw*max(sar\\,1)):h=round(ih*max(1/sar\\,1)),setsar=1"]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Which part of a video is used.
-
-    Attributes:
-        start: First moment, seconds.
-        end: Last moment, seconds; None is the end of the video.
-        every: Use one frame in so many.
-        most: What is left is thinned evenly to this many frames, its first and its last included.
-    """
-
-    most: int
-    start: float = 0.0
-    end: float | None = None
-    every: int = 1
-
-    def picked(self, count: int, fps: float) -> list[int]:
-        """Indices of the frames used, of a video of `count` frames; by index, which matters if the rate varies.
-
-        Raises:
-            InputError: The video has fewer than two frames in that part.
-        """
-        last = count - 1 if self.end is None else min(count - 1, math.floor(self.end * fps + _ROUNDING))
-        within = range(math.ceil(self.start * fps - _ROUNDING), last + 1, self.every)
-        if len(within) < min(2, count):
-            part = f"{self.start:g} s to {'its end' if self.end is None else f'{self.end:g} s'}"
-            what = f"{part}, every={self.every}, leaves {len(within)} of {count} frames"
-            key = "every" if self.every > 1 else "start" if self.end is None else "end"
-            raise InputError(key, what, f"the input lasts {count / fps:.3g} s, at {fps:.3g} frames a second")
-        return [within[index] for index in evenly_spaced(len(within), self.most)]
 
 
 @dataclass(frozen=True)
@@ -149,17 +116,6 @@ def image_files(folder: str | Path) -> list[Path]:
     if not files:
         raise InputError(folder, "holds no PNG, JPEG or WebP image", "give a folder of images")
     return sorted(files, key=lambda path: natural_key(path.name))
-
-
-def evenly_spaced(count: int, limit: int) -> list[int]:
-    """Up to `limit` indices below `count`, spread evenly from the first to the last.
-
-    >>> evenly_spaced(31, 4), evenly_spaced(3, 16)
-    ([0, 10, 20, 30], [0, 1, 2])
-    """
-    if count <= limit:
-        return list(range(count))
-    return [round(index * (count - 1) / (limit - 1)) for index in range(limit)]
 
 
 def natural_key(name: str) -> list[str | int]:

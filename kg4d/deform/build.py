@@ -1,71 +1,20 @@
 """From the config to a deformation."""
 
 import logging
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import assert_never
 
 import torch
 
 from kg4d.deform.base import Deformation, RestGaussians
-from kg4d.deform.control_points import ControlPointsConfig
-from kg4d.deform.encoding import HSE, HseConfig
-from kg4d.deform.flag4d import Flag4dConfig
-from kg4d.deform.hexplane import HexPlaneConfig
-from kg4d.deform.offsets import Activation, OffsetMlp
-from kg4d.deform.skinned import SkinnedConfig
+from kg4d.deform.encoding import HSE
+from kg4d.deform.offsets import OffsetMlp
+from kg4d.deform.settings import (
+    DeformationConfig,
+    DeformationKind,
+)
 
 _log = logging.getLogger(__name__)
-
-
-class DeformationKind(StrEnum):
-    """How the canonical Gaussians move."""
-
-    HSE = "hse"
-    HEXPLANE = "hexplane"
-    SKINNED = "skinned"
-    CONTROL_POINTS = "control_points"
-    FLAG4D = "flag4d"
-    NONE = "none"
-
-
-@dataclass
-class DeformationConfig:
-    """The deformation of the dynamic stage.
-
-    Attributes:
-        kind: Which features the network reads; `skinned` are frames at the keypoints that the Gaussians follow, with a
-            network only on top, and that of `hse` alone where there are no keypoints; `control_points` are frames
-            spread over the object that the network moves; `flag4d` are two networks that correct each other; `none` is
-            no motion at all.
-        width: Units of a hidden layer.
-        depth: Hidden layers.
-        activation: Non-linearity of the hidden layers.
-        learning_rate: Of the network.
-        anchor_first: The canonical Gaussians are frame 0: nothing moves at time 0.
-        hse: The harmonic encoding.
-        hexplane: The planes of `kind: hexplane`.
-        skinned: The frames of `kind: skinned`, which always is at rest at time 0.
-        control_points: The frames of `kind: control_points`.
-        flag4d: The networks of `kind: flag4d`.
-    """
-
-    kind: DeformationKind = DeformationKind.HSE
-    width: int = 64
-    depth: int = 4
-    activation: Activation = Activation.RELU
-    learning_rate: float = 3e-3
-    anchor_first: bool = True
-    hse: HseConfig = field(default_factory=HseConfig)
-    hexplane: HexPlaneConfig = field(default_factory=HexPlaneConfig)
-    skinned: SkinnedConfig = field(default_factory=SkinnedConfig)
-    control_points: ControlPointsConfig = field(default_factory=ControlPointsConfig)
-    flag4d: Flag4dConfig = field(default_factory=Flag4dConfig)
-
-    @property
-    def rests_first(self) -> bool:
-        """Whether nothing moves at time 0."""
-        return self.anchor_first or self.kind in (DeformationKind.SKINNED, DeformationKind.NONE)
 
 
 def build_deformation(config: DeformationConfig, rest: RestGaussians, generator: torch.Generator) -> Deformation:

@@ -4,7 +4,6 @@ Sources: SC-GS (Huang et al. 2024, section 4.1) and SC4D (Wu et al. 2024), whose
 turns the control points, and each Gaussian blends the motions of its nearest ones by Gaussian kernels of their radii.
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,27 +14,13 @@ from torch.nn.functional import embedding_bag, normalize
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, anchored
+from kg4d.deform.settings import ControlPointsConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import farthest_points, nearest_neighbours
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix
-from kg4d.losses.motion_priors import ArapConfig, arap_loss, neighbour_weights
+from kg4d.losses.motion_priors import arap_loss, neighbour_weights
 from kg4d.optim.objective import Objective
-
-
-@dataclass
-class ControlPointsConfig:
-    """The control points.
-
-    Attributes:
-        count: How many, spread over the Gaussians by farthest-point sampling; no more than there are Gaussians.
-        neighbours: How many of them each Gaussian follows.
-        arap: How rigidly they move.
-    """
-
-    count: int = 512
-    neighbours: int = 4
-    arap: ArapConfig = field(default_factory=ArapConfig)
 
 
 class _Nearest(NamedTuple):

@@ -1,32 +1,11 @@
 """Sines and cosines of position and of time: what lets a small network follow detail."""
 
-import math
-from dataclasses import dataclass, field
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from kg4d.deform.extent import Extent
-
-
-@dataclass
-class HseConfig:
-    """Harmonic encoding with separate frequencies in space and in time (KG4D section 4.2, "decoupled").
-
-    The paper sets all frequencies to 1; K equal ones are K copies of the same eight features, so `[1.0]` in both banks,
-    without the input, is its network. High frequencies in time spoil the frames between those that were trained on:
-    keep the largest below pi (T - 1) / 4 for T frames.
-
-    Attributes:
-        space_frequencies: Radians per scene radius.
-        time_frequencies: Radians per clip.
-        include_input: Also hand on the position and the time themselves.
-    """
-
-    space_frequencies: list[float] = field(default_factory=lambda: [math.pi * 2**k for k in range(4)])
-    time_frequencies: list[float] = field(default_factory=lambda: [math.pi * 2**k for k in range(2)])
-    include_input: bool = True
+from kg4d.deform.settings import HseConfig
 
 
 class HarmonicEncoding(nn.Module):

@@ -15,7 +15,6 @@ Source: FLAG-4D, eq. 1-7. `docs/flag4d.md` says what the paper leaves open and w
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +25,8 @@ from torch.nn import functional as F
 from kg4d.data.records import VideoFeatures
 from kg4d.deform.base import Deformation, Draft, RestGaussians
 from kg4d.deform.encoding import HSE
-from kg4d.deform.offsets import Activation, OffsetMlp, anchored, linear
+from kg4d.deform.offsets import OffsetMlp, anchored, linear
+from kg4d.deform.settings import Activation, Flag4dConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import farthest_points
@@ -35,54 +35,6 @@ STATE = 14  # numbers of a state
 _UNITS = (1.0,) * 13 + (0.2,)  # of the two branches' distance: logits of opacity are five times as large as the rest
 _EPS = 1e-6
 LayerT = TypeVar("LayerT", bound=nn.Module)
-
-
-@dataclass
-class MutualConfig:
-    """How the two branches learn from each other (eq. 7).
-
-    Attributes:
-        weight: Of the loss.
-        to_gmn: Part of it that draws GMN to IDN.
-        to_idn: Part of it that draws IDN to GMN.
-    """
-
-    weight: float = 0.1
-    to_gmn: float = 1.0
-    to_idn: float = 0.1
-
-
-@dataclass
-class Flag4dConfig:
-    """The two branches. The sizes are for a CPU; `configs/flag4d_paper.yaml` has those of the paper.
-
-    Attributes:
-        idn: Use the instantaneous branch; without it GMN sees states at rest and no summary.
-        gmn: Use the branch that sees the motion around; without it IDN is what is drawn.
-        residual: GMN changes what IDN says at the same time; if not, it starts from the state at rest, as printed.
-        window: Times W that IDN is asked at, a frame apart, from one frame before the time on.
-        summary_width: Units of the GRU.
-        feature_width: Channels of the attention; a multiple of `heads`.
-        heads: Of the attention.
-        anchors: Gaussians that ask; the others take what the nearest of these found.
-        neighbours: Anchors that a Gaussian takes from.
-        refinement_width: Units of a hidden layer of the last network, which has three.
-        draft_weight: Of the image loss of IDN alone, relative to that of what is drawn.
-        mutual: How the branches learn from each other.
-    """
-
-    idn: bool = True
-    gmn: bool = True
-    residual: bool = True
-    window: int = 4
-    summary_width: int = 32
-    feature_width: int = 32
-    heads: int = 4
-    anchors: int = 512
-    neighbours: int = 4
-    refinement_width: int = 64
-    draft_weight: float = 0.5
-    mutual: MutualConfig = field(default_factory=MutualConfig)
 
 
 class Flag4d(Deformation):

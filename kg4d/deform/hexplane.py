@@ -1,6 +1,5 @@
 """HexPlane: six learned planes over the pairs of (x, y, z, t), multiplied, as in 4DGS (Wu et al. 2024) and DG4D."""
 
-from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
@@ -11,40 +10,13 @@ from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.extent import Extent
 from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
+from kg4d.deform.settings import HexPlaneConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
 _PLANES = list(combinations(range(4), 2))  # axis 3 is time
-
-
-@dataclass
-class HexPlaneConfig:
-    """Size of the planes.
-
-    Attributes:
-        resolution: Grid points along a spatial axis at the coarsest level.
-        time_resolution: Grid points along time, the same at all levels.
-        channels: Features of each level.
-        levels: Each level multiplies the spatial resolution by its number.
-        use_hse: Hand the harmonic encoding to the network too.
-        learning_rate: Of the planes.
-        space_variation: Weight of the mean squared difference of neighbours in space; 4DGaussians has 1e-4 for sums of
-            means over planes, as here.
-        time_curvature: Weight of the mean squared second difference along time; 4DGaussians: 1e-2.
-        time_change: Weight of the mean distance of the time planes from 1, where nothing moves; 4DGaussians: 1e-4.
-    """
-
-    resolution: int = 32
-    time_resolution: int = 8
-    channels: int = 16
-    levels: list[int] = field(default_factory=lambda: [1, 2])
-    use_hse: bool = True
-    learning_rate: float = 6.4e-3
-    space_variation: float = 0.0
-    time_curvature: float = 0.0
-    time_change: float = 0.0
 
 
 class HexPlane(nn.Module):

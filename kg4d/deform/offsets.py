@@ -3,21 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from enum import StrEnum
 from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kg4d.deform.settings import Activation
 from kg4d.gaussians.moving import MovingGaussians
-
-
-class Activation(StrEnum):
-    """Non-linearity of the hidden layers."""
-
-    RELU = "relu"
-    SILU = "silu"
 
 
 class OffsetMlp(nn.Module):

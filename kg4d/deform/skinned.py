@@ -1,8 +1,6 @@
 """Keypoints as the handles of the motion: a frame at each keypoint, and Gaussians that follow by skinning weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, assert_never
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from kg4d.deform.base import Deformation
 from kg4d.deform.encoding import HSE
 from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
+from kg4d.deform.settings import Blend, SkinnedConfig
 from kg4d.deform.shading import Shading
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
@@ -20,47 +19,9 @@ from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
 from kg4d.keypoints.barycentre import FAR, log_window
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
-from kg4d.losses.motion_priors import Bones, HandlesConfig, acceleration_loss, carried_bones_loss, coherence_loss
+from kg4d.losses.motion_priors import Bones, acceleration_loss, carried_bones_loss, coherence_loss
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
-
-
-class Blend(StrEnum):
-    """How the motions of several frames are mixed."""
-
-    LINEAR = "linear"  # of matrices: cheap; a limb that is bent or twisted far loses thickness
-    DUAL_QUATERNION = "dual_quaternion"  # of rigid motions: it keeps it
-
-
-@dataclass
-class SkinnedConfig:
-    """The skinned deformation.
-
-    Attributes:
-        blend: How the motions of several frames are mixed.
-        temperature: Softmax temperature of the skinning logits.
-        sigma: Width of the window around a frame's bones in which Gaussians follow it at the start, world units.
-        residual: Add the offsets of the harmonic network to the skinned motion.
-        shading: Colours change as the light falls on what has turned; the light is found with the motion.
-        normal_width: Deviation of the window in which the directions of the surface are found for that, world units.
-        handles: Priors on the frames.
-        translation_learning_rate: Of the translations of the frames, world units a step.
-        rotation_learning_rate: Of their rotations.
-        light_learning_rate: Of the light.
-        weight_learning_rate: Of the skinning logits.
-    """
-
-    blend: Blend = Blend.LINEAR
-    temperature: float = 0.1
-    sigma: float = 0.06
-    residual: bool = False
-    shading: bool = False
-    normal_width: float = 0.05
-    handles: HandlesConfig = field(default_factory=HandlesConfig)
-    translation_learning_rate: float = 5e-3
-    rotation_learning_rate: float = 1e-2
-    light_learning_rate: float = 1e-2
-    weight_learning_rate: float = 2e-2
 
 
 class SkinnedDeformation(Deformation):

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.flows.laws import Gaussian
-from kg4d.ot.plans import PlanConfig, PlanSolver, transport_plan
+from kg4d.ot.plans import transport_plan
+from kg4d.ot.settings import PlanConfig, PlanSolver
 
 
 def moments(x: Float[Tensor, "B d"]) -> Gaussian:

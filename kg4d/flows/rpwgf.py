@@ -20,7 +20,8 @@ from kg4d.flows.energies import Energy, push, wasserstein_gradient
 from kg4d.flows.laws import Law
 from kg4d.flows.maps import PushForward
 from kg4d.flows.metric import PullbackMetric
-from kg4d.flows.solvers import Solver, SolverConfig, solve
+from kg4d.flows.settings import Solver, SolverConfig
+from kg4d.flows.solvers import solve
 
 _log = logging.getLogger(__name__)
 _FAR = 4.0  # squared length of a step over what the metric foresaw: twice the length

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.records import Scene
-from kg4d.formats.build import Orbit
+from kg4d.formats.settings import Orbit
 from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras

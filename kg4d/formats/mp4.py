@@ -16,8 +16,8 @@ from kg4d.data.around import cameras_around
 from kg4d.data.images import quantize
 from kg4d.data.records import PosedImages, view_grid
 from kg4d.formats.base import Exported, ExportSource, MovingModel
-from kg4d.formats.build import Orbit
 from kg4d.formats.pictures import depth_pictures, motion_pictures
+from kg4d.formats.settings import Orbit
 from kg4d.geometry.cameras import Cameras
 from kg4d.utils.files import replacing
 

@@ -15,7 +15,8 @@ import torch
 from kg4d.formats.base import Exported, ExportSource
 from kg4d.formats.pictures import linear_rgb
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import harmonics_degree, rgb_to_sh0
+from kg4d.geometry.degrees import harmonics_degree
+from kg4d.geometry.harmonics import rgb_to_sh0
 from kg4d.utils.files import replacing
 
 if TYPE_CHECKING:

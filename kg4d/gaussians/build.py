@@ -11,19 +11,12 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.gaussians.far_side import MirroredFarSide
-from kg4d.gaussians.init import (
-    FarSide,
-    GaussiansConfig,
-    InitKind,
-    inflate_matte,
-    initial_state,
-    points_in_ball,
-    visual_hull,
-)
+from kg4d.gaussians.init import inflate_matte, initial_state, points_in_ball, visual_hull
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.points import PointCloud, read_points, without_outliers
+from kg4d.gaussians.settings import FarSide, GaussiansConfig, InitKind
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.harmonics import harmonics_count
+from kg4d.geometry.degrees import harmonics_count
 
 _log = logging.getLogger(__name__)
 

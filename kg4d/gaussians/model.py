@@ -1,7 +1,6 @@
 """The Gaussians that training changes: raw, unbounded parameters whose number N may change from step to step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,43 +8,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from kg4d.gaussians.rows import GaussianRows
+from kg4d.gaussians.settings import RATED, LearningRates
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import MOST_DEGREE, harmonics_count
+from kg4d.geometry.degrees import MOST_DEGREE, harmonics_count
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.optim.build import ParameterGroup
 
-_RATED = ("means", "quats", "log_scales", "opacity_logits", "colors")  # each has a learning rate of its own
-PARAMETERS = (*_RATED, "keypoint_logits", "skinning_logits", "harmonics")
+PARAMETERS = (*RATED, "keypoint_logits", "skinning_logits", "harmonics")
 """Names of the per-Gaussian tensors, in order; each has N rows. Nothing else may depend on N."""
 
 _HARMONICS_RATE = 1 / 20  # of the colours' learning rate (Kerbl et al. 2023)
-
-
-@dataclass
-class LearningRates:
-    """Adam rates of the per-Gaussian tensors at the first step.
-
-    Attributes:
-        means: Centres, world units a step.
-        quats: Rotations.
-        log_scales: Scales.
-        opacity_logits: Opacities.
-        colors: Colours; harmonics learn at a twentieth of it.
-        final_means: Factor that the rate of the centres falls to.
-        final_others: Factor that the other rates fall to.
-    """
-
-    means: float = 2e-3
-    quats: float = 1e-2
-    log_scales: float = 1e-2
-    opacity_logits: float = 5e-2
-    colors: float = 2e-2
-    final_means: float = 0.05
-    final_others: float = 0.2
-
-    def scaled(self, factor: float) -> "LearningRates":
-        """All rates times a factor."""
-        return replace(self, **{name: factor * getattr(self, name) for name in _RATED})
 
 
 class GaussianModel(GaussianRows):
@@ -131,7 +103,7 @@ class GaussianModel(GaussianRows):
 
     def parameter_groups(self, rates: LearningRates) -> list[ParameterGroup]:
         """What the images show of the Gaussians, one group a tensor: edits of their number edit the state of each."""
-        shape = [ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name)) for name in _RATED[:-1]]
+        shape = [ParameterGroup(name, [self.get_parameter(name)], getattr(rates, name)) for name in RATED[:-1]]
         return [*shape, *self.color_groups(rates.colors)]
 
     def color_groups(self, rate: float) -> list[ParameterGroup]:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.geometry.degrees import harmonics_count, harmonics_degree
+
 SH_C0 = 0.5 / math.sqrt(math.pi)  # the constant harmonic Y_00
-MOST_DEGREE = 3
 
 _Y1 = math.sqrt(3 / math.pi) / 2
 _Y2_XY, _Y2_ZZ, _Y2_XX = (math.sqrt(n / math.pi) / 4 for n in (60, 5, 15))
@@ -23,27 +24,6 @@ _Y3_XXX, _Y3_XYZ, _Y3_ZZX, _Y3_ZZZ, _Y3_XXZ = (math.sqrt(n / math.pi) / 4 for n 
 def rgb_to_sh0(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Degree-0 coefficients c of colours in [0, 1], by the convention of 3DGS files: colour = 0.5 + Y_00 c."""
     return (rgb - 0.5) / SH_C0
-
-
-def harmonics_count(degree: int) -> int:
-    """How many harmonics there are from degree 1 to `degree`.
-
-    >>> [harmonics_count(degree) for degree in range(4)]
-    [0, 3, 8, 15]
-    """
-    return (degree + 1) ** 2 - 1
-
-
-def harmonics_degree(count: int) -> int:
-    """The highest degree of `count` harmonics above degree 0.
-
-    Raises:
-        ValueError: No degree up to 3 has that many.
-    """
-    degree = math.isqrt(count + 1) - 1
-    if degree > MOST_DEGREE or harmonics_count(degree) != count:
-        raise ValueError(f"there are 0, 3, 8 or 15 harmonics above degree 0, not {count}")
-    return degree
 
 
 def harmonics_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch K"]:

@@ -15,23 +15,13 @@ when (peak - background) / temperature is at least about ln(100 H W / pixels of 
 """
 
 import math
-from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-class KeypointReading(StrEnum):
-    """How a map becomes one distribution per axis."""
-
-    JOINT = "joint"  # marginals of the softmax over all pixels (DSNT)
-    SEPARABLE = "separable"  # sum over the other axis, then softmax: sharp, but the scale grows with the blob
-    MAX = "max"  # maximum over the other axis, then softmax: sparse gradient
-    MEAN = "mean"  # mean over the other axis, then softmax: needs a temperature near 1 / H to leave the centre
-    LITERAL = "literal"  # softmax of every row and column, then mean: empty rows vote for the centre
-    MASS = "mass"  # the map itself is the density: no softmax, no temperature, negative values count as 0
+from kg4d.keypoints.settings import KeypointReading
 
 
 class KeypointCoordinates(NamedTuple):

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kg4d.deform.encoding import HSE, HseConfig
+from kg4d.deform.encoding import HSE
+from kg4d.deform.settings import HseConfig
 
 _WIDTH, _DEPTH = 64, 4
 _ENCODING = HseConfig([math.pi, 2 * math.pi], [math.pi, 2 * math.pi])

@@ -14,7 +14,7 @@ from kg4d.geometry.cameras import Cameras
 from kg4d.keypoints.barycentre import seed_logits, seed_logits_from_view
 from kg4d.keypoints.noise import robust_deviation
 from kg4d.keypoints.triangulation import agreement, triangulate
-from kg4d.losses.kfc import KeypointSeeding, KfcConfig
+from kg4d.losses.settings import KeypointSeeding, KfcConfig
 
 _log = logging.getLogger(__name__)
 

@@ -31,8 +31,9 @@ from kg4d.keypoints.noise import jitter, robust_deviation
 from kg4d.lift.descent import fit_networks, polish
 from kg4d.lift.gait import find_gait
 from kg4d.lift.mirrored_limbs import mirror_limbs
-from kg4d.lift.objective import LiftConfig, LiftObjective, Observations, RestBody
+from kg4d.lift.objective import LiftObjective, Observations, RestBody
 from kg4d.lift.record import Lift
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.surface import SurfaceTracks
 
 _log = logging.getLogger(__name__)

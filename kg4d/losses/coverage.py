@@ -1,46 +1,10 @@
 """Coverage: projected centres of Gaussians flow over the matte, which nobody has paired with them."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.flows.drifting import coverage_loss
-from kg4d.flows.kernels import annealed
-
-
-@dataclass
-class CoverageConfig:
-    """The coverage loss: `matte_coverage_loss`. Lengths are shares of the longer side of the image.
-
-    Attributes:
-        weight: Weight of the loss; 0 switches it off.
-        start: Width of the density estimates as the stage begins.
-        end: Their width as it ends; it falls geometrically.
-        points: Most Gaussians, and most pixels of a matte, that a step looks at in a frame.
-    """
-
-    weight: float = 0.0
-    start: float = 0.1
-    end: float = 0.02
-    points: int = 512
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: A value is out of range.
-        """
-        for name in ("start", "end", "points"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"coverage.{name}: must be above 0, not {getattr(self, name)}")
-        if not self.weight >= 0:
-            raise ValueError(f"coverage.weight: must not be negative, not {self.weight}")
-
-    def bandwidth(self, progress: float) -> float:
-        """The width of the density estimates when that share of the stage is done."""
-        return annealed(self.start, self.end, progress)
 
 
 def matte_coverage_loss(

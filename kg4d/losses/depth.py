@@ -5,13 +5,13 @@ where at least half of a pixel is covered; those in which the prior is flat do n
 Sources: FLAG-4D eq. 9; for the order of pairs Chen et al. 2016, "Single-image depth perception in the wild".
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from kg4d.losses.settings import DepthForm, DepthLossConfig
 
 _COVERED = 0.5  # alpha from which on the expected depth is that of a surface
 _FLAT = 1e-3  # range of what is drawn, by its mean size, below which it counts as flat: gradients go as one over it
@@ -19,29 +19,6 @@ _SAME = 1e-6  # range of a prior, by its largest value, below which it tells not
 _TAIL = 0.02  # share of the pixels beyond each bound by quantiles
 _APART = 0.05  # difference of two pixels in the prior, by its range, from which on their order counts
 _MARGIN = 0.01  # by which the farther pixel shall be farther, in the logarithm of the depth
-
-
-class DepthForm(StrEnum):
-    """How drawn depth is compared with the prior's."""
-
-    MINMAX = "minmax"  # L1 after both are brought to [0, 1] by least and largest value: FLAG-4D eq. 9, as printed
-    QUANTILE = "quantile"  # by the quantiles of 2 and 98 %: one wrong pixel does not move all others
-    ORDINAL = "ordinal"  # the order of random pairs of pixels, and nothing else
-
-
-@dataclass
-class DepthLossConfig:
-    """The depth loss; off without a prior.
-
-    Attributes:
-        weight: Its weight.
-        form: How depth is compared.
-        pairs: For `form: ordinal`: pairs of pixels drawn at each step.
-    """
-
-    weight: float = 0.0
-    form: DepthForm = DepthForm.QUANTILE
-    pairs: int = 4096
 
 
 def depth_loss(

@@ -5,9 +5,6 @@ weights carry over between image sizes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,76 +12,15 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from kg4d.geometry.cameras import Cameras
-from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
+from kg4d.keypoints.settings import KeypointReading
+from kg4d.keypoints.soft_argmax import soft_argmax
 from kg4d.keypoints.visibility import depth_visible
+from kg4d.losses.settings import KfcConfig
 from kg4d.render.base import RenderOutput
 from kg4d.utils.ranks import weighted_mean
 
 Draw = Callable[[Cameras, Tensor], RenderOutput]
 """Draws the same Gaussians in other cameras, with features (N, D) in the place of their colours."""
-
-
-class KfcMode(StrEnum):
-    """How keypoints are read off the model."""
-
-    BARYCENTRE = "barycentre"  # projected centre of the Gaussians, weighted by softmax over N of P: amodal, no render
-    HEATMAP = "heatmap"  # P rendered as J channels, then soft-argmax (KG4D eq. 7-8): sees what the image sees
-
-
-class KeypointSeeding(StrEnum):
-    """Where the features P start."""
-
-    TRIANGULATED = "triangulated"  # a normal window around each keypoint, triangulated from the views of frame 0
-    VIEW = "view"  # a window around the keypoints of the first frame, on the Gaussians that are in front there
-    NONE = "none"  # zero: every Gaussian has the same weight in every keypoint
-
-
-class KeypointVisibility(StrEnum):
-    """Which reference keypoints count."""
-
-    DETECTOR = "detector"  # all, by their confidence
-    DEPTH = "depth"  # those whose counterpart in the model (its barycentre) is not hidden in the rendered depth
-
-
-@dataclass
-class KfcConfig:
-    """Keypoint Feature Calibration.
-
-    Attributes:
-        weight: Factor of the loss (KG4D: 100); 0 switches it off in both stages.
-        mode: Reading of the keypoints.
-        temperature: Softmax temperature, over the image (heatmap) or over the Gaussians (barycentre).
-        reading: Reduction of a heatmap to a point (the paper leaves it open).
-        background_logit: Logit where nothing covers (heatmap); far below any Gaussian's. `reading: mass` has none.
-        heatmap_scale: Side of the heatmaps as a fraction of the image's.
-        detach_geometry: Let the loss move only the features P in the static stage.
-        compactness: Weight of the spread of each keypoint's Gaussians around their barycentre.
-        seeding: Where P starts.
-        seed_sigma: Standard deviation of the seeds, world units; for `view` a fraction of the image's side.
-        visibility: Which reference keypoints count.
-        visibility_tolerance: How far behind the surface a keypoint may lie and still be seen (`depth`), world units.
-        learning_rate: Adam rate of P in the static stage.
-        warmup: Fraction of the dynamic stage over which the weight grows from 0.
-        freeze_after: Fraction of the static stage after which P no longer changes (1: never).
-    """
-
-    SIGNED: ClassVar[tuple[str, ...]] = ("background_logit",)
-
-    weight: float = 100.0
-    mode: KfcMode = KfcMode.BARYCENTRE
-    temperature: float = 0.1
-    reading: KeypointReading = KeypointReading.JOINT
-    background_logit: float = -10.0
-    heatmap_scale: float = 0.25
-    detach_geometry: bool = True
-    compactness: float = 1.0
-    seeding: KeypointSeeding = KeypointSeeding.TRIANGULATED
-    seed_sigma: float = 0.05
-    visibility: KeypointVisibility = KeypointVisibility.DETECTOR
-    visibility_tolerance: float = 0.08
-    learning_rate: float = 0.05
-    warmup: float = 0.1
-    freeze_after: float = 1.0
 
 
 def keypoint_loss(

@@ -1,6 +1,5 @@
 """Priors on motion, independent of any image: local rigidity, bones of constant length, limbs that bend in a plane."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,76 +10,6 @@ from torch.nn.functional import normalize
 from kg4d.geometry.rotations import nearest_rotation, quat_conjugate, quat_multiply, quat_rotate, quat_to_matrix
 
 _STEPS = 15  # units of time in a clip, for accelerations: weights are those of sixteen frames
-
-
-@dataclass
-class RigidityConfig:
-    """Local rigidity of the deformed Gaussians: `rigidity_loss`.
-
-    Attributes:
-        weight: Weight of the loss; 0 switches it off.
-        neighbours: Number of canonical neighbours that each Gaussian is compared with.
-        samples: Number of Gaussians drawn at each step.
-    """
-
-    weight: float = 1.0
-    neighbours: int = 20
-    samples: int = 1200
-
-
-@dataclass
-class BonesConfig:
-    """Bones, each between a keypoint and its parent, keep their canonical length: `bone_loss`.
-
-    Attributes:
-        weight: Weight of the loss; 0 switches it off.
-    """
-
-    weight: float = 100.0
-
-
-@dataclass
-class ArapConfig:
-    """Control points move as rigidly as possible (`deformation.kind: control_points`): `arap_loss`.
-
-    Attributes:
-        weight: Weight of the loss; 0 switches it off.
-        neighbours: Number of other control points that each one is compared with.
-    """
-
-    weight: float = 0.0
-    neighbours: int = 8
-
-
-@dataclass
-class HandlesConfig:
-    """Priors on the keypoint frames of a skinned motion, over all key times (`deformation.kind: skinned`).
-
-    Attributes:
-        bones: Weight of `carried_bones_loss`: frames carry their children rigidly. 0 switches it off.
-        loose: Scale of its robust loss on positions, world units. A child farther than this from where its parent's
-            frame would carry it counts as not rigidly attached, and is hardly pulled.
-        stretch: Scale of its robust loss on bone lengths, world units. A bone whose length changes by more than this
-            counts as one that bends or stretches.
-        smoothness: Weight of `acceleration_loss` of the frames' positions; 0 switches it off.
-        coherence: Weight of `coherence_loss` between the rotations of a frame and its parent; 0 switches it off.
-    """
-
-    bones: float = 3.0
-    loose: float = 0.1
-    stretch: float = 0.03
-    smoothness: float = 1.0
-    coherence: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Check that both scales are positive.
-
-        Raises:
-            ValueError: One is not.
-        """
-        for name in ("loose", "stretch"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"handles.{name}: must be above 0, not {getattr(self, name)}")
 
 
 class Bones(NamedTuple):

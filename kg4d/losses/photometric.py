@@ -1,33 +1,12 @@
 """The image loss: L1, structural similarity and coverage."""
 
-from dataclasses import dataclass
-
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from kg4d import kernels
 from kg4d.kernels.l1_ssim import l1_ssim
-
-
-@dataclass
-class PhotometricConfig:
-    """Weights of the image loss.
-
-    Attributes:
-        weight: Factor of the whole loss.
-        l1: Weight of the mean absolute colour error.
-        ssim: Weight of 1 - SSIM.
-        alpha: Weight of the mean absolute coverage error.
-        random_background: Put the images of each step, which have mattes, on a colour of its own, so that no Gaussian
-            in the colour of the background can pass for it.
-    """
-
-    weight: float = 1.0
-    l1: float = 0.8
-    ssim: float = 0.2
-    alpha: float = 0.5
-    random_background: bool = False
+from kg4d.losses.settings import PhotometricConfig
 
 
 def image_errors(

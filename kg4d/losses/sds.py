@@ -5,51 +5,13 @@ al. 2023) and DreamGaussian4D.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-@dataclass
-class SdsConfig:
-    """Score distillation in one stage.
-
-    Attributes:
-        weight: Factor of the loss, a mean over the views; 0 leaves it out.
-        final_factor: Factor that the weight falls to, linearly over the stage.
-        views: Views drawn at each step.
-        azimuths: From and to, degrees from the reference camera; positive is to its right.
-        elevations: From and to, degrees above the reference camera.
-        min_time: Least timestep, as a fraction of the noise schedule.
-        max_time: Greatest timestep, as a fraction of the noise schedule.
-        random_time: Draw each timestep between `min_time` and the falling one; else take the falling one itself.
-    """
-
-    weight: float = 1e-2
-    final_factor: float = 0.1
-    views: int = 1
-    azimuths: list[float] = field(default_factory=lambda: [-180.0, 180.0])
-    elevations: list[float] = field(default_factory=lambda: [-30.0, 30.0])
-    min_time: float = 0.02
-    max_time: float = 0.98
-    random_time: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from.
-
-        Raises:
-            ValueError: A range is empty, or there are no views.
-        """
-        if self.views < 1:
-            raise ValueError(f"guidance: views must be at least 1, not {self.views}")
-        if not 0 <= self.min_time <= self.max_time <= 1:
-            raise ValueError(f"guidance: need 0 <= min_time <= max_time <= 1, not {self.min_time} and {self.max_time}")
-        for name, limits in (("azimuths", self.azimuths), ("elevations", self.elevations)):
-            if len(limits) != 2 or limits[0] > limits[1]:
-                raise ValueError(f"guidance: {name} must be two numbers, from and to, not {limits}")
+from kg4d.losses.settings import SdsConfig
 
 
 class Viewpoint(NamedTuple):

@@ -17,6 +17,8 @@ class MetricKey(NamedTuple):
         return "↑" if self.higher_is_better else "↓"
 
 
+HELD_OUT = "heldout/psnr"  # of frames of the reference video that are kept from the fit
+
 METRIC_KEYS: dict[str, MetricKey] = {
     "test/psnr": MetricKey(
         "PSNR, mean over all test images",

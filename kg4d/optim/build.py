@@ -1,37 +1,14 @@
 """The one place that makes an optimiser."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple, assert_never
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from kg4d.optim.natural_gradient import Motion, NaturalGradient, RpwgfConfig
-
-
-class OptimizerKind(StrEnum):
-    """Which optimiser takes the steps."""
-
-    ADAM = "adam"
-    RPWGF = "rpwgf"  # natural gradient for the motion of the dynamic stage; Adam for all else
-
-
-@dataclass
-class OptimizerConfig:
-    """The optimiser of the stages.
-
-    Attributes:
-        kind: Which one.
-        eps: What Adam adds to the root of the second moment. Gaussians need it tiny: their gradients are.
-        rpwgf: The steps of `kind: rpwgf`; they take the place of the learning rates of what moves the Gaussians.
-    """
-
-    kind: OptimizerKind = OptimizerKind.ADAM
-    eps: float = 1e-15
-    rpwgf: RpwgfConfig = field(default_factory=RpwgfConfig)
+from kg4d.optim.natural_gradient import Motion, NaturalGradient
+from kg4d.optim.settings import OptimizerConfig, OptimizerKind
 
 
 class ParameterGroup(NamedTuple):

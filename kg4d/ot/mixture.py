@@ -1,19 +1,12 @@
 """The mixture of Gaussians that makes up a pixel: how its contributors are weighted (KG4D section 4.3)."""
 
-from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
-class ContributorWeights(StrEnum):
-    """Which quantity weights the contributors of a pixel."""
-
-    CONTRIBUTION = "contribution"  # blending weight T_i alpha_i: what the pixel shows
-    OPACITY = "opacity"  # opacities, normalised: the same wherever in a Gaussian the pixel lies
-    SOFTMAX_OPACITY = "softmax_opacity"  # softmax of the opacities, as in KG4D: nearly uniform on (0, 1)
+from kg4d.ot.settings import ContributorWeights
 
 
 class Mixture(NamedTuple):

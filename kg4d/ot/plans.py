@@ -1,39 +1,13 @@
 """Which transport plan pairs two mixtures: entropic, exact, or one that may leave mass behind."""
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import assert_never
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.ot.settings import PlanConfig, PlanSolver
 from kg4d.ot.sinkhorn import sinkhorn_rounded, sinkhorn_unbalanced
-
-
-class PlanSolver(StrEnum):
-    """How a transport plan is found."""
-
-    SINKHORN = "sinkhorn"  # entropic, rounded to the exact marginals (KG4D Alg. 1, in the log domain)
-    EXACT = "exact"  # linear program, by POT's network simplex on the CPU; needs the extra `exact`
-    UNBALANCED = "unbalanced"  # entropic, mass may appear and disappear (occlusion), scaled to a total of 1
-
-
-@dataclass
-class PlanConfig:
-    """Transport plans. Strengths are relative to the mean cost of each problem.
-
-    Attributes:
-        solver: How they are found.
-        epsilon: Strength of the entropy, in mean costs.
-        iterations: Most row-and-column updates.
-        relaxation: Price rho of mass that appears or disappears, in mean costs (`unbalanced`).
-    """
-
-    solver: PlanSolver = PlanSolver.SINKHORN
-    epsilon: float = 0.05
-    iterations: int = 300
-    relaxation: float = 0.1
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.build import PriorsConfig, matting_for_generated
+from kg4d.priors.build import matting_for_generated
 from kg4d.priors.diffusion.views import view_angles
 from kg4d.priors.files import SuppliedFiles, read_masks
 from kg4d.priors.footage import findings_in_frames, findings_in_mattes
@@ -35,12 +35,14 @@ from kg4d.priors.framing import Crop, cameras_at, crop_of
 from kg4d.priors.keypoints.clicked import click_keypoints
 from kg4d.priors.keypoints.detected import detect_keypoints
 from kg4d.priors.keypoints.flips import flipped, flips_in_video
-from kg4d.priors.keypoints.marked import KeypointsKind, SupportKeypoints
+from kg4d.priors.keypoints.marked import SupportKeypoints
 from kg4d.priors.keypoints.pose_files.poses import Poses, one_individual, seen_support
+from kg4d.priors.keypoints.settings import KeypointsKind
 from kg4d.priors.keypoints.spread import span_bones, spread_keypoints
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT
-from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, NoForegroundError, picked
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, NoForegroundError, picked
 from kg4d.priors.plan import Plan
+from kg4d.priors.settings import MattingConfig, MattingKind, PriorsConfig
 from kg4d.priors.supplied import Supplied, read_supplied
 from kg4d.priors.workbench import Workbench
 

@@ -1,7 +1,6 @@
 """From the settings to providers. Whatever is `auto` is decided here, once, and each choice states its reason."""
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import assert_never
@@ -9,7 +8,7 @@ from typing import assert_never
 import torch
 
 from kg4d.data.images import quantize
-from kg4d.data.videos import Clip, Span
+from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.priors.base import (
     DepthEstimator,
@@ -21,87 +20,40 @@ from kg4d.priors.base import (
     VideoSynthesizer,
     ViewSynthesizer,
 )
-from kg4d.priors.depth import FOLDER, DepthKind, DepthPriorConfig, MonocularDepth
-from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig, VideoKind
-from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind, Zero123PlusViews, build_views
+from kg4d.priors.depth import FOLDER, MonocularDepth
+from kg4d.priors.diffusion.settings import VideoConfig, VideoKind, ViewsKind
+from kg4d.priors.diffusion.video import DiffusionVideo
+from kg4d.priors.diffusion.views import Zero123PlusViews, build_views
 from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
 from kg4d.priors.files import SuppliedFiles, require_path
-from kg4d.priors.flow import DisFlow, FlowConfig, FlowKind, RaftFlow
-from kg4d.priors.framing import FramingConfig
+from kg4d.priors.flow import DisFlow, RaftFlow
 from kg4d.priors.keypoints.blazepose import load_blazepose
-from kg4d.priors.keypoints.features import FeaturesConfig, build_features
-from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
+from kg4d.priors.keypoints.features import build_features
 from kg4d.priors.keypoints.people import PersonKeypoints
-from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind, build_tracker
+from kg4d.priors.keypoints.point_tracking import build_tracker
 from kg4d.priors.keypoints.pose_files.poses import Poses
 from kg4d.priors.keypoints.pose_files.read import read_keypoint_file
-from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
-from kg4d.priors.matting import GrabCutMatting, KeyMatting, MattingConfig, MattingKind, RembgMatting
+from kg4d.priors.keypoints.settings import (
+    FeaturesConfig,
+    KeypointsKind,
+    KeypointSourceConfig,
+    PointTrackingConfig,
+    TrackerKind,
+)
+from kg4d.priors.keypoints.transfer import ChainTransfer
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, RembgMatting
 from kg4d.priors.plan import Choice, Plan
 from kg4d.priors.saliency import NetworkMatting, StillCameraMatting, still_share
+from kg4d.priors.settings import (
+    DepthKind,
+    DepthPriorConfig,
+    FlowConfig,
+    FlowKind,
+    MattingConfig,
+    MattingKind,
+    PriorsConfig,
+)
 from kg4d.utils.reading import is_there
-
-
-@dataclass
-class PriorsConfig:
-    """How a scene is made from one image or one video.
-
-    Attributes:
-        frames: A longer video is thinned evenly to this many frames.
-        start: First moment of the video that is used, seconds.
-        end: Last moment of the video that is used, seconds; its end when null.
-        every: One frame in so many is used.
-        framing: The square crop around the object.
-        matting: How the object is separated from the background.
-        video: How the video is made if the input is a single image.
-        views: How views of the first frame from other cameras are made.
-        keypoints: Where the keypoints of the first frame come from.
-        features: Descriptors of image positions, for tracking and transfer.
-        tracking: How the keypoints are found in the other frames.
-        transfer: How the keypoints are found in the views.
-        flow: How the flow between the frames is estimated.
-        cache: Folder that keeps the results of providers, or an fsspec URL such as `s3://bucket/cache`, which machines
-            share; `priors` in the cache folder when null.
-        progress_bar: Show progress bars.
-    """
-
-    frames: int = 16
-    start: float = 0.0
-    end: float | None = None
-    every: int = 1
-    framing: FramingConfig = field(default_factory=FramingConfig)
-    matting: MattingConfig = field(default_factory=MattingConfig)
-    video: VideoConfig = field(default_factory=VideoConfig)
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    keypoints: KeypointSourceConfig = field(default_factory=KeypointSourceConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    tracking: PointTrackingConfig = field(default_factory=PointTrackingConfig)
-    transfer: TransferConfig = field(default_factory=TransferConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    cache: str | None = None
-    progress_bar: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: `frames` is below 2, `every` or `keypoints.count` below 1, or `start` to `end` is no time.
-        """
-        if self.frames < 2:
-            raise ValueError(f"frames: must be at least 2, not {self.frames}")
-        if self.every < 1:
-            raise ValueError(f"every: must be at least 1, not {self.every}")
-        if not 0 <= self.start < math.inf:
-            raise ValueError(f"start: must be seconds from 0, not {self.start}")
-        if self.end is not None and not self.start < self.end:
-            raise ValueError(f"end: must be later than start, which is {self.start}, not {self.end}")
-        if self.keypoints.count < 1:
-            raise ValueError(f"keypoints.count: must be at least 1, not {self.keypoints.count}")
-
-    @property
-    def span(self) -> Span:
-        """Which part of a video is used."""
-        return Span(self.frames, self.start, self.end, self.every)
 
 
 def check_files(config: PriorsConfig) -> None:

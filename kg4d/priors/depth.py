@@ -4,8 +4,6 @@ Networks are those that transformers knows by `AutoModelForDepthEstimation`, Dep
 """
 
 import json
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,55 +14,22 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kg4d.data.images import DAMAGED, Size, quantize
+from kg4d.data.images import DAMAGED, quantize
 from kg4d.data.readers.undistorted import undistort_depth
 from kg4d.data.records import Depth, ImageFiles, Scene
+from kg4d.data.sizes import Size
 from kg4d.data.videos import natural_key
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.pretrained import load_pretrained
 from kg4d.priors.progress import counted
+from kg4d.priors.settings import DepthMeasure
 from kg4d.utils.files import content_hash
 from kg4d.utils.reading import regular
 
 FOLDER = "depth"  # of a scene
 _SETTINGS = "preprocessor_config.json"
 _AS_TYPE = {"relative": True, "metric": False}  # what a network's settings call its output, and whether it is inverse
-
-
-class DepthKind(StrEnum):
-    """Where the depth of the reference video comes from."""
-
-    AUTO = "auto"  # what `path` or `model` names, else the scene's folder `depth`, else none: nothing is fetched
-    FILES = "files"
-    NETWORK = "network"
-    NONE = "none"
-
-
-class DepthMeasure(StrEnum):
-    """What the numbers are."""
-
-    AUTO = "auto"  # depth in files; of a network what its settings say
-    DEPTH = "depth"  # along the optical axis
-    INVERSE = "inverse"  # one over it, as most networks tell it
-
-
-@dataclass
-class DepthPriorConfig:
-    """Depth of the reference video, up to a scale and a shift of each frame.
-
-    Attributes:
-        kind: Where it comes from; `none` leaves it out.
-        path: For `kind: files`: a folder with an image a frame, in the order of their names, as 16-bit grey `.png` or
-            as `.npy`, in pixels of the scene's images; the scene's folder `depth` when null. 0 is unknown.
-        model: For `kind: network`: hub id, or folder of the weights, of a network for monocular depth.
-        measure: Whether these are depths or their inverses.
-    """
-
-    kind: DepthKind = DepthKind.AUTO
-    path: str | None = None
-    model: str | None = None
-    measure: DepthMeasure = DepthMeasure.AUTO
 
 
 def read_depth(folder: Path, scene: Scene, *, inverse: bool) -> Depth:
@@ -79,7 +44,7 @@ def read_depth(folder: Path, scene: Scene, *, inverse: bool) -> Depth:
         InputError: Files are missing, damaged, of another shape than the images, or hold NaN or infinity.
     """
     files = _files(folder)
-    count, size = len(scene.reference), Size.of(scene.reference.images)
+    count, size = len(scene.reference), Size.of(scene.reference.images.shape)
     if len(files) != count:
         what = f"holds {len(files)} files of depth for {count} frames"
         raise InputError(folder, what, "give one for each frame of the reference video, and no others")

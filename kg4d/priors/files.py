@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.images import Size, read_image, read_mask
+from kg4d.data.images import read_image, read_mask
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import Flow, Keypoints
+from kg4d.data.sizes import Size
 from kg4d.data.videos import Clip, image_files
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity

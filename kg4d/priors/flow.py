@@ -7,7 +7,6 @@ Sources: Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search"; Te
 
 import importlib.util
 from dataclasses import dataclass
-from enum import StrEnum
 
 import cv2
 import numpy as np
@@ -21,33 +20,7 @@ from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers, sample_image
 from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
-
-
-class FlowKind(StrEnum):
-    """Which estimator computes the flow."""
-
-    AUTO = "auto"  # DIS
-    DIS = "dis"
-    RAFT = "raft"
-    FILES = "files"
-    NONE = "none"
-
-
-@dataclass
-class FlowConfig:
-    """Optical flow from each frame to the next.
-
-    Attributes:
-        kind: Which estimator; `none` leaves the flow out.
-        path: For `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input.
-        tolerance_px: Error of the return trip at which the confidence falls to 0, px.
-        tolerance_share: The same as a fraction of the flow's length; the larger tolerance of the two applies.
-    """
-
-    kind: FlowKind = FlowKind.AUTO
-    path: str | None = None
-    tolerance_px: float = 1.0
-    tolerance_share: float = 0.05
+from kg4d.priors.settings import FlowConfig
 
 
 @dataclass(frozen=True)

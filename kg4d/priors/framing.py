@@ -19,31 +19,7 @@ from kg4d.data.synthetic.scene import FOV_Y, RADIUS
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
-
-
-@dataclass
-class FramingConfig:
-    """The square crop around the object.
-
-    Attributes:
-        size: Side of the frames that are written, px.
-        share: Fraction of the side that the longer side of the object's bounding box takes, over the whole clip; null
-            keeps the whole input, which must then be square.
-    """
-
-    size: int = 256
-    share: float | None = 0.8
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: The size is below 16 px, or the share is not in (0, 1].
-        """
-        if self.size < 16:
-            raise ValueError(f"framing.size: must be at least 16, not {self.size}")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise ValueError(f"framing.share: must lie in (0, 1], not {self.share}")
+from kg4d.priors.settings import FramingConfig
 
 
 @dataclass(frozen=True)

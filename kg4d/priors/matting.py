@@ -4,7 +4,6 @@ Source: Rother et al. 2004, "GrabCut: interactive foreground extraction using it
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
+from kg4d.priors.settings import MattingConfig
 from kg4d.priors.weights import hash_of_weights
 
 FINEST = 512  # px: at full camera resolution GrabCut takes minutes, and its outline is no better
@@ -37,56 +37,6 @@ class NoForegroundError(InputError):
     def __init__(self, where: object, what: str, remedy: str, frame: int = 0) -> None:
         super().__init__(where, what, remedy)
         self.frame = frame
-
-
-class MattingKind(StrEnum):
-    """Where the matte comes from."""
-
-    AUTO = "auto"  # the alpha channel, else an even background, else a still camera, else the network
-    ALPHA = "alpha"  # the alpha channel of the file
-    KEY = "key"  # an even background is keyed; where it is not even, GrabCut
-    STILL = "still"  # what a still camera sees move, with U2-Net-p to name the object
-    NETWORK = "network"  # U2-Net-p finds the object
-    GRABCUT = "grabcut"
-    REMBG = "rembg"
-    FILES = "files"
-
-
-@dataclass
-class MattingConfig:
-    """How the object is separated from its background.
-
-    Attributes:
-        kind: Where the matte comes from.
-        path: For `kind: files`: a folder of masks, one per frame of the input, in the order of their names.
-        point: A pixel (x, y) of the input's first frame on the object, where there are several.
-        click: The point is clicked: a page shows the first frame, at `keypoints.port`.
-        tolerance: Largest difference between a pixel of the background and its colour, in [0, 255].
-        border_share: The background counts as even, and a camera as still, if this fraction of the border's pixels is
-            within the tolerance of one colour, or of their own colour over time.
-        agreement: GrabCut's refinement of a key is kept if their intersection over union is above this.
-        model: For `kind: rembg`: name of its network.
-    """
-
-    kind: MattingKind = MattingKind.AUTO
-    path: str | None = None
-    point: list[float] | None = None
-    click: bool = False
-    tolerance: float = 12.0
-    border_share: float = 0.97
-    agreement: float = 0.9
-    model: str = "u2net"
-
-    def __post_init__(self) -> None:
-        """Check the point.
-
-        Raises:
-            ValueError: It is not two numbers from 0, or is to be clicked too.
-        """
-        if self.point is not None and (len(self.point) != 2 or min(self.point) < 0):
-            raise ValueError(f"matting.point: must be a pixel [x, y] of the input, not {self.point}")
-        if self.point is not None and self.click:
-            raise ValueError("matting.click: the point is given already: matting.point")
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,21 @@ from typing import Any
 from kg4d import __version__
 from kg4d.data.readers.scene_folder import PREVIEW
 from kg4d.data.scene_writer import check_writable, write_scene
-from kg4d.data.videos import Clip, Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import Clip, read_clip
 from kg4d.errors import InputError
 from kg4d.priors.assemble import MattedInput, assemble, begin
-from kg4d.priors.build import PriorsConfig, check_files, decide, decide_video
+from kg4d.priors.build import check_files, decide, decide_video
 from kg4d.priors.cache.entries import BrokenEntryError, read_scene_record
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.files import SuppliedFiles, hash_of
 from kg4d.priors.framing import Crop
 from kg4d.priors.keypoints.clicked import click_object
-from kg4d.priors.keypoints.marked import KeypointsKind
+from kg4d.priors.keypoints.settings import KeypointsKind
 from kg4d.priors.plan import Plan
 from kg4d.priors.preview import preview
+from kg4d.priors.settings import PriorsConfig
 from kg4d.priors.workbench import Workbench
 from kg4d.utils.locks import held_alone
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kg4d.data.images import quantize
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
-from kg4d.data.videos import evenly_spaced
+from kg4d.data.spans import evenly_spaced
 
 _COLUMNS = 8
 

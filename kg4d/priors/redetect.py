@@ -13,15 +13,16 @@ from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import joined
 from kg4d.priors.base import FlowEstimator, KeypointTracker, KeypointTransfer
-from kg4d.priors.build import PriorsConfig, decide, decide_video, detector_of
+from kg4d.priors.build import decide, decide_video, detector_of
 from kg4d.priors.cache.store import PriorCache
-from kg4d.priors.diffusion.views import ViewsKind
+from kg4d.priors.diffusion.settings import ViewsKind
 from kg4d.priors.files import SuppliedFiles
 from kg4d.priors.keypoints.detected import detect_keypoints
 from kg4d.priors.keypoints.features import build_features
-from kg4d.priors.keypoints.marked import KeypointsKind
+from kg4d.priors.keypoints.settings import KeypointsKind
 from kg4d.priors.keypoints.transfer import FOUND_WEIGHT, ChainTransfer
 from kg4d.priors.plan import Plan
+from kg4d.priors.settings import PriorsConfig
 from kg4d.priors.workbench import Workbench
 
 _log = logging.getLogger(__name__)

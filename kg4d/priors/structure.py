@@ -23,7 +23,8 @@ from kg4d import __version__
 from kg4d.data.images import write_png
 from kg4d.data.readers.scene_folder import RECORD
 from kg4d.data.scene_writer import check_writable
-from kg4d.data.videos import Clip, Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import Clip, read_clip
 from kg4d.errors import InputError
 from kg4d.priors.files import hash_of
 from kg4d.priors.flow import dis_both_ways

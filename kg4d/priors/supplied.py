@@ -7,12 +7,12 @@ from torch import Tensor
 
 from kg4d.data.records import Flow, Keypoints
 from kg4d.data.videos import Clip
-from kg4d.priors.build import PriorsConfig
 from kg4d.priors.files import SuppliedFiles, read_flow_of, read_tracks_of, read_views
 from kg4d.priors.keypoints.marked import SupportKeypoints
 from kg4d.priors.keypoints.pose_files.poses import Poses, of_clip
 from kg4d.priors.keypoints.pose_files.read import read_keypoint_file
 from kg4d.priors.plan import Plan
+from kg4d.priors.settings import PriorsConfig
 
 
 class Supplied(NamedTuple):

@@ -13,7 +13,7 @@ from kg4d import kernels
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.harmonics import harmonics_degree
+from kg4d.geometry.degrees import harmonics_degree
 from kg4d.kernels import address
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.frames import Frames, draw_one_by_one

@@ -16,7 +16,8 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.covariances import unpacked
-from kg4d.geometry.harmonics import harmonics_degree, rgb_to_sh0
+from kg4d.geometry.degrees import harmonics_degree
+from kg4d.geometry.harmonics import rgb_to_sh0
 from kg4d.render.base import Contributors, RasterOptions, RenderOutput
 from kg4d.render.blending import Projections, contributors_at
 from kg4d.render.frames import Frames, check_frames

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.harmonics import harmonics_count, harmonics_degree
+from kg4d.geometry.degrees import harmonics_count, harmonics_degree
 from kg4d.render.base import RasterOptions
 
 _SPLAT_BYTES = 64  # what a renderer on the CPU holds at least of one Gaussian in one camera

@@ -10,11 +10,10 @@ from torch.optim import Optimizer
 
 from kg4d.data.records import Scene, VideoFeatures
 from kg4d.deform.base import Draft
-from kg4d.gaussians.init import GaussiansConfig
-from kg4d.gaussians.model import LearningRates
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.rows import GaussianRows
+from kg4d.gaussians.settings import GaussiansConfig, LearningRates
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.optim.build import ParameterGroup

@@ -1,38 +1,18 @@
 """From the config to a representation."""
 
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import assert_never
 
 import torch
 
 from kg4d.deform.base import RestGaussians
-from kg4d.deform.build import DeformationConfig, build_deformation
+from kg4d.deform.build import build_deformation
+from kg4d.deform.settings import DeformationConfig
 from kg4d.gaussians.model import GaussianModel
 from kg4d.representation.base import Representation
-from kg4d.representation.spacetime import SpacetimeConfig, SpacetimeGaussians
+from kg4d.representation.settings import RepresentationConfig, RepresentationKind
+from kg4d.representation.spacetime import SpacetimeGaussians
 
 _LEAST_RADIUS = 1e-3  # world units
-
-
-class RepresentationKind(StrEnum):
-    """What a moving set of Gaussians is."""
-
-    CANONICAL = "canonical"  # those of frame 0 and a deformation
-    SPACETIME = "spacetime"  # Gaussians in R^4, of which a time sees a slice
-
-
-@dataclass
-class RepresentationConfig:
-    """What a moving set of Gaussians is.
-
-    Attributes:
-        kind: Which representation; the block `deformation` belongs to `canonical`.
-        spacetime: The block of `kind: spacetime`.
-    """
-
-    kind: RepresentationKind = RepresentationKind.CANONICAL
-    spacetime: SpacetimeConfig = field(default_factory=SpacetimeConfig)
 
 
 def build_representation(

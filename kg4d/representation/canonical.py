@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from kg4d.data.records import VideoFeatures
 from kg4d.deform.base import Deformation, Draft
-from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.settings import LearningRates
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.keypoints.motion import KeypointMotion

@@ -15,17 +15,18 @@ from kg4d.config.schema import ExperimentConfig, GuidanceConfig
 from kg4d.data.batches.batch import step_generator
 from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
+from kg4d.data.batches.settings import WindowsConfig
 from kg4d.data.batches.static import StaticDataModule, static_references
-from kg4d.data.batches.windows import WindowsConfig
-from kg4d.data.images import Size
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Depth, Scene, VideoFeatures, view_grid
 from kg4d.data.scene import load_scene
+from kg4d.data.sizes import Size
 from kg4d.data.studies.frame_subset import choose_frames, with_videos, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
-from kg4d.data.studies.noisy_detections import DetectionsSource, add_noise
+from kg4d.data.studies.noisy_detections import add_noise
+from kg4d.data.studies.settings import DetectionsSource
 from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.room import NAME as ROOM
 from kg4d.data.synthetic.room import make_room
@@ -34,37 +35,34 @@ from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide
-from kg4d.gaussians.init import FarSide, InitKind, Middle
 from kg4d.gaussians.middle import depths_of_bones
 from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.settings import FarSide, InitKind, Middle
 from kg4d.keypoints.sides import other_sides
 from kg4d.lift.first_depths import first_depths
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
-from kg4d.priors.build import PriorsConfig, decide_depth
+from kg4d.priors.build import decide_depth
 from kg4d.priors.cache.store import PriorCache
-from kg4d.priors.depth import DepthMeasure, read_depth
+from kg4d.priors.depth import read_depth
 from kg4d.priors.diffusion.checkpoint import networks_device
-from kg4d.priors.diffusion.noise_predictor import (
-    GuidanceKind,
-    build_noise_model,
-    find_noise_model,
-    settle_noise_model,
-)
+from kg4d.priors.diffusion.noise_predictor import build_noise_model, find_noise_model, settle_noise_model
+from kg4d.priors.diffusion.settings import GuidanceKind
 from kg4d.priors.files import SuppliedFiles
 from kg4d.priors.flow_features import FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
+from kg4d.priors.settings import DepthMeasure, PriorsConfig
 from kg4d.priors.workbench import Workbench
 from kg4d.render.base import RasterOptions, Renderer, between_planes, with_options
 from kg4d.render.build import RendererUnavailableError, build_renderer
 from kg4d.representation.base import Representation
-from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
-from kg4d.representation.spacetime import SpacetimeInit
+from kg4d.representation.build import build_representation
+from kg4d.representation.settings import RepresentationConfig, RepresentationKind, SpacetimeInit
 from kg4d.runs.first_overlap import warn_of_little_overlap
-from kg4d.stages.density import DensityConfig, DensityKind
 from kg4d.stages.dynamic import DynamicStage
 from kg4d.stages.guidance import Guidance
+from kg4d.stages.settings import DensityConfig, DensityKind
 from kg4d.stages.static import StaticStage
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from kg4d.data.records import PosedImages
-from kg4d.gaussians.init import InitKind
+from kg4d.gaussians.settings import InitKind
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.base import Renderer
 

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kg4d.config.load import load_config, to_yaml
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.normalisation import Normalisation
 from kg4d.errors import InputError
-from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.utils.files import cache_folder, replacing, tree_hash
 from kg4d.utils.locks import held_alone
 from kg4d.utils.names import name_of_scene
 from kg4d.utils.object_storage import is_url, place_of
 from kg4d.utils.plain import flat, plain
 from kg4d.utils.reading import is_finite, is_there, read_json, read_table
+
+if TYPE_CHECKING:
+    import kg4d.data.normalisation  # where it is needed, because it loads torch
 
 _log = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ class RunFolder:
             raise InputError(self.config, "is damaged: it has not all keys", "restore it, or fit again")
         return config
 
-    def read_normalisation(self) -> Normalisation | None:
+    def read_normalisation(self) -> "kg4d.data.normalisation.Normalisation | None":
         """From the world of the run's scene to its fit; None where no stage has begun.
 
         Earlier versions worked in the world's axes and units and wrote nothing.
@@ -224,6 +225,9 @@ class RunFolder:
         Raises:
             InputError: It is damaged, or is gone while a checkpoint of this version is there.
         """
+        from kg4d.data.normalisation import Normalisation
+        from kg4d.stages.checkpoints import read_checkpoint
+
         remedy = "restore it, or fit again with --overwrite: the checkpoints have no meaning without it"
         if is_there(self.normalisation):
             try:
@@ -236,7 +240,7 @@ class RunFolder:
             raise InputError(self.normalisation, "is gone", remedy)
         return Normalisation.none() if checkpoints else None
 
-    def write_normalisation(self, normalisation: Normalisation) -> None:
+    def write_normalisation(self, normalisation: "kg4d.data.normalisation.Normalisation") -> None:
         """Write `normalisation.json`, without which the weights in the checkpoints have no meaning."""
         with replacing(self.normalisation) as part:
             part.write_text(json.dumps(normalisation.state(), indent=2) + "\n", encoding="utf-8")

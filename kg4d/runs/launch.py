@@ -32,8 +32,9 @@ from torch.distributed import FileStore, PrefixStore, TCPStore  # type: ignore[a
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
-from kg4d.render.build import RendererKind, gpu_missing_reason
-from kg4d.stages.runner import Accelerator
+from kg4d.render.build import gpu_missing_reason
+from kg4d.render.settings import RendererKind
+from kg4d.stages.settings import Accelerator
 from kg4d.utils.interrupts import Interrupted
 from kg4d.utils.logs import TRACEBACK_NOTE, is_debugging, log_to_console
 from kg4d.utils.processes import end_with_parent, environment_of, threads_of_each

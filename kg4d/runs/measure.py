@@ -16,6 +16,7 @@ from kg4d.metrics.feature_networks import Networks, load_networks
 from kg4d.metrics.flow import Flicker, FlowEPE
 from kg4d.metrics.image import PSNR, MaskedPSNR
 from kg4d.metrics.keypoints import PCK, KeypointError3D, box_sizes
+from kg4d.metrics.keys import HELD_OUT
 from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.metrics.state import measured
@@ -24,7 +25,6 @@ from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 from kg4d.utils.logs import progress_bar
 
-HELD_OUT = "heldout/psnr"
 """What a search may look at: times of the reference video that a fit has not seen."""
 
 _AROUND = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees from the reference view

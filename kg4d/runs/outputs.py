@@ -10,8 +10,9 @@ from torch import Tensor
 from kg4d.data.images import write_png
 from kg4d.data.records import PosedImages
 from kg4d.formats.base import Exported, ExportSource
-from kg4d.formats.build import ExportFormat, Orbit, build_exporter
+from kg4d.formats.build import build_exporter
 from kg4d.formats.mp4 import contact_sheet
+from kg4d.formats.settings import ExportFormat, Orbit
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 

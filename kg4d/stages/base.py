@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import step_generator
 from kg4d.data.records import Depth
-from kg4d.losses.depth import DepthLossConfig, depth_loss
-from kg4d.losses.photometric import PhotometricConfig
+from kg4d.losses.depth import depth_loss
+from kg4d.losses.settings import DepthLossConfig, PhotometricConfig
 from kg4d.metrics.image import PSNR
-from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
+from kg4d.optim.build import ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.stages.checkpoints import seal
 from kg4d.stages.clock import Clock

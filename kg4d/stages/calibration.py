@@ -4,16 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.geometry.cameras import Cameras, project_each
-from kg4d.losses.kfc import (
-    Draw,
-    KeypointVisibility,
-    KfcConfig,
-    KfcMode,
-    keypoint_loss,
-    keypoint_visibility,
-    read_heatmaps,
-    render_heatmaps,
-)
+from kg4d.losses.kfc import Draw, keypoint_loss, keypoint_visibility, read_heatmaps, render_heatmaps
+from kg4d.losses.settings import KeypointVisibility, KfcConfig, KfcMode
 from kg4d.optim.objective import Objective
 from kg4d.render.base import RenderOutput
 

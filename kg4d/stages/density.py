@@ -1,7 +1,5 @@
 """When to edit the set of Gaussians, and which: the policy between the optimiser's steps."""
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple, assert_never
 
 import torch
@@ -14,55 +12,10 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.rows import GaussianRows
 from kg4d.geometry.cameras import Cameras, image_size
 from kg4d.render.base import RenderOutput
+from kg4d.stages.settings import DensityConfig, DensityKind
 from kg4d.utils.ranks import ALONE, Ranks
 
 _WITH_TIME = 4  # columns of centres in space and time
-
-
-class DensityKind(StrEnum):
-    """What happens to Gaussians that contribute nothing, and where more are needed."""
-
-    NONE = "none"
-    RELOCATE = "relocate"
-    ADAPTIVE = "adaptive"
-
-
-@dataclass
-class DensityConfig:
-    """Schedule and thresholds; start, stop, every and opacity_reset_every are shares of the stage's steps.
-
-    Attributes:
-        kind: `relocate` keeps N and reuses transparent Gaussians; `adaptive` grows where the screen gradient is large
-            and removes transparent ones.
-        start: First edit.
-        stop: Last edit.
-        every: Distance of two edits.
-        opacity_threshold: Gaussians below this opacity are relocated or removed.
-        grad_threshold: Adaptive: grow where the mean screen gradient of the centre exceeds this. Its unit is loss per
-            half image, for one camera, so it holds for every image size.
-        absgrad: Adaptive: use absolute gradients (AbsGS); they need a threshold about four times as large.
-        split_scale: Adaptive: Gaussians whose longest axis exceeds this are split, others duplicated. World units.
-        max_count: Adaptive: N never grows beyond this.
-        time_grad_threshold: Adaptive, of Gaussians in space and time: split where the mean absolute gradient of the
-            centre along time exceeds this, loss per clip; 0 is never.
-        opacity_reset_every: Adaptive: distance of two opacity resets within [start, stop]; 0 is never.
-        opacity_decay: Taken off each opacity at each edit (FLAG-4D); 0 is off.
-        opacity_floor: The decay stops here.
-    """
-
-    kind: DensityKind = DensityKind.RELOCATE
-    start: float = 0.2
-    stop: float = 0.7
-    every: float = 0.1
-    opacity_threshold: float = 0.02
-    grad_threshold: float = 0.0002
-    absgrad: bool = False
-    split_scale: float = 0.02
-    max_count: int = 20000
-    time_grad_threshold: float = 0.0
-    opacity_reset_every: float = 0.0
-    opacity_decay: float = 0.0
-    opacity_floor: float = 0.01
 
 
 class DensityReport(NamedTuple):
@@ -88,10 +41,9 @@ class DensityControl:
         """Prepare for a stage of `steps` steps; `key` is where the config stands.
 
         Raises:
-            ValueError: The schedule is not 0 <= start <= stop <= 1 with a positive distance.
+            ValueError: The schedule is impossible (`DensityConfig.check`).
         """
-        if not 0 <= config.start <= config.stop <= 1 or config.every <= 0 or config.opacity_reset_every < 0:
-            raise ValueError(f"{key}: need 0 <= start <= stop <= 1, every > 0 and opacity_reset_every >= 0")
+        config.check(key)
         self.config = config
         self.gradient_sums = torch.zeros(0)
         self.visits = torch.zeros(0)

@@ -10,60 +10,41 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import DynamicBatch, step_generator
-from kg4d.data.batches.dynamic import DynamicDataConfig
 from kg4d.deform.base import Draft
-from kg4d.gaussians.model import LearningRates
+from kg4d.flows.kernels import annealed
 from kg4d.gaussians.moving import MovingGaussians
+from kg4d.gaussians.settings import LearningRates
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.lift.record import Lift
-from kg4d.losses.coverage import CoverageConfig, matte_coverage_loss
-from kg4d.losses.depth import DepthLossConfig
+from kg4d.losses.coverage import matte_coverage_loss
 from kg4d.losses.flow.observations import ObservedPairs, RenderedModel
-from kg4d.losses.flow.wgf import WgfConfig, wgf_losses
-from kg4d.losses.kfc import KeypointVisibility, KfcConfig
-from kg4d.losses.motion_priors import Bones, BonesConfig, RigidityConfig, bone_loss
-from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
+from kg4d.losses.flow.settings import WgfConfig
+from kg4d.losses.flow.wgf import wgf_losses
+from kg4d.losses.motion_priors import Bones, bone_loss
+from kg4d.losses.photometric import photometric_loss
+from kg4d.losses.settings import (
+    BonesConfig,
+    CoverageConfig,
+    DepthLossConfig,
+    KeypointVisibility,
+    KfcConfig,
+    RigidityConfig,
+)
+from kg4d.optim.build import ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import set_learning_rates, warm_cosine
+from kg4d.optim.settings import OptimizerConfig, OptimizerKind
 from kg4d.ot.flow_targets import FlowField, flow_field
 from kg4d.render.base import Renderer, RenderOutput
 from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
-from kg4d.stages.density import DensityConfig, DensityControl, DensityKind
+from kg4d.stages.density import DensityControl
 from kg4d.stages.guidance import Guidance
 from kg4d.stages.motion_map import motion_of
 from kg4d.stages.motion_terms import Rigidity
+from kg4d.stages.settings import DensityKind, DynamicConfig
 from kg4d.utils.ranks import shared_out
-
-
-@dataclass
-class DynamicConfig:
-    """The dynamic stage. Learning rates belong to what moves: see `deformation`.
-
-    Attributes:
-        steps: Optimiser steps; of each window, where a long clip is fitted in windows.
-        data: Frames drawn at each step.
-        warmup_steps: Steps over which the learning rates grow linearly from 0.
-        final_factor: Factor that they fall to, along a half cosine.
-        gaussian_rates: Factor of the static stage's learning rates by which the Gaussians of frame 0 are trained with
-            their motion (DreamGaussian4D: 1); 0 freezes them. Bones go on to refer to the Gaussians that the static
-            stage has left; so do the neighbours of rigidity, until density control changes their number.
-        time_noise: Standard deviation of noise on the times that the motion is asked for, in distances of two frames;
-            it falls to 0 along the stage (annealed smooth training of Deformable 3D Gaussians, section 3.3).
-        density: Density control of Gaussians that are trained; by `adaptive` without absolute gradients.
-        photometric: The image loss, a mean over the drawn frames.
-    """
-
-    steps: int = 500
-    data: DynamicDataConfig = field(default_factory=DynamicDataConfig)
-    warmup_steps: int = 20
-    final_factor: float = 0.05
-    gaussian_rates: float = 0.0
-    time_noise: float = 0.0
-    density: DensityConfig = field(default_factory=lambda: DensityConfig(kind=DensityKind.NONE))
-    photometric: PhotometricConfig = field(default_factory=lambda: PhotometricConfig(weight=4.0))
 
 
 @dataclass
@@ -346,7 +327,7 @@ class DynamicStage(Stage[DynamicBatch]):
             project_each(moving.means[:, chosen], batch.cameras),
             opacities[:, chosen].detach(),
             batch.alphas if batch.step_alphas is None else batch.step_alphas,
-            coverage.bandwidth(objective.progress),
+            annealed(coverage.start, coverage.end, objective.progress),
             coverage.points,
             generator,
             slice(None) if whole else slice(batch.place, batch.place + len(moving)),

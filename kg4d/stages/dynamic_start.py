@@ -18,21 +18,22 @@ from torch import Tensor
 
 from kg4d.data.batches.batch import DynamicBatch
 from kg4d.data.records import Scene
-from kg4d.gaussians.model import LearningRates
+from kg4d.gaussians.settings import LearningRates
 from kg4d.geometry.cameras import project_each
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.keypoints.sides import other_sides
 from kg4d.lift.handles import rest_keypoints
-from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks, follow_surface
-from kg4d.optim.build import OptimizerConfig
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.base import Renderer
 from kg4d.representation.base import Representation
-from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
+from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.guidance import Guidance
+from kg4d.stages.settings import DynamicConfig
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from kg4d.data.batches.batch import step_generator
 from kg4d.geometry.cameras import Cameras, joined
 from kg4d.geometry.orbits import look_at
-from kg4d.losses.sds import NoisePredictor, SdsConfig, Viewpoint, sds_loss, timestep_of
+from kg4d.losses.sds import NoisePredictor, Viewpoint, sds_loss, timestep_of
+from kg4d.losses.settings import SdsConfig
 from kg4d.optim.objective import Objective
 from kg4d.render.base import RenderOutput
 from kg4d.utils.devices import sent

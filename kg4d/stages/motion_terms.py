@@ -6,7 +6,8 @@ from kg4d.data.batches.batch import step_generator
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.point_sets import nearest_neighbours
-from kg4d.losses.motion_priors import RigidityConfig, neighbour_weights, rigidity_loss
+from kg4d.losses.motion_priors import neighbour_weights, rigidity_loss
+from kg4d.losses.settings import RigidityConfig
 from kg4d.optim.objective import Objective
 from kg4d.utils.devices import sent
 

@@ -1,41 +1,22 @@
 """Refine stage: colours are fine-tuned on the reference video; geometry and motion are frozen."""
 
-from dataclasses import dataclass, field
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from kg4d.data.batches.refine import RefineBatch, RefineDataConfig
-from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.data.batches.refine import RefineBatch
+from kg4d.losses.photometric import photometric_loss
+from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.base import Renderer
 from kg4d.representation.base import Representation
 from kg4d.stages.base import Stage
+from kg4d.stages.settings import RefineConfig
 
 _SEEN = 0.5  # px; what weighs less, summed over all images, is not seen
-
-
-@dataclass
-class RefineConfig:
-    """The refine stage.
-
-    Attributes:
-        steps: Optimiser steps; 0 leaves the stage out.
-        data: Images drawn at each step.
-        learning_rate: Adam rate of the colours.
-        final_factor: Factor that the rate falls to.
-        photometric: The image loss, for both kinds of images.
-    """
-
-    steps: int = 50
-    data: RefineDataConfig = field(default_factory=RefineDataConfig)
-    learning_rate: float = 2e-3
-    final_factor: float = 0.2
-    photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
 
 class RefineStage(Stage[RefineBatch]):

@@ -5,7 +5,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +21,12 @@ from kg4d.data.batches.static import StaticDataModule
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, save_checkpoint
 from kg4d.stages.checkpoints import read_checkpoint
+from kg4d.stages.settings import TrainerConfig
 from kg4d.utils.files import replacing
 from kg4d.utils.interrupts import Interrupted
 from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
-
-
-class Accelerator(StrEnum):
-    """What the processes of a fit compute on."""
-
-    AUTO = "auto"  # what the renderer needs
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-@dataclass
-class TrainerConfig:
-    """Settings of Lightning's Trainer and of what is written while it runs.
-
-    Attributes:
-        accelerator: What the processes of a fit compute on: `gpu`, one each, or `cpu`; `auto` takes what the renderer
-            needs.
-        devices: Number of processes that fit together, each on its own GPU; `auto` and `-1` are all GPUs that this
-            process may use, or one process on the CPU.
-        strategy: How they work together: each takes a part of every step's batch, and gradients are averaged (`ddp`).
-            `auto` is that where there are several.
-        progress_bar: Show the bar.
-        checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a stage ends or is interrupted.
-        preview_every: Steps between two previews; 0 draws them only at the end of a stage.
-    """
-
-    accelerator: Accelerator = Accelerator.AUTO
-    devices: str = "1"
-    strategy: str = "auto"
-    progress_bar: bool = True
-    checkpoint_every: int = 100
-    preview_every: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what is no number, and other ways of working together.
-
-        Raises:
-            ValueError: Of the settings.
-        """
-        known = self.devices in ("auto", "-1") or (self.devices.isascii() and self.devices.isdigit())
-        if not known or self.devices.strip("0") == "":
-            what = "which GPUs these are is said by CUDA_VISIBLE_DEVICES, and by renderer.device where it is one"
-            raise ValueError(f"trainer.devices: must be a number above 0, auto or -1, not {self.devices!r}; {what}")
-        if self.strategy not in ("auto", "ddp"):
-            raise ValueError(f"trainer.strategy: must be auto or ddp, not {self.strategy!r}")
 
 
 @dataclass(frozen=True)

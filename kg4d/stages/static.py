@@ -1,50 +1,31 @@
 """Static stage: Gaussians with keypoint features are fitted to the views of frame 0."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from kg4d.data.batches.batch import StaticBatch, step_generator
-from kg4d.data.batches.static import StaticDataConfig
 from kg4d.gaussians.far_side import MirroredFarSide
-from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import MOST_DEGREE
+from kg4d.geometry.degrees import MOST_DEGREE
 from kg4d.keypoints.barycentre import assignment, barycentre, compactness
-from kg4d.losses.depth import DepthLossConfig
-from kg4d.losses.kfc import KeypointVisibility, KfcConfig
-from kg4d.losses.photometric import PhotometricConfig, photometric_loss
-from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.losses.photometric import photometric_loss
+from kg4d.losses.settings import DepthLossConfig, KeypointVisibility, KfcConfig
+from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.optim.schedules import exponential, set_learning_rates
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.base import Renderer
 from kg4d.stages.base import Stage
 from kg4d.stages.calibration import add_calibration
-from kg4d.stages.density import DensityConfig, DensityControl
+from kg4d.stages.density import DensityControl
 from kg4d.stages.guidance import Guidance
+from kg4d.stages.settings import StaticConfig
 from kg4d.utils.ranks import shared_out
-
-
-@dataclass
-class StaticConfig:
-    """The static stage.
-
-    Attributes:
-        steps: Optimiser steps.
-        data: Views drawn at each step.
-        learning_rates: Rates of the Gaussians.
-        photometric: The image loss.
-        density: Density control.
-    """
-
-    steps: int = 500
-    data: StaticDataConfig = field(default_factory=StaticDataConfig)
-    learning_rates: LearningRates = field(default_factory=LearningRates)
-    photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
-    density: DensityConfig = field(default_factory=DensityConfig)
 
 
 class StaticStage(Stage[StaticBatch]):

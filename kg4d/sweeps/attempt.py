@@ -8,8 +8,6 @@ from enum import Enum
 from pathlib import Path
 
 from kg4d.errors import InputError
-from kg4d.pipeline import fit
-from kg4d.runs.validation import GivenUpError, Validation
 from kg4d.sweeps.jobs import Job
 from kg4d.utils.logs import TRACEBACK_NOTE
 
@@ -54,6 +52,9 @@ def attempt(job: Job, goes_on: Callable[[int, float], bool]) -> Outcome:
     Raises:
         KeyboardInterrupt: A signal came.
     """
+    from kg4d.pipeline import fit  # in the process that fits: the one that hands out jobs need not load torch
+    from kg4d.runs.validation import GivenUpError, Validation
+
     begin = time.perf_counter()
     validation = Validation(job.reports, goes_on) if job.reports else None
     end, error, request, log = End.DONE, "", None, None

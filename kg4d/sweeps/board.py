@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kg4d.runs.measure import HELD_OUT
+from kg4d.metrics.keys import HELD_OUT
 from kg4d.sweeps.attempt import End, Outcome
 from kg4d.sweeps.engine import Report
 from kg4d.sweeps.jobs import Job

@@ -18,8 +18,8 @@ from optuna.trial import Trial, TrialState
 from kg4d.config.load import Run
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
+from kg4d.metrics.keys import HELD_OUT
 from kg4d.runs.folder import RunFolder
-from kg4d.runs.measure import HELD_OUT
 from kg4d.runs.validation import Validation
 from kg4d.sweeps.attempt import End, Outcome
 from kg4d.sweeps.engine import Report

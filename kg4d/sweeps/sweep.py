@@ -7,7 +7,6 @@ from kg4d.config.load import Run, expand, load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
 from kg4d.runs.folder import experiment_folder
-from kg4d.runs.results import compare, gather
 from kg4d.sweeps.board import Progress
 from kg4d.sweeps.cards import places_on_cards, places_on_cores
 from kg4d.sweeps.engine import Engine
@@ -17,7 +16,6 @@ from kg4d.sweeps.pareto import reached, write_pareto
 from kg4d.sweeps.points import Points, points_of
 from kg4d.sweeps.runner import Fixed, Source, carry_out, raise_failures
 from kg4d.sweeps.settings import EngineKind, SweepConfig
-from kg4d.sweeps.sharing import share_in_experiment
 from kg4d.sweeps.sources import known_to_wandb, unfinished, with_held_out_frames
 
 _EXTRA = 'pip install "kg4d[sweep]"'
@@ -84,7 +82,7 @@ class Sweep:
         Args:
             say: Takes the lines that tell a person what the sweep has found.
         """
-        source, total = self._source()
+        source, total = self._source()  # from here on the request is known to be right
         with self._engine(total) as engine, Progress(total).shown() as progress:
             outcomes = carry_out(source, engine, progress, self._settings.retries)
         for line in self._compare():
@@ -92,7 +90,12 @@ class Sweep:
         raise_failures(outcomes)
 
     def _source(self) -> tuple[Source, int | None]:
-        settings, before = self._settings, share_in_experiment if self._settings.share_stages else None
+        settings = self._settings
+        before: Callable[[ExperimentConfig], None] | None = None
+        if settings.share_stages:
+            from kg4d.sweeps.sharing import share_in_experiment  # here, because it loads torch
+
+            before = share_in_experiment
         if not settings.searches:
             jobs = unfinished(self.runs_of(self._points), before)
             return Fixed(iter(jobs)), len(jobs)
@@ -127,6 +130,8 @@ class Sweep:
 
     def _compare(self) -> Iterator[str]:
         """Tables, and the picture of quality and costs, of all points that have been begun."""
+        from kg4d.runs.results import compare, gather  # here, because it loads torch
+
         points = self._search.settings_by_name() if self._settings.searches else self._points
         runs = self.runs_of(points) if points else []
         results = gather(runs)

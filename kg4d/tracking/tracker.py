@@ -5,8 +5,7 @@ Steps are counted over all stages: step 0 of a stage follows the last step of th
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.tracking.history import History
+from kg4d.tracking.settings import TrackingConfig, WandbConfig, WandbMode
 from kg4d.tracking.tables import AblationTable
 from kg4d.utils.plain import plain
 
@@ -25,44 +25,6 @@ if TYPE_CHECKING:
     import wandb
 
 _ONLINE_TIMEOUT = 30.0  # seconds to wait for the server
-
-
-class WandbMode(StrEnum):
-    """Where W&B runs are written."""
-
-    OFFLINE = "offline"  # into the run folder; `wandb sync` uploads them later
-    ONLINE = "online"  # to the server; needs a login
-    DISABLED = "disabled"  # nowhere
-
-
-@dataclass
-class WandbConfig:
-    """Settings of Weights & Biases.
-
-    Attributes:
-        mode: Where runs are written.
-        project: Project of the runs.
-        entity: User or team; that of the login when null.
-        tags: Tags of the runs.
-        job_type: What the runs are part of: `fit`, or `trial` of a sweep.
-    """
-
-    mode: WandbMode = WandbMode.OFFLINE
-    project: str = "kg4d"
-    entity: str | None = None
-    tags: list[str] = field(default_factory=list)
-    job_type: str = "fit"
-
-
-@dataclass
-class TrackingConfig:
-    """Where the history of a run is logged, besides `metrics.csv`.
-
-    Attributes:
-        wandb: Weights & Biases.
-    """
-
-    wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
 @runtime_checkable  # for the tests, which check arguments at run time

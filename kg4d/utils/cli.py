@@ -99,7 +99,9 @@ def _failed(error: BaseException, debug: bool) -> int:
 def _interrupted(
     error: BaseException, prog: str, argv: Sequence[str], resumable: bool, debug: bool, number: int
 ) -> int:
-    words = [*argv, "--resume"] if resumable and "--resume" not in argv else argv
+    words = list(argv)
+    if resumable:  # what is to be replaced has been, and must not be once more
+        words = [*(word for word in argv if word not in ("--resume", "--overwrite")), "--resume"]
     _report(error, f"interrupted (go on with: {command(prog, *words)})", debug)
     return 128 + number
 

@@ -5,13 +5,14 @@ import hashlib
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -101,9 +102,10 @@ def cache_folder() -> Path:
 def tree_hash(tree: Any) -> str:
     """SHA-256 over nested dicts, lists, tensors and plain values: equal for equal ones, whatever file they were in."""
     digest = hashlib.sha256()
+    loaded = sys.modules.get("torch")  # without it there are no tensors
 
     def add(value: Any) -> None:
-        if isinstance(value, Tensor):
+        if loaded is not None and isinstance(value, loaded.Tensor):
             digest.update(content_hash({"": value}).encode())
         elif isinstance(value, Mapping):
             digest.update(f"{{{len(value)}".encode())
@@ -121,8 +123,10 @@ def tree_hash(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
+def content_hash(tensors: "Mapping[str, torch.Tensor]") -> str:
     """SHA-256 over names, shapes, types and values: equal for equal tensors, independent of any file format."""
+    import torch  # here, so that what needs no tensor begins at once
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

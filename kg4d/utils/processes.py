@@ -35,6 +35,11 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def has_launcher() -> bool:
+    """Whether torchrun or SLURM may have started this process, as one of several or alone."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_PROCID" in os.environ
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0))

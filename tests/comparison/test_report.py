@@ -16,7 +16,8 @@ from kg4d.comparison.arms import Comparison
 from kg4d.comparison.films import write_side_by_side
 from kg4d.comparison.finished import find_runs
 from kg4d.comparison.page import write_page
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 from kg4d.errors import InputError
 from kg4d.pipeline import fit
 from kg4d.tracking.tables import number_text

@@ -8,7 +8,7 @@ import yaml
 
 from kg4d.config.load import Run, expand, load_config, packaged_configs, to_yaml
 from kg4d.config.schema import ExperimentConfig
-from kg4d.deform.build import DeformationKind
+from kg4d.deform.settings import DeformationKind
 from kg4d.errors import InputError
 from kg4d.runs.folder import RunFolder
 from kg4d.sweeps.points import points_of

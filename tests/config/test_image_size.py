@@ -6,7 +6,7 @@ import pytest
 
 from kg4d.config.load import expand, load_config
 from kg4d.config.schema import ExperimentConfig
-from kg4d.data.images import Size
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.pipeline import fit
 from kg4d.runs.read_back import load_run

@@ -14,7 +14,7 @@ from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.viewpoints import seen_radius
 from kg4d.data.records import Scene
 from kg4d.data.studies.world import moved, slower, turn
-from kg4d.lift.objective import LiftConfig
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.render.build import build_renderer
 from tests import make

@@ -7,7 +7,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 
 WIDTH, HEIGHT = 32, 24
 

@@ -8,12 +8,18 @@ from torch import Tensor, nn
 
 from kg4d.data.records import VideoFeatures
 from kg4d.deform.base import Deformation, RestGaussians
-from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
-from kg4d.deform.control_points import ControlPointsConfig
-from kg4d.deform.flag4d import STATE, Flag4dConfig
-from kg4d.deform.hexplane import HexPlaneConfig
-from kg4d.deform.offsets import Activation
-from kg4d.deform.skinned import Blend, SkinnedConfig
+from kg4d.deform.build import build_deformation
+from kg4d.deform.flag4d import STATE
+from kg4d.deform.settings import (
+    Activation,
+    Blend,
+    ControlPointsConfig,
+    DeformationConfig,
+    DeformationKind,
+    Flag4dConfig,
+    HexPlaneConfig,
+    SkinnedConfig,
+)
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.motion import KeypointMotion

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from kg4d.deform.base import RestGaussians
-from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
-from kg4d.deform.control_points import ControlPoints, ControlPointsConfig
+from kg4d.deform.build import build_deformation
+from kg4d.deform.control_points import ControlPoints
+from kg4d.deform.settings import ControlPointsConfig, DeformationConfig, DeformationKind
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
-from kg4d.losses.motion_priors import ArapConfig
+from kg4d.losses.settings import ArapConfig
 from kg4d.optim.objective import Objective
 from tests import make
 

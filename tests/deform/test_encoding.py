@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.deform.encoding import HSE, HarmonicEncoding, HseConfig
+from kg4d.deform.encoding import HSE, HarmonicEncoding
+from kg4d.deform.settings import HseConfig
 
 
 def points(count: int, seed: int = 0) -> torch.Tensor:

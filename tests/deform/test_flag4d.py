@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from kg4d.data.records import VideoFeatures
 from kg4d.deform.base import RestGaussians
-from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
-from kg4d.deform.flag4d import STATE, Flag4d, Flag4dConfig, MotionNetwork, MutualConfig, moved, places, state_vectors
+from kg4d.deform.build import build_deformation
+from kg4d.deform.flag4d import STATE, Flag4d, MotionNetwork, moved, places, state_vectors
+from kg4d.deform.settings import DeformationConfig, DeformationKind, Flag4dConfig, MutualConfig
 from tests import make
 
 SMALL = Flag4dConfig(summary_width=6, feature_width=8, heads=2, anchors=5, neighbours=2, refinement_width=12)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kg4d.deform.hexplane import HexPlane, HexPlaneConfig
+from kg4d.deform.hexplane import HexPlane
+from kg4d.deform.settings import HexPlaneConfig
 from kg4d.optim.objective import Objective
 
 

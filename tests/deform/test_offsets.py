@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from kg4d.deform.base import RestGaussians
-from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
-from kg4d.deform.hexplane import HexPlane, HexPlaneConfig
-from kg4d.deform.offsets import Activation, OffsetMlp, anchored, apply_offsets
+from kg4d.deform.build import build_deformation
+from kg4d.deform.hexplane import HexPlane
+from kg4d.deform.offsets import OffsetMlp, anchored, apply_offsets
+from kg4d.deform.settings import Activation, DeformationConfig, DeformationKind, HexPlaneConfig
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_to_matrix

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from kg4d.deform.settings import SkinnedConfig
 from kg4d.deform.shading import Shading
-from kg4d.deform.skinned import SkinnedConfig, SkinnedDeformation
+from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.normals import outward_normals
 from kg4d.geometry.rotations import quat_rotate

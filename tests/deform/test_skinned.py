@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from kg4d.deform.base import RestGaussians
-from kg4d.deform.build import DeformationConfig, DeformationKind, build_deformation
-from kg4d.deform.skinned import Blend, SkinnedConfig, SkinnedDeformation
+from kg4d.deform.build import build_deformation
+from kg4d.deform.settings import Blend, DeformationConfig, DeformationKind, SkinnedConfig
+from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.edits import duplicate, remove, split
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState

@@ -17,7 +17,8 @@ from kg4d.data.images import write_png
 from kg4d.data.normalisation import normalisation_of
 from kg4d.data.records import view_grid
 from kg4d.data.scene_writer import write_scene
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 from kg4d.gaussians.points import read_points
 from kg4d.metrics.folders import read_folders
 from kg4d.pipeline import fit

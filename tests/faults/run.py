@@ -21,9 +21,9 @@ from kg4d.data.scene_writer import write_scene
 from kg4d.data.synthetic.scene import make_scene
 from kg4d.errors import InputError
 from kg4d.pipeline import fit
-from kg4d.priors.build import PriorsConfig
-from kg4d.priors.keypoints.marked import KeypointsKind
+from kg4d.priors.keypoints.settings import KeypointsKind
 from kg4d.priors.prepare import prepare
+from kg4d.priors.settings import PriorsConfig
 from kg4d.render.build import build_renderer
 from kg4d.utils.cli import run as command
 from tests.priors.clips import save_video

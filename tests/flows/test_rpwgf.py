@@ -10,7 +10,7 @@ from kg4d.flows.examples.outcome import mirrored_normal
 from kg4d.flows.laws import Gaussian, OrnsteinUhlenbeck, standard_normal, whitened
 from kg4d.flows.maps import Affine, LinearBasis, Planar
 from kg4d.flows.rpwgf import FlowDivergedError, Problem, Scheme, flow, projection_error
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 F64 = torch.float64
 EXACT = SolverConfig(Solver.CG, iterations=50, tolerance=1e-12)

@@ -9,7 +9,8 @@ from scipy.sparse import linalg
 
 from kg4d.flows.maps import Planar
 from kg4d.flows.metric import PullbackMetric
-from kg4d.flows.solvers import Solver, SolverConfig, conjugate_gradient, dual, jacobi, minres, solve
+from kg4d.flows.settings import Solver, SolverConfig
+from kg4d.flows.solvers import conjugate_gradient, dual, jacobi, minres, solve
 
 F64 = torch.float64
 

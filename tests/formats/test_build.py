@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kg4d import export
 from kg4d.formats.base import Exporter, ExportSource
-from kg4d.formats.build import ExportFormat, build_exporter
+from kg4d.formats.build import build_exporter
+from kg4d.formats.settings import ExportFormat
 from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from kg4d.formats.build import Orbit
 from kg4d.formats.mp4 import contact_sheet, orbit_angles, render_orbit, side_by_side, write_mp4
+from kg4d.formats.settings import Orbit
 from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kg4d.formats.ply import write_ply, write_sequence
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import harmonics_count
+from kg4d.geometry.degrees import harmonics_count
 from tests import make
 
 COLUMNS = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), "opacity"]

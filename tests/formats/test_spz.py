@@ -8,7 +8,7 @@ import torch
 
 from kg4d.formats.spz import write_spz
 from kg4d.gaussians.state import GaussianState
-from kg4d.geometry.harmonics import harmonics_count
+from kg4d.geometry.degrees import harmonics_count
 from tests import make
 
 

@@ -13,9 +13,10 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_to_matrix
-from kg4d.losses.kfc import KfcConfig
+from kg4d.losses.settings import KfcConfig
 from kg4d.render.build import build_renderer
-from kg4d.stages.static import StaticConfig, StaticStage
+from kg4d.stages.settings import StaticConfig
+from kg4d.stages.static import StaticStage
 from tests.make import random_gaussians
 
 SIZE = 48

@@ -11,16 +11,9 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.gaussians.build import build_gaussians
-from kg4d.gaussians.init import (
-    FarSide,
-    GaussiansConfig,
-    InitKind,
-    inflate_matte,
-    initial_state,
-    points_in_ball,
-    visual_hull,
-)
+from kg4d.gaussians.init import inflate_matte, initial_state, points_in_ball, visual_hull
 from kg4d.gaussians.points import PointCloud, read_points, without_outliers
+from kg4d.gaussians.settings import FarSide, GaussiansConfig, InitKind
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.point_sets import nearest_neighbours
 from tests import make

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.gaussians.model import PARAMETERS, GaussianModel, LearningRates
+from kg4d.gaussians.model import PARAMETERS, GaussianModel
+from kg4d.gaussians.settings import LearningRates
 from tests import make
 
 

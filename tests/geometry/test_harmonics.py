@@ -3,15 +3,8 @@ import torch
 from scipy.special import sph_harm_y
 from torch import Tensor
 
-from kg4d.geometry.harmonics import (
-    SH_C0,
-    harmonics_basis,
-    harmonics_count,
-    harmonics_degree,
-    rgb_to_sh0,
-    rotated_harmonics,
-    seen_colors,
-)
+from kg4d.geometry.degrees import harmonics_count, harmonics_degree
+from kg4d.geometry.harmonics import SH_C0, harmonics_basis, rgb_to_sh0, rotated_harmonics, seen_colors
 from kg4d.geometry.rotations import quat_to_matrix
 
 DEGREES = [1, 2, 3]

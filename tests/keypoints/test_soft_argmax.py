@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kg4d.geometry.sampling import pixel_centers
-from kg4d.keypoints.soft_argmax import KeypointReading, soft_argmax
+from kg4d.keypoints.settings import KeypointReading
+from kg4d.keypoints.soft_argmax import soft_argmax
 
 SOFTMAX_READINGS = [reading for reading in KeypointReading if reading is not KeypointReading.MASS]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
 

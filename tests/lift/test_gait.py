@@ -8,7 +8,7 @@ from torch import Tensor
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.keypoints.sides import other_sides
 from kg4d.lift.gait import find_gait
-from kg4d.lift.objective import LiftConfig
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
 from tests import make

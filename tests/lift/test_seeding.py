@@ -4,7 +4,7 @@ import torch
 from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.barycentre import assignment, barycentre
 from kg4d.lift.seeding import seed_keypoints
-from kg4d.losses.kfc import KeypointSeeding, KfcConfig
+from kg4d.losses.settings import KeypointSeeding, KfcConfig
 from tests import make
 
 SCENE = make.tiny_scene()

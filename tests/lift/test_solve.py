@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kg4d.geometry.rotations import quat_rotate
-from kg4d.lift.objective import LiftConfig
+from kg4d.lift.settings import LiftConfig
 from kg4d.lift.solve import lift_keypoints
 from kg4d.losses.motion_priors import bone_lengths, geman_mcclure
 from tests.lift.bodies import (

@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from kg4d.flows.drifting import step_of, velocity
-from kg4d.losses.coverage import CoverageConfig, matte_coverage_loss, matte_points
+from kg4d.flows.kernels import annealed
+from kg4d.losses.coverage import matte_coverage_loss, matte_points
+from kg4d.losses.settings import CoverageConfig
 
 F64 = torch.float64
 SIZE = 32
@@ -77,7 +79,7 @@ def test_descent_covers_the_matte() -> None:
     for k in range(120):
         adam.zero_grad()
         loss = matte_coverage_loss(
-            leaf, torch.ones(1, 60, dtype=F64), square(), config.bandwidth(k / 100), 200, generator(k)
+            leaf, torch.ones(1, 60, dtype=F64), square(), annealed(config.start, config.end, k / 100), 200, generator(k)
         )
         loss.backward()
         adam.step()
@@ -101,11 +103,6 @@ def test_an_empty_frame_counts_as_zero_among_others() -> None:
     both = torch.cat([torch.zeros_like(square()), square()])
     half = matte_coverage_loss(points.expand(2, -1, -1), masses.expand(2, -1), both, 0.1, 100, generator())
     torch.testing.assert_close(2 * half, alone)
-
-
-def test_widths_fall_geometrically() -> None:
-    config = CoverageConfig(start=0.1, end=0.025)
-    assert [config.bandwidth(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.1, 0.05, 0.025])
 
 
 @pytest.mark.parametrize("bad", [{"start": 0.0}, {"end": -1.0}, {"points": 0}, {"weight": -1.0}])

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.losses.depth import DepthForm, DepthLossConfig, depth_loss
+from kg4d.losses.depth import depth_loss
+from kg4d.losses.settings import DepthForm, DepthLossConfig
 from kg4d.render.base import Renderer
 from kg4d.render.build import build_renderer
 from tests.make import cameras, gaussians

@@ -7,8 +7,9 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.keypoints.soft_argmax import KeypointReading
-from kg4d.losses.kfc import KfcConfig, keypoint_loss, keypoint_visibility, read_heatmaps, render_heatmaps
+from kg4d.keypoints.settings import KeypointReading
+from kg4d.losses.kfc import keypoint_loss, keypoint_visibility, read_heatmaps, render_heatmaps
+from kg4d.losses.settings import KfcConfig
 from kg4d.render.build import build_renderer
 from tests import make
 

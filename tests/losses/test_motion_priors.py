@@ -9,7 +9,6 @@ from torch.autograd import gradcheck
 from kg4d.geometry.point_sets import nearest_neighbours
 from kg4d.geometry.rotations import quat_multiply, quat_rotate
 from kg4d.losses.motion_priors import (
-    HandlesConfig,
     acceleration_loss,
     arap_loss,
     bone_lengths,
@@ -21,6 +20,7 @@ from kg4d.losses.motion_priors import (
     neighbour_weights,
     rigidity_loss,
 )
+from kg4d.losses.settings import HandlesConfig
 
 
 def cloud(count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

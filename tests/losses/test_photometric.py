@@ -1,6 +1,7 @@
 import torch
 
-from kg4d.losses.photometric import PhotometricConfig, image_errors, photometric_loss
+from kg4d.losses.photometric import image_errors, photometric_loss
+from kg4d.losses.settings import PhotometricConfig
 
 
 def images(seed: int) -> torch.Tensor:

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kg4d.losses.sds import SdsConfig, Viewpoint, sds_loss, sds_residual, timestep_of
-from kg4d.priors.diffusion.noise_predictor import GuidanceKind, NoiseModelConfig, build_noise_model
+from kg4d.losses.sds import Viewpoint, sds_loss, sds_residual, timestep_of
+from kg4d.losses.settings import SdsConfig
+from kg4d.priors.diffusion.noise_predictor import build_noise_model
+from kg4d.priors.diffusion.settings import GuidanceKind, NoiseModelConfig
 from tests.priors.tiny_models import SIZE, save_tiny_zero123
 
 FRONT = Viewpoint(0, 30.0, 10.0)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kg4d.errors import InputError
-from kg4d.flows.solvers import Solver
-from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
-from kg4d.optim.natural_gradient import Motion, NaturalGradient, RpwgfConfig
+from kg4d.flows.settings import Solver
+from kg4d.optim.build import ParameterGroup, build_optimizer
+from kg4d.optim.natural_gradient import Motion, NaturalGradient
 from kg4d.optim.schedules import set_learning_rates
+from kg4d.optim.settings import OptimizerConfig, OptimizerKind, RpwgfConfig
 
 F64 = torch.float64
 FREE = 1e9  # a reach that holds nothing back

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from kg4d.optim.build import OptimizerConfig, ParameterGroup, build_optimizer
+from kg4d.optim.build import ParameterGroup, build_optimizer
 from kg4d.optim.objective import Objective, check_finite
 from kg4d.optim.schedules import exponential, set_learning_rates, warm_cosine
+from kg4d.optim.settings import OptimizerConfig
 
 
 def test_the_total_is_the_weighted_sum_and_the_terms_stay_unweighted() -> None:

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.ot.mixture import ContributorWeights, mixture_weights
+from kg4d.ot.mixture import mixture_weights
+from kg4d.ot.settings import ContributorWeights
 
 IDS = torch.tensor([[2, 0, -1], [1, -1, -1], [-1, -1, -1]])
 BLENDING = torch.tensor([[0.6, 0.2, 0.0], [0.04, 0.0, 0.0], [0.0, 0.0, 0.0]])

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.ot.plans import PlanConfig, PlanSolver, transport_plan
+from kg4d.ot.plans import transport_plan
+from kg4d.ot.settings import PlanConfig, PlanSolver
 
 
 def problem(seed: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -13,19 +13,20 @@ from safetensors.torch import load_file, save_file
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessorPil
 
 from kg4d.config.schema import DepthConfig
-from kg4d.data.images import Size
 from kg4d.data.records import Depth, ImageFiles, Scene
 from kg4d.data.scene import load_scene
 from kg4d.data.scene_writer import write_scene
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.geometry.lenses import Lens, Undistortion
 from kg4d.geometry.sampling import pixel_centers
-from kg4d.losses.depth import DepthForm
+from kg4d.losses.settings import DepthForm
 from kg4d.pipeline import fit
 from kg4d.priors.base import DepthEstimator
 from kg4d.priors.build import decide_depth
 from kg4d.priors.cache.store import PriorCache
-from kg4d.priors.depth import DepthKind, DepthMeasure, DepthPriorConfig, MonocularDepth, read_depth
+from kg4d.priors.depth import MonocularDepth, read_depth
+from kg4d.priors.settings import DepthKind, DepthMeasure, DepthPriorConfig
 from kg4d.priors.workbench import Workbench
 from kg4d.runs.build import build_run, build_run_depth
 from tests.make import FRAMES, SIZE, tiny_scene

@@ -12,9 +12,10 @@ from PIL import Image
 
 from kg4d.data.images import quantize, write_png
 from kg4d.data.scene import load_scene
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 from kg4d.formats.mp4 import write_mp4
-from kg4d.priors.build import PriorsConfig
+from kg4d.priors.settings import PriorsConfig
 from tests.data.test_videos import HEIGHT, WIDTH, encode, numbered
 from tests.priors.clips import moving, on_white, save_frames
 from tests.priors.commands import prepared

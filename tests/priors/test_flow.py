@@ -11,7 +11,8 @@ from torch import Tensor
 from kg4d.data.images import resize_rgba
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers
-from kg4d.priors.flow import DisFlow, FlowConfig, RaftFlow, confident
+from kg4d.priors.flow import DisFlow, RaftFlow, confident
+from kg4d.priors.settings import FlowConfig
 from tests.priors.textures import SIZE, picture, rotation
 
 WARPS = {

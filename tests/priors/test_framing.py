@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from kg4d.data.records import Flow
 from kg4d.errors import InputError
-from kg4d.priors.framing import Crop, FramingConfig, crop_of
+from kg4d.priors.framing import Crop, crop_of
 from kg4d.priors.preview import preview
+from kg4d.priors.settings import FramingConfig
 from tests import make
 
 

@@ -12,15 +12,8 @@ from torch import Tensor
 from kg4d.data.images import read_image, resize_rgba
 from kg4d.errors import InputError
 from kg4d.priors import matting
-from kg4d.priors.matting import (
-    GrabCutMatting,
-    KeyMatting,
-    MattingConfig,
-    NoForegroundError,
-    RembgMatting,
-    checked,
-    picked,
-)
+from kg4d.priors.matting import GrabCutMatting, KeyMatting, NoForegroundError, RembgMatting, checked, picked
+from kg4d.priors.settings import MattingConfig
 from tests.priors.textures import SIZE, picture
 
 

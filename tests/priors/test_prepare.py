@@ -11,11 +11,11 @@ from kg4d.data.images import quantize, write_png
 from kg4d.data.records import Scene
 from kg4d.data.scene import load_scene
 from kg4d.priors import prepare
-from kg4d.priors.build import PriorsConfig
 from kg4d.priors.cache.store import PriorCache
-from kg4d.priors.diffusion.views import ViewsConfig
-from kg4d.priors.framing import FramingConfig
-from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig, SupportKeypoints, read_support
+from kg4d.priors.diffusion.settings import ViewsConfig
+from kg4d.priors.keypoints.marked import SupportKeypoints, read_support
+from kg4d.priors.keypoints.settings import KeypointsKind, KeypointSourceConfig
+from kg4d.priors.settings import FramingConfig, PriorsConfig
 from tests.priors.clips import moving, on_white, save_frames, save_picture, save_video
 from tests.priors.commands import ROOT, fitted, prepared, tiny_video, tiny_views
 

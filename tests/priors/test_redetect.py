@@ -10,11 +10,9 @@ from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.priors import redetect
 from kg4d.priors.base import KeypointTracks
-from kg4d.priors.build import PriorsConfig
-from kg4d.priors.flow import FlowConfig, FlowKind
-from kg4d.priors.keypoints.marked import KeypointsKind
-from kg4d.priors.keypoints.point_tracking import PointTrackingConfig, TrackerKind
+from kg4d.priors.keypoints.settings import KeypointsKind, PointTrackingConfig, TrackerKind
 from kg4d.priors.redetect import redetected
+from kg4d.priors.settings import FlowConfig, FlowKind, PriorsConfig
 from tests import make
 from tests.priors.clips import moving
 from tests.priors.textures import SIZE, PatchFeatures

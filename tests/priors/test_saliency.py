@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from kg4d.data.images import quantize, write_png
-from kg4d.data.videos import Span, read_clip
+from kg4d.data.spans import Span
+from kg4d.data.videos import read_clip
 from kg4d.errors import InputError
 from kg4d.formats.mp4 import write_mp4
-from kg4d.priors.build import PriorsConfig, decide, decide_video
-from kg4d.priors.matting import MattingConfig, MattingKind
+from kg4d.priors.build import decide, decide_video
 from kg4d.priors.saliency import NetworkMatting, StillCameraMatting, salience, still_share
+from kg4d.priors.settings import MattingConfig, MattingKind, PriorsConfig
 from tests.priors.test_footage import before_the_wall
 from tests.priors.test_matting import iou, on, ramp
 from tests.priors.textures import SIZE, picture

@@ -6,8 +6,8 @@ import torch
 from kg4d.data.images import write_png
 from kg4d.data.records import Scene
 from kg4d.data.scene import load_scene
+from kg4d.data.spans import Span
 from kg4d.data.synthetic.room import make_room
-from kg4d.data.videos import Span
 from kg4d.errors import InputError
 from kg4d.priors.structure import moving_parts, prepare_place
 from kg4d.render.build import build_renderer

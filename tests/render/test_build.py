@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from kg4d.kernels import library
-from kg4d.render.build import RendererKind, RendererUnavailableError, build_renderer, main
+from kg4d.render.build import RendererUnavailableError, build_renderer, main
+from kg4d.render.settings import RendererKind
 from tests.pretended_gpu import pretend_gpus
 from tests.render.scenes import random_case
 

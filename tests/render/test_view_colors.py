@@ -10,9 +10,11 @@ from kg4d import kernels
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.harmonics import harmonics_count, rotated_harmonics
+from kg4d.geometry.degrees import harmonics_count
+from kg4d.geometry.harmonics import rotated_harmonics
 from kg4d.geometry.rotations import matrix_to_quat, quat_multiply, quat_to_matrix
-from kg4d.optim.build import OptimizerConfig, build_optimizer
+from kg4d.optim.build import build_optimizer
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render import build_renderer
 from kg4d.render.base import RasterOptions, Renderer
 from kg4d.render.cpu import CpuRenderer

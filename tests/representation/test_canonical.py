@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from kg4d.deform.build import DeformationConfig, DeformationKind
-from kg4d.deform.hexplane import HexPlaneConfig
+from kg4d.deform.settings import DeformationConfig, DeformationKind, HexPlaneConfig
 from kg4d.gaussians.model import GaussianModel
 from kg4d.keypoints.motion import KeypointMotion
 from kg4d.representation.base import Representation
-from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
+from kg4d.representation.build import build_representation
+from kg4d.representation.settings import RepresentationConfig, RepresentationKind
 from tests import make
 
 TIMES = torch.tensor([0.0, 0.5, 1.0])

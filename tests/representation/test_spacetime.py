@@ -11,20 +11,23 @@ from torch.optim import Optimizer
 
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.records import Scene
-from kg4d.deform.build import DeformationConfig, DeformationKind
+from kg4d.deform.settings import DeformationConfig, DeformationKind
 from kg4d.errors import InputError
 from kg4d.gaussians import edits
-from kg4d.gaussians.init import GaussiansConfig
-from kg4d.gaussians.model import GaussianModel, LearningRates
+from kg4d.gaussians.model import GaussianModel
+from kg4d.gaussians.settings import GaussiansConfig, LearningRates
 from kg4d.gaussians.spacetime import SpacetimeModel
 from kg4d.keypoints.motion import KeypointMotion
-from kg4d.optim.build import OptimizerConfig, build_optimizer
+from kg4d.optim.build import build_optimizer
 from kg4d.optim.objective import Objective
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.base import Renderer
 from kg4d.render.reference import ReferenceRenderer
-from kg4d.representation.build import RepresentationConfig, RepresentationKind, build_representation
-from kg4d.representation.spacetime import SpacetimeConfig, SpacetimeGaussians, SpacetimeInit
-from kg4d.stages.density import DensityConfig, DensityControl, DensityKind
+from kg4d.representation.build import build_representation
+from kg4d.representation.settings import RepresentationConfig, RepresentationKind, SpacetimeConfig, SpacetimeInit
+from kg4d.representation.spacetime import SpacetimeGaussians
+from kg4d.stages.density import DensityControl
+from kg4d.stages.settings import DensityConfig, DensityKind
 from tests import make
 
 TIMES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])

@@ -8,7 +8,7 @@ import torch
 
 from kg4d.data.records import PosedImages
 from kg4d.gaussians.build import build_gaussians
-from kg4d.gaussians.init import GaussiansConfig, InitKind
+from kg4d.gaussians.settings import GaussiansConfig, InitKind
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.build import build_renderer
 from kg4d.runs.first_overlap import overlap, warn_of_little_overlap

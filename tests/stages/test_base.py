@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from kg4d.optim.build import OptimizerConfig, ParameterGroup
+from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.build import build_renderer
 from kg4d.stages.base import Stage
 

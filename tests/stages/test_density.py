@@ -8,7 +8,8 @@ from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.render.base import RasterOptions, RenderOutput
 from kg4d.render.build import build_renderer
-from kg4d.stages.density import DensityConfig, DensityControl, DensityKind, DensityReport
+from kg4d.stages.density import DensityControl, DensityReport
+from kg4d.stages.settings import DensityConfig, DensityKind
 from tests import make
 
 ADAPTIVE = DensityConfig(kind=DensityKind.ADAPTIVE, grad_threshold=0.1, split_scale=0.5)

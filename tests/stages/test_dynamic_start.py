@@ -9,21 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.settings import DynamicDataConfig
 from kg4d.data.records import PosedImages, Scene
-from kg4d.deform.skinned import SkinnedConfig, SkinnedDeformation
+from kg4d.deform.settings import SkinnedConfig
+from kg4d.deform.skinned import SkinnedDeformation
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.orbits import orbit
 from kg4d.geometry.rotations import quat_rotate
 from kg4d.keypoints.motion import KeypointMotion
-from kg4d.lift.objective import LiftConfig
 from kg4d.lift.record import Lift
 from kg4d.lift.seeding import Skeleton
-from kg4d.optim.build import OptimizerConfig
+from kg4d.lift.settings import LiftConfig
+from kg4d.optim.settings import OptimizerConfig
 from kg4d.render.build import build_renderer
 from kg4d.representation.canonical import CanonicalGaussians
-from kg4d.stages.dynamic import DynamicConfig, DynamicStage, MotionLosses
+from kg4d.stages.dynamic import DynamicStage, MotionLosses
 from kg4d.stages.dynamic_start import MotionProblem, Trial, preferred, seen_about, tried
+from kg4d.stages.settings import DynamicConfig
 from tests import make
 
 FRAMES, SIZE = 5, 32

@@ -19,7 +19,8 @@ from kg4d.errors import InputError
 from kg4d.gaussians.init import initial_state, points_in_ball
 from kg4d.gaussians.model import GaussianModel
 from kg4d.geometry.cameras import Cameras
-from kg4d.losses.sds import SdsConfig, Viewpoint
+from kg4d.losses.sds import Viewpoint
+from kg4d.losses.settings import SdsConfig
 from kg4d.optim.objective import Objective
 from kg4d.pipeline import fit
 from kg4d.priors.cache.store import PriorCache

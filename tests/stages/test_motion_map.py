@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.deform.build import DeformationKind
+from kg4d.deform.settings import DeformationKind
 from kg4d.errors import InputError
-from kg4d.flows.solvers import Solver
+from kg4d.flows.settings import Solver
 from kg4d.geometry.rotations import quat_to_matrix
-from kg4d.optim.build import OptimizerConfig, OptimizerKind, ParameterGroup, build_optimizer
-from kg4d.optim.natural_gradient import NaturalGradient, RpwgfConfig
+from kg4d.optim.build import ParameterGroup, build_optimizer
+from kg4d.optim.natural_gradient import NaturalGradient
+from kg4d.optim.settings import OptimizerConfig, OptimizerKind, RpwgfConfig
 from kg4d.representation.base import Representation
 from kg4d.stages.motion_map import MovedGaussians, motion_of
 from tests.representation.test_canonical import TIMES, started

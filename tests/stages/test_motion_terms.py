@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.settings import DynamicDataConfig
 from kg4d.gaussians.moving import MovingGaussians
-from kg4d.losses.motion_priors import RigidityConfig
+from kg4d.losses.settings import RigidityConfig
 from kg4d.optim.objective import Objective
 from kg4d.stages.dynamic import FlowFields
 from kg4d.stages.motion_terms import Rigidity

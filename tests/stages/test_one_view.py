@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.data.batches.dynamic import DynamicDataConfig
-from kg4d.data.batches.refine import RefineDataConfig, RefineDataset
+from kg4d.data.batches.refine import RefineDataset
+from kg4d.data.batches.settings import DynamicDataConfig, RefineDataConfig
 from kg4d.data.batches.static import StaticDataset
 from kg4d.deform.identity import Identity
 from kg4d.gaussians.model import GaussianModel
-from kg4d.losses.kfc import KfcConfig
-from kg4d.losses.photometric import PhotometricConfig
+from kg4d.losses.settings import KfcConfig, PhotometricConfig
 from kg4d.optim.build import build_optimizer
 from kg4d.optim.objective import Objective
 from kg4d.render.build import build_renderer
 from kg4d.render.seen import blending_weights
 from kg4d.representation.canonical import CanonicalGaussians
-from kg4d.stages.refine import RefineConfig, RefineStage
-from kg4d.stages.static import StaticConfig, StaticStage
+from kg4d.stages.refine import RefineStage
+from kg4d.stages.settings import RefineConfig, StaticConfig
+from kg4d.stages.static import StaticStage
 from tests import make
 
 WHITE = torch.ones(3)

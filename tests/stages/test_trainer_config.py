@@ -2,7 +2,7 @@
 
 import pytest
 
-from kg4d.stages.runner import TrainerConfig
+from kg4d.stages.settings import TrainerConfig
 
 
 @pytest.mark.parametrize("devices", ["0,1", "1,", "nonsense", "0", "00", "", "-2", "²"])

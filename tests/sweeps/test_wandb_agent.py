@@ -14,7 +14,7 @@ from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.sweeps.points import points_of
 from kg4d.sweeps.settings import Parameter, SweepSettings
-from kg4d.tracking.tracker import WandbConfig
+from kg4d.tracking.settings import WandbConfig
 from tests.sweeps.tiny_jobs import QUICK
 from tests.tiny_runs import ROOT
 

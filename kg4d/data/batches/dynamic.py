@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import lightning
 import torch
@@ -11,32 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batches.batch import WHOLE, DynamicBatch, Part, own_places, step_generator
-from kg4d.data.batches.windows import WindowsConfig
+from kg4d.data.batches.settings import DynamicDataConfig
 from kg4d.data.records import PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import joined
 from kg4d.geometry.flow import chain_flows
 from kg4d.utils.devices import sent
 from kg4d.utils.ranks import ALONE, Ranks
-
-
-@dataclass
-class DynamicDataConfig:
-    """What a step of the dynamic stage sees.
-
-    Attributes:
-        frames_per_step: Frames drawn at each step; all frames and all pairs if the video is no longer than this.
-        strides: Distances between the frames of a pair, in frames; each pair draws one of them.
-        test_views: Draw from the test videos too, without keypoints, flow or depth. This gives an upper bound for
-            ablations and is not a result, since the test views are then trained on; the provenance of the metrics says
-            so.
-        windows: Of a long clip, fitted one after the other.
-    """
-
-    frames_per_step: int = 4
-    strides: list[int] = field(default_factory=lambda: [1])
-    test_views: bool = False
-    windows: WindowsConfig = field(default_factory=WindowsConfig)
 
 
 class DynamicDataset(IterableDataset[DynamicBatch]):

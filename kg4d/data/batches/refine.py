@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import lightning
 import torch
@@ -11,23 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batches.batch import DynamicBatch, StaticBatch
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
-from kg4d.data.batches.static import StaticDataConfig, StaticDataset
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.settings import RefineDataConfig
+from kg4d.data.batches.static import StaticDataset
 from kg4d.data.records import Scene
 from kg4d.utils.ranks import ALONE, Ranks
-
-
-@dataclass
-class RefineDataConfig:
-    """What a step of the refine stage sees.
-
-    Attributes:
-        frames: Which frames of the reference video.
-        views: Which views of the first frame; they preserve the colours that the reference view does not show.
-    """
-
-    frames: DynamicDataConfig = field(default_factory=DynamicDataConfig)
-    views: StaticDataConfig = field(default_factory=StaticDataConfig)
 
 
 @dataclass(frozen=True)

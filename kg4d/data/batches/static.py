@@ -12,23 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kg4d.data.batches.batch import Part, StaticBatch, own_places, step_generator
+from kg4d.data.batches.settings import StaticDataConfig
 from kg4d.data.records import Depth, PosedImages, Scene
 from kg4d.errors import InputError
 from kg4d.utils.devices import sent
 from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class StaticDataConfig:
-    """What a step of the static stage sees.
-
-    Attributes:
-        views_per_step: Views drawn at each step, without replacement; all views if there are fewer.
-    """
-
-    views_per_step: int = 4
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from kg4d.data.images import Size
 from kg4d.data.records import Scene
+from kg4d.data.sizes import Size
 
 
 @runtime_checkable  # for the tests, which check arguments at run time

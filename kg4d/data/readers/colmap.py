@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from kg4d.data.images import Size
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.timing import times_by_name
 from kg4d.data.readers.transforms import Listed, read_posed_images
 from kg4d.data.readers.viewpoints import refuse_points_behind
 from kg4d.data.records import Scene
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud
 from kg4d.geometry.cameras import Cameras

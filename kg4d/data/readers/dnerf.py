@@ -5,9 +5,9 @@ Source: Pumarola et al. 2021, "D-NeRF: neural radiance fields for dynamic scenes
 
 from pathlib import Path
 
-from kg4d.data.images import Size
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.records import Scene
+from kg4d.data.sizes import Size
 
 _TRAIN, _TEST = "transforms_train.json", "transforms_test.json"
 _OF_SCENE_FOLDERS = ("transforms_ring.json", "keypoints.npz", "flow.npz", "points.npy", "scene.json")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from kg4d.data.images import Size, read_mask, resample
+from kg4d.data.images import read_mask, resample
 from kg4d.data.readers.arrays import Archive
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
@@ -25,6 +25,7 @@ from kg4d.data.readers.transforms import Listed, ReadImages, read_posed_images
 from kg4d.data.readers.undistorted import undistort_depth, undistort_flow
 from kg4d.data.readers.viewpoints import refuse_points_behind
 from kg4d.data.records import Depth, Flow, Scene, Truth
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.geometry.cameras import Cameras
@@ -295,7 +296,7 @@ def _truth(path: Path, names: Sequence[str], reference: ReadImages, size: int | 
 
 def _mask(file: Path, lens: Undistortion | None, grid: Size, size: int | Size | None) -> Bool[Tensor, "H W"]:
     mask = read_mask(file)[None]
-    if Size.of(mask) != grid:
+    if Size.of(mask.shape) != grid:
         mask = resample(mask, *grid)
     if lens is not None:
         mask = sample_image(mask[0], lens.source)[None]

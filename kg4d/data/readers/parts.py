@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from kg4d.data.images import Size
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.transforms import ReadImages, list_images, read_posed_images
 from kg4d.data.readers.viewpoints import refuse_bad_viewpoints
 from kg4d.data.records import PosedImages
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.utils.reading import is_there
 

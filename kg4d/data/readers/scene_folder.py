@@ -3,12 +3,12 @@
 import logging
 from pathlib import Path
 
-from kg4d.data.images import Size
 from kg4d.data.readers.parts import read_parts
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.readers.undistorted import undistort_flow, undistort_keypoints
 from kg4d.data.readers.viewpoints import refuse_points_behind
 from kg4d.data.records import PosedImages, Scene
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.gaussians.points import PointCloud, read_points
 from kg4d.utils.reading import is_there, read_json

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.images import Size
 from kg4d.data.readers.arrays import Archive
 from kg4d.data.records import Flow, Keypoints
+from kg4d.data.sizes import Size
 from kg4d.keypoints.skeleton import first_below_cycle
 
 _CONFIDENCES = ("visible", "weights", "confidence")

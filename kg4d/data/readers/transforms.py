@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.data.images import Size, read_image, resize_rgba, sample_rgba
+from kg4d.data.images import read_image, resize_rgba, sample_rgba
 from kg4d.data.readers.collected import Collected
 from kg4d.data.readers.intrinsics import Intrinsics
 from kg4d.data.readers.timing import has_times, times_in_video, times_of_video
 from kg4d.data.records import ImageFiles, PosedImages
+from kg4d.data.sizes import Size
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.lenses import Undistortion
@@ -234,7 +235,7 @@ def _read_images(
     undone: dict[str, Undistortion] = {}  # most images share their lens
     for entry in listed:
         image = read_image(entry.image)
-        if (here := Size.of(image)) != (grid := grid or here):
+        if (here := Size.of(image.shape)) != (grid := grid or here):
             raise InputError(entry.image, f"is {here}, {listed[0].image.name} is {grid}", "make all images one size")
         if image[..., 3].max() < 0.5:
             raise InputError(entry.image, "has an empty matte: nothing is opaque", "mask the object or drop the image")

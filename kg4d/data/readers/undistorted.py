@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kg4d.data.images import Size
 from kg4d.data.readers.transforms import ReadImages
 from kg4d.data.records import Depth, Flow, ImageFiles, Keypoints
+from kg4d.data.sizes import Size
 from kg4d.geometry.lenses import Undistortion
 from kg4d.geometry.sampling import pixel_centers, sample_image
 

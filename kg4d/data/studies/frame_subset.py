@@ -1,47 +1,16 @@
 """Restricting the images that the fit sees, for studies of sparse videos and of objects without texture."""
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.studies.settings import FramesConfig
 from kg4d.errors import InputError
 from kg4d.geometry.flow import chain_flows
-
-
-@dataclass
-class FramesConfig:
-    """Which frames of the reference video the fit sees, and how.
-
-    Attributes:
-        every: The fit sees every n-th frame, beginning with the first; the others are evaluated as `heldout/psnr`.
-        hold_out: Of every n frames that are left the one in the middle is held out too, but for the last of all, for a
-            search that needs something to judge by; 0 holds out none.
-        textureless: Paint the object in its mean colour in all images, the test images included, so that motion inside
-            its outline shows only in keypoints and flow. The mean is that of the images that a fit sees.
-        videos: Which of the test videos the fit sees too, by their places from 0; the others are measured.
-        ring: Whether the fit has the ring of views of the first frame; without it a scene is a video and nothing else.
-    """
-
-    every: int = 1
-    hold_out: int = 0
-    textureless: bool = False
-    ring: bool = True
-    videos: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Check the range of the settings.
-
-        Raises:
-            ValueError: `every` is not positive, or `hold_out` leaves nothing.
-        """
-        if self.every < 1:
-            raise ValueError(f"frames.every: must be at least 1, not {self.every}")
-        if self.hold_out < 0 or self.hold_out == 1:
-            raise ValueError(f"frames.hold_out: must be 0 or at least 2, not {self.hold_out}")
 
 
 def seen_frames(scene: Scene, config: FramesConfig) -> Int[Tensor, " S"]:

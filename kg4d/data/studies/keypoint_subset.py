@@ -1,26 +1,15 @@
 """A subset of the keypoints, spread over the object."""
 
-from dataclasses import dataclass, replace
-from typing import Optional
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from kg4d.data.records import Keypoints
+from kg4d.data.studies.settings import KeypointsConfig
 from kg4d.errors import InputError
 from kg4d.geometry.point_sets import farthest_points
-
-
-@dataclass
-class KeypointsConfig:
-    """Which of the scene's keypoints the fit uses.
-
-    Attributes:
-        count: How many, chosen by farthest-point sampling in the first frame; all when null, none when 0.
-    """
-
-    count: Optional[int] = None  # noqa: UP045 - structured configs read this form
 
 
 def choose_keypoints(keypoints: Keypoints | None, config: KeypointsConfig) -> Keypoints | None:

@@ -6,46 +6,15 @@ for comparisons in which nothing may hang on an axis.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.data.records import Flow, Keypoints, PosedImages, Scene, Truth
+from kg4d.data.studies.settings import WorldConfig
 from kg4d.geometry.cameras import Cameras
-
-
-@dataclass
-class WorldConfig:
-    """What is done to the world of the scene, in this order.
-
-    Attributes:
-        mirrored: Left and right are exchanged, in the world and in the images.
-        slower: Factor of all times, > 0.
-        turn: Rotation vector: its direction is the axis, its length the angle in degrees.
-        scale: Factor of all lengths, > 0.
-        shift: Translation, in units of the scaled world.
-    """
-
-    mirrored: bool = False
-    slower: float = 1.0
-    turn: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    scale: float = 1.0
-    shift: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: A factor is not positive, or a vector has not three numbers.
-        """
-        for name in ("slower", "scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"world.{name}: must be positive, not {getattr(self, name)}")
-        for name in ("turn", "shift"):
-            if len(getattr(self, name)) != 3:
-                raise ValueError(f"world.{name}: must be three numbers, not {getattr(self, name)}")
 
 
 def in_world(scene: Scene, config: WorldConfig) -> Scene:

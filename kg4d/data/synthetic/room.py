@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
-from kg4d.data.images import Size, quantize
+from kg4d.data.images import quantize
 from kg4d.data.records import Depth, Flow, PosedImages, Scene, Truth
+from kg4d.data.sizes import Size
 from kg4d.data.synthetic.body import build_body, pose_at, pose_body
 from kg4d.data.synthetic.characters import CHARACTERS
 from kg4d.errors import InputError

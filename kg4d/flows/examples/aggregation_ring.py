@@ -22,7 +22,7 @@ from kg4d.flows.examples.outcome import Outcome, Row
 from kg4d.flows.laws import Gaussian
 from kg4d.flows.maps import LinearBasis
 from kg4d.flows.rpwgf import Problem, flow
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 CENTRE = torch.tensor([1.25, 1.25])
 SPREAD = 0.6 / math.sqrt(2)  # the source starts from exp(-|x - x0|² / .6²)

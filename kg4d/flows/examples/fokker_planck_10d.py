@@ -16,7 +16,7 @@ from kg4d.flows.examples.outcome import Outcome, Row, mirrored_normal
 from kg4d.flows.laws import OrnsteinUhlenbeck, standard_normal
 from kg4d.flows.maps import Planar
 from kg4d.flows.rpwgf import Problem, flow, projection_error
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 DIM, END = 10, 2.0
 

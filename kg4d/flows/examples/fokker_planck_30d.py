@@ -17,7 +17,7 @@ from kg4d.flows.examples.outcome import Outcome, Row, mirrored_normal
 from kg4d.flows.laws import standard_normal
 from kg4d.flows.maps import Planar
 from kg4d.flows.rpwgf import Problem, flow
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 END = 1.8
 EDGES = torch.linspace(-5, 5, 51)

@@ -19,7 +19,7 @@ from kg4d.flows.laws import Gaussian, OrnsteinUhlenbeck, standard_normal, whiten
 from kg4d.flows.maps import Affine
 from kg4d.flows.networks import FlatModule, perceptron
 from kg4d.flows.rpwgf import Problem, Scheme, flow, projection_error
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 F64 = torch.float64
 PROCESS = OrnsteinUhlenbeck(torch.ones(1, dtype=F64), 2 * torch.eye(1, dtype=F64), standard_normal(1, F64))

@@ -15,7 +15,7 @@ from kg4d.flows.examples.outcome import Outcome, Row
 from kg4d.flows.laws import Barenblatt
 from kg4d.flows.maps import Planar
 from kg4d.flows.rpwgf import Problem, flow, projection_error
-from kg4d.flows.solvers import Solver, SolverConfig
+from kg4d.flows.settings import Solver, SolverConfig
 
 EXPONENT, BIRTH = 2.0, 0.1
 

@@ -11,7 +11,8 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.projection import EPS2D, Gaussians2D, projection_factor
 from kg4d.ot.flow_targets import true_factor_map
-from kg4d.ot.mixture import ContributorWeights, mixture_weights
+from kg4d.ot.mixture import mixture_weights
+from kg4d.ot.settings import ContributorWeights
 from kg4d.render.base import Contributors
 from kg4d.render.subset import project_subset
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from jaxtyping import Float, Int
@@ -11,17 +10,11 @@ from torch import Tensor
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.sampling import sample_images
+from kg4d.losses.flow.settings import FlowSource
 from kg4d.losses.flow.variants import PixelFlow
 from kg4d.ot.flow_targets import FlowField
 from kg4d.render.base import Contributors, Renderer, RenderOutput
 from kg4d.utils.devices import sent
-
-
-class FlowSource(StrEnum):
-    """Where the reference motion of a keypoint comes from."""
-
-    DENSE = "dense"  # the dense flow, sampled at the keypoint
-    KEYPOINTS = "keypoints"  # the difference of the keypoint's positions
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from kg4d.losses.flow.mixtures import PairedMixtures
 from kg4d.ot.flow_targets import Advected, barycentric_map
 from kg4d.ot.gaussian_w2 import gaussian_w2, gaussian_w2_isotropic
 from kg4d.ot.offset import wasserstein_offset, wasserstein_offset_closed
-from kg4d.ot.plans import PlanConfig, transport_plan
+from kg4d.ot.plans import transport_plan
+from kg4d.ot.settings import PlanConfig
 from kg4d.utils.ranks import weighted_mean
 
 

@@ -6,9 +6,7 @@ satisfy the loss; `ContributorSelection.FRESH` is there to show it.) Mixtures ar
 random pixels of the flow; what they must fulfil is the variant's matter, see `kg4d.losses.flow.variants`.
 """
 
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,14 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, there_too, true_factors
-from kg4d.losses.flow.observations import (
-    FlowSource,
-    ObservedPairs,
-    RenderedModel,
-    flow_at,
-    keypoint_motion,
-    random_pixels_of_pairs,
-)
+from kg4d.losses.flow.observations import ObservedPairs, RenderedModel, flow_at, keypoint_motion, random_pixels_of_pairs
+from kg4d.losses.flow.settings import BY_GAUSSIAN, DENSE, ContributorSelection, WgfConfig, WgfVariant
 from kg4d.losses.flow.variants import (
     PixelFlow,
     barycentric_loss,
@@ -36,110 +28,7 @@ from kg4d.losses.flow.variants import (
     planned_offset_loss,
 )
 from kg4d.ot.flow_targets import Advected, advect
-from kg4d.ot.mixture import ContributorWeights
-from kg4d.ot.plans import PlanConfig, PlanSolver
-
-
-class WgfVariant(StrEnum):
-    """Which form of the loss. A configuration names it by its letter or by its word; a run folder shows the letter.
-
-    A mixture is the set of Gaussians around a pixel; equations are in `kg4d.losses.flow.variants`.
-
-    ====== =================== =========================================================================================
-    letter word                what the loss asks for
-    ====== =================== =========================================================================================
-    a      offset              the mean offset of a mixture is the flow (KG4D eq. 10-11): translation only
-    a+d    offset_and_paired   `a` at the keypoints; `d` there and at random pixels
-    b      pixel               the model's own flow at a pixel is the flow (GaussianFlow)
-    c      centres             each centre follows the flow at its position
-    d      paired              each Gaussian is its image under the flow and its Jacobian: rotation and scale too
-    e      mixture             the set of Gaussians is the set of these images, by optimal transport
-    f      relaxed_offset      `a` by unbalanced transport: what appears or disappears does not count
-    g      barycentric         where the transport plan sends each centre on average follows the flow
-    x      distance            the distance between mixtures is the length of the flow: blind to direction, a comparison
-    ====== =================== =========================================================================================
-    """
-
-    OFFSET = "a"
-    OFFSET_AND_PAIRED = "a+d"
-    PIXEL = "b"
-    CENTRES = "c"
-    PAIRED = "d"
-    MIXTURE = "e"
-    RELAXED_OFFSET = "f"
-    BARYCENTRIC = "g"
-    DISTANCE = "x"
-
-
-_BY_GAUSSIAN = {  # read the flow at each Gaussian's centre
-    WgfVariant.OFFSET_AND_PAIRED,
-    WgfVariant.CENTRES,
-    WgfVariant.PAIRED,
-    WgfVariant.MIXTURE,
-    WgfVariant.BARYCENTRIC,
-}
-_DENSE = _BY_GAUSSIAN | {WgfVariant.PIXEL}  # use random pixels
-_SAME_GAUSSIANS = _DENSE - {WgfVariant.MIXTURE, WgfVariant.BARYCENTRIC}  # pair each Gaussian with itself
-
-
-class ContributorSelection(StrEnum):
-    """Which Gaussians make up the mixture at the later time."""
-
-    TRACKED = "tracked"  # those of the earlier time
-    FRESH = "fresh"  # those found at the pixel displaced by the flow, as KG4D words it: satisfied without any motion
-
-
-@dataclass
-class WgfConfig:
-    """The flow loss.
-
-    Attributes:
-        weight: Factor of the loss; 0 switches it off.
-        variant: Form of the loss, by its letter or its word (`WgfVariant`).
-        paired_weight: Weight of the part d of variant a+d, relative to `weight`.
-        contributors: Gaussians looked up at each pixel (K).
-        selection: Which Gaussians make up the mixture at the later time; a+d, b, c and d need `tracked`.
-        mixture: How contributors are weighted inside a mixture.
-        isotropic: Take each projected covariance as a disc of equal trace (KG4D section 4.3); in b take B_k = 1.
-        flow: Where the motion of the keypoints comes from; without a dense flow it is `keypoints`.
-        at_keypoints: Look at the pixels of the keypoints; if false, only at random ones.
-        random_pixels: Further pixels with a known flow that are drawn per pair, for a+d, b, c, d, e and g.
-        explicit_plan: In variant a compute eq. 10 from the plan, as printed; the value is the same.
-        plan: Transport plans of e, f, g, x and `explicit_plan`; f is unbalanced whatever the solver.
-        warmup: Fraction of the stage over which the weight grows from 0.
-    """
-
-    weight: float = 100.0
-    variant: WgfVariant = WgfVariant.OFFSET_AND_PAIRED
-    paired_weight: float = 0.5
-    contributors: int = 20
-    selection: ContributorSelection = ContributorSelection.TRACKED
-    mixture: ContributorWeights = ContributorWeights.CONTRIBUTION
-    isotropic: bool = False
-    flow: FlowSource = FlowSource.DENSE
-    at_keypoints: bool = True
-    random_pixels: int = 64
-    explicit_plan: bool = False
-    plan: PlanConfig = field(default_factory=PlanConfig)
-    warmup: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be computed.
-
-        Raises:
-            ValueError: Two settings contradict each other, or one is out of range; the message begins with the key.
-        """
-        if self.selection is ContributorSelection.FRESH and self.variant in _SAME_GAUSSIANS:
-            raise ValueError(
-                f"wgf.selection: variant {self.variant} pairs each Gaussian with itself, so it is `tracked`"
-            )
-        if self.plan.solver is PlanSolver.EXACT and find_spec("ot") is None:
-            raise ValueError('wgf.plan.solver: `exact` needs POT: pip install "kg4d[exact]"')
-        for key, value in {"epsilon": self.plan.epsilon, "relaxation": self.plan.relaxation}.items():
-            if not value > 0:
-                raise ValueError(f"wgf.plan.{key}: must be positive, not {value}")
-        if self.plan.iterations < 1:
-            raise ValueError(f"wgf.plan.iterations: must be at least 1, not {self.plan.iterations}")
+from kg4d.ot.settings import PlanSolver
 
 
 class WgfTerm(NamedTuple):
@@ -192,7 +81,7 @@ def wgf_losses(
     if count > 0:
         reference = PixelFlow(pixels.reference.flow[:, :count], pixels.reference.confidence[:, :count])
         terms = _at_pixels(config, mixtures.first(count), reference, observed.extent_px)
-    if config.variant in _BY_GAUSSIAN and observed.fields is not None:
+    if config.variant in BY_GAUSSIAN and observed.fields is not None:
         targets = advect(mixtures.earlier, observed.fields)
         terms |= _at_gaussians(config, mixtures, targets, observed.extent_px)
     return terms
@@ -213,7 +102,7 @@ def _pixels(config: WgfConfig, observed: ObservedPairs, generator: torch.Generat
     motion = keypoint_motion(config.flow, keypoints, observed.weights[pairs], fields)
     count = keypoints.shape[2] if config.at_keypoints else 0
     points, flow, confidence = keypoints[:, 0, :count], motion.flow[:, :count], motion.confidence[:, :count]
-    drawn = random_pixels_of_pairs(observed, config.random_pixels, generator) if config.variant in _DENSE else None
+    drawn = random_pixels_of_pairs(observed, config.random_pixels, generator) if config.variant in DENSE else None
     if drawn is not None and fields is not None:
         points = torch.cat([points, drawn], dim=1)
         if config.variant is WgfVariant.PIXEL or config.selection is ContributorSelection.FRESH:

@@ -3,9 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,52 +13,10 @@ from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import Checkpoint
-from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind, find_zero123
+from kg4d.priors.diffusion.settings import GuidanceKind, NoiseModelConfig, Zero123Kind
+from kg4d.priors.diffusion.zero123 import Condition, Zero123, find_zero123
 
 _log = logging.getLogger(__name__)
-
-
-class GuidanceKind(StrEnum):
-    """Which model guides the fit."""
-
-    NONE = "none"
-    AUTO = "auto"
-    ZERO123 = Zero123Kind.ZERO123.value
-    STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
-
-
-@dataclass
-class NoiseModelConfig:
-    """The diffusion model that judges renders.
-
-    Attributes:
-        kind: Which model; `none` leaves guidance out; `auto` takes one whose weights are on this machine, or none.
-        model: Its hub id or folder; the default model of its kind when null.
-        local_files_only: Do not contact the hub.
-        scale: Scale of classifier-free guidance.
-        reference_elevation: Elevation of the camera of the input, degrees above the horizon; when null it is computed
-            from the camera's pose (+Y up).
-        attention_slicing: Compute attention in slices: less memory, more time.
-    """
-
-    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
-
-    kind: GuidanceKind = GuidanceKind.NONE
-    model: str | None = None
-    local_files_only: bool = False
-    scale: float = 5.0
-    reference_elevation: float | None = None
-    attention_slicing: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the range of the elevation.
-
-        Raises:
-            ValueError: It is within 5 degrees of a pole, where azimuths mean nothing.
-        """
-        if self.reference_elevation is not None and not -85 <= self.reference_elevation <= 85:
-            what = f"must lie between -85 and 85 degrees, not {self.reference_elevation}"
-            raise ValueError(f"guidance.reference_elevation: {what}")
 
 
 @dataclass(frozen=True)

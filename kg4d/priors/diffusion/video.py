@@ -5,8 +5,7 @@ Source: Blattmann et al. 2023, "Stable Video Diffusion".
 
 import inspect
 import logging
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -19,71 +18,12 @@ from kg4d.data.images import quantize, resample
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
 from kg4d.priors.diffusion.checkpoint import find_checkpoint
+from kg4d.priors.diffusion.settings import VideoConfig
 from kg4d.priors.diffusion.views import on_white
 from kg4d.priors.progress import counted
 
 _log = logging.getLogger(__name__)
 _KEY = "video.model"
-
-
-class VideoKind(StrEnum):
-    """Where the video of a single image comes from."""
-
-    AUTO = "auto"  # diffusion
-    DIFFUSION = "diffusion"
-    FILES = "files"
-
-
-@dataclass
-class VideoConfig:
-    """The video of a single image. Settings for which a pipeline has no argument are not passed to it.
-
-    Attributes:
-        kind: Where it comes from.
-        path: For `kind: files`: the video, or the folder of its frames.
-        model: Hub id or folder of an image-to-video pipeline.
-        local_files_only: Do not contact the hub.
-        frames: Number of frames; networks do best at the lengths that they were trained on.
-        size: Side of the frames that the network generates, px, a multiple of 8.
-        prompt: Text prompt, for pipelines that take one.
-        steps: Number of sampling steps.
-        fps: Frame rate that the network is conditioned on, frames per second.
-        motion: Amount of motion, from 1 to 255 (Stable Video Diffusion's motion bucket).
-        noise: Noise added to the input (Stable Video Diffusion); more gives more motion, and less likeness.
-        decode_chunk_size: Number of frames decoded at once: fewer take less memory, more flicker less.
-        seed: Seed of the noise.
-        attention_slicing: Compute attention in slices: less memory, more time. Stable Video Diffusion does not support
-            it.
-    """
-
-    kind: VideoKind = VideoKind.AUTO
-    path: str | None = None
-    model: str = "stabilityai/stable-video-diffusion-img2vid"
-    local_files_only: bool = False
-    frames: int = 14
-    size: int = 512
-    prompt: str = ""
-    steps: int = 25
-    fps: int = 7
-    motion: int = 127
-    noise: float = 0.02
-    decode_chunk_size: int = 4
-    seed: int = 0
-    attention_slicing: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: The size is not a positive multiple of 8, or another number is too small.
-        """
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"video.size: must be a positive multiple of 8, not {self.size}")
-        if self.frames < 2:
-            raise ValueError(f"video.frames: must be at least 2, not {self.frames}")
-        for name in ("steps", "fps", "decode_chunk_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"video.{name}: must be at least 1, not {getattr(self, name)}")
 
 
 class DiffusionVideo:

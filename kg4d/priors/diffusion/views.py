@@ -6,11 +6,9 @@ Sources: Liu et al. 2023, "Zero-1-to-3"; Shi et al. 2023, "Zero123++".
 import hashlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,84 +19,11 @@ from kg4d.data.images import quantize, resample
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity, Matting, ViewSynthesizer
 from kg4d.priors.diffusion.checkpoint import find_checkpoint
-from kg4d.priors.diffusion.zero123 import COMPONENTS, Condition, Zero123, Zero123Kind, find_zero123
+from kg4d.priors.diffusion.settings import ViewsConfig, ViewsKind, Zero123Kind
+from kg4d.priors.diffusion.zero123 import COMPONENTS, Condition, Zero123, find_zero123
 from kg4d.priors.progress import counted
 
 _KEY = "views.model"
-
-
-class ViewsKind(StrEnum):
-    """Where the views of the first frame come from."""
-
-    AUTO = "auto"  # what `path` or `model` names, else none: nothing is fetched that was not asked for
-    ZERO123 = Zero123Kind.ZERO123.value
-    STABLE_ZERO123 = Zero123Kind.STABLE_ZERO123.value
-    ZERO123PLUS = "zero123plus"
-    FILES = "files"
-    NONE = "none"
-
-
-class Sampling(NamedTuple):
-    """Number of steps, and scale of classifier-free guidance."""
-
-    steps: int
-    scale: float
-
-
-@dataclass
-class ViewsConfig:
-    """Views of the first frame from other cameras.
-
-    Attributes:
-        kind: Where they come from; `none` leaves them out.
-        path: For `kind: files`: the folder of the images.
-        model: Hub id or folder of the weights; the default ones of the kind when null.
-        local_files_only: Do not contact the hub.
-        pipeline: For `kind: zero123plus`: your copy of its authors' `pipeline.py`. It is executed, so read it first.
-        azimuths: Degrees from the input view, positive to the right; zero123plus has its own.
-        elevations: Degrees above the input view, one per view, or one for all; zero123plus has its own.
-        reference_elevation: Elevation of the camera of the input, degrees above the horizon; stable_zero123 is
-            conditioned on it.
-        steps: Number of sampling steps; when null 50, and 75 for zero123plus, as its authors take.
-        scale: Scale of classifier-free guidance; when null 3, and 4 for zero123plus.
-        seed: Seed of the noise.
-        attention_slicing: Compute attention in slices: less memory, more time.
-    """
-
-    SIGNED: ClassVar[tuple[str, ...]] = ("reference_elevation",)
-
-    kind: ViewsKind = ViewsKind.AUTO
-    path: str | None = None
-    model: str | None = None
-    local_files_only: bool = False
-    pipeline: str | None = None
-    azimuths: list[float] = field(default_factory=lambda: [45.0 * k for k in range(1, 8)])
-    elevations: list[float] = field(default_factory=lambda: [0.0])
-    reference_elevation: float = 0.0
-    steps: int | None = None
-    scale: float | None = None
-    seed: int = 0
-    attention_slicing: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: A camera is within one degree of the vertical, or there are no sampling steps.
-        """
-        for elevation in [0.0, *self.elevations]:
-            if not -89 <= self.reference_elevation + elevation <= 89:
-                what = f"{elevation:g} above {self.reference_elevation:g} degrees"
-                raise ValueError(f"views.elevations: a camera must stay within 89 degrees of the horizon, not {what}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"views.steps: must be at least 1, not {self.steps}")
-
-    @property
-    def sampling(self) -> Sampling:
-        """How views are sampled: as asked for, else as suits the kind."""
-        usual = Sampling(75, 4.0) if self.kind is ViewsKind.ZERO123PLUS else Sampling(50, 3.0)
-        steps = usual.steps if self.steps is None else self.steps
-        return Sampling(steps, usual.scale if self.scale is None else self.scale)
 
 
 class Zero123Views:

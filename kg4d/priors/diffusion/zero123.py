@@ -6,7 +6,6 @@ The checkpoints consist of components of diffusers and transformers, which are p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -18,16 +17,10 @@ from torch.nn.functional import interpolate
 from kg4d.data.images import resample
 from kg4d.errors import InputError
 from kg4d.priors.diffusion.checkpoint import Checkpoint, find_checkpoint, precision
+from kg4d.priors.diffusion.settings import Zero123Kind
 
 COMPONENTS = ("unet", "vae", "image_encoder", "clip_camera_projection", "scheduler")
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-
-class Zero123Kind(StrEnum):
-    """The two models; they differ in how the camera is encoded."""
-
-    ZERO123 = "zero123"
-    STABLE_ZERO123 = "stable_zero123"
 
 
 DEFAULT_MODELS = {

@@ -11,55 +11,17 @@ Sources: Rabiner 1989, "A tutorial on hidden Markov models", III.A (forward-back
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from kg4d.priors.keypoints.settings import ChainConfig
+
 READ_RADIUS = 0.03  # in units of length: width of the kernel that smooths the posterior before its maximum is taken
 REFINE_RADIUS = 0.06  # in units of length: candidates within this distance of the maximum are averaged
 FLOOR = 1e-9  # added to the weight of every move of a hidden point, so that the chain cannot break
-
-
-@dataclass
-class ChainConfig:
-    """The parameters of the model. The unit of length is 1.3 times the longer side of the object's bounding box.
-
-    Attributes:
-        evidence: What one unit of similarity to the point's descriptor adds to the log odds of "visible here". Low,
-            because errors in neighbouring images are correlated.
-        threshold: Similarity at which visible and hidden are equally likely; 0 is that of an average candidate, 1 that
-            of the point itself.
-        affinity: What one unit of similarity between candidates of neighbouring images adds to the log odds of a move.
-        hide: Probability that a visible point is hidden in the next image.
-        reappear: Probability that a hidden point is visible in the next image.
-        wander: Standard deviation of the move of a hidden point, in units of length.
-        places: Approximate maximum number of candidates per image.
-        near: The confidence is the probability of being visible within this distance of the reported position, in
-            units of length.
-    """
-
-    evidence: float = 4.0
-    threshold: float = 0.25
-    affinity: float = 20.0
-    hide: float = 0.1
-    reappear: float = 0.15
-    wander: float = 0.08
-    places: int = 800
-    near: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the parameters.
-
-        Raises:
-            ValueError: A probability is not inside (0, 1), or a length or the number of candidates is not positive.
-        """
-        if not (0 < self.hide < 1 and 0 < self.reappear < 1):
-            raise ValueError(f"chain: hide and reappear must lie inside (0, 1), not {self.hide} and {self.reappear}")
-        if min(self.wander, self.near, self.places) <= 0:
-            raise ValueError("chain: wander, near and places must be positive")
 
 
 class Candidates(NamedTuple):

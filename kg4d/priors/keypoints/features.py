@@ -10,7 +10,6 @@ Sources: Simonyan & Zisserman 2015 (VGG16); Oquab et al. 2023, "DINOv2"; for the
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, assert_never, runtime_checkable
@@ -25,6 +24,7 @@ from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.networks.load import load_lpips
 from kg4d.priors.base import Identity, Provider
+from kg4d.priors.keypoints.settings import FeaturesConfig, FeaturesKind
 from kg4d.priors.pretrained import load_pretrained
 from kg4d.utils.files import content_hash
 
@@ -33,39 +33,6 @@ VGG_TAPS = (7, 8, 9, 10, 11, 12)  # conv4_1 .. conv5_3
 VGG_STRIDE, VGG_SIDE, DINO_SIDE = 16, 336, 448
 VGG_TRACKING_SIDE = 448  # finer maps help in a video, where limbs cross, but not between views
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class FeaturesKind(StrEnum):
-    """Which network computes the descriptors."""
-
-    VGG = "vgg"
-    DINOV2 = "dinov2"
-
-
-@dataclass
-class FeaturesConfig:
-    """Descriptors of positions on the object.
-
-    Attributes:
-        kind: The network; `vgg` needs no hub.
-        model: For `kind: vgg`: a safetensors file in place of the one that `kg4d.networks.weights pull` fetches. For
-            `kind: dinov2`: an id on the hub, or a folder; facebook/dinov2-base when null.
-        side: Longer side of the object's crop, px; the time grows with its square. When null it is 336 for transfer by
-            `vgg`, and 448 otherwise.
-    """
-
-    kind: FeaturesKind = FeaturesKind.VGG
-    model: str | None = None
-    side: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the size of the crop.
-
-        Raises:
-            ValueError: The side is below 64 px.
-        """
-        if self.side is not None and self.side < 64:
-            raise ValueError(f"features.side: must be at least 64, not {self.side}")
 
 
 @dataclass(frozen=True)

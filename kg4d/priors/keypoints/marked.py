@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,8 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.keypoints.skeleton import first_below_cycle
-from kg4d.priors.keypoints.people import PersonConfig
 from kg4d.utils.files import replacing
 from kg4d.utils.reading import is_finite, read_json
-
-
-class KeypointsKind(StrEnum):
-    """Where the keypoints of the first frame come from."""
-
-    AUTO = "auto"  # the file if one is named, else spread
-    FILE = "file"
-    CLICK = "click"
-    PERSON = "person"  # RTMPose, in each image separately
-    BLAZEPOSE = "blazepose"  # of a person too, with depth; its weights come with `make weights`
-    SPREAD = "spread"
-    NONE = "none"
-
-
-@dataclass
-class KeypointSourceConfig:
-    """The keypoints of the first frame.
-
-    Attributes:
-        kind: Where they come from; `none` leaves keypoints out.
-        path: For `kind: file`: keypoints of the input's first frame or of all frames, in one of the formats that
-            `kg4d.priors.keypoints.pose_files.read` recognises, or a scene's `keypoints.npz`. For `kind: click`: the
-            .json to write, or to start from.
-        unflip: For `kind: file` with several frames: exchange left and right in frames whose poses move less that way,
-            as a detector takes a front for a back at times.
-        count: For `kind: spread`: how many.
-        person: For `kind: person`: the network.
-        port: For `kind: click`: port of the page, which is served to this machine only; 0 picks a free one.
-    """
-
-    kind: KeypointsKind = KeypointsKind.AUTO
-    path: str | None = None
-    unflip: bool = True
-    count: int = 16
-    person: PersonConfig = field(default_factory=PersonConfig)
-    port: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Source: Jiang et al. 2023, "RTMPose". The matte shows where the person is, so no person detector is needed.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from kg4d.data.images import quantize
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity, KeypointTracks
+from kg4d.priors.keypoints.settings import PersonConfig
 from kg4d.priors.progress import counted
 from kg4d.priors.weights import hash_of_weights
 
@@ -40,25 +40,6 @@ COCO = (
 )
 COCO_NAMES = tuple(name for name, _ in COCO)
 COCO_PARENTS = tuple(-1 if parent is None else COCO_NAMES.index(parent) for _, parent in COCO)
-RTMPOSE_M = (
-    "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk/"
-    "rtmpose-m_simcc-body7_pt-body7_420e-256x192-e48f03d0_20230504.zip"
-)
-
-
-@dataclass
-class PersonConfig:
-    """The network of RTMPose.
-
-    Attributes:
-        model: Its ONNX file, or the URL from which rtmlib fetches it once.
-        width: Width of the network's input, px.
-        height: Height of the network's input, px.
-    """
-
-    model: str = RTMPOSE_M
-    width: int = 192
-    height: int = 256
 
 
 class PersonKeypoints:

@@ -6,8 +6,7 @@ tracker"; Karaev et al. 2024, "CoTracker3".
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -22,59 +21,19 @@ from kg4d.data.records import Flow
 from kg4d.errors import InputError
 from kg4d.geometry.sampling import sample_image
 from kg4d.priors.base import FlowEstimator, Identity, KeypointTracker, KeypointTracks
-from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Move, follow
+from kg4d.priors.keypoints.chain import Candidates, Move, follow
 from kg4d.priors.keypoints.features import (
     VGG_TRACKING_SIDE,
     FeatureExtractor,
-    FeaturesConfig,
     build_features,
     has_foreground,
     object_grid,
 )
+from kg4d.priors.keypoints.settings import FeaturesConfig, PointTrackingConfig, TrackerKind
 from kg4d.priors.progress import counted
 from kg4d.utils.files import content_hash
 
 KLT_WINDOW, KLT_LEVELS = 31, 5
-
-
-class TrackerKind(StrEnum):
-    """Which tracker follows the keypoints."""
-
-    AUTO = "auto"  # chain if the weights of its features are available, else klt
-    CHAIN = "chain"  # descriptors and flow
-    KLT = "klt"  # needs no weights
-    COTRACKER = "cotracker"
-
-
-@dataclass
-class PointTrackingConfig:
-    """How the keypoints of the first frame are found in the other frames.
-
-    Attributes:
-        kind: Which tracker.
-        checkpoint: For `kind: cotracker`: the file of its weights.
-        spread: For `kind: chain`: standard deviation of a keypoint's motion around the flow, in units of 1.3 times the
-            longer side of the object's bounding box.
-        lost: For `kind: chain`: standard deviation added to it (in quadrature) where the flow has no confidence.
-        tolerance_px: For `kind: klt`: forward-backward error at which the confidence falls to 0, px.
-        chain: For `kind: chain`: the parameters of the model.
-    """
-
-    kind: TrackerKind = TrackerKind.AUTO
-    checkpoint: str | None = None
-    spread: float = 0.02
-    lost: float = 0.06
-    tolerance_px: float = 2.0
-    chain: ChainConfig = field(default_factory=ChainConfig)
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the settings.
-
-        Raises:
-            ValueError: A length is not positive.
-        """
-        if min(self.spread, self.lost, self.tolerance_px) <= 0:
-            raise ValueError("tracking: spread, lost and tolerance_px must be positive")
 
 
 @dataclass(frozen=True)

@@ -6,41 +6,19 @@ looks almost the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kg4d.priors.base import Identity, KeypointTracks
-from kg4d.priors.keypoints.chain import Candidates, ChainConfig, Estimates, Move, follow
+from kg4d.priors.keypoints.chain import Candidates, Estimates, Move, follow
 from kg4d.priors.keypoints.features import FeatureExtractor, FeatureMap, has_foreground, object_grid
+from kg4d.priors.keypoints.settings import TransferConfig
 from kg4d.priors.progress import counted
 
 FOUND_WEIGHT = 0.1  # weight of a transferred keypoint, relative to a marked one, whose line of sight is exact
-
-
-@dataclass
-class TransferConfig:
-    """How the keypoints of the first frame are found in the other views.
-
-    Attributes:
-        spread: Standard deviation of a keypoint's motion from view to view, in units of 1.3 times the longer side of
-            the object's bounding box.
-        chain: The parameters of the model.
-    """
-
-    spread: float = 0.1
-    chain: ChainConfig = field(default_factory=ChainConfig)
-
-    def __post_init__(self) -> None:
-        """Check the range of the spread.
-
-        Raises:
-            ValueError: The spread is not positive.
-        """
-        if self.spread <= 0:
-            raise ValueError(f"transfer.spread: must be positive, not {self.spread}")
 
 
 @dataclass(frozen=True)

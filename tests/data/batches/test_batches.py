@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kg4d.data.batches.batch import DynamicBatch, StaticBatch, step_generator
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataModule, DynamicDataset
-from kg4d.data.batches.static import StaticDataConfig, StaticDataModule, StaticDataset
+from kg4d.data.batches.dynamic import DynamicDataModule, DynamicDataset
+from kg4d.data.batches.settings import DynamicDataConfig, StaticDataConfig
+from kg4d.data.batches.static import StaticDataModule, StaticDataset
 from kg4d.data.records import Depth, Scene
 from kg4d.errors import InputError
 from kg4d.geometry.flow import chain_flows

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
-from kg4d.data.batches.windows import WindowsConfig
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.settings import DynamicDataConfig, WindowsConfig
 from tests import make
 
 

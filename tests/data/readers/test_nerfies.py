@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kg4d.data.images import Size
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.scene import load_scene
+from kg4d.data.sizes import Size
 from kg4d.data.studies.world import moved, turn
 from kg4d.errors import InputError
 from kg4d.fit import main, parser

@@ -3,15 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kg4d.data.batches.dynamic import DynamicDataConfig, DynamicDataset
-from kg4d.data.studies.frame_subset import (
-    FramesConfig,
-    choose_frames,
-    seen_frames,
-    with_videos,
-    without_ring,
-    without_texture,
-)
+from kg4d.data.batches.dynamic import DynamicDataset
+from kg4d.data.batches.settings import DynamicDataConfig
+from kg4d.data.studies.frame_subset import choose_frames, seen_frames, with_videos, without_ring, without_texture
+from kg4d.data.studies.settings import FramesConfig
 from kg4d.errors import InputError
 from tests import make
 from tests.make import FRAMES

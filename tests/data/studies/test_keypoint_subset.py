@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from kg4d.data.records import Keypoints
-from kg4d.data.studies.keypoint_subset import KeypointsConfig, choose_keypoints
+from kg4d.data.studies.keypoint_subset import choose_keypoints
+from kg4d.data.studies.settings import KeypointsConfig
 from kg4d.errors import InputError
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from kg4d.data.records import Keypoints
-from kg4d.data.studies.noisy_detections import DetectionsConfig, add_noise
+from kg4d.data.studies.noisy_detections import add_noise
+from kg4d.data.studies.settings import DetectionsConfig
 
 FRAMES, RING, JOINTS = 60, 40, 20
 

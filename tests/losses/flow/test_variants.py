@@ -26,7 +26,7 @@ from kg4d.losses.flow.variants import (
     planned_offset_loss,
 )
 from kg4d.ot.flow_targets import Advected, advect, flow_field
-from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.ot.settings import PlanConfig, PlanSolver
 from kg4d.render.base import Contributors
 from tests import make
 

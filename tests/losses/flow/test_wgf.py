@@ -7,26 +7,14 @@ import torch
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.losses.flow import wgf
+from kg4d.losses.flow import settings
 from kg4d.losses.flow.mixtures import PairedMixtures, paired_mixtures, there_too
-from kg4d.losses.flow.observations import (
-    FlowSource,
-    ObservedPairs,
-    RenderedModel,
-    keypoint_motion,
-    random_flow_pixels,
-)
+from kg4d.losses.flow.observations import ObservedPairs, RenderedModel, keypoint_motion, random_flow_pixels
+from kg4d.losses.flow.settings import SAME_GAUSSIANS, ContributorSelection, FlowSource, WgfConfig, WgfVariant
 from kg4d.losses.flow.variants import PixelFlow, offset_loss, paired_loss
-from kg4d.losses.flow.wgf import (
-    ContributorSelection,
-    WgfConfig,
-    WgfTerm,
-    WgfVariant,
-    wgf_losses,
-)
+from kg4d.losses.flow.wgf import WgfTerm, wgf_losses
 from kg4d.ot.flow_targets import advect, flow_field
-from kg4d.ot.mixture import ContributorWeights
-from kg4d.ot.plans import PlanConfig, PlanSolver
+from kg4d.ot.settings import ContributorWeights, PlanConfig, PlanSolver
 from kg4d.render.base import Contributors, RasterOptions
 from kg4d.render.build import build_renderer
 from tests import make
@@ -158,7 +146,7 @@ FORMS = [  # every form of every variant
     for variant in WgfVariant
     for isotropic in (False, True)
     for selection in ContributorSelection
-    if selection is ContributorSelection.TRACKED or variant not in wgf._SAME_GAUSSIANS
+    if selection is ContributorSelection.TRACKED or variant not in SAME_GAUSSIANS
 ]
 
 
@@ -268,7 +256,7 @@ def test_plans_that_cannot_be_are_refused(plan: PlanConfig) -> None:
 
 
 def test_the_exact_solver_asks_for_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wgf, "find_spec", lambda name: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"wgf\.plan\.solver.*kg4d\[exact\]"):
         WgfConfig(plan=PlanConfig(PlanSolver.EXACT))
 

@@ -7,8 +7,8 @@ import torch
 
 from kg4d.errors import InputError
 from kg4d.priors import build
-from kg4d.priors.build import PriorsConfig
-from kg4d.priors.diffusion.views import ViewsConfig, ViewsKind
+from kg4d.priors.diffusion.settings import ViewsConfig, ViewsKind
+from kg4d.priors.settings import PriorsConfig
 
 CPU = torch.device("cpu")
 

@@ -10,14 +10,8 @@ from kg4d.errors import InputError
 from kg4d.losses.sds import NoisePredictor
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.diffusion.checkpoint import Checkpoint
-from kg4d.priors.diffusion.noise_predictor import (
-    ConditionProvider,
-    GuidanceKind,
-    NoiseModelConfig,
-    Zero123Noise,
-    build_noise_model,
-    settle_noise_model,
-)
+from kg4d.priors.diffusion.noise_predictor import ConditionProvider, Zero123Noise, build_noise_model, settle_noise_model
+from kg4d.priors.diffusion.settings import GuidanceKind, NoiseModelConfig
 from tests.priors.tiny_models import SIZE
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.priors.base import VideoSynthesizer
-from kg4d.priors.diffusion.video import DiffusionVideo, VideoConfig
+from kg4d.priors.diffusion.settings import VideoConfig
+from kg4d.priors.diffusion.video import DiffusionVideo
 from kg4d.priors.diffusion.views import on_white
 from kg4d.priors.progress import listening
 from tests.priors.tiny_models import SIZE

@@ -14,21 +14,14 @@ from torch import Tensor
 from kg4d.data.scene import load_scene
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity, ViewSynthesizer
-from kg4d.priors.build import PriorsConfig
 from kg4d.priors.diffusion.camera_projection import CLIPCameraProjection
-from kg4d.priors.diffusion.views import (
-    ViewsConfig,
-    ViewsKind,
-    Zero123PlusViews,
-    build_views,
-    on_white,
-    view_angles,
-)
-from kg4d.priors.diffusion.zero123 import Condition, Zero123, Zero123Kind, find_zero123
-from kg4d.priors.framing import FramingConfig
-from kg4d.priors.keypoints.marked import KeypointsKind, KeypointSourceConfig
+from kg4d.priors.diffusion.settings import ViewsConfig, ViewsKind, Zero123Kind
+from kg4d.priors.diffusion.views import Zero123PlusViews, build_views, on_white, view_angles
+from kg4d.priors.diffusion.zero123 import Condition, Zero123, find_zero123
+from kg4d.priors.keypoints.settings import KeypointsKind, KeypointSourceConfig
 from kg4d.priors.prepare import prepare
 from kg4d.priors.progress import listening
+from kg4d.priors.settings import FramingConfig, PriorsConfig
 from tests.priors.clips import save_frames
 from tests.priors.tiny_models import SIZE, WIDTH, save_tiny_zero123
 

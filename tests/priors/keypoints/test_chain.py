@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from kg4d.priors.keypoints.chain import FLOOR, Candidates, ChainConfig, Estimates, Move, follow
+from kg4d.priors.keypoints.chain import FLOOR, Candidates, Estimates, Move, follow
+from kg4d.priors.keypoints.settings import ChainConfig
 
 
 def descriptors(count: int, seed: int = 0) -> torch.Tensor:

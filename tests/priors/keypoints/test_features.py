@@ -12,13 +12,12 @@ from kg4d.networks.lpips import LPIPS, Backbone
 from kg4d.priors.keypoints.features import (
     DinoFeatures,
     FeatureExtractor,
-    FeaturesConfig,
-    FeaturesKind,
     VggFeatures,
     build_features,
     object_grid,
     object_window,
 )
+from kg4d.priors.keypoints.settings import FeaturesConfig, FeaturesKind
 from tests.priors.textures import picture
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from kg4d.errors import InputError
-from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonConfig, PersonKeypoints
+from kg4d.priors.keypoints.people import COCO_NAMES, COCO_PARENTS, PersonKeypoints
+from kg4d.priors.keypoints.settings import PersonConfig
 
 
 def use_rtmlib(monkeypatch: pytest.MonkeyPatch, network: Any) -> None:

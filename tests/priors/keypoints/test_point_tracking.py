@@ -10,16 +10,10 @@ from torch import Tensor
 
 from kg4d.errors import InputError
 from kg4d.priors.base import KeypointTracker
-from kg4d.priors.flow import DisFlow, FlowConfig
-from kg4d.priors.keypoints.features import FeaturesConfig
-from kg4d.priors.keypoints.point_tracking import (
-    ChainTracker,
-    CoTracker,
-    KltTracker,
-    PointTrackingConfig,
-    TrackerKind,
-    build_tracker,
-)
+from kg4d.priors.flow import DisFlow
+from kg4d.priors.keypoints.point_tracking import ChainTracker, CoTracker, KltTracker, build_tracker
+from kg4d.priors.keypoints.settings import FeaturesConfig, PointTrackingConfig, TrackerKind
+from kg4d.priors.settings import FlowConfig
 from tests.priors.textures import SIZE, PatchFeatures, moved, picture, rotation
 
 POINTS = torch.tensor([[32.0, 32.0], [22.0, 36.0], [44.0, 26.0], [36.0, 48.0]])  # of the texture

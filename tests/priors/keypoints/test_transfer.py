@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kg4d.geometry.sampling import pixel_centers, sample_image
-from kg4d.priors.keypoints.transfer import ChainTransfer, TransferConfig
+from kg4d.priors.keypoints.settings import TransferConfig
+from kg4d.priors.keypoints.transfer import ChainTransfer
 from tests.priors.textures import SIZE, PatchFeatures
 
 RADIUS = 30.0

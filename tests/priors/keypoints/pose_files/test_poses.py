@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg4d.data.videos import Clip, evenly_spaced
+from kg4d.data.spans import evenly_spaced
+from kg4d.data.videos import Clip
 from kg4d.errors import InputError
 from kg4d.priors.keypoints.pose_files.poses import Poses, of_clip, one_individual, seen_support
 
