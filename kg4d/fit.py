@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.comparison.page import write_experiment_page
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
+    from kg4d.config.shown import shown
     from kg4d.runs.folder import experiment_folder
     from kg4d.runs.launch import is_first
     from kg4d.runs.results import compare, gather
@@ -29,8 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     everything = expand(ExperimentConfig, arguments.config, arguments.overrides)
     runs = expand(ExperimentConfig, arguments.config, arguments.overrides, variant=arguments.variant)
-    if arguments.list:
-        print(*listing(runs), sep="\n")
+    if arguments.show or arguments.list:
+        asked = ExperimentConfig, arguments.config, arguments.overrides
+        print(*(shown(*asked, runs[0]) if arguments.show else listing(runs)), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
     outcomes = fit_jobs(jobs, arguments.jobs)
@@ -68,6 +70,7 @@ def parser() -> Parser:
     options.add_argument(
         "--list", "--dry-run", action="store_true", help="say what would be run, and how far it is, and do nothing"
     )
+    options.add_argument("--show", action="store_true", help="print every setting and where it was set, and do nothing")
     options.add_overrides()
     return options
 

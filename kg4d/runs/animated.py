@@ -12,12 +12,14 @@ from torch import Tensor
 from kg4d.config.schema import ExperimentConfig
 from kg4d.data.normalisation import Normalisation
 from kg4d.data.records import Keypoints, Scene
+from kg4d.data.unseen import unseen_motion
 from kg4d.errors import InputError
 from kg4d.formats.motion_files import Motion, MotionConfig, read_motion
 from kg4d.geometry.rotations import matrix_to_quat, quat_conjugate, quat_multiply
 from kg4d.keypoints.retargeting import retargeted
 from kg4d.metrics.suite import write_metrics_json
 from kg4d.representation.base import Representation
+from kg4d.runs.costs import Costs
 from kg4d.runs.environment import environment, peak_memory_bytes
 from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.measure import measure, run_protocol
@@ -47,18 +49,19 @@ def animate(path: str | Path, motion: MotionConfig, out: str | Path) -> Path:
     folder = RunFolder(Path(out))
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise InputError(out, "exists already", "choose another folder or remove it")
-    run = load_run(path)
+    costs, run = Costs(), load_run(path)
     keypoints = _keypoints_of(run)
     found = motion_of(motion).of(keypoints.names, motion.path, motion.names)
     motion = replace(motion, path=str(Path(motion.path).absolute()), frames=len(found.positions))
     config = _config_of(run.config, motion, found)
-    scene = replace(run, config=config).scene
+    scene = unseen_motion(run.scene, len(found.positions))
     parents = torch.tensor(keypoints.parents)
     follow(run.fitted.representation, found, parents, run.fitted.normalisation, scene, motion)
     folder.begin(config)
     folder.write_normalisation(run.fitted.normalisation)
     save_model(folder, run.fitted.representation, run_hash(config))
-    evaluation = measure(config, run.fitted, scene)
+    with costs.part("evaluation"):
+        evaluation = measure(config, run.fitted, scene)
     renderer = run.fitted.renderer
     folder.write_record(
         {
@@ -76,7 +79,7 @@ def animate(path: str | Path, motion: MotionConfig, out: str | Path) -> Path:
             **environment(renderer),
             "peak_memory_bytes": peak_memory_bytes(renderer),
             "cache_keys": dict(scene.cache_keys),
-            "seconds": {},
+            "seconds": costs.rounded(),
             "stages": {},
         }
     )
