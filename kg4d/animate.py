@@ -41,7 +41,11 @@ def parser() -> Parser:
     options.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder to write")
     options.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th frame of the motion")
     options.add_argument(
-        "--name", action="append", default=[], metavar="KEYPOINT=JOINT", help="a joint that has another name; repeatable"
+        "--name",
+        action="append",
+        default=[],
+        metavar="KEYPOINT=JOINT",
+        help="a joint that has another name; repeatable",
     )
     options.add_argument(
         "--keep-axes", action="store_true", help="do not turn the motion so that it begins as the model stands"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kg4d import fit as fit_command
 from kg4d.config.load import load_config
 from kg4d.config.reference import settings_page
 from kg4d.config.schema import ExperimentConfig
-from kg4d import fit as fit_command
 from kg4d.utils.cli import run
 from kg4d.utils.plain import flat, plain
 
@@ -46,7 +46,12 @@ def test_a_file_can_be_shown_with_where_values_were_set(capsys: pytest.CaptureFi
 @pytest.mark.slow
 def test_the_site_is_built_strictly_and_its_pages_ask_nobody(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    offline = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    offline = {
+        **os.environ,
+        "NO_MKDOCS_2_WARNING": "1",
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }
     done = subprocess.run(command, cwd=ROOT, env=offline, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path / "site").as_posix(): path.read_text() for path in tmp_path.rglob("*.html")}

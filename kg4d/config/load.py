@@ -153,7 +153,7 @@ def _one(schema: type[T], path: str | Path, merged: DictConfig, scene: str, vari
 
 
 def origins(schema: type, path: str | Path, overrides: Sequence[str], run: Run[Any]) -> dict[str, str]:
-    """Where each setting of a run was set: a file, its variant, the command line; keys that only have a default are out.
+    """Where each setting of a run was set: a file, its variant or the command line; those with a default alone are out.
 
     Args:
         schema: Dataclass of the configuration.

@@ -16,9 +16,9 @@ from kg4d.utils.plain import plain
 
 _TITLE = """# Every setting
 
-Keys of an experiment file, and of `key=value` on the command line: `python -m kg4d.fit --config F gaussians.count=2000`.
-`python -m kg4d.fit --config F --show` prints what a file comes to, and where each value was set. The defaults here are those
-of the code; presets in `configs/` change some. This page is written by `make docs` from the dataclasses themselves.
+Keys of an experiment file, and of `key=value` on the command line, as in `kg4d.fit --config F gaussians.count=2000`.
+`python -m kg4d.fit --config F --show` prints what a file comes to, and where each value was set. The defaults here are
+those of the code; presets in `configs/` change some. `make docs` writes this page from the dataclasses themselves.
 """
 
 

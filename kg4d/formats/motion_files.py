@@ -133,7 +133,9 @@ def read_tracks(path: str | Path) -> Motion:
         raise InputError(path, (error.strerror or str(error)).lower(), "give the path of a file") from error
     except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         what = f"is no motion of keypoints ({type(error).__name__}: {str(error)[:100]})"
-        raise InputError(path, what, "it needs names, fps and xyz[frame][keypoint], as an export as tracks has") from error
+        raise InputError(
+            path, what, "it needs names, fps and xyz[frame][keypoint], as an export as tracks has"
+        ) from error
     return Motion(names, fps, positions)
 
 
@@ -181,31 +183,30 @@ def _joints(words: Iterator[str]) -> list[_Joint]:
         StopIteration: It ends too early.
     """
     joints: list[_Joint] = []
-    above: list[int] = []  # the joints that are open; -1 for an end without a name
-    current = -1
+    open_ones: list[int] = []  # -1 for an end of a chain, which has no name and is left out
+    current, end = -1, _Joint("", -1, np.zeros(3), [])
     for word in words:
+        joint = joints[current] if current >= 0 else end
         match word.upper():
             case "HIERARCHY":
                 continue
             case "ROOT" | "JOINT":
-                joints.append(_Joint(next(words), above[-1] if above else -1, np.zeros(3), []))
-                current = len(joints) - 1
+                current = len(joints)
+                joints.append(_Joint(next(words), open_ones[-1] if open_ones else -1, np.zeros(3), []))
             case "END":
-                next(words)
                 current = -1
+                next(words)
             case "{":
-                above.append(current)
+                open_ones.append(current)
             case "}":
-                above.pop()
+                open_ones.pop()
             case "OFFSET":
-                offset = np.array([float(next(words)) for _ in range(3)])
-                if current >= 0:
-                    joints[current].offset = offset
+                joint.offset = np.array([float(next(words)) for _ in range(3)])
             case "CHANNELS":
-                joints[current].channels = [_channel(next(words)) for _ in range(int(next(words)))]
+                joint.channels = [_channel(next(words)) for _ in range(int(next(words)))]
             case _:
                 raise ValueError(f"{word!r} is no word of its hierarchy")
-    if not joints or above:
+    if not joints or open_ones:
         raise ValueError("its hierarchy has no joint, or is not closed")
     return joints
 
@@ -227,7 +228,9 @@ def _frames(text: str, columns: int) -> tuple[float, Float[np.ndarray, "T column
     if not 0 < count <= _LONGEST or not 0 < seconds < np.inf:
         raise ValueError(f"{count} frames of {seconds} seconds")
     if len(numbers) != count * columns or not np.isfinite(numbers).all():
-        raise ValueError(f"{count} frames of {columns} channels need {count * columns} finite numbers, not {len(numbers)}")
+        raise ValueError(
+            f"{count} frames of {columns} channels need {count * columns} finite numbers, not {len(numbers)}"
+        )
     return seconds, numbers.reshape(count, columns)
 
 

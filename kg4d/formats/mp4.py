@@ -127,7 +127,8 @@ def orbit_angles(orbit: Orbit, *, sides_seen: bool) -> Float[Tensor, " C"]:
 def export_videos(source: ExportSource, folder: Path) -> Exported:
     """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops.
 
-    Where no image shows the motion, `reference.mp4` has the model alone. Of places also `test_<view>_motion.mp4`: picture, error, depth, and how far what the first picture shows has moved.
+    Where no image shows the motion, `reference.mp4` has the model alone. Of places also `test_<view>_motion.mp4`:
+    picture, error, depth, and how far what the first picture shows has moved.
     """
     paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
     shown = scene.reference

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation, quat_conjugate, quat_multiply, quat_rotate
+from kg4d.geometry.rotations import matrix_to_quat, nearest_rotation, quat_conjugate, quat_multiply
 from kg4d.keypoints.motion import FrameMotion
 from kg4d.keypoints.skeleton import ancestors_first, bone_rotations
 
