@@ -52,7 +52,8 @@ for axis, reading in zip(axes, KeypointReading, strict=True):
 # %% [markdown]
 # ## The size of the peak
 #
-# A reading should not depend on how large a keypoint's Gaussians are.
+# A reading should not depend on how large a keypoint's Gaussians are. At this temperature `joint` misses a peak of 1 px
+# by 7 px, because the empty background outweighs it; from 3 px on it is less than 1 px off.
 
 # %%
 widths = torch.linspace(1, 10, 19)
@@ -81,8 +82,8 @@ for share in (0.0, 0.5, 0.9, 1.0):
 # %% [markdown]
 # ## The gradient
 #
-# A loss on the reading moves the map. `max` gives its gradient to one row and one column alone, `joint` to all of the
-# peak.
+# A loss on the reading moves the map, here towards the centre of the image. `joint` and `max` change the peak itself;
+# `literal` spreads a gradient of about a hundredth of that over the whole image.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.4))

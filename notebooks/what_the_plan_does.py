@@ -30,10 +30,10 @@ a = torch.rand(6, generator=g, dtype=torch.float64).softmax(0)
 cost = (means[:, None] - later[None]).square().sum(-1)
 
 # %% [markdown]
-# ## Three plans
+# ## Four plans
 #
-# The cheapest one (Sinkhorn), the dearest one, and one that knows nothing: the product of the weights. They pair the
-# Gaussians in different ways, and none of them pairs each with itself.
+# The cheapest one (Sinkhorn), the dearest one, one that knows nothing (the product of the weights), and the true one,
+# which pairs each Gaussian with itself. The cheapest is not the true one: the set has turned.
 
 # %%
 plans = {
