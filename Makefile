@@ -11,7 +11,7 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help env weights fit test check slow faults fuzz lint format bench evidence clean
+.PHONY: help env weights fit test check slow faults fuzz lint format bench evidence docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -68,6 +68,11 @@ evidence: weights  ## fit every preset and ablation on every scene; docs/evidenc
 	@echo "make evidence: runs the plan of evidence/plan.yaml side by side; runs go to build/evidence/"
 	@$(PY) -m evidence.run && $(PY) -m evidence.report && $(PY) -m evidence.look
 
+docs: $(STAMP)  ## build the documentation as a site, without network; broken links are errors
+	@echo "make docs: writes docs/settings.md and builds the site into build/docs"
+	@$(PY) -m kg4d.config.reference > docs/settings.md.part && mv docs/settings.md.part docs/settings.md
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet && echo "site     build/docs/index.html"
+
 clean:  ## remove .venv and build products; runs/ stays
 	@echo "make clean: removes .venv and build products"
 	@rm -rf $(VENV) build dist kg4d/_native .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -81,7 +86,7 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PY) -m pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
 	@$(PY) -m pip install --quiet -c constraints.txt cmake ninja \
 	  $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,flows,gltf,priors,spz,usd,viewer]"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,docs,flows,gltf,priors,spz,usd,viewer]"
 	@$(PY) -m pip install --quiet -c constraints.txt $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["sweep"])') \
 	  || echo "make env: no Ray or Optuna for this Python; kg4d.sweep then runs grids on this machine"
 	@touch $@

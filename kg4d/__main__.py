@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "finished runs compared: tables, videos side by side, one page",
     "export": "files of a run for other programs",
     "view": "interactive page of a run, with a time slider and the keypoints",
+    "animate": "the model of a run moved by another run, a BVH file or a JSON of keypoints",
     "flows": "gradient flows whose answers are known: tables and pictures",
 }
 

@@ -20,14 +20,15 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.config.find import asked_for
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
+    from kg4d.config.shown import shown
     from kg4d.runs.folder import experiment_folder
     from kg4d.sweeps.jobs import jobs_of, listing
 
     file, words = asked_for(arguments.config, arguments.overrides)
     everything = expand(ExperimentConfig, file, words)
     runs = expand(ExperimentConfig, file, words, variant=arguments.variant)
-    if arguments.list:
-        print(*listing(runs), sep="\n")
+    if arguments.show or arguments.list:
+        print(*(shown(ExperimentConfig, file, words, runs[0]) if arguments.show else listing(runs)), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
     from kg4d.sweeps.fits import fit_jobs, is_first  # from here on the request is known to be right
@@ -63,14 +64,11 @@ def parser() -> Parser:
     options = Parser("kg4d.fit", "Fit a moving 3D model under one experiment file, measure it and export it.")
     options.add_argument("--config", help="experiment file (YAML); else the first word: its name, or a clip")
     options.add_argument("--variant", help="only this variant of the file")
-    options.add_argument(
-        "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"
-    )
+    options.add_argument("--resume", action="store_true", help="finish runs that were cut short, skip finished ones")
     options.add_argument("--overwrite", action="store_true", help="replace finished runs")
     options.add_argument("--jobs", type=int, default=1, metavar="N", help="fits at a time, which share the cores out")
-    options.add_argument(
-        "--list", "--dry-run", action="store_true", help="say what would be run, and how far it is, and do nothing"
-    )
+    options.add_argument("--list", "--dry-run", action="store_true", help="say what would be run, and do nothing")
+    options.add_argument("--show", action="store_true", help="print every setting and where it was set, and do nothing")
     options.add_overrides()
     return options
 

@@ -26,6 +26,7 @@ from kg4d.representation.base import Representation
 from kg4d.representation.canonical import CanonicalGaussians
 from kg4d.representation.settings import RepresentationKind
 from kg4d.representation.spacetime import SpacetimeGaussians
+from kg4d.runs.animated import follow
 from kg4d.runs.build import (
     RunInputs,
     build_run,
@@ -177,6 +178,8 @@ def _fit(run: RunInputs, desk: Desk) -> None:
     show_video(run, representation)
     place_run_representation(run, representation)
     fit_motion(run, desk, representation)
+    if run.motion is not None:
+        follow(representation, run.motion, run.skeleton.parents, run.normalisation, run.whole_scene, run.config.motion)
     fit_colours(run, desk, representation)
     leave()
     if not desk.ranks.first:
@@ -220,7 +223,8 @@ def fit_static(run: RunInputs, desk: Desk) -> None:
 def fit_motion(run: RunInputs, desk: Desk, representation: Representation) -> None:
     """Lift the keypoints of the video, start the motion there, and fit it to the video."""
     config, video, lift = run.config, run.scene.reference, None
-    if not has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config)):  # else its checkpoint has the lift
+    begun = has_begun(DynamicStage.name, desk.folder.checkpoints, run_hash(config))  # then its checkpoint has the lift
+    if not begun and run.motion is None:
         if isinstance(representation, SpacetimeGaussians) and run.carry_data is not None:
             lift = _carry(run, desk, representation)
         else:

@@ -14,11 +14,12 @@ from kg4d.runs.read_back import load_run
 from kg4d.utils.cli import run
 from tests.tiny_runs import ROOT, TINY, blank_psnr, lifted_briefly, tiny
 
-# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d
+# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d, and tests/runs/test_animated.py that with a
+# motion
 EXPERIMENTS = sorted(
     p.stem
     for p in (ROOT / "experiments").glob("*.yaml")
-    if not p.stem.startswith("sweep") and not p.stem.endswith("_to_4d")
+    if not p.stem.startswith("sweep") and not p.stem.endswith(("_to_4d", "_and_motion"))
 )
 
 

@@ -23,7 +23,7 @@ from kg4d.config.check import Checker, CommandLineText, suggestion
 from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
 from kg4d.utils.names import is_folder_name, name_of_scene, path_of_scene
-from kg4d.utils.plain import plain
+from kg4d.utils.plain import flat, plain
 from kg4d.utils.reading import MEGABYTE, read_table
 
 T = TypeVar("T")
@@ -153,6 +153,25 @@ def _one(schema: type[T], path: str | Path, merged: DictConfig, scene: str, vari
     return Run(name_of_scene(scene or one.scene), variant, seed, config)
 
 
+def origins(schema: type, path: str | Path, overrides: Sequence[str], run: Run[Any]) -> dict[str, str]:
+    """Where each setting of a run was set: a file, its variant or the command line; those with a default alone are out.
+
+    Args:
+        schema: Dataclass of the configuration.
+        path: YAML file.
+        overrides: Of the command line.
+        run: One that `expand` gave for them.
+
+    Raises:
+        InputError: A file, key or value is wrong.
+    """
+    named = [(str(file), layer) for file, layer in _named_layers(schema, path)]
+    chosen = _merged(schema, [layer for _, layer in named]).variants.get(run.variant, [])
+    variant = [(f"variant {run.variant}", layer) for layer in _override_layers(schema, chosen, str(path))]
+    given = [(_COMMAND_LINE, layer) for layer in _override_layers(schema, overrides, _COMMAND_LINE)]
+    return {key: name for name, layer in [*named, *variant, *given] for key in flat(plain(layer))}
+
+
 def to_yaml(config: Any) -> str:
     """Write a configuration as YAML; `load_config` reads an equal configuration from it."""
     return OmegaConf.to_yaml(OmegaConf.create(plain(config)))
@@ -166,7 +185,14 @@ def packaged_configs() -> Path:
 
 def _file_layers(schema: type, path: str | Path | None, without: str | None = None) -> list[dict[str, Any]]:
     """The checked contents of a file and of all files that it extends, the one farthest up first."""
-    layers: list[dict[str, Any]] = []
+    return [layer for _, layer in _named_layers(schema, path, without)]
+
+
+def _named_layers(
+    schema: type, path: str | Path | None, without: str | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
+    """The same, each with the file that it stands in."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
     chain: list[Path] = []
     current = None if path is None else Path(path)
     while current is not None:
@@ -180,7 +206,7 @@ def _file_layers(schema: type, path: str | Path | None, without: str | None = No
         values.pop(without, None)
         if notice is not None:
             _log.warning("%s: %s", current, notice)
-        layers.insert(0, _checked(schema, values, str(current)))
+        layers.insert(0, (current, _checked(schema, values, str(current))))
         current = None if parent is None else _extended(parent, current)
     return layers
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from kg4d.data.sizes import Size
 from kg4d.data.studies.settings import DetectionsConfig, FramesConfig, KeypointsConfig, WorldConfig
-from kg4d.deform.settings import DeformationConfig
-from kg4d.formats.settings import ExportConfig
+from kg4d.deform.settings import DeformationConfig, DeformationKind
+from kg4d.formats.settings import ExportConfig, MotionConfig
 from kg4d.gaussians.settings import GaussiansConfig
 from kg4d.geometry.degrees import MOST_DEGREE
 from kg4d.lift.settings import LiftConfig
@@ -75,6 +75,7 @@ class ExperimentConfig:
         detections: Whether keypoints and flow of a scene folder are used as they are, detected again, or made noisy.
         keypoints: Which keypoints of the scene are used.
         frames: Which frames of the reference video are used, and how.
+        motion: A motion from a file, in place of that of the reference video.
         image_size: Longer side of the images in the fit, px; or width and height, such as [480, 270]: images of another
             shape are stretched, and their cameras with them.
         background: Colour behind the object, RGB in [0, 1].
@@ -127,6 +128,7 @@ class ExperimentConfig:
     detections: DetectionsConfig = field(default_factory=DetectionsConfig)
     keypoints: KeypointsConfig = field(default_factory=KeypointsConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
     image_size: Any = 256  # OmegaConf knows no union with a list; `size` is what it means
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     renderer: RendererConfig = field(default_factory=RendererConfig)
@@ -159,6 +161,7 @@ class ExperimentConfig:
         """
         self._check_maxima()
         self._check_representation()
+        self._check_motion()
         minima = {
             "image_size": (min(self._sides), 16),
             "gaussians.count": (self.gaussians.count, 1),
@@ -217,6 +220,17 @@ class ExperimentConfig:
         if chosen.kind is RepresentationKind.SPACETIME and self.rigidity.weight > 0 and not carried:
             what = "is of Gaussians that last, and those of representation.kind=spacetime come and go"
             raise ValueError(f"rigidity.weight: {what}: set it to 0, and representation.spacetime.consistency above 0")
+
+    def _check_motion(self) -> None:
+        """No image shows a motion that comes from a file, and only frames can be moved by it."""
+        if not self.motion.path:
+            return
+        canonical = self.representation.kind is RepresentationKind.CANONICAL
+        if not canonical or self.deformation.kind is not DeformationKind.SKINNED:
+            raise ValueError("motion.path: needs Gaussians that follow keypoints: set deformation.kind=skinned")
+        if self.dynamic.steps + self.refine.steps > 0:
+            what = "no image shows that motion, so nothing can be fitted to it"
+            raise ValueError(f"motion.path: {what}: set dynamic.steps=0 and refine.steps=0")
 
     def _check_maxima(self) -> None:
         """Beyond them is a slip of the hand, and all memory."""

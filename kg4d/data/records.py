@@ -256,6 +256,8 @@ class Scene:
         files: The image files of the reference video, for more that is given in their pixels; None without.
         cache_keys: Keys of the cached priors that the scene was made from, by provider; empty if it was not prepared
             from an image or a video.
+        pictured: Whether the reference video shows the motion; else all its images are the first one, and nothing can
+            be compared with them.
     """
 
     name: str
@@ -273,6 +275,7 @@ class Scene:
     files: ImageFiles | None = field(default=None, compare=False)  # no part of what the scene is
     cache_keys: Mapping[str, list[str]] = field(default_factory=dict)
     videos: PosedImages | None = None
+    pictured: bool = True
 
     def resized(self, longer: int | Size) -> "Scene":
         """The same scene at `longer` px along the longer side, or at that size, with all that is in pixels."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kg4d.data.records import VideoFeatures
 from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.state import GaussianState
-from kg4d.keypoints.motion import KeypointMotion
+from kg4d.keypoints.motion import FrameMotion, KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
@@ -96,3 +96,18 @@ class Deformation(nn.Module, ABC):
 
     def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
         """Let `correct` say where the keypoints of the fitted motion are at its key times; nothing by default."""
+
+    def frame_motion(self, times: Float[Tensor, " B"]) -> FrameMotion | None:
+        """The frames that carry the Gaussians, at ascending times in [0, 1]; None where the motion has none."""
+        return None
+
+    def follow(self, motion: FrameMotion) -> None:
+        """Move the frames otherwise: from now on the Gaussians go where these carry them.
+
+        Args:
+            motion: Of the frames of this motion, two times or more, beginning at 0.
+
+        Raises:
+            ValueError: This motion has no frames.
+        """
+        raise ValueError("this motion has no frames that could follow another one")

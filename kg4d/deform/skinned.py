@@ -17,19 +17,21 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_multiply, slerp
 from kg4d.geometry.skinning import dual_quaternion_blend, linear_blend
 from kg4d.keypoints.barycentre import FAR, log_window
-from kg4d.keypoints.motion import KeypointMotion
+from kg4d.keypoints.motion import FrameMotion, KeypointMotion
 from kg4d.keypoints.skeleton import bone_distances, bone_rotations
 from kg4d.losses.motion_priors import Bones, acceleration_loss, carried_bones_loss, coherence_loss
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
+
+_REST = -1.0  # when the frames of a motion that begins anywhere are at rest
 
 
 class SkinnedDeformation(Deformation):
     """J frames, each with a translation and a rotation at each key time; Gaussians follow them by skinning weights.
 
     The skinning weights are the softmax over J of the logits that the canonical Gaussians carry. At the first key time
-    the frames are at rest, so nothing moves there. Between key times translations follow a cubic (Catmull-Rom) and
-    rotations the shortest arc.
+    the frames are at rest, so nothing moves there; a motion that does not begin at rest has it before time 0. Between
+    key times translations follow a cubic (Catmull-Rom) and rotations the shortest arc.
 
     Attributes:
         rest: Positions of the frames at the first key time, world units.
@@ -114,7 +116,7 @@ class SkinnedDeformation(Deformation):
         Keypoints are where their frames are again.
 
         Args:
-            times: Key times in [0, 1], ascending.
+            times: Key times up to 1, ascending.
             rest: World positions at the first.
             positions: World positions; those at the first time are not read.
             quats: Rotations since rest.
@@ -137,6 +139,24 @@ class SkinnedDeformation(Deformation):
         """
         positions = correct(self.rest + self.keys()[0])
         self.keypoint_offsets = positions[1:].to(self.rest) - self.rest - self.translations
+
+    @torch.no_grad()
+    def frame_motion(self, times: Float[Tensor, " B"]) -> FrameMotion:
+        """The frames at any times."""
+        translations, quats = self.frames(times)
+        return FrameMotion(times, self.rest, self.rest + translations, quats)
+
+    def follow(self, motion: FrameMotion) -> None:
+        """Put the frames where the motion has them; offsets that were learnt for another motion are dropped."""
+        upright = _identities(1, len(motion.rest), motion.quats.device)
+        before = motion.times.new_tensor([_REST])
+        self.set_keys(
+            torch.cat([before, motion.times]),
+            motion.rest,
+            torch.cat([motion.rest[None], motion.positions]),
+            torch.cat([upright, motion.quats]),
+        )
+        self.encoding = self.residual = None
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Translations and rotations of the frames, the light and the residual network, each at a rate of its own."""

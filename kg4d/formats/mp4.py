@@ -127,10 +127,13 @@ def orbit_angles(orbit: Orbit, *, sides_seen: bool) -> Float[Tensor, " C"]:
 def export_videos(source: ExportSource, folder: Path) -> Exported:
     """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops.
 
-    Of places also `test_<view>_motion.mp4`: picture, error, depth, and how far what the first picture shows has moved.
+    Where no image shows the motion, `reference.mp4` has the model alone. Of places also `test_<view>_motion.mp4`:
+    picture, error, depth, and how far what the first picture shows has moved.
     """
     paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
-    write_mp4(paths[0], _beside_the_truth(model, scene.reference), source.fps)
+    shown = scene.reference
+    compared = _beside_the_truth(model, shown) if scene.pictured else model.render(shown.cameras, shown.times)
+    write_mp4(paths[0], compared, source.fps)
     if scene.test is not None:
         compared = _beside_the_truth(model, scene.test)
         for view, row in enumerate(view_grid(scene.test)):

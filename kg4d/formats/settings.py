@@ -41,3 +41,32 @@ class ExportConfig:
     formats: list[ExportFormat] = field(default_factory=lambda: [ExportFormat.PLY, ExportFormat.MP4])
     fps: int = 8
     orbit: Orbit = Orbit.AUTO
+
+
+@dataclass
+class MotionConfig:
+    """A motion that moves the model in place of one that is fitted to a video.
+
+    Attributes:
+        path: A BVH file, or JSON as `kg4d.export --format tracks` writes it; no such motion when empty.
+        every: Every n-th frame of it is used, beginning with the first.
+        names: Name of a keypoint and that of its joint in the file, where they differ in more than capitals, spaces and
+            punctuation.
+        aligned: Turn it as a whole so that it begins as the model stands; false keeps its axes.
+        frames: How many frames are used, where that is known and the file need not be read; `kg4d.animate` writes it.
+    """
+
+    path: str = ""
+    every: int = 1
+    names: dict[str, str] = field(default_factory=dict)
+    aligned: bool = True
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings.
+
+        Raises:
+            ValueError: `every` is not positive.
+        """
+        if self.every < 1:
+            raise ValueError(f"motion.every: must be at least 1, not {self.every}")

@@ -1,4 +1,4 @@
-"""Keypoints that move in 3D: where a motion that is carried by keypoints starts."""
+"""Keypoints that move in 3D: where a motion that is carried by keypoints starts, and what it is once it is known."""
 
 from dataclasses import dataclass
 
@@ -23,3 +23,20 @@ class KeypointMotion:
     positions: Float[Tensor, "T J 3"]
     parents: Int[Tensor, " J"]
     known: Bool[Tensor, " J"]
+
+
+@dataclass(frozen=True)
+class FrameMotion:
+    """J frames at T times: what a skinned motion consists of.
+
+    Attributes:
+        times: Ascending, in [0, 1].
+        rest: World positions of the frames at rest, which need not be at any of the times.
+        positions: World positions at each time.
+        quats: Rotations since rest (wxyz).
+    """
+
+    times: Float[Tensor, " T"]
+    rest: Float[Tensor, "J 3"]
+    positions: Float[Tensor, "T J 3"]
+    quats: Float[Tensor, "T J 4"]

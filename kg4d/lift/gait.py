@@ -17,7 +17,8 @@ from torch.nn.functional import normalize
 
 from kg4d.geometry.rotations import nearest_rotation
 
-# docs/lift.md: walkers have .1 to .4 at their lag, .9 and 1.15 where a lift is bad; others 1.5 or more, or are in step
+# evidence/lift_log.md: walkers have .1 to .4 at their lag, .9 and 1.15 where a lift is bad; others 1.5 or more, or are
+# in step
 _ALIKE = 0.5  # largest squared difference of the two sides, relative to their squared motion
 _IN_STEP = 2  # frames; sides with a smaller lag move together, which is no gait
 

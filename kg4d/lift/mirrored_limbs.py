@@ -15,7 +15,7 @@ from kg4d.lift.objective import LiftObjective
 _FLAT = 0.5  # up to this sine a bone counts as nearly in the image plane, where it may have gone to either side
 _LEAST_DEPTH = 0.05  # world units; bones that lean less than this are not worth mirroring
 _SCREENING_STEPS, _FINALISTS = 60, 6  # so many steps choose the candidates that get all steps of the polish
-_GAIN = 0.04  # a mirrored limb must lower the loss by this share (docs/lift.md: right and wrong ones)
+_GAIN = 0.04  # a mirrored limb must lower the loss by this share (evidence/lift_log.md: right and wrong ones)
 
 
 def mirror_limbs(

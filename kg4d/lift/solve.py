@@ -43,9 +43,11 @@ _LEAST_NOISE = 0.004  # lower limit when outliers are rejected, because the netw
 _CLEAN_NOISE, _CLEAN_OUTLIERS = 0.003, 0.02  # up to this noise and this share of outliers the first fit is kept
 _NOISE_AT_HALF = 0.003  # noise at which the overall confidence is one half
 _JITTER, _NO_JITTER = 0.001, 1e-6  # detections with less jitter than the first count more; the second avoids 1 / 0
-_LOSS_RISE = 0.1  # fitting them more closely may raise the loss by this share (docs/lift.md: exact and tracked ones)
+_LOSS_RISE = (
+    0.1  # fitting them more closely may raise the loss by this share (evidence/lift_log.md: exact and tracked ones)
+)
 _APART = 0.05  # world units; a rival has a keypoint whose mean distance is more than this
-_OFF = 4.0  # where hypotheses differ by s, keypoints are off by about so many s (docs/lift.md)
+_OFF = 4.0  # where hypotheses differ by s, keypoints are off by about so many s (evidence/lift_log.md)
 
 
 def lift_keypoints(

@@ -302,7 +302,7 @@ def make_flow(
     supplied: Flow | None,
     crop: Crop,
 ) -> Flow | None:
-    """Optical flow of the video; None if it is switched off.
+    """Optical flow of the video; None if it is switched off, or the video is a picture.
 
     Args:
         bench: Cache and notes.
@@ -313,7 +313,7 @@ def make_flow(
     """
     if supplied is not None:
         return crop.flow(supplied)
-    if provider is None or isinstance(provider, SuppliedFiles):
+    if provider is None or isinstance(provider, SuppliedFiles) or len(video) < 2:
         return None
     return bench.flow(provider, video)
 

@@ -178,9 +178,17 @@ def decide_video(
     if kind is VideoKind.AUTO:
         kind = VideoKind.DIFFUSION if config.path is None else VideoKind.FILES
         why = "the input is a single image" if config.path is None else "video.path names a video"
-    if kind is VideoKind.FILES:
-        return Choice(kind.value, why, SuppliedFiles("video-files", require_path("video.path", config.path)))
-    return Choice(kind.value, why, DiffusionVideo(config, device))
+    match kind:
+        case VideoKind.FILES:
+            return Choice(kind.value, why, SuppliedFiles("video-files", require_path("video.path", config.path)))
+        case VideoKind.STILL:
+            return Choice(kind.value, why, None)
+        case VideoKind.DIFFUSION:
+            return Choice(kind.value, why, DiffusionVideo(config, device))
+        case VideoKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)
 
 
 def _views(config: PriorsConfig, device: torch.device) -> Choice[ViewSynthesizer | SuppliedFiles | None]:

@@ -15,7 +15,7 @@ from kg4d.gaussians.pieces import Pieces
 from kg4d.gaussians.rows import GaussianRows
 from kg4d.gaussians.settings import GaussiansConfig, LearningRates
 from kg4d.gaussians.state import GaussianState
-from kg4d.keypoints.motion import KeypointMotion
+from kg4d.keypoints.motion import FrameMotion, KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 
@@ -145,3 +145,18 @@ class Representation(nn.Module, ABC):
 
     def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
         """Let `correct` say where the keypoints of the fitted motion are at its key times; nothing by default."""
+
+    def frame_motion(self, times: Float[Tensor, " B"]) -> FrameMotion | None:
+        """The frames that carry the Gaussians, at ascending times in [0, 1]; None where there are none, the default."""
+        return None
+
+    def follow(self, motion: FrameMotion) -> None:
+        """Move the frames otherwise: from now on the Gaussians go where these carry them.
+
+        Args:
+            motion: Of the frames of this representation, two times or more, beginning at 0.
+
+        Raises:
+            ValueError: It has no frames, as by default.
+        """
+        raise ValueError("this representation has no frames that could follow another motion")

@@ -12,7 +12,7 @@ from kg4d.gaussians.moving import MovingGaussians
 from kg4d.gaussians.settings import LearningRates
 from kg4d.gaussians.state import GaussianState
 from kg4d.keypoints.barycentre import assignment, barycentre
-from kg4d.keypoints.motion import KeypointMotion
+from kg4d.keypoints.motion import FrameMotion, KeypointMotion
 from kg4d.optim.build import ParameterGroup
 from kg4d.optim.objective import Objective
 from kg4d.representation.base import Representation
@@ -121,3 +121,12 @@ class CanonicalGaussians(Representation):
     def correct_keypoints(self, correct: Callable[[Float[Tensor, "T J 3"]], Float[Tensor, "T J 3"]]) -> None:
         """Those of the deformation."""
         self.deformation.correct_keypoints(correct)
+
+    def frame_motion(self, times: Float[Tensor, " B"]) -> FrameMotion | None:
+        """That of the deformation."""
+        motion: FrameMotion | None = self.deformation.frame_motion(times)
+        return motion
+
+    def follow(self, motion: FrameMotion) -> None:
+        """Let the deformation follow it; the weights by which Gaussians follow the frames stay."""
+        self.deformation.follow(motion)

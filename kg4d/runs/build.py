@@ -31,8 +31,10 @@ from kg4d.data.studies.world import in_world
 from kg4d.data.synthetic.room import NAME as ROOM
 from kg4d.data.synthetic.room import make_room
 from kg4d.data.synthetic.scene import FRAMES, make_scene
+from kg4d.data.unseen import unseen_motion
 from kg4d.data.videos import is_clip
 from kg4d.errors import InputError
+from kg4d.formats.motion_files import Motion, read_motion
 from kg4d.gaussians.build import build_gaussians, far_side_of, settled_init
 from kg4d.gaussians.far_side import MirroredFarSide
 from kg4d.gaussians.middle import depths_of_bones
@@ -125,7 +127,10 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     if config.frames.textureless:
         scene = without_texture(scene)
     keypoints = add_noise(scene.keypoints, config.detections, config.seed)
-    return replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
+    scene = replace(scene, keypoints=choose_keypoints(keypoints, config.keypoints))
+    if not config.motion.path:
+        return scene
+    return unseen_motion(scene, config.motion.frames or len(read_motion(config.motion).positions))
 
 
 def _whole_scene(name: str, size: int | Size | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
@@ -305,6 +310,7 @@ class RunInputs:
         gaussians: Before any training, with keypoint features.
         far_side: What adds the far side to them in and after the static stage; None where they have it.
         skeleton: Between the keypoints.
+        motion: What moves the keypoints in place of a motion that is fitted, in units of its own; mostly None.
         guidance: What judges views that the scene does not show, by the name of the stage.
         priors: Where the results of providers are kept.
         static_data: Batches of the static stage.
@@ -323,6 +329,7 @@ class RunInputs:
     gaussians: GaussianModel
     far_side: MirroredFarSide | None
     skeleton: Skeleton
+    motion: Motion | None
     guidance: Mapping[str, Guidance]
     priors: PriorCache
     static_data: StaticDataModule
@@ -351,6 +358,7 @@ def build_run(
     whole_scene = build_scene(config, renderer)
     if whole_scene.test is not None:
         view_grid(whole_scene.test)  # the metrics need complete videos
+    motion = build_run_motion(config, whole_scene)
     normalisation = normalisation or normalisation_of(whole_scene)
     renderer = renderer_of_fit(renderer, normalisation)
     priors = PriorCache(config.priors.cache)
@@ -377,6 +385,7 @@ def build_run(
         gaussians,
         far_side,
         skeleton,
+        motion,
         guidance,
         priors,
         static_data=StaticDataModule(scene, config.static.data, behind, seed),
@@ -419,6 +428,19 @@ def windows_of(config: ExperimentConfig, scene: Scene) -> int:
     return len(config.dynamic.data.windows.of(len(scene.reference)))
 
 
+def build_run_motion(config: ExperimentConfig, scene: Scene) -> Motion | None:
+    """The motion that moves the keypoints of a scene in place of one that is fitted; None where there is none.
+
+    Raises:
+        InputError: The scene has no keypoints, or the file cannot be read or has other joints.
+    """
+    if not config.motion.path:
+        return None
+    if scene.keypoints is None:
+        raise InputError("motion.path", f"{scene.name} has no keypoints to move", "give some: priors.keypoints.path")
+    return read_motion(config.motion).of(scene.keypoints.names, config.motion.path, config.motion.names)
+
+
 def _rests_first(config: ExperimentConfig) -> bool:
     """Whether nothing that the dynamic stage fits moves at time 0."""
     canonical = config.representation.kind is RepresentationKind.CANONICAL
@@ -458,7 +480,9 @@ def build_run_gaussians(
 def _middle(config: ExperimentConfig, scene: Scene) -> Float[Tensor, "H W"] | None:
     """Depths of the surface about which the only view is inflated; None for the plane that faces the camera."""
     keypoints, video = scene.keypoints, scene.reference
-    if config.gaussians.middle is Middle.PLANE or keypoints is None or len(video) < _FEWEST_FRAMES:
+    if config.gaussians.middle is Middle.PLANE or keypoints is None:
+        return None
+    if int((keypoints.weights > 0).any(1).sum()) < _FEWEST_FRAMES:
         return None
     if scene.ring is not None:  # what is inflated then is a view of the ring, and no frame of the video
         return None

@@ -210,6 +210,15 @@ def _orbit_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) ->
     evaluation.record("orbit/holes", measured(Holes(), around[:, 3:]))
 
 
+def _of_unseen_motion(fitted: FittedModel, scene: Scene, protocol: Protocol) -> Evaluation:
+    """What can be said of a motion that no image shows: how clean the model looks from around while it moves."""
+    evaluation = Evaluation()
+    for key in (*protocol.metrics, "train/psnr", "train/ssim"):
+        evaluation.skip(key, "no image shows this motion, which comes from a file")
+    _orbit_metrics(evaluation, fitted, scene)
+    return evaluation
+
+
 def evaluate_run(path: str | Path, networks: bool | None = None) -> Evaluation:
     """Recompute and write the `metrics.json` of a finished run.
 
@@ -237,6 +246,8 @@ def run_protocol(config: ExperimentConfig) -> Protocol:
 def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Evaluation:
     """Every metric of the run's protocol, with a progress bar."""
     protocol = run_protocol(config)
+    if not scene.pictured:
+        return _of_unseen_motion(fitted, scene, protocol)
     needed = config.evaluation.networks and any(key in protocol.networks for key in protocol.metrics)
     networks = load_networks().on(fitted.renderer.device) if needed else Networks()
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:

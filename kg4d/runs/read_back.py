@@ -1,4 +1,4 @@
-"""A finished run read back: to look at, to measure again, to export."""
+"""A finished run read back: to look at, to measure again, to export; and a model written as one."""
 
 import logging
 from dataclasses import dataclass
@@ -15,11 +15,13 @@ from kg4d.errors import InputError
 from kg4d.gaussians.model import GaussianModel
 from kg4d.gaussians.state import GaussianState
 from kg4d.render.base import Renderer
+from kg4d.representation.base import Representation
 from kg4d.runs.build import build_run_renderer, build_run_representation, build_scene, renderer_of_fit
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.folder import RunFolder
-from kg4d.stages.checkpoints import read_checkpoint
+from kg4d.stages.checkpoints import on_device, read_checkpoint, seal
 from kg4d.stages.refine import RefineStage
+from kg4d.utils.files import replacing
 from kg4d.utils.reading import is_there
 
 _log = logging.getLogger(__name__)
@@ -90,3 +92,18 @@ def load_run(path: str | Path, renderer: Renderer | None = None) -> LoadedRun:
         _log.warning("%s: fitted by an earlier version; what a network moves now moves otherwise: fit it again", path)
     fitted = FittedModel(model, renderer_of_fit(renderer, normalisation), background, normalisation)
     return LoadedRun(folder, config, fitted)
+
+
+def save_model(folder: RunFolder, representation: Representation, run: str) -> None:
+    """Write what `load_run` reads of a model that no stage has left.
+
+    Args:
+        folder: Of the run; its configuration is that of the representation.
+        representation: The model.
+        run: Hash of the configuration.
+    """
+    weights = {f"{_PREFIX}{name}": value for name, value in on_device(representation.state_dict(), "cpu").items()}
+    checkpoint = {"kg4d": {"stage": RefineStage.name}, "state_dict": weights}
+    seal(checkpoint, run)
+    with replacing(folder.checkpoints / f"{RefineStage.name}.ckpt") as part:
+        torch.save(checkpoint, part)

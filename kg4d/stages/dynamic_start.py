@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 CARRY = "carry"  # the stage in which a deformation moves Gaussians before they are cut into pieces along time
 
-# The images must be missed by less by these shares (docs/lift.md: right and wrong ones)
+# The images must be missed by less by these shares (evidence/lift_log.md: right and wrong ones)
 _BETTER = 0.05  # from another hypothesis
 _CLOSER = 0.02  # from keypoints that were lifted again
 _RELIABLE = 0.9  # detections that are less reliable are lifted again, and must be as reliable by then

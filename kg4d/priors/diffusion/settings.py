@@ -11,6 +11,7 @@ class VideoKind(StrEnum):
     AUTO = "auto"  # diffusion
     DIFFUSION = "diffusion"
     FILES = "files"
+    STILL = "still"  # none: the image is all there is, and a motion comes from elsewhere (`motion.path`)
 
 
 @dataclass
