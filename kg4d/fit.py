@@ -2,13 +2,17 @@
 
 import argparse
 import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kg4d.runs.folder import RunFolder
 
@@ -33,7 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
         print(*listing(runs), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
-    outcomes = fit_jobs(jobs, arguments.jobs)
+    with _live_page(arguments) if arguments.view and is_first() else nullcontext() as film:
+        outcomes = fit_jobs([replace(job, film=film) for job in jobs], arguments.jobs)
     if not is_first():
         return
     results = gather(everything)
@@ -44,6 +49,20 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"report   {page}")
     _show([job.folder for job in jobs if job.folder.metrics.is_file()])
     raise_failures(outcomes)
+
+
+@contextmanager
+def _live_page(arguments: argparse.Namespace) -> "Iterator[Path]":
+    """Serve a page of what is fitted now; yields the file that it shows."""
+    if arguments.jobs > 1:
+        raise InputError("command line", "--view shows one fit at a time", "leave --jobs away")
+    from kg4d.formats.page.live import Watched, serve_page
+
+    with tempfile.TemporaryDirectory(prefix="kg4d-view-") as folder:
+        film = Path(folder) / "film"
+        with serve_page("A fit", [Watched(film)], arguments.port) as address:
+            print(f"live     {address}", flush=True)
+            yield film
 
 
 def _show(folders: "Sequence[RunFolder]") -> None:
@@ -64,6 +83,8 @@ def parser() -> Parser:
         "--resume", action="store_true", help="finish runs that were cut short, skip those that are done"
     )
     options.add_argument("--overwrite", action="store_true", help="replace finished runs")
+    options.add_argument("--view", action="store_true", help="serve a page that shows the newest state while it fits")
+    options.add_argument("--port", type=int, default=8080, help="of that page, on 127.0.0.1; 0 for any free one")
     options.add_argument("--jobs", type=int, default=1, metavar="N", help="fits at a time, which share the cores out")
     options.add_argument(
         "--list", "--dry-run", action="store_true", help="say what would be run, and how far it is, and do nothing"

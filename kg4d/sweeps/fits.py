@@ -17,7 +17,7 @@ def fit_jobs(jobs: Sequence[Job], at_a_time: int) -> list[Outcome]:
     places = places_on_cores(min(at_a_time, len(jobs)))
     if len(jobs) == 1 or crew_of(jobs[0].run.config).started:
         for job in jobs:
-            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label)
+            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label, film=job.film)
         return [Outcome(job, End.DONE) for job in jobs]
     if at_a_time == 1:
         return one_after_another(jobs)

@@ -138,7 +138,7 @@ class View {
     if ($("names").checked) {
       draw.font = `${12 * unit}px system-ui, sans-serif`;
       draw.textBaseline = "middle";
-      points.forEach((point, joint) => point && label(draw, words(names[joint]), point[0] + 8 * unit, point[1], unit));
+      labels(draw, points.map((point, joint) => point && [words(names[joint]), ...point]).filter(Boolean), unit);
     }
   }
   _trails(draw, seen, place, unit) {
@@ -168,12 +168,22 @@ function dot(draw, [x, y], color, unit) {
   draw.stroke();
 }
 
-function label(draw, text, x, y, unit) {
+// Names beside their dots, each where it covers no other: right, left, above, below, or not at all.
+function labels(draw, names, unit) {
+  const gap = 8 * unit, height = 15 * unit;
+  const taken = names.map(([, x, y]) => [x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2]);
   draw.lineWidth = 3 * unit;
   draw.strokeStyle = "rgb(0 0 0 / 75%)";
-  draw.strokeText(text, x, y);
   draw.fillStyle = ALIKE;
-  draw.fillText(text, x, y);
+  for (const [text, x, y] of names) {
+    const width = draw.measureText(text).width;
+    const places = [[x + gap, y], [x - gap - width, y], [x - width / 2, y - 1.6 * gap], [x - width / 2, y + 1.6 * gap]];
+    const free = places.find(([left, middle]) => taken.every(([a, b, c, d]) => left > c || left + width < a || middle - height / 2 > d || middle + height / 2 < b));
+    if (!free) continue;
+    taken.push([free[0], free[1] - height / 2, free[0] + width, free[1] + height / 2]);
+    draw.strokeText(text, ...free);
+    draw.fillText(text, ...free);
+  }
 }
 
 function outline(draw, camera, canvas, unit) { // what the picture of this camera shows
@@ -413,7 +423,7 @@ function settle(film, first) {
   $("notice").textContent = "";
   document.title = `${header.title} – kg4d`;
   $("title").textContent = header.title;
-  $("subtitle").textContent = [header.note, `${film.most.toLocaleString("en")} Gaussians`, `${film.frames} ${film.frames === 1 ? "frame" : "frames"}`, `${header.fps} a second`].filter(Boolean).join(" · ");
+  $("subtitle").textContent = [header.note, `${film.most.toLocaleString("en")} Gaussians`, `${film.frames} ${film.frames === 1 ? "frame" : "frames"}`, film.frames > 1 && `${header.fps} fps`].filter(Boolean).join(" · ");
   $("frame").max = last();
   for (const control of [$("frame"), $("play")]) control.disabled = film.frames < 2;
   state.hues = Array.from({ length: Math.max(header.names.length, header.owner_names.length) }, (_, index) => hue(index));

@@ -66,6 +66,7 @@ class Splats {
     this.sorted = new Float32Array(count * FLOATS);
     this.depths = new Float32Array(count);
     this.foundWords = new Uint32Array(this.found.buffer);
+    this.sortedWords = new Uint32Array(this.sorted.buffer);
     this.order = new Uint32Array(count);
   }
 
@@ -135,7 +136,7 @@ class Splats {
 
   // Copy what was found to `sorted`, far ones first, by a counting sort of their depths.
   _sort(n) {
-    const { depths, bins, order, found, sorted } = this;
+    const { depths, bins, order, foundWords, sortedWords } = this;
     let near = Infinity, far = 0;
     for (let i = 0; i < n; i++) { near = Math.min(near, depths[i]); far = Math.max(far, depths[i]); }
     const scale = far > near ? (BINS - 1) / (far - near) : 0;
@@ -143,10 +144,9 @@ class Splats {
     for (let i = 0; i < n; i++) bins[((far - depths[i]) * scale) | 0]++;
     for (let bin = 0, sum = 0; bin < BINS; bin++) { const here = bins[bin]; bins[bin] = sum; sum += here; }
     for (let i = 0; i < n; i++) order[bins[((far - depths[i]) * scale) | 0]++] = i;
-    const from = new Uint32Array(found.buffer), to = new Uint32Array(sorted.buffer);
     for (let i = 0; i < n; i++) {
       const source = order[i] * FLOATS, target = i * FLOATS;
-      for (let k = 0; k < FLOATS; k++) to[target + k] = from[source + k];
+      for (let k = 0; k < FLOATS; k++) sortedWords[target + k] = foundWords[source + k];
     }
     return n;
   }
