@@ -145,11 +145,11 @@ def test_keypoints_are_drawn_where_they_are(opened, view):
 
 def test_it_plays_and_stops(opened):
     opened.page.select_option("#speed", "4")
-    opened.seek(0).page.press("body", " ")
+    opened.seek(0).page.press("#frame", " ")
     playwright.expect(opened.page.locator("#frame")).not_to_have_value("0", timeout=60_000)
-    opened.page.press("body", " ")
+    opened.page.press("#frame", " ")
     assert opened.page.get_attribute("#play", "aria-label") == "Play"
-    opened.seek(1).page.press("body", ".")
+    opened.seek(1).page.press("#frame", ".")
     assert opened.settled().page.input_value("#frame") == "2"
 
 

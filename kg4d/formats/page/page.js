@@ -200,7 +200,7 @@ function outline(draw, camera, canvas, unit) { // what the picture of this camer
 const state = { playing: false, place: 0, colour: "appearance", background: [1, 1, 1], hues: [], scale: 1, stale: true, beside: true, shot: null };
 const camera = new Camera();
 const views = [];
-let before = 0, mean = 0, recorder = null;
+let before = 0, mean = 0, since = 0, drawn = 0, recorder = null;
 
 const main = () => views[0].film;
 const last = () => main().frames - 1;
@@ -222,6 +222,10 @@ function tick(now) {
   if (!state.stale) return;
   state.stale = false;
   draw();
+  drawn++;
+  if (now - since < 1000) return;
+  $("rate").textContent = state.playing ? `${Math.round((1000 * drawn) / (now - since))} pictures a second` : "";
+  [since, drawn] = [now, 0];
 }
 
 // fewer pixels for splats where a frame takes long, as without a GPU
@@ -241,7 +245,6 @@ function draw() {
   $("frame").value = frame;
   const text = `${frame + 1} / ${last() + 1}`;
   if ($("clock").value !== text) $("clock").value = text;
-  $("rate").textContent = state.playing && mean ? `${Math.round(1000 / mean)} pictures a second` : "";
   if (recorder) recorder.frame();
 }
 
@@ -490,7 +493,7 @@ $("background").addEventListener("input", () => {
 for (const id of ["layers", "beside-row"]) $(id).addEventListener("change", redraw);
 new ResizeObserver(redraw).observe($("views"));
 document.addEventListener("keydown", (event) => {
-  const typing = /^(INPUT|SELECT|BUTTON|SUMMARY)$/.test(event.target.tagName);
+  const typing = event.target.closest("input:not([type=range]), select, button, summary"); // these take a space themselves
   if (!main() || last() < 1 || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === " " && !typing) { event.preventDefault(); play(!state.playing); }
   if (event.key === "," || event.key === ".") { play(false); seek(state.place + (event.key === "." ? 1 : -1)); }
