@@ -370,9 +370,7 @@ def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
 def write_files(run: RunInputs, desk: Desk, fitted: FittedModel, evaluation: Evaluation) -> None:
     """Export the fitted model, and show its videos."""
     config = run.config.export
-    source = ExportSource(
-        fitted, run.whole_scene, config.fps, config.orbit, title_of(run.config), evaluation.metrics
-    )
+    source = ExportSource(fitted, run.whole_scene, config.fps, config.orbit, title_of(run.config), evaluation.metrics)
     if desk.film is not None:
         write_film(desk.film, source, source.scene.reference.times, "fitted")
     for made in export(config.formats, desk.folder.export, source).values():

@@ -25,7 +25,9 @@ def moving(count: int = 40, *, sh_degree: int = 1) -> list[GaussianState]:
     """Small Gaussians of all shapes and colours that go sideways and turn."""
     still = make.random_gaussians(count, keypoints=make.JOINTS, frames=None, sh_degree=sh_degree, spread=0.2)
     still = replace(still, scales=0.02 + 0.08 * still.scales)
-    turns = [torch.tensor([np.cos(t), 0.0, np.sin(t), 0.0], dtype=torch.float32) for t in np.linspace(0, 1, make.FRAMES)]
+    turns = [
+        torch.tensor([np.cos(t), 0.0, np.sin(t), 0.0], dtype=torch.float32) for t in np.linspace(0, 1, make.FRAMES)
+    ]
     return [
         replace(
             still,
@@ -36,7 +38,7 @@ def moving(count: int = 40, *, sh_degree: int = 1) -> list[GaussianState]:
     ]
 
 
-def film(states: Sequence[GaussianState] | None = None, title: str = "a <run> & \"more\"") -> Film:
+def film(states: Sequence[GaussianState] | None = None, title: str = 'a <run> & "more"') -> Film:
     """A film of them with the cameras, pictures and keypoints of the tiny scene."""
     scene = make.tiny_scene()
     return Film(
@@ -95,7 +97,9 @@ class Unpacked:
             opacities=tensor(self.rows("opacities", frame, 1)[:, 0] / 255),
             colors=tensor(self.rows("colors", frame, 3) / 255),
             keypoint_logits=torch.zeros(self.header["counts"][frame], 0),
-            harmonics=tensor(self.rows("harmonics", frame, 3 * count).reshape(-1, count, 3)) * self.header["harmonics"] / 127
+            harmonics=tensor(self.rows("harmonics", frame, 3 * count).reshape(-1, count, 3))
+            * self.header["harmonics"]
+            / 127
             if count
             else None,
         )

@@ -18,7 +18,6 @@ from kg4d.formats.page.packing import pack
 from kg4d.formats.viewer import write_viewer
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.build import build_renderer
-from tests import make
 from tests.formats import films
 from tests.formats.films import Unpacked
 

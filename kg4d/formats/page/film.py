@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kg4d.data.images import Size, quantize
+from kg4d.data.images import quantize
 from kg4d.data.records import PosedImages
 from kg4d.formats.base import ExportSource
 from kg4d.gaussians.state import GaussianState
@@ -119,7 +119,10 @@ def camera_paths(reference: PosedImages, test: PosedImages | None) -> list[Camer
     if len(test) > _MOST_PICTURES:
         test = test[torch.linspace(0, len(test) - 1, _MOST_PICTURES).round().long()]
     views = sorted(set(test.views.tolist()))
-    return [*paths, *(_path(f"view {view}", test[torch.nonzero(test.views == view)[:, 0]], held_out=True) for view in views)]
+    return [
+        *paths,
+        *(_path(f"view {view}", test[torch.nonzero(test.views == view)[:, 0]], held_out=True) for view in views),
+    ]
 
 
 def _path(name: str, images: PosedImages, *, held_out: bool) -> CameraPath:

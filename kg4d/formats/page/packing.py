@@ -1,8 +1,8 @@
 """A film as bytes, as `film.js` reads them.
 
 The bytes `KG4D`, the length of the header as a little-endian uint32, the header in JSON, and from the next multiple of 4
-on the blocks, each at a multiple of 4. Numbers are little-endian. Centres are uint16 in the box of all frames, quaternions
-int16 of unit length, logarithms of scales uint16 between the extremes of all frames, colours and opacities uint8 in
+on the blocks, each at a multiple of 4. Numbers are little-endian. Centres are uint16 in the box of all frames,
+quaternions int16 of unit length, logarithms of scales uint16 between the extremes of all frames, colours and opacities uint8 in
 [0, 1], harmonics int8 up to the largest, keypoints float32. A block has the rows of all frames, one frame after the
 other, or those of one (`once`) where all frames have the same.
 """
@@ -94,10 +94,14 @@ def _gaussians(blocks: _Blocks, states: Sequence[GaussianState]) -> dict[str, An
     low, high = every.amin(0), every.amax(0)
     sizes = torch.cat(logs) if any(blocks.counts) else torch.zeros(1, 3, dtype=torch.float64)
     least, most = sizes.min(), sizes.max()
-    blocks.add_rows("means", [_levels((mean - low) / (high - low).clamp_min(1e-300), 65535, np.uint16) for mean in means])
+    blocks.add_rows(
+        "means", [_levels((mean - low) / (high - low).clamp_min(1e-300), 65535, np.uint16) for mean in means]
+    )
     unit = [shape.quats.double() / shape.quats.double().norm(dim=-1, keepdim=True) for shape in shapes]
     blocks.add_rows("quats", [_levels(quats, 32767, np.int16) for quats in unit])
-    blocks.add_rows("scales", [_levels((log - least) / (most - least).clamp_min(1e-300), 65535, np.uint16) for log in logs])
+    blocks.add_rows(
+        "scales", [_levels((log - least) / (most - least).clamp_min(1e-300), 65535, np.uint16) for log in logs]
+    )
     blocks.add_rows("colors", [_levels(state.colors.clamp(0, 1), 255, np.uint8) for state in states])
     blocks.add_rows("opacities", [_levels(state.opacities.clamp(0, 1), 255, np.uint8) for state in states])
     return {

@@ -35,7 +35,7 @@ def _page(films: Iterable[str], title: str) -> str:
         "title": html.escape(title),
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
         "script": "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS),
-        "films": "\n".join(f"<script type=\"text/kg4d-film\"{film}</script>" for film in films),
+        "films": "\n".join(f'<script type="text/kg4d-film"{film}</script>' for film in films),
     }
     page = (_HERE / "page.html").read_text(encoding="utf-8")
     for name, text in parts.items():
