@@ -126,10 +126,7 @@ def camera_paths(reference: PosedImages, test: PosedImages | None) -> list[Camer
 
 
 def _path(name: str, images: PosedImages, *, held_out: bool) -> CameraPath:
-    if max(images.images.shape[1:3]) > _LONGEST:
-        small = images.resized(_LONGEST)
-    else:
-        small = images
+    small = images.resized(_LONGEST) if max(images.images.shape[1:3]) > _LONGEST else images
     pictures = [_webp(image) for image in small.images]
     return CameraPath(name, images.cameras, images.times, pictures, held_out)
 

@@ -1,10 +1,10 @@
 """A film as bytes, as `film.js` reads them.
 
-The bytes `KG4D`, the length of the header as a little-endian uint32, the header in JSON, and from the next multiple of 4
-on the blocks, each at a multiple of 4. Numbers are little-endian. Centres are uint16 in the box of all frames,
-quaternions int16 of unit length, logarithms of scales uint16 between the extremes of all frames, colours and opacities uint8 in
-[0, 1], harmonics int8 up to the largest, keypoints float32. A block has the rows of all frames, one frame after the
-other, or those of one (`once`) where all frames have the same.
+The bytes `KG4D`, the length of the header as a little-endian uint32, the header in JSON, and from the next multiple of
+4 on the blocks, each at a multiple of 4. Numbers are little-endian. Centres are uint16 in the box of all frames,
+quaternions int16 of unit length, logarithms of scales uint16 between the extremes of all frames, colours and opacities
+uint8 in [0, 1], harmonics int8 up to the largest, keypoints float32. A block has the rows of all frames, one frame
+after the other, or those of one (`once`) where all frames have the same.
 """
 
 import json
