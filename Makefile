@@ -86,7 +86,7 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(PY) -m pip install --quiet -c constraints.txt $$(grep '^torch==' constraints.txt)
 	@$(PY) -m pip install --quiet -c constraints.txt cmake ninja \
 	  $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,docs,flows,gltf,priors,spz,usd,viewer]"
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[cuda,dev,docs,flows,gltf,priors,spz,usd]"
 	@$(PY) -m pip install --quiet -c constraints.txt $$($(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["sweep"])') \
 	  || echo "make env: no Ray or Optuna for this Python; kg4d.sweep then runs grids on this machine"
 	@touch $@

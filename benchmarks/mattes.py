@@ -36,7 +36,7 @@ def panoramas() -> list[Path]:
     """Of real places, from the package viser, which is not loaded."""
     found = importlib.util.find_spec("viser")
     if found is None or found.origin is None:
-        raise SystemExit('the photographs come with viser: pip install "kg4d[viewer]"')
+        raise SystemExit("the photographs come with viser: pip install viser")
     return sorted((Path(found.origin).parent / "_assets/hdri").glob("*.jpg"))
 
 

@@ -2,21 +2,18 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from kg4d.errors import InputError
 from kg4d.utils.cli import Parser, run
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from kg4d.runs.folder import RunFolder
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Fit every scene, variant and seed that the file names, then compare them."""
     if arguments.resume and arguments.overwrite:
         raise InputError("command line", "--resume and --overwrite exclude each other", "give one of them")
+    if arguments.view and arguments.jobs > 1:
+        raise InputError("command line", "--view shows one fit at a time", "leave --jobs away")
     from kg4d.config.find import asked_for
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
@@ -31,10 +28,12 @@ def main(arguments: argparse.Namespace) -> None:
         print(*(shown(ExperimentConfig, file, words, runs[0]) if arguments.show else listing(runs)), sep="\n")
         return
     jobs = jobs_of(runs, arguments.resume, arguments.overwrite)
-    from kg4d.sweeps.fits import fit_jobs, is_first  # from here on the request is known to be right
+    from kg4d.formats.page.live import shown_live  # from here on the request is known to be right
+    from kg4d.sweeps.fits import fit_jobs, is_first
     from kg4d.sweeps.runner import raise_failures
 
-    outcomes = fit_jobs(jobs, arguments.jobs)
+    with shown_live(arguments.port if arguments.view and is_first() else None) as film:
+        outcomes = fit_jobs([replace(job, film=film) for job in jobs], arguments.jobs)
     if not is_first():
         return
     from kg4d.comparison.page import write_experiment_page
@@ -46,17 +45,10 @@ def main(arguments: argparse.Namespace) -> None:
         page = experiment_folder(runs[0].config) / "report.html"
         write_experiment_page(page, everything, results)
         print(f"report   {page}")
-    _show([job.folder for job in jobs if job.folder.metrics.is_file()])
+    for job in jobs:
+        if job.folder.metrics.is_file():
+            print(*job.folder.for_people(), sep="\n")
     raise_failures(outcomes)
-
-
-def _show(folders: "Sequence[RunFolder]") -> None:
-    """Say where a person finds what."""
-    for folder in folders:
-        print(f"run      {folder.path}")
-        for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
-            if (folder.path / name).is_file():
-                print(f"{label:8} {folder.path / name}")
 
 
 def parser() -> Parser:
@@ -66,6 +58,8 @@ def parser() -> Parser:
     options.add_argument("--variant", help="only this variant of the file")
     options.add_argument("--resume", action="store_true", help="finish runs that were cut short, skip finished ones")
     options.add_argument("--overwrite", action="store_true", help="replace finished runs")
+    options.add_argument("--view", action="store_true", help="serve a page that shows the newest state while it fits")
+    options.add_argument("--port", type=int, default=8080, help="of that page, on 127.0.0.1; 0 for any free one")
     options.add_argument("--jobs", type=int, default=1, metavar="N", help="fits at a time, which share the cores out")
     options.add_argument("--list", "--dry-run", action="store_true", help="say what would be run, and do nothing")
     options.add_argument("--show", action="store_true", help="print every setting and where it was set, and do nothing")

@@ -44,7 +44,7 @@ from kg4d.runs.folder import RunFolder, run_hash, variant_of
 from kg4d.runs.launch import Crew, crew_of, joined, launch, leave
 from kg4d.runs.measure import measure
 from kg4d.runs.mirror import Mirror, mirrored
-from kg4d.runs.outputs import export, write_preview
+from kg4d.runs.outputs import export, title_of, write_film, write_preview
 from kg4d.runs.soundness import check_fitted
 from kg4d.runs.validation import Reports, Validation, held_out_frames
 from kg4d.stages.base import Stage
@@ -69,6 +69,7 @@ def fit(
     overwrite: bool = False,
     label: str = "",
     validation: Validation | None = None,
+    film: Path | None = None,
 ) -> Path:
     """Fit one scene under one configuration; returns the run folder.
 
@@ -79,6 +80,7 @@ def fit(
         overwrite: Replace a finished run in that folder.
         label: What this fit is among others; its log begins with it.
         validation: Who is told how it does on held-out frames, and may end it; for a fit by one process.
+        film: File that gets what a live page shows, whenever there is a preview; None for none.
 
     Raises:
         GivenUpError: Whoever is told has ended it.
@@ -87,7 +89,7 @@ def fit(
         KeyboardInterrupt: A signal came; a checkpoint was written.
     """
     crew, folder = crew_of(config), RunFolder.of(config)
-    work = _Work(config, crew, resume, overwrite, label, validation)
+    work = _Work(config, crew, resume, overwrite, label, validation, film)
     if crew.count > 1 and not crew.started:
         launch(crew, work, folder.log)
     else:
@@ -106,6 +108,7 @@ class _Work:
     overwrite: bool
     label: str
     validation: Validation | None
+    film: Path | None
 
     def __call__(self, ranks: Ranks, local_rank: int) -> None:
         """Do the part of one of them; the first one has the run folder, the log and W&B, measures and exports."""
@@ -132,7 +135,7 @@ class _Work:
                     folder.write_normalisation(inputs.normalisation)
                 ranks.wait()
                 with _tracker(config, folder) if ranks.first else Tracker.silent(folder.path) as tracker:
-                    _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation, mirror))
+                    _fit(inputs, Desk(folder, tracker, costs, ranks, self.validation, mirror, self.film))
 
     def _begun(self, folder: RunFolder) -> tuple[bool, bool]:
         """Whether a run there is gone on with, and whether it is done."""
@@ -161,6 +164,7 @@ class Desk:
         ranks: The processes that fit together; only the first one writes.
         validation: Who is told how the motion does on held-out frames.
         mirror: Copies the folder up where it is stored elsewhere; None where it is not.
+        film: File of what a live page shows; None where there is none.
     """
 
     folder: RunFolder
@@ -169,6 +173,7 @@ class Desk:
     ranks: Ranks
     validation: Validation | None = None
     mirror: Mirror | None = None
+    film: Path | None = None
 
 
 def _fit(run: RunInputs, desk: Desk) -> None:
@@ -188,7 +193,7 @@ def _fit(run: RunInputs, desk: Desk) -> None:
     with desk.costs.part("evaluation"):
         evaluation = evaluate(run, desk, fitted)
     with desk.costs.part("export"):
-        write_files(run, desk, fitted)
+        write_files(run, desk, fitted, evaluation)
     write_record(run, desk)
     write_metrics_json(desk.folder.metrics, evaluation, run.protocol)
 
@@ -327,6 +332,8 @@ def run_one(
         fitted = FittedModel(representation, run.renderer, run.background)
         path = desk.folder.previews / f"{stage.name}_{step:05d}.png"
         desk.tracker.image(f"preview/{stage.name}", write_preview(path, fitted, shown), step)
+        if desk.film is not None:
+            _show_live(desk.film, run, stage, step, representation)
 
     _log.info("%s: %d steps", stage.name, stage.steps)
     desk.costs.stages[stage.name] = run_stage(
@@ -345,6 +352,15 @@ def run_one(
         check_fitted(stage.name, FittedModel(representation, run.renderer, run.background), shown)
 
 
+def _show_live(film: Path, run: RunInputs, stage: Stage[Any], step: int, representation: Representation) -> None:
+    """Write what a live page shows of a stage: a model that does not move yet has one frame."""
+    scene = run.whole_scene
+    fitted = FittedModel(representation, run.renderer, run.background, run.normalisation)
+    source = ExportSource(fitted, scene, run.config.export.fps, name=title_of(run.config))
+    times = scene.reference.times[:1] if isinstance(stage, StaticStage) else scene.reference.times
+    write_film(film, source, times, f"{stage.name} stage, step {step} of {stage.steps}")
+
+
 def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
     """Measure the fitted model, and say what could not be measured."""
     evaluation = measure(run.config, fitted, run.whole_scene)
@@ -355,10 +371,12 @@ def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
     return evaluation
 
 
-def write_files(run: RunInputs, desk: Desk, fitted: FittedModel) -> None:
+def write_files(run: RunInputs, desk: Desk, fitted: FittedModel, evaluation: Evaluation) -> None:
     """Export the fitted model, and show its videos."""
     config = run.config.export
-    source = ExportSource(fitted, run.whole_scene, config.fps, config.orbit)
+    source = ExportSource(fitted, run.whole_scene, config.fps, config.orbit, title_of(run.config), evaluation.metrics)
+    if desk.film is not None:
+        write_film(desk.film, source, source.scene.reference.times, "fitted")
     for made in export(config.formats, desk.folder.export, source).values():
         for path in made.videos:
             desk.tracker.video(f"video/{path.stem}", path)

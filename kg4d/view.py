@@ -2,38 +2,34 @@
 
 import argparse
 import sys
-import time
+import threading
 from pathlib import Path
 
-from kg4d.errors import InputError
+from kg4d.formats.page.live import Loaded, Shown, serve_page
 from kg4d.utils.cli import Parser, run
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Serve the page until ctrl-C."""
-    from kg4d.formats.viewer import Controls, Film, viewer_server
-    from kg4d.runs.read_back import load_run
+    """Serve the page until ctrl-C; it is there at once, and what it shows comes when it is read."""
+    folders = [folder for folder in (arguments.run, arguments.compare) if folder is not None]
+    films = [Loaded() for _ in folders]
+    with serve_page(str(arguments.run), films, arguments.port) as address:
+        print(f"{address} (ctrl-C ends it)", flush=True)
+        from kg4d.formats.page.film import film_of
+        from kg4d.formats.page.packing import pack
+        from kg4d.runs.outputs import export_source
+        from kg4d.runs.read_back import load_run
 
-    if not 0 <= arguments.port < 65536:
-        raise InputError("--port", f"{arguments.port} is no port", "give one below 65536, or 0 for any free one")
-    with viewer_server(arguments.port) as server:
-        fitted = load_run(arguments.run)
-        times, known = fitted.scene.reference.times, fitted.scene.keypoints
-        if known is None:
-            film = Film(server, fitted.states(times))
-        else:
-            film = Film(server, fitted.states(times), fitted.keypoints(times), known.parents)
-        controls = Controls(server, film, fitted.config.export.fps)
-        print(f"http://127.0.0.1:{server.get_port()} (ctrl-C ends it)", flush=True)
-        while True:
-            time.sleep(controls.seconds_per_frame)
-            controls.advance()
+        for film, folder in zip(films, folders, strict=True):
+            film.film = Shown(pack(film_of(export_source(load_run(folder)))), "1")
+        threading.Event().wait()
 
 
 def parser() -> Parser:
     """The options of this command."""
     options = Parser("kg4d.view", "Show a finished run in the browser.")
     options.add_argument("--run", type=Path, required=True, help="run folder")
+    options.add_argument("--compare", type=Path, help="run folder of another run, to show beside it")
     options.add_argument("--port", type=int, default=8080, help="port on 127.0.0.1; the next free one if it is taken")
     return options
 

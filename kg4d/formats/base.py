@@ -1,5 +1,6 @@
 """The protocol of exporters: what they are given, and what they return."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -63,12 +64,16 @@ class ExportSource:
         scene: The scene that they were fitted to, for its cameras, times, images, and bones between keypoints.
         fps: Frames per second at which the reference video is played, > 0.
         orbit: How far the orbit goes around.
+        name: What the run is called; nothing where only the scene has a name.
+        metrics: What was measured of it, by the keys of `metrics.json`.
     """
 
     model: MovingModel
     scene: Scene
     fps: int
     orbit: Orbit = Orbit.AUTO
+    name: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,13 @@ class RunFolder:
             remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
             raise InputError(self.path, "holds a finished run", remedy)
 
+    def for_people(self) -> Iterator[str]:
+        """Lines that say where a person finds what."""
+        yield f"run      {self.path}"
+        for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
+            if (self.path / name).is_file():
+                yield f"{label:8} {self.path / name}"
+
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kg4d.config.schema import ExperimentConfig
 from kg4d.data.images import write_png
 from kg4d.data.records import PosedImages
 from kg4d.formats.base import Exported, ExportSource
 from kg4d.formats.build import build_exporter
 from kg4d.formats.mp4 import contact_sheet
+from kg4d.formats.page.film import film_of
+from kg4d.formats.page.packing import pack
 from kg4d.formats.settings import ExportFormat, Orbit
 from kg4d.runs.fitted_model import FittedModel
-from kg4d.runs.read_back import load_run
+from kg4d.runs.folder import scene_folder, variant_of
+from kg4d.runs.read_back import LoadedRun, load_run
+from kg4d.utils.files import replacing
 
 _PREVIEW_COLUMNS = 4
 
@@ -50,7 +55,46 @@ def export_run(
         orbit: How far the orbit goes around; as the run's configuration says when None.
     """
     run = load_run(path)
-    exported = run.config.export
-    return export(
-        formats, out or run.folder.export, ExportSource(run.fitted, run.scene, exported.fps, orbit or exported.orbit)
+    return export(formats, out or run.folder.export, export_source(run, orbit))
+
+
+def export_source(run: LoadedRun, orbit: Orbit | None = None) -> ExportSource:
+    """What is exported of a finished run.
+
+    Args:
+        run: The run.
+        orbit: How far the orbit goes around; as the run's configuration says when None.
+    """
+    exported, measured = run.config.export, run.folder.read_metrics()
+    return ExportSource(
+        run.fitted,
+        run.scene,
+        exported.fps,
+        orbit or exported.orbit,
+        title_of(run.config),
+        {} if measured is None else measured["metrics"],
     )
+
+
+def title_of(config: ExperimentConfig) -> str:
+    """What a run is called on a page.
+
+    >>> title_of(ExperimentConfig(name="fox", seed=1))
+    'fox · full · seed 1'
+    """
+    parts = (config.name, scene_folder(config), variant_of(config), f"seed {config.seed}")
+    return " · ".join(part for part in parts if part)
+
+
+def write_film(path: Path, source: ExportSource, times: Float[Tensor, " T"], note: str) -> None:
+    """Write what a live page shows of a model, for `kg4d.formats.page.live.Watched`.
+
+    Args:
+        path: The file.
+        source: The model and its scene.
+        times: Those of the frames.
+        note: How far the fit is.
+    """
+    content = pack(film_of(source, times, note))
+    with replacing(path) as part:
+        part.write_bytes(content)

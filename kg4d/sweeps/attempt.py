@@ -61,7 +61,14 @@ def attempt(job: Job, goes_on: Callable[[int, float], bool]) -> Outcome:
     try:
         if job.before is not None:
             job.before(job.run.config)
-        fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label, validation=validation)
+        fit(
+            job.run.config,
+            resume=job.resume,
+            overwrite=job.overwrite,
+            label=job.label,
+            validation=validation,
+            film=job.film,
+        )
     except GivenUpError:
         end = End.GIVEN_UP
     except InputError as wrong:

@@ -18,7 +18,7 @@ def fit_jobs(jobs: Sequence[Job], at_a_time: int) -> list[Outcome]:
         from kg4d.pipeline import fit  # here, because the process that hands out jobs need not load torch
 
         for job in jobs:
-            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label)
+            fit(job.run.config, resume=job.resume, overwrite=job.overwrite, label=job.label, film=job.film)
         return [Outcome(job, End.DONE) for job in jobs]
     if at_a_time == 1:
         return one_after_another(jobs)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 from kg4d.config.load import Run
 from kg4d.config.schema import ExperimentConfig
@@ -22,6 +23,7 @@ class Job:
         before: Called with the configuration in the process of the fit, before it; a function of a module, which other
             processes can import.
         reports: How often the fit says, while the motion is fitted, how it does on held-out frames.
+        film: File that gets what a live page shows of it; None for none.
     """
 
     run: Run[ExperimentConfig]
@@ -30,6 +32,7 @@ class Job:
     overwrite: bool = False
     before: Callable[[ExperimentConfig], None] | None = None
     reports: int = 0
+    film: Path | None = None
 
     @property
     def folder(self) -> RunFolder:
