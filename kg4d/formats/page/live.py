@@ -1,5 +1,6 @@
 """A page that a command serves to this machine alone, and whose films may change. Light to import."""
 
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 from kg4d.errors import InputError
 from kg4d.formats.page.template import page_of
 from kg4d.utils.local_pages import is_own_page
+
+_log = logging.getLogger(__name__)
 
 _PORTS = 20  # that are tried, from the one asked for on
 
@@ -159,5 +162,5 @@ def shown_live(port: int | None) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory(prefix="kg4d-view-") as folder:
         film = Path(folder) / "film"
         with serve_page("A fit", [Watched(film)], port) as address:
-            print(f"live     {address}", flush=True)
+            _log.info("live     %s", address)
             yield film
