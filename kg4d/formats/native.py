@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from kg4d.errors import InputError
@@ -68,7 +68,7 @@ def export_native(source: ExportSource, folder: Path) -> Exported:
         "least_weight": "0" if pieces is None else repr(pieces.least_weight),
     }
     with replacing(folder / NAME) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, about)
+        part.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, about))
     return Exported([folder / NAME])
 
 
