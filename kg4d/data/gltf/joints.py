@@ -1,5 +1,6 @@
 """Which joints of a skeleton are keypoints, and what bones lie between them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 MOST = 24
 _LEAST_SHARE = 0.002  # of the surface's area, that a keypoint moves
 _APART = 0.01  # of two keypoints, in units of the body's size: nearer ones are the same place
-_STRETCH = 0.1  # how much longer than at its shortest a bone may become before another is looked for
+_STRETCH = 0.05  # how much longer than at its shortest a bone may become before another is looked for
 
 
 class Skeleton(NamedTuple):
@@ -26,8 +27,8 @@ def choose_joints(
 
     Where there are more, leaves and branchings of the skeleton come first, and then those that lie farthest from all
     that are chosen, over the whole clip. The parent of a keypoint is its nearest ancestor among them. Where the bone to
-    it becomes longer and shorter (feet that inverse kinematics has put beside their legs), it is the nearest keypoint
-    at a distance that stays the same, if there is one.
+    it becomes longer and shorter, or there is none (feet that inverse kinematics has put beside their legs), it is the
+    nearest keypoint at a distance that stays the same, if there is a nearer one.
 
     Args:
         positions: Of the N nodes in all frames.
@@ -35,46 +36,54 @@ def choose_joints(
         shares: Part of the surface's area that follows each node, in [0, 1].
         size: Of the body, in the unit of the positions.
     """
+    lineage = dict(enumerate(parents))
     tracks = positions.movedim(1, 0).flatten(1) / positions.shape[0] ** 0.5  # distances between rows are rms over time
-    depths = [_depth(node, parents) for node in range(len(parents))]
+    depths = [_depth(node, lineage) for node in range(len(parents))]
     kept: list[int] = []
     for node in sorted(range(len(parents)), key=lambda node: depths[node]):
         known = float(shares[node]) >= _LEAST_SHARE
         if known and all(float((tracks[node] - tracks[other]).norm()) >= _APART * size for other in kept):
             kept.append(node)
-    above = _bones(kept, parents, positions)
+    above = _firm(_bones(kept, lineage), positions)
     if len(kept) > MOST:
         kept = _farthest(kept, above, tracks)
-        bridged = tuple(above.get(node, -1) for node in range(len(parents)))
-        above = _bones(kept, bridged, positions)
+        above = _bones(kept, above)
     ordered = sorted(kept, key=lambda node: _depth(node, above))
     number = {node: index for index, node in enumerate(ordered)}
     return Skeleton(tuple(ordered), tuple(number.get(above[node], -1) for node in ordered))
 
 
-def _depth(node: int, parents: dict[int, int] | tuple[int, ...]) -> int:
+def _depth(node: int, parents: Mapping[int, int]) -> int:
     depth = 0
     while parents[node] >= 0:
         node, depth = parents[node], depth + 1
     return depth
 
 
-def _bones(kept: list[int], parents: tuple[int, ...], positions: Float[Tensor, "T N 3"]) -> dict[int, int]:
-    """Parent of each of the kept nodes among them, -1 for roots."""
+def _bones(kept: list[int], parents: Mapping[int, int]) -> dict[int, int]:
+    """Nearest ancestor of each of the kept nodes among them, -1 for roots."""
     above = {}
     for node in kept:
         over = parents[node]
         while over >= 0 and over not in kept:
             over = parents[over]
         above[node] = over
-    for node in kept:
-        if above[node] < 0 or _stretch(positions, node, above[node]) <= _STRETCH:
-            continue
-        others = [other for other in kept if not _is_above(node, other, above)]
-        firm = [other for other in others if _stretch(positions, node, other) <= _STRETCH]
-        if firm:
-            above[node] = min(firm, key=lambda other: float((positions[:, node] - positions[:, other]).norm()))
     return above
+
+
+def _firm(above: dict[int, int], positions: Float[Tensor, "T N 3"]) -> dict[int, int]:
+    """The same with bones of constant length in place of others that are longer, where there are such."""
+    mean = torch.cdist(positions, positions).mean(0)
+    found = dict(above)
+    for node, over in above.items():
+        if over >= 0 and _stretch(positions, node, over) <= _STRETCH:
+            continue
+        others = [other for other in found if not _is_above(node, other, found)]
+        nearer = [other for other in others if over < 0 or mean[node, other] < mean[node, over]]
+        firm = [other for other in nearer if _stretch(positions, node, other) <= _STRETCH]
+        if firm:
+            found[node] = min(firm, key=lambda other: float(mean[node, other]))
+    return found
 
 
 def _stretch(positions: Float[Tensor, "T N 3"], node: int, other: int) -> float:

@@ -32,7 +32,7 @@ from kg4d.utils.names import name_of_scene
 
 PREFIX = "gltf:"
 FRAMES = 16
-SURFACE_POINTS = 20_000
+SURFACE_POINTS = 10_000
 _YAW = 40.0  # degrees about +Y: the reference view sees the front, which is +Z in glTF, and a side
 _HALF_EXTENT, _IN_FRAME = 0.8, 0.96  # the largest half extent; how much of a picture's half the body may fill
 _LOOP = 0.02  # the ends of a loop are this near to each other, in units of the body's size
