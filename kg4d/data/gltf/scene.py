@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
@@ -20,6 +20,7 @@ from kg4d.data.turntable import (
     RADIUS,
     RING_VIEWS,
     TEST_AZIMUTHS,
+    Drawn,
     Views,
     exact_keypoints,
     ring_cameras,
@@ -37,6 +38,7 @@ _YAW = 40.0  # degrees about +Y: the reference view sees the front, which is +Z 
 _HALF_EXTENT, _IN_FRAME = 0.8, 0.96  # the largest half extent; how much of a picture's half the body may fill
 _LOOP = 0.02  # the ends of a loop are this near to each other, in units of the body's size
 _SLACK, _PER_DEPTH, _MOST_SLACK = 0.03, 1.5, 0.18  # how far behind the surface a joint may lie and be visible
+_LEAST_VIEWS = 0.5  # of the ring, that must show the body where a keypoint is
 _SAME_DEPTH = 0.02  # how far behind the surface at a sample a point of it may lie, world units
 
 
@@ -51,7 +53,7 @@ def make_gltf_scene(name: str, size: int = 256) -> Scene:
     """Render a character of a file, in the same layout as the scenes on disk.
 
     The reference video is at azimuth 0, the ring has 16 views of frame 0, and there are four test videos around the
-    character. It is turned by 40 degrees, and scaled and moved as a whole so that every camera sees all of it at all
+    character. It is turned by 40 degrees about +Y, and scaled and moved as a whole so that every camera sees all of it at all
     times. The end of a clip that is a loop is left out. Images hold 8-bit values and flow float16 values, as files
     would.
 
@@ -67,16 +69,17 @@ def make_gltf_scene(name: str, size: int = 256) -> Scene:
     figure = read_figure(path)
     clip = figure.clip(f"{PREFIX}{path}", clip_name)
     acting = _acted(figure, clip, frames)
-    skeleton = _skeleton(figure, acting)
-    truth, body = acting.nodes[:, list(skeleton.joints)], figure.body
+    cameras, around, body = video_cameras(size), ring_cameras(size), figure.body
+    poses = list(zip(acting.points, acting.normals, strict=True))
+    first = draw(body, figure.textures, *poses[0], around)
+    skeleton = _skeleton(figure, acting, _covered(acting.nodes[0], around, first))
+    truth = acting.nodes[:, list(skeleton.joints)]
     surface = _surface(body, acting.points)
     slack = (_SLACK + _PER_DEPTH * torch.cdist(truth[0], surface[0]).amin(1)).clamp_max(_MOST_SLACK).tolist()
 
-    cameras, around = video_cameras(size), ring_cameras(size)
-    poses = list(zip(acting.points, acting.normals, strict=True))
     drawn = [draw(body, figure.textures, points, normals, cameras) for points, normals in poses]
     views = Views.of(cameras, drawn, truth, slack)
-    ring = Views.of(around, [draw(body, figure.textures, *poses[0], around)], truth[:1], slack)
+    ring = Views.of(around, [first], truth[:1], slack)
     depth = Depth(views.depths[0, ..., 0], views.alphas[0, ..., 0])
     names = tuple(figure.nodes.names[joint] for joint in skeleton.joints)
     return Scene(
@@ -149,12 +152,20 @@ def _fitting_scale(points: Float[Tensor, "n 3"]) -> float:
     return float(torch.stack([sideways, vertically, _HALF_EXTENT / points.abs().max()]).min())
 
 
-def _skeleton(figure: Figure, acting: _Acting) -> Skeleton:
+def _covered(nodes: Float[Tensor, "N 3"], cameras: Cameras, drawn: Drawn) -> Bool[Tensor, " N"]:
+    """Whether nodes lie inside of what is drawn in at least half of the views: some rigs have joints in the air."""
+    last = torch.tensor([cameras.width, cameras.height]) - 1
+    column, row = cameras.project(nodes).pixels.minimum(last).clamp_min(0).long().unbind(-1)
+    hit = drawn.images[torch.arange(len(cameras))[:, None], row, column, 3] > 0
+    return hit.float().mean(0) >= _LEAST_VIEWS
+
+
+def _skeleton(figure: Figure, acting: _Acting, inside: Bool[Tensor, " N"]) -> Skeleton:
     body = figure.body
     areas = _areas(body, acting.points[0]) / 3
     corners = torch.zeros(len(body.points)).index_add(0, body.triangles.flatten(), areas.repeat_interleave(3))
     shares = (corners / corners.sum()) @ body.weights.float()
-    joints = torch.zeros(len(figure.nodes.names)).index_add(0, body.frames, shares * body.skinned)
+    joints = torch.zeros(len(figure.nodes.names)).index_add(0, body.frames, shares * body.skinned) * inside
     return choose_joints(acting.nodes, figure.nodes.parents, joints, _extent(acting.points[0]))
 
 
@@ -200,11 +211,6 @@ def _shown(
     """Whether points lie inside the image and on the surface of the sample that is nearest to them."""
     place = (pixels * SAMPLES).floor()
     inside = ((place >= 0) & (place < torch.tensor(surface.shape[::-1]))).all(-1)
-    column, row = _index(place, inside)
+    column, row = torch.where(inside[:, None], place, 0.0).long().unbind(-1)
     behind = depths - surface[row, column]
     return inside & behind.isfinite() & (behind < _SAME_DEPTH)
-
-
-def _index(place: Float[Tensor, "n 2"], inside: Bool[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    column, row = torch.where(inside[:, None], place, 0.0).long().unbind(-1)
-    return column, row
