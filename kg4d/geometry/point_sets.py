@@ -69,6 +69,7 @@ def nearest_ids(queries: Float[Tensor, "*batch n D"], points: Float[Tensor, "*ba
     tensor([1, 0])
     """
     # of |a|² + |b|² - 2ab the first decides nothing, and no distance is taken from here
-    ones = torch.ones_like(queries[..., :1])
+    middle = points.mean(-2, keepdim=True)  # far from the origin, near points could not be told apart
+    queries, points, ones = queries - middle, points - middle, torch.ones_like(queries[..., :1])
     closeness = torch.cat([queries, ones], -1) @ torch.cat([-2 * points, points.square().sum(-1, keepdim=True)], -1).mT
     return torch.from_numpy(closeness.numpy().argmin(-1))  # three times as fast as torch's

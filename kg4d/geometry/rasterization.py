@@ -39,12 +39,18 @@ def rasterize(points: Float[Tensor, "V 3"], triangles: Int[Tensor, "F 3"], camer
     exact = replace(camera, viewmats=camera.viewmats.double(), Ks=camera.Ks.double())
     seen = exact.project(points.double())
     corners, z = seen.pixels[0][triangles], seen.depths[0][triangles]
-    planes = _planes(corners) / z[..., None]  # linear in the image is not the coordinate but the coordinate by the depth
+    planes = (
+        _planes(corners) / z[..., None]
+    )  # linear in the image is not the coordinate but the coordinate by the depth
     usable = (z > _NEAREST).all(-1) & planes.isfinite().all(-1).all(-1)
     pairs = _pairs_in_boxes(corners, usable, width, height)
     x, y = pairs.columns + 0.5, pairs.rows + 0.5
     a, b, c = (plane.index_select(0, pairs.triangles) for plane in planes.flatten(1).split(3, dim=1))
-    over = [a[:, 0] * x + a[:, 1] * y + a[:, 2], b[:, 0] * x + b[:, 1] * y + b[:, 2], c[:, 0] * x + c[:, 1] * y + c[:, 2]]
+    over = [
+        a[:, 0] * x + a[:, 1] * y + a[:, 2],
+        b[:, 0] * x + b[:, 1] * y + b[:, 2],
+        c[:, 0] * x + c[:, 1] * y + c[:, 2],
+    ]
     inside = torch.nonzero((over[0] >= 0) & (over[1] >= 0) & (over[2] >= 0))[:, 0]
     hit, sample = pairs.triangles[inside], (pairs.rows * width + pairs.columns)[inside]
     over = [each[inside] for each in over]

@@ -188,7 +188,7 @@ METRIC_KEYS: dict[str, MetricKey] = {
         "the same between points that are nearest in the first frame",
         "half of the truth's size",
         False,
-        "A point that starts beside its partner keeps that distance, so it is never below the Chamfer distance at first.",
+        "A point that starts beside its partner keeps that distance: it is not below the Chamfer distance at first.",
     ),
     "orbit/specks": MetricKey(
         "roughness of views from around over that of the reference view",

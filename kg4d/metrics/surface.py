@@ -86,7 +86,8 @@ def surface_distance(
     single = [refined(whole, points, truth).moved(points) for points, truth in frames]
     motion = motion_chamfer(torch.stack(same), target, shares[0]) if tracked else target.new_tensor(torch.nan)
     each, clip = (
-        torch.stack([chamfer(*frame) for frame in zip(points, target, shares, strict=True)]) for points in (single, same)
+        torch.stack([chamfer(*frame) for frame in zip(points, target, shares, strict=True)])
+        for points in (single, same)
     )
     return SurfaceDistance(each / unit, clip / unit, motion / unit)
 

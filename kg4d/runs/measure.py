@@ -20,8 +20,8 @@ from kg4d.metrics.keys import HELD_OUT
 from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.metrics.state import measured
-from kg4d.metrics.surface import SurfaceDistances
 from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics, write_metrics_json
+from kg4d.metrics.surface import SurfaceDistances
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 from kg4d.utils.logs import progress_bar

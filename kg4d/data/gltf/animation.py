@@ -116,9 +116,7 @@ def node_matrices(nodes: Nodes, clip: Clip, times: Float[Tensor, " T"]) -> Float
     return _chained(local, nodes.parents, nodes.order)
 
 
-def _chained(
-    local: Float[Tensor, "T N 4 4"], parents: Sequence[int], order: Sequence[int]
-) -> Float[Tensor, "T N 4 4"]:
+def _chained(local: Float[Tensor, "T N 4 4"], parents: Sequence[int], order: Sequence[int]) -> Float[Tensor, "T N 4 4"]:
     whole = local.clone()
     for node in order:
         if parents[node] >= 0:

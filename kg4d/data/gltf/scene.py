@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
-from kg4d.data.gltf.animation import Clip
+from kg4d.data.gltf.animation import Clip, node_matrices
 from kg4d.data.gltf.drawing import SAMPLES, at_centres, draw, fine_fragments
 from kg4d.data.gltf.figure import Body, Figure, read_figure
 from kg4d.data.gltf.joints import Skeleton, choose_joints
@@ -36,6 +36,7 @@ FRAMES = 16
 SURFACE_POINTS = 10_000
 _YAW = 40.0  # degrees about +Y: the reference view sees the front, which is +Z in glTF, and a side
 _HALF_EXTENT, _IN_FRAME = 0.8, 0.96  # the largest half extent; how much of a picture's half the body may fill
+_TRACKED = 32  # times of the clip by which the skeleton is chosen
 _LOOP = 0.02  # the ends of a loop are this near to each other, in units of the body's size
 _SLACK, _PER_DEPTH, _MOST_SLACK = 0.03, 1.5, 0.18  # how far behind the surface a joint may lie and be visible
 _LEAST_VIEWS = 0.5  # of the ring, that must show the body where a keypoint is
@@ -53,9 +54,9 @@ def make_gltf_scene(name: str, size: int = 256) -> Scene:
     """Render a character of a file, in the same layout as the scenes on disk.
 
     The reference video is at azimuth 0, the ring has 16 views of frame 0, and there are four test videos around the
-    character. It is turned by 40 degrees about +Y, and scaled and moved as a whole so that every camera sees all of it at all
-    times. The end of a clip that is a loop is left out. Images hold 8-bit values and flow float16 values, as files
-    would.
+    character. It is turned by 40 degrees about +Y, and scaled and moved as a whole so that every camera sees all of it
+    at all times. The end of a clip that is a loop is left out. Images hold 8-bit values and flow float16 values, as
+    files would.
 
     Args:
         name: `gltf:FILE#CLIP@FRAMES`; the clip, by name or index, may be left out where there is one, and so may the
@@ -111,6 +112,7 @@ class _Acting:
     points: Float[Tensor, "T V 3"]
     normals: Float[Tensor, "T V 3"]
     nodes: Float[Tensor, "T N 3"]
+    tracks: Float[Tensor, "times N 3"]  # of the nodes over the clip, at as many times whatever T is
 
 
 def _acted(figure: Figure, clip: Clip, frames: int) -> _Acting:
@@ -119,6 +121,7 @@ def _acted(figure: Figure, clip: Clip, frames: int) -> _Acting:
     ends = figure.posed(clip, torch.tensor([start, end], dtype=torch.float64)).points
     loop = float((ends[1] - ends[0]).norm(dim=-1).max()) < _LOOP * _extent(ends[0])
     times = torch.linspace(start, end, frames + loop, dtype=torch.float64)[:frames]
+    tracks = node_matrices(figure.nodes, clip, torch.linspace(start, end, _TRACKED, dtype=torch.float64))[..., :3, 3]
     posed, yaw = figure.posed(clip, times), math.radians(_YAW)
     turn = torch.tensor(
         [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]], dtype=torch.float64
@@ -132,6 +135,7 @@ def _acted(figure: Figure, clip: Clip, frames: int) -> _Acting:
         ((points - center) * scale).float(),
         (posed.normals @ turn.mT).float(),
         ((posed.nodes @ turn.mT - center) * scale).float(),
+        ((tracks @ turn.mT - center) * scale).float(),
     )
 
 
@@ -166,7 +170,7 @@ def _skeleton(figure: Figure, acting: _Acting, inside: Bool[Tensor, " N"]) -> Sk
     corners = torch.zeros(len(body.points)).index_add(0, body.triangles.flatten(), areas.repeat_interleave(3))
     shares = (corners / corners.sum()) @ body.weights.float()
     joints = torch.zeros(len(figure.nodes.names)).index_add(0, body.frames, shares * body.skinned) * inside
-    return choose_joints(acting.nodes, figure.nodes.parents, joints, _extent(acting.points[0]))
+    return choose_joints(acting.tracks, figure.nodes.parents, joints, _extent(acting.points[0]))
 
 
 def _areas(body: Body, points: Float[Tensor, "V 3"]) -> Float[Tensor, " F"]:

@@ -42,7 +42,7 @@ def write_box(path: Path, scale: float = 1.0, yaw: float = 0.0, change: Callable
         return len(views) - 1
 
     corner = np.array([[x, y, z] for x in (-0.2, 0.2) for y in (0.0, 1.0) for z in (-0.2, 0.2)])
-    points = np.concatenate([corner, corner + [0, 1, 0]]).astype(np.float32) * np.float32(scale)
+    points = np.concatenate([corner, corner + np.array([0.0, 1, 0])]).astype(np.float32) * np.float32(scale)
     faces = [[f[0] + o, f[i] + o, f[i + 1] + o] for o in (0, 8) for f in _FACES for i in (1, 2)]
     joints, weights = np.zeros((16, 4), np.uint16), np.zeros((16, 4), np.float32)
     joints[8:, 0], weights[:, 0] = 1, 1
@@ -155,9 +155,10 @@ def test_flow_is_the_projected_displacement(scene: Scene):
         assert distance.amin(1).max() < 0.05  # what is seen is the surface
         # the flow takes a point with its neighbours on the surface
         near = distance.argmin(1)
-        moved = camera.project(scene.truth.surface[pair + 1, near]).pixels - camera.project(
-            scene.truth.surface[pair, near]
-        ).pixels
+        moved = (
+            camera.project(scene.truth.surface[pair + 1, near]).pixels
+            - camera.project(scene.truth.surface[pair, near]).pixels
+        )
         assert (moved[0] - scene.flow.flow[pair][seen]).norm(dim=-1).mean() < 0.2
         assert scene.flow.flow[pair][seen].norm(dim=-1).max() > 2
 
