@@ -66,8 +66,8 @@ class ExperimentConfig:
         seeds: Seeds to run; only `seed` if empty.
         output: Folder above the run folders, or an fsspec URL such as `s3://bucket/runs`: runs are then worked on in
             the cache folder, copied there at every checkpoint, and fetched from there with `--resume`.
-        scene: A scene folder, `synthetic:<character>`, `synthetic:room`, or an image, a video or a folder of frames,
-            which is prepared first.
+        scene: A scene folder, `synthetic:<character>`, `synthetic:room`, `gltf:<file>#<clip>@<frames>`, or an image, a
+            video or a folder of frames, which is prepared first.
         scenes: Scenes to run, written as `scene` is, or as NAME=SCENE; only `scene` if empty. Run folders then have the
             scene's name above the variant.
         world: The world of the scene turned, scaled or mirrored; no result may depend on it.

@@ -131,3 +131,19 @@ def _straight(premultiplied: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape
     colors, alphas = premultiplied[..., :3], premultiplied[..., 3:]
     straight = torch.where(alphas > 0, colors / alphas.clamp_min(torch.finfo(alphas.dtype).tiny), 0)
     return torch.cat([straight, alphas], dim=-1).clamp(0, 1)
+
+
+def linear_rgb(colors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Colours as rendered, clipped to [0, 1], as amounts of light: sRGB (IEC 61966-2-1) decoded."""
+    colors = colors.clamp(0, 1)
+    return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+
+
+def encoded_rgb(light: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """The inverse of `linear_rgb`: amounts of light, clipped to [0, 1], as colours.
+
+    >>> encoded_rgb(linear_rgb(torch.tensor([0.02, 0.5, 1.0])))
+    tensor([0.0200, 0.5000, 1.0000])
+    """
+    light = light.clamp(0, 1)
+    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

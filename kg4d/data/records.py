@@ -194,17 +194,19 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of each pixel of the T frames of the reference video, for metrics only; None where it is not.
+    """What is known of the T frames of the reference video beyond their images, for metrics only; None where it is not.
 
     Attributes:
         depth: Exact, world units.
         flow: From each frame to the next, in which the camera may have moved.
         moving: Where something moves by itself.
+        surface: Points of the surface, world units: the same N points in all frames.
     """
 
     depth: Depth | None = None
     flow: Flow | None = None
     moving: Bool[Tensor, "T H W"] | None = None
+    surface: Float[Tensor, "T N 3"] | None = None
 
     def resized(self, old: Size, longer: int | Size) -> "Truth":
         """The same in images of `longer` px along their longer side or of that size, which were `old`."""
@@ -249,7 +251,7 @@ class Scene:
         test: Held-out videos, never trained on, or None.
         points: Points on what the scene shows, as from structure from motion, or None.
         regions: Parts of the test images that are measured by themselves, by name.
-        truth: What is known of each pixel of the reference video, for metrics only, or None.
+        truth: What is known of the reference video beyond its images, for metrics only, or None.
         backdrop: The images show a whole place, not an object in front of nothing.
         depth_range: From which to which depth, along the optical axes of the cameras, the scene lies, world units; None
             where that is not stated.

@@ -29,7 +29,8 @@ def write_scene(
     """Write a scene; the folder appears complete or not at all.
 
     Images become 8-bit PNGs and the flow float16. `keypoints.npz` gets `xyz` if the true positions are known, and the
-    rows of the test videos in `uv` and `visible` if the true pixels are. Regions of test images are not written.
+    rows of the test videos in `uv` and `visible` if the true pixels are. Neither regions of test
+    images nor `truth` are written.
 
     Args:
         scene: What to write.

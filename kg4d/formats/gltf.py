@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kg4d.data.images import linear_rgb
 from kg4d.errors import InputError
 from kg4d.formats.base import Exported, ExportSource
-from kg4d.formats.pictures import linear_rgb
 from kg4d.formats.tracks import Tracks, tracks_of
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.rotations import quat_conjugate, quat_multiply, quat_rotate

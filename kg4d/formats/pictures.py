@@ -42,9 +42,3 @@ def motion_pictures(flow: Float[Tensor, "T H W 2"], behind: Float[Tensor, "H W 3
     strength = (length / full).clamp_max(1)[..., None]
     grey = 0.3 + 0.4 * behind.mean(-1, keepdim=True)
     return torch.lerp(grey.expand_as(hue), hue, strength)
-
-
-def linear_rgb(colors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Colours as rendered, clipped to [0, 1], as amounts of light: sRGB (IEC 61966-2-1) decoded."""
-    colors = colors.clamp(0, 1)
-    return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from kg4d.data.images import linear_rgb
 from kg4d.formats.base import Exported, ExportSource
-from kg4d.formats.pictures import linear_rgb
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.degrees import harmonics_degree
 from kg4d.geometry.harmonics import rgb_to_sh0

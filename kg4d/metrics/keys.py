@@ -172,6 +172,24 @@ METRIC_KEYS: dict[str, MetricKey] = {
         False,
         "The reported tracks may be right where the drawn Gaussians are not.",
     ),
+    "geometry/cd_3d": MetricKey(
+        "Chamfer distance of the Gaussians' centres to the true surface, each frame aligned",
+        "half of the truth's size",
+        False,
+        "Where the body is and how large does not enter, and distances below those of the points are noise.",
+    ),
+    "geometry/cd_4d": MetricKey(
+        "the same, the clip aligned as its first frame",
+        "half of the truth's size",
+        False,
+        "Each point may be near another one every time: motion along the surface does not enter.",
+    ),
+    "geometry/motion": MetricKey(
+        "the same between points that are nearest in the first frame",
+        "half of the truth's size",
+        False,
+        "A point that starts beside its partner keeps that distance: it is not below the Chamfer distance at first.",
+    ),
     "orbit/specks": MetricKey(
         "roughness of views from around over that of the reference view",
         "",

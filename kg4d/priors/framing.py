@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kg4d.data.images import resize_rgba
 from kg4d.data.records import Flow
-from kg4d.data.synthetic.scene import FOV_Y, RADIUS
+from kg4d.data.turntable import FOV_Y, RADIUS
 from kg4d.errors import InputError
 from kg4d.geometry.cameras import Cameras
 from kg4d.geometry.orbits import orbit

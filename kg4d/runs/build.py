@@ -17,6 +17,8 @@ from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.settings import WindowsConfig
 from kg4d.data.batches.static import StaticDataModule, static_references
+from kg4d.data.gltf.scene import PREFIX as GLTF
+from kg4d.data.gltf.scene import make_gltf_scene
 from kg4d.data.normalisation import Normalisation, normalisation_of
 from kg4d.data.readers.build import find_reader
 from kg4d.data.readers.viewpoints import looked_at
@@ -71,7 +73,8 @@ _log = logging.getLogger(__name__)
 
 _FEWEST_FRAMES = 3  # in which bones can show how long they are
 
-SYNTHETIC = "synthetic:"  # what a scene that is made on the spot is named by
+SYNTHETIC = "synthetic:"
+_MADE = (SYNTHETIC, GLTF)  # what scenes that are made on the spot are named by
 
 
 def build_run_renderer(config: ExperimentConfig, device: str | None = None) -> Renderer:
@@ -114,7 +117,7 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
     """
     priors = replace(config.priors, progress_bar=config.priors.progress_bar and config.trainer.progress_bar)
     found = config.detections.source is DetectionsSource.FOUND
-    size = None if found and not config.scene.startswith(SYNTHETIC) else config.size
+    size = None if found and not config.scene.startswith(_MADE) else config.size
     scene = in_world(_whole_scene(config.scene, size, priors, renderer), config.world)
     if found:
         with _keys_below_priors():
@@ -135,14 +138,15 @@ def build_scene(config: ExperimentConfig, renderer: Renderer) -> Scene:
 
 def _whole_scene(name: str, size: int | Size | None, priors: PriorsConfig, renderer: Renderer) -> Scene:
     """A character made on the spot, a scene on disk, or an image or a video, prepared where it was not before."""
-    if size is not None and name.startswith(SYNTHETIC):
+    if size is not None and name.startswith(_MADE):
         renderer = with_options(renderer, RasterOptions())  # a truth that is the same whatever the rules of the fit
-        made = name.removeprefix(SYNTHETIC)
-        if made == ROOM:
+        if name == SYNTHETIC + ROOM:
             return make_room(renderer, size)
         if isinstance(size, Size):
             raise InputError("image_size", f"{size}: made characters are seen in squares", "give one number")
-        character, _, frames = made.partition("#")
+        if name.startswith(GLTF):
+            return make_gltf_scene(name, size)
+        character, _, frames = name.removeprefix(SYNTHETIC).partition("#")
         if not frames:
             return make_scene(character, renderer, size=size)
         if not (frames.isascii() and frames.isdigit()):

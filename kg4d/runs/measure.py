@@ -21,6 +21,7 @@ from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.protocols import Protocol, get_protocol
 from kg4d.metrics.state import measured
 from kg4d.metrics.suite import Evaluation, Progress, evaluate_grid, training_metrics, write_metrics_json
+from kg4d.metrics.surface import SurfaceDistances
 from kg4d.runs.fitted_model import FittedModel
 from kg4d.runs.read_back import load_run
 from kg4d.utils.logs import progress_bar
@@ -29,6 +30,8 @@ from kg4d.utils.logs import progress_bar
 
 _AROUND = (45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)  # degrees from the reference view
 _ORBIT_SIDE = 192  # px of the longer side
+_GEOMETRY = ("geometry/cd_3d", "geometry/cd_4d", "geometry/motion")
+_SEEN = 0.1  # opacity of a Gaussian that is part of the surface
 Grid = tuple[Float[Tensor, "V T H W 3"], Float[Tensor, "V T H W 1"]]
 
 
@@ -64,6 +67,7 @@ def evaluate_model(
     _keypoint_metrics(evaluation, fitted, scene)
     _flow_metrics(evaluation, fitted, scene, rendered)
     _depth_metrics(evaluation, fitted, scene)
+    _geometry_metrics(evaluation, fitted, scene)
     _orbit_metrics(evaluation, fitted, scene)
     return evaluation
 
@@ -190,6 +194,31 @@ def _depth_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) ->
     for suffix, weights in parts.items():
         for key, metric in zip(keys, (AbsRel(), WithinRatio()), strict=True):
             evaluation.record(key + suffix, measured(metric, drawn, truth.depth.depth, weights))
+
+
+def _geometry_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:
+    """Of the centres of the Gaussians that can be seen, by their opacity, against points of the true surface."""
+    surface = (scene.truth or Truth()).surface
+    if surface is None:
+        for key in _GEOMETRY:
+            evaluation.skip(key, "the scene has no true surface")
+        return
+    states = fitted.states(scene.reference.times)
+    seen = [state.opacities >= _SEEN for state in states]
+    if not all(bool(visible.any()) for visible in seen):
+        for key in _GEOMETRY:
+            evaluation.skip(key, f"no Gaussian has an opacity of {_SEEN:g} or more")
+        return
+    centres = [state.means[visible].cpu() for state, visible in zip(states, seen, strict=True)]
+    opacities = [state.opacities[visible].cpu() for state, visible in zip(states, seen, strict=True)]
+    tracked = all(torch.equal(state.opacities, states[0].opacities) for state in states)
+    metric = SurfaceDistances()
+    metric.sync_on_compute = False
+    metric.update(centres, surface, opacities, tracked=tracked)
+    for name, value in metric.compute().items():
+        evaluation.record(f"geometry/{name}", value)
+    if not tracked:
+        evaluation.skip("geometry/motion", "Gaussians appear and vanish: they are no points that move")
 
 
 def _orbit_metrics(evaluation: Evaluation, fitted: FittedModel, scene: Scene) -> None:

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kg4d.formats.pictures import depth_pictures, linear_rgb, motion_pictures
+from kg4d.data.images import linear_rgb
+from kg4d.formats.pictures import depth_pictures, motion_pictures
 
 GREY = torch.full((4, 5, 3), 0.5)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pxr import Usd, UsdGeom, UsdVol
 
-from kg4d.formats.pictures import linear_rgb
+from kg4d.data.images import linear_rgb
 from kg4d.formats.usd import write_usd
 from kg4d.geometry.harmonics import rgb_to_sh0
 from tests import make

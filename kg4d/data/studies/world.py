@@ -91,7 +91,7 @@ def mirrored(scene: Scene) -> Scene:
         flow=scene.flow and _flipped_flow(scene.flow),
         keypoints=other.keypoints and _flipped(other.keypoints, scene),
         regions={name: masks.flip(2) for name, masks in scene.regions.items()},
-        truth=scene.truth and _flipped_truth(scene.truth),
+        truth=other.truth and _flipped_truth(other.truth),
     )
 
 
@@ -102,7 +102,7 @@ def _flipped_flow(flow: Flow) -> Flow:
 def _flipped_truth(truth: Truth) -> Truth:
     depth = truth.depth and replace(truth.depth, depth=truth.depth.depth.flip(2), weights=truth.depth.weights.flip(2))
     moving = None if truth.moving is None else truth.moving.flip(2)
-    return Truth(depth, truth.flow and _flipped_flow(truth.flow), moving)
+    return replace(truth, depth=depth, flow=truth.flow and _flipped_flow(truth.flow), moving=moving)
 
 
 def _flipped(keypoints: Keypoints, scene: Scene) -> Keypoints:
@@ -125,6 +125,9 @@ def _changed(scene: Scene, images: Callable[[PosedImages], PosedImages], points:
     keypoints = scene.keypoints
     if keypoints is not None and keypoints.truth is not None:
         keypoints = replace(keypoints, truth=points(keypoints.truth))
+    truth = scene.truth
+    if truth is not None and truth.surface is not None:
+        truth = replace(truth, surface=points(truth.surface))
     return replace(
         scene,
         reference=images(scene.reference),
@@ -132,4 +135,5 @@ def _changed(scene: Scene, images: Callable[[PosedImages], PosedImages], points:
         test=scene.test and images(scene.test),
         keypoints=keypoints,
         points=scene.points and scene.points._replace(points=points(scene.points.points)),
+        truth=truth,
     )

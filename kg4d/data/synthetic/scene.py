@@ -1,7 +1,7 @@
 """Synthetic scenes: a procedural character is rendered, with exact keypoints and flow."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,23 +9,20 @@ from torch import Tensor
 
 from kg4d.data.batches.batch import step_generator
 from kg4d.data.images import quantize
-from kg4d.data.records import Flow, Keypoints, PosedImages, Scene
+from kg4d.data.records import Flow, Scene, Truth
 from kg4d.data.synthetic.body import build_body, depth_inside, pose_at, pose_body
-from kg4d.data.synthetic.characters import CHARACTERS, Character
+from kg4d.data.synthetic.characters import CHARACTERS
+from kg4d.data.turntable import RING_VIEWS, TEST_AZIMUTHS, Drawn, Views, exact_keypoints, ring_cameras, video_cameras
 from kg4d.errors import InputError
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
-from kg4d.geometry.orbits import orbit
 from kg4d.geometry.sampling import pixel_centers
-from kg4d.keypoints.visibility import depth_visible
 from kg4d.render.base import Renderer
 
 COUNT = 4000
 FRAMES = 16
-RADIUS, FOV_Y = 2.0, 49.1
-TEST_AZIMUTHS = (-75.0, 15.0, 105.0, 195.0)
-RING_VIEWS = 16
 _SLACK = 0.06  # how far behind the rendered surface a keypoint may lie and still count as visible, world units
+_THERE = 0.5  # opacity of a Gaussian that is part of the surface
 _SURFACE_DEPTH = 0.04  # how far off the rendered depth a surface point may be and still count as visible, world units
 
 
@@ -70,97 +67,36 @@ def make_scene(
     truth = torch.stack([p.moved(rest)[chosen] for p in poses])
     slack = (_SLACK + 1.6 * depth_inside(figure, rest[chosen])).tolist()
 
-    views = _observe(renderer, _orbit([0.0, *TEST_AZIMUTHS], size), states, truth, slack)
-    around = [360.0 * view / RING_VIEWS for view in range(RING_VIEWS)]
-    ring = _observe(renderer, _orbit(around, size), states[:1], truth[:1], slack)
+    cameras, around = video_cameras(size), ring_cameras(size)
+    views = Views.of(cameras, [_draw(renderer, cameras, state) for state in states], truth, slack)
+    ring = Views.of(around, [_draw(renderer, around, states[0])], truth[:1], slack)
+    parents = [-1 if parent is None else figure.keypoints.index(parent) for parent in figure.keypoint_parents]
     return Scene(
         name=character,
         reference=views.posed_images(range(1), frames),
         ring=ring.posed_images(range(RING_VIEWS), frames),
-        keypoints=_keypoints(figure, truth, views, ring),
+        keypoints=exact_keypoints(figure.keypoints, tuple(parents), truth, views, ring),
         flow=_flow(renderer, views, states),
         test=views.posed_images(range(1, 1 + len(TEST_AZIMUTHS)), frames),
+        truth=Truth(surface=_surface(bodies)),
     )
 
 
-def _orbit(azimuths: list[float], size: int) -> Cameras:
-    return orbit(azimuths, [0.0] * len(azimuths), RADIUS, FOV_Y, size, size)
+def _surface(bodies: list[GaussianState]) -> Float[Tensor, "T N 3"]:
+    """Centres of the Gaussians that are there in all frames: they lie on the skin."""
+    always = torch.stack([state.opacities for state in bodies]).amin(0) > _THERE
+    return torch.stack([state.means[always] for state in bodies])
 
 
-@dataclass(frozen=True)
-class _Views:
-    """T frames rendered from V cameras.
-
-    Attributes:
-        cameras: V cameras.
-        images: Straight RGBA, rounded to 8-bit values.
-        depths: Expected depth, world units.
-        alphas: Opacity in [0, 1], not rounded.
-        seen: Which of the J keypoints are visible.
-    """
-
-    cameras: Cameras
-    images: Float[Tensor, "V T H W 4"]
-    depths: Float[Tensor, "V T H W 1"]
-    alphas: Float[Tensor, "V T H W 1"]
-    seen: Bool[Tensor, "V T J"]
-
-    def posed_images(self, views: range, frames: int) -> PosedImages:
-        """The images of the chosen views, one view after the other; the time of frame t is t / (frames - 1)."""
-        chosen = torch.tensor(views)
-        count = self.images.shape[1]
-        index = torch.arange(count).repeat(len(chosen))
-        return PosedImages(
-            cameras=self.cameras[chosen.repeat_interleave(count)],
-            images=self.images[chosen].flatten(0, 1),
-            times=index / (frames - 1),
-            frames=index,
-            views=chosen.repeat_interleave(count),
-        )
+def _draw(renderer: Renderer, cameras: Cameras, state: GaussianState) -> Drawn:
+    output = renderer(state, cameras.to(renderer.device), depth=True)
+    assert output.depth is not None  # it was asked for
+    alpha, image = output.alpha.cpu(), output.image.cpu()
+    color = torch.where(alpha > 0, image / alpha.clamp_min(1e-6), 0)
+    return Drawn(quantize(torch.cat([color, alpha], dim=-1)).float() / 255, output.depth.cpu(), alpha)
 
 
-def _observe(
-    renderer: Renderer,
-    cameras: Cameras,
-    states: list[GaussianState],
-    points: Float[Tensor, "T J 3"],
-    slack: list[float],
-) -> _Views:
-    """Render all frames from all cameras, and test which keypoints are visible.
-
-    Keypoints lie inside the body, so keypoint j may be up to `slack[j]` world units behind the rendered surface.
-    """
-    on_device = cameras.to(renderer.device)
-    outputs = [renderer(state, on_device, depth=True) for state in states]
-    alphas = [output.alpha.cpu() for output in outputs]
-    depths = [output.depth.cpu() for output in outputs if output.depth is not None]
-    colors = [torch.where(a > 0, o.image.cpu() / a.clamp_min(1e-6), 0) for o, a in zip(outputs, alphas, strict=True)]
-    images = [quantize(torch.cat(pair, dim=-1)).float() / 255 for pair in zip(colors, alphas, strict=True)]
-    seen = [
-        [depth_visible(point, cameras, depth, alpha, tolerance=t) for point, t in zip(positions, slack, strict=True)]
-        for positions, depth, alpha in zip(points, depths, alphas, strict=True)
-    ]
-    rows = [torch.stack(row, dim=-1) for row in seen]
-    return _Views(cameras, *(torch.stack(parts, dim=1) for parts in (images, depths, alphas, rows)))
-
-
-def _keypoints(figure: Character, truth: Float[Tensor, "T J 3"], views: _Views, ring: _Views) -> Keypoints:
-    uv = views.cameras.project(truth).pixels
-    parents = [-1 if parent is None else figure.keypoints.index(parent) for parent in figure.keypoint_parents]
-    return Keypoints(
-        names=figure.keypoints,
-        parents=tuple(parents),
-        uv=uv[0],
-        weights=views.seen[0].float(),
-        ring_uv=ring.cameras.project(truth[0]).pixels,
-        ring_weights=ring.seen[:, 0].float(),
-        truth=truth,
-        test_uv=uv[1:],
-        test_visible=views.seen[1:],
-    )
-
-
-def _flow(renderer: Renderer, views: _Views, states: list[GaussianState]) -> Flow:
+def _flow(renderer: Renderer, views: Views, states: list[GaussianState]) -> Flow:
     """Flow from rendering each Gaussian's displacement as channels, with the depth it will have in the next frame.
 
     A pixel has weight 1 where that depth agrees with the depth rendered in the next frame: the point stays visible.

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_the_same_call_gives_the_same_bytes(renderer: Renderer):
 
 def test_it_survives_the_disk(scene: Scene, tmp_path: Path):
     write_scene(scene, tmp_path / scene.name)
-    assert_same(load_scene(tmp_path / scene.name), scene, atol=2e-6)
+    assert_same(load_scene(tmp_path / scene.name), replace(scene, truth=None), atol=2e-6)
 
 
 def test_impossible_wishes_are_named(renderer: Renderer):
