@@ -14,7 +14,7 @@ from kg4d.runs.read_back import load_run
 from kg4d.utils.cli import run
 from tests.tiny_runs import ROOT, TINY, blank_psnr, lifted_briefly, tiny
 
-# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d, and tests/runs/test_animated.py that with a motion
+# tests/priors/test_prepare.py runs those that begin with a file, *_to_4d; tests/runs/test_animated.py that of a motion
 EXPERIMENTS = sorted(
     p.stem
     for p in (ROOT / "experiments").glob("*.yaml")
