@@ -54,10 +54,10 @@ def animate(path: str | Path, motion: MotionConfig, out: str | Path) -> Path:
     keypoints = _keypoints_of(run)
     found = motion_of(motion).of(keypoints.names, motion.path, motion.names)
     motion = replace(motion, path=str(Path(motion.path).absolute()), frames=len(found.positions))
-    config = _config_of(run.config, motion, found)
     scene = unseen_motion(run.scene, len(found.positions))
     parents = torch.tensor(keypoints.parents)
     follow(run.fitted.representation, found, parents, run.fitted.normalisation, scene, motion)
+    config = _config_of(run.config, motion, found)  # which nothing but frames can have
     folder.begin(config)
     folder.write_normalisation(run.fitted.normalisation)
     save_model(folder, run.fitted.representation, run_hash(config))

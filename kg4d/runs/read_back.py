@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -103,7 +104,7 @@ def save_model(folder: RunFolder, representation: Representation, run: str) -> N
         run: Hash of the configuration.
     """
     weights = {f"{_PREFIX}{name}": value for name, value in on_device(representation.state_dict(), "cpu").items()}
-    checkpoint = {"kg4d": {"stage": RefineStage.name}, "state_dict": weights}
+    checkpoint: dict[str, Any] = {"kg4d": {"stage": RefineStage.name}, "state_dict": weights}
     seal(checkpoint, run)
     with replacing(folder.checkpoints / f"{RefineStage.name}.ckpt") as part:
         torch.save(checkpoint, part)
