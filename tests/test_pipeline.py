@@ -176,7 +176,7 @@ def test_windows_of_a_long_clip_go_on_after_a_stop_and_are_read_back(
 
 def test_windows_are_refused_where_all_times_hang_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"windows\.frames.*spacetime"):
-        fit(tiny(tmp_path, "dynamic.data.windows.frames=8"))
+        fit(tiny(tmp_path, "dynamic.data.windows.frames=8", "dynamic.data.windows.overlap=2"))
 
 
 def test_a_stop_in_the_last_step_of_a_stage_costs_nothing(

@@ -108,6 +108,7 @@ def decisions(above: Path) -> list[dict[str, object]]:
     return kept
 
 
+@pytest.mark.slow
 def test_a_search_decides_the_same_whatever_the_test_views_show(tmp_path: Path) -> None:
     """As they are, turned into noise, and taken away: not a digit of what the search is told changes."""
     pytest.importorskip("optuna")
