@@ -1,5 +1,6 @@
 """A fitted 4D model: Gaussians, their motion, and what one asks of them."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,6 +13,8 @@ from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 from kg4d.render.base import Renderer
 from kg4d.representation.base import Representation
+
+_AT_ONCE = 16  # times that are evaluated together
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,14 @@ class FittedModel:
         """The whole Gaussians that are there at `times`, each in [0, 1]; their number may change from time to time."""
         return [self.normalisation.world_state(state.present()) for state in self._states(times)]
 
-    def _states(self, times: Float[Tensor, " B"]) -> list[GaussianState]:
-        """In the axes and units of the fit."""
-        inside = self.normalisation.times(times.to(self.renderer.device))
-        return [state.detach() for state in self.representation.states(inside).states()]
+    def _states(self, times: Float[Tensor, " B"]) -> Iterator[GaussianState]:
+        """In the axes and units of the fit; a few at a time, since those of a long clip are not all there at once."""
+        for part in self._inside(times):
+            yield from (state.detach() for state in self.representation.states(part).states())
+
+    def _inside(self, times: Float[Tensor, " B"]) -> Sequence[Tensor]:
+        parts: Sequence[Tensor] = torch.split(self.normalisation.times(times.to(self.renderer.device)), _AT_ONCE)
+        return parts
 
     @torch.no_grad()
     def pieces(self) -> Pieces | None:
@@ -60,14 +67,14 @@ class FittedModel:
     @torch.no_grad()
     def keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
         """World positions of the model's keypoints."""
-        inside = self.normalisation.times(times.to(self.renderer.device))
-        return self.normalisation.world_points(self.representation.keypoints(inside)).to(times.device)
+        found = torch.cat([self.representation.keypoints(part) for part in self._inside(times)])
+        return self.normalisation.world_points(found).to(times.device)
 
     @torch.no_grad()
     def drawn_keypoints(self, times: Float[Tensor, " B"]) -> Float[Tensor, "B J 3"]:
         """World positions of the keypoints of the Gaussians as they are drawn."""
-        inside = self.normalisation.times(times.to(self.renderer.device))
-        return self.normalisation.world_points(self.representation.drawn_keypoints(inside)).to(times.device)
+        found = torch.cat([self.representation.drawn_keypoints(part) for part in self._inside(times)])
+        return self.normalisation.world_points(found).to(times.device)
 
     @torch.no_grad()
     def render(self, cameras: Cameras, times: Float[Tensor, " M"], *, frozen: bool = False) -> Float[Tensor, "M H W 3"]:
@@ -86,7 +93,7 @@ class FittedModel:
         cameras = self.normalisation.cameras(cameras)
         for time in sorted(set(times.tolist())):
             chosen = torch.nonzero(times == time)[:, 0]
-            state = self.representation.rest().detach() if frozen else self._states(torch.tensor([time]))[0]
+            state = self.representation.rest().detach() if frozen else next(self._states(torch.tensor([time])))
             here = cameras[chosen].to(self.renderer.device)
             output = self.renderer(state, here, background=self.background)
             images[chosen] = torch.cat([output.image, output.alpha], dim=-1).to(images.device)
