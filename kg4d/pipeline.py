@@ -55,7 +55,8 @@ from kg4d.stages.dynamic_start import CARRY, MotionProblem, lift_video
 from kg4d.stages.refine import RefineStage
 from kg4d.stages.runner import StageData, has_begun, run_stage
 from kg4d.stages.static import StaticStage
-from kg4d.tracking.tracker import StageLogger, Tracker
+from kg4d.tracking.stage_logger import StageLogger
+from kg4d.tracking.tracker import Tracker
 from kg4d.utils.logs import log_to_file
 from kg4d.utils.ranks import Ranks
 

@@ -16,8 +16,9 @@ import torch
 from kg4d.errors import InputError
 from kg4d.formats.mp4 import write_mp4
 from kg4d.tracking.settings import TrackingConfig, WandbConfig, WandbMode
+from kg4d.tracking.stage_logger import StageLogger
 from kg4d.tracking.tables import AblationTable, ablation_table
-from kg4d.tracking.tracker import StageLogger, Tracker, log_table
+from kg4d.tracking.tracker import Tracker, log_table
 
 
 class Kind(StrEnum):
