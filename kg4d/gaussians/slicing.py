@@ -69,14 +69,6 @@ def spacetime_axes(gaussians: Spacetime) -> Float[Tensor, "N 4 4"]:
     return pair_to_matrix(gaussians.left, gaussians.right) * gaussians.scales[:, None]
 
 
-def spacetime_velocities(gaussians: Spacetime) -> Float[Tensor, "N 3"]:
-    """S_xt / S_tt, world units per unit of time, in plain torch: for a few Gaussians."""
-    axes = spacetime_axes(gaussians)
-    time = axes[:, 3]
-    variance = time.square().sum(-1, keepdim=True).clamp_min(_LEAST_VARIANCE)
-    return (axes[:, :3] @ time[..., None])[..., 0] / variance
-
-
 class _Slice(torch.autograd.Function):
     """Inputs: means, left, right, scales, opacities, times, least weight."""
 

@@ -98,9 +98,13 @@ class SpacetimeModel(GaussianRows):
     @torch.no_grad()
     def lifetimes(self, least_weight: float) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
         """Between which times each Gaussian is there: where its temporal weight is `least_weight` or more."""
-        pieces = self.pieces(least_weight)
-        reach = pieces.durations * math.sqrt(-2 * math.log(max(least_weight, 1e-12)))
-        return pieces.times - reach, pieces.times + reach
+        reach = self._durations() * math.sqrt(-2 * math.log(max(least_weight, 1e-12)))
+        return self.means[:, 3] - reach, self.means[:, 3] + reach
+
+    def _durations(self) -> Float[Tensor, " N"]:
+        """Standard deviations along time."""
+        durations: Tensor = spacetime_axes(self.activated())[:, 3].norm(dim=-1)
+        return durations
 
     def activated(self, only: Int[Tensor, " n"] | None = None) -> Spacetime:
         """What is sliced, differentiable; `only` some of the Gaussians, or all."""
@@ -163,8 +167,7 @@ class SpacetimeModel(GaussianRows):
             harmonics=self.harmonics if self.harmonics.shape[1] else None,
             keypoint_logits=self.keypoint_logits,
         )
-        durations = spacetime_axes(self.activated())[:, 3].norm(dim=-1)
-        return Pieces(state.detach(), self.means[:, 3].detach(), durations, slices.velocities, least_weight)
+        return Pieces(state.detach(), self.means[:, 3].detach(), self._durations(), slices.velocities, least_weight)
 
     def color_groups(self, rate: float) -> list[ParameterGroup]:
         """The colours, and the harmonics where there are any.

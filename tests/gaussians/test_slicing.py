@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kg4d import kernels
-from kg4d.gaussians.slicing import Slices, Spacetime, sliced, spacetime_axes, spacetime_velocities
+from kg4d.gaussians.slicing import Slices, Spacetime, sliced, spacetime_axes
 from kg4d.geometry.covariances import covariances_of, unpacked
 from tests.render.scenes import relative
 
@@ -21,6 +21,13 @@ def random_spacetime(count: int = 9, seed: int = 0, dtype: torch.dtype = F64) ->
     parts = [torch.randn(count, 4, generator=g, dtype=F64) for _ in range(3)]
     scales = torch.exp(0.5 * torch.randn(count, 4, generator=g, dtype=F64) - 1)
     return Spacetime(*(part.to(dtype) for part in (*parts, scales, torch.rand(count, generator=g, dtype=F64))))
+
+
+def spacetime_velocities(gaussians: Spacetime) -> Tensor:
+    """S_xt / S_tt, from the axes alone."""
+    axes = spacetime_axes(gaussians)
+    time = axes[:, 3]
+    return (axes[:, :3] @ time[..., None])[..., 0] / time.square().sum(-1, keepdim=True)
 
 
 def test_a_slice_is_what_a_sum_over_space_gives() -> None:
