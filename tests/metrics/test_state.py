@@ -1,6 +1,7 @@
 """Metrics with state give the same number in two processes as in one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from kg4d.metrics.keypoints import PCK, KeypointError3D
 from kg4d.metrics.orbit import Holes, Specks
 from kg4d.metrics.perceptual import CLIPSimilarity, MeanLPIPS
 from kg4d.metrics.state import PooledMean, SampleMean, measured
+from kg4d.metrics.surface import SurfaceDistances, surface_distance
 from kg4d.metrics.video import C4DDistance, PairedDistance
 from kg4d.networks.lpips import LPIPS, Backbone
 
-Batches = list[tuple[Metric, list[tuple[torch.Tensor, ...]]]]
+Batches = list[tuple[Metric, list[tuple[Any, ...]]]]
 
 
 def mean_colour(images: torch.Tensor) -> torch.Tensor:
@@ -65,6 +67,7 @@ def with_batches() -> Batches:
         (FrechetDistance(), features),
         (C4DDistance(), features),
         (PairedDistance(), features),
+        (SurfaceDistances(), [(list(rand(3, 20 + n, 3)), rand(3, 20, 3)) for n in counts]),
     ]
 
 
@@ -88,6 +91,10 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
         for part in parts:
             metric.update(*part)
         assert one == other
+        if isinstance(metric, SurfaceDistances):  # three numbers
+            numbers = {name: value.item() for name, value in metric.compute().items()}
+            assert {name: value.item() for name, value in one.items()} == pytest.approx(numbers, rel=1e-6)
+            continue
         assert one.item() == pytest.approx(metric.compute().item(), rel=1e-6), type(metric).__name__
 
 
@@ -100,6 +107,12 @@ def test_batches_add_up_to_one_update() -> None:
         if isinstance(metric, Flicker):  # its batches are videos: frames of two must not be joined
             means = [flicker(*part) for part in parts]
             assert in_parts.item() == pytest.approx(torch.cat(means).nanmean().item(), rel=1e-6)
+            continue
+        if isinstance(metric, SurfaceDistances):  # its batches are clips, each with an alignment of its own
+            clips = [surface_distance(*part) for part in parts]
+            for name, value in in_parts.items():
+                means = [getattr(clip, name).mean().item() for clip in clips]
+                assert value.item() == pytest.approx(sum(means) / len(means), rel=1e-6), name
             continue
         metric.update(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
         assert in_parts.item() == pytest.approx(metric.compute().item(), rel=1e-5), type(metric).__name__
