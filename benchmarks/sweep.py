@@ -25,7 +25,7 @@ from benchmarks._harness import Row, arguments, report
 from kg4d.utils.processes import cores, environment_of, threads_of_each
 
 ROOT = Path(__file__).parent.parent
-FITS = 4  # of each process
+FITS = 6  # of each process
 SETTINGS = {
     "extends": str(ROOT / "configs/kg4d.yaml"),
     "name": "throughput",

@@ -107,14 +107,14 @@ def expand(
         if not is_folder_name(name):
             raise InputError(where, "cannot be a folder name", "use letters, digits, _ and -")
         merged = _merged(schema, [*written, *_override_layers(schema, settings, where), *given])
-        by_variant.append((name, merged, _scenes_of(merged, path)))
-    listed = dict.fromkeys(scene for _, _, scenes in by_variant for scene in scenes)
+        by_variant.append((name, merged, _scenes_of(merged, path), _seeds_of(merged, path)))
+    listed = dict.fromkeys(scene for _, _, scenes, _ in by_variant for scene in scenes)
     return [
         _one(schema, path, merged, scene, name, seed)
         for scene in listed
-        for name, merged, scenes in by_variant
+        for name, merged, scenes, seeds in by_variant
         if scene in scenes
-        for seed in _seeds_of(merged, path)
+        for seed in seeds
     ]
 
 
@@ -144,13 +144,12 @@ def _seeds_of(merged: DictConfig, path: str | Path) -> list[int]:
 
 
 def _one(schema: type[T], path: str | Path, merged: DictConfig, scene: str, variant: str, seed: int) -> Run[T]:
-    """One run, with the configuration of it alone."""
-    one = merged.copy()
-    one.seed, one.seeds, one.variants = seed, [], {variant: []}
+    """One run; `merged` holds its configuration from then on, since a copy takes as long as all else here."""
+    merged.seed, merged.seeds, merged.variants = seed, [], {variant: []}
     if scene:
-        one.scene, one.scenes = path_of_scene(scene), [scene]
-    config = _built(schema, one, path)
-    return Run(name_of_scene(scene or one.scene), variant, seed, config)
+        merged.scene, merged.scenes = path_of_scene(scene), [scene]
+    config = _built(schema, merged, path)
+    return Run(name_of_scene(scene or merged.scene), variant, seed, config)
 
 
 def origins(schema: type, path: str | Path, overrides: Sequence[str], run: Run[Any]) -> dict[str, str]:

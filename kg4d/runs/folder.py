@@ -151,6 +151,8 @@ class RunFolder:
 
     def differences(self, config: ExperimentConfig) -> list[str]:
         """Dotted keys in which the configuration of the run here differs, but for `output` and `tracking`."""
+        if is_there(self.config) and read_table(self.config) == _whole(to_yaml(config)):
+            return []  # as a fit with this very configuration wrote it: a third of the time of reading it
         mine, given = fit_settings(self.read_config()), fit_settings(config)
         return [key for key in {**mine, **given} if mine.get(key) != given.get(key)]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from kg4d.config.load import Run
 from kg4d.config.schema import ExperimentConfig
 from kg4d.runs.folder import RunFolder, experiment_folder
+from kg4d.tracking.settings import WandbMode
 from kg4d.tracking.tables import print_table, write_tables
-from kg4d.tracking.tracker import log_table
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ def compare(results: Results, config: ExperimentConfig) -> None:
             own = {variant: {scene: scenes[scene]} for variant, scenes in results.items() if scene in scenes}
             write_tables(above / scene, own)
     table = write_tables(above, results)
-    log_table(config.tracking, above, config.name, table)
+    if config.tracking.wandb.mode is not WandbMode.DISABLED:
+        from kg4d.tracking.tracker import log_table  # here, because it loads torch
+
+        log_table(config.tracking, above, config.name, table)
     print_table(table)
     print(f"table    {above / 'table.md'}")

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from kg4d.config.load import Run, expand, load_config
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
 from kg4d.runs.folder import experiment_folder
+from kg4d.runs.results import compare, gather
 from kg4d.sweeps.board import Progress
 from kg4d.sweeps.cards import places_on_cards, places_on_cores
 from kg4d.sweeps.engine import Engine
@@ -69,10 +71,15 @@ class Sweep:
         runs = expand(ExperimentConfig, self._file, words, variants=points, without="sweep")
         return known_to_wandb(runs, "trial")
 
+    @cached_property
+    def _listed(self) -> list[Run[ExperimentConfig]]:
+        """Of the points that are known beforehand."""
+        return self.runs_of(self._points)
+
     def listing(self) -> list[str]:
         """What would be run, a line each."""
         if self._points:
-            return listing(self.runs_of(self._points))
+            return listing(self._listed)
         each = len(self.runs_of({"first": []}))
         return [f"{self._settings.trials} points that {self._settings.method} proposes, each fitted {each} times"]
 
@@ -97,7 +104,7 @@ class Sweep:
 
             before = share_in_experiment
         if not settings.searches:
-            jobs = unfinished(self.runs_of(self._points), before)
+            jobs = unfinished(self._listed, before)
             return Fixed(iter(jobs)), len(jobs)
         try:
             from kg4d.sweeps.search import Search, Searched
@@ -130,10 +137,8 @@ class Sweep:
 
     def _compare(self) -> Iterator[str]:
         """Tables, and the picture of quality and costs, of all points that have been begun."""
-        from kg4d.runs.results import compare, gather  # here, because it loads torch
-
         points = self._search.settings_by_name() if self._settings.searches else self._points
-        runs = self.runs_of(points) if points else []
+        runs = (self.runs_of(points) if points else []) if self._settings.searches else self._listed
         results = gather(runs)
         if not results:
             return
