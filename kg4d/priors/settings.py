@@ -171,7 +171,7 @@ class PriorsConfig:
         flow: How the flow between the frames is estimated.
         cache: Folder that keeps the results of providers, or an fsspec URL such as `s3://bucket/cache`, which machines
             share; `priors` in the cache folder when null.
-        progress_bar: Show progress bars.
+        progress_bar: Show how far a step is: a bar on a terminal, elsewhere a line every ten seconds.
     """
 
     frames: int = 16

@@ -1,4 +1,4 @@
-"""What happens around the steps of a stage: checkpoints, a clean stop, previews, the progress bar."""
+"""What happens around the steps of a stage: checkpoints, a clean stop, previews, how far it is."""
 
 import logging
 import signal
@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from kg4d.stages.base import Stage
 from kg4d.utils.files import replacing
 from kg4d.utils.interrupts import Interrupted
+from kg4d.utils.logs import Milestones
 
 _log = logging.getLogger(__name__)
 
@@ -148,3 +149,19 @@ class StageBar(TQDMProgressBar):
         """The values that the stage has logged last."""
         assert isinstance(stage, Stage)
         return dict(stage.shown)
+
+
+class StageLines(Callback):
+    """What files and pipes get in place of the progress bar: a line each tenth of the stage."""
+
+    def on_train_start(self, trainer: lightning.Trainer, stage: lightning.LightningModule) -> None:
+        """Begin to count, where a stage that goes on begins."""
+        assert isinstance(stage, Stage)
+        self._milestones = Milestones(stage.name, trainer.global_step, stage.steps)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, stage: lightning.LightningModule, *_: Any) -> None:
+        """Say a line when it is time."""
+        assert isinstance(stage, Stage)
+        line = self._milestones.reached(trainer.global_step, stage.shown)
+        if line is not None:
+            _log.info(line)

@@ -19,11 +19,12 @@ from kg4d.data.batches.dynamic import DynamicDataModule
 from kg4d.data.batches.refine import RefineDataModule
 from kg4d.data.batches.static import StaticDataModule
 from kg4d.stages.base import Stage
-from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, save_checkpoint
+from kg4d.stages.callbacks import CleanStop, LastCheckpoint, StageBar, StageLines, save_checkpoint
 from kg4d.stages.checkpoints import read_checkpoint
 from kg4d.stages.settings import TrainerConfig
 from kg4d.utils.files import replacing
 from kg4d.utils.interrupts import Interrupted
+from kg4d.utils.logs import is_watched
 from kg4d.utils.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def run_stage(
     stop = CleanStop(last)
     around: list[Callback] = [stop, LastCheckpoint(last, config.checkpoint_every, saved), *callbacks]
     if config.progress_bar and ranks.first:
-        around.append(StageBar(name))
+        around.append(StageBar(name) if is_watched() else StageLines())
     with warnings.catch_warnings():
         _silence_lightning()
         trainer = _trainer(stage, config, logger, around, folder)
@@ -140,7 +141,7 @@ def _trainer(
         log_every_n_steps=stage.steps + 1,  # the stages log themselves
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=config.progress_bar and stage.ranks.first,
+        enable_progress_bar=config.progress_bar and stage.ranks.first and is_watched(),
         default_root_dir=folder,
     )
 

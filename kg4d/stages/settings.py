@@ -131,7 +131,7 @@ class TrainerConfig:
             process may use, or one process on the CPU.
         strategy: How they work together: each takes a part of every step's batch, and gradients are averaged (`ddp`).
             `auto` is that where there are several.
-        progress_bar: Show the bar.
+        progress_bar: Show how far a stage is: a bar on a terminal, elsewhere a line each tenth.
         checkpoint_every: Steps between two writes of `last.ckpt`; 0 writes it only when a stage ends or is interrupted.
         preview_every: Steps between two previews; 0 draws them only at the end of a stage.
     """

@@ -13,6 +13,8 @@ from kg4d.metrics.keys import HELD_OUT
 from kg4d.sweeps.attempt import End, Outcome
 from kg4d.sweeps.engine import Report
 from kg4d.sweeps.jobs import Job
+from kg4d.utils.console import console as console_of_stdout
+from kg4d.utils.logs import is_watched
 
 QUALITIES = ("test/psnr", HELD_OUT, "train/psnr")  # the first one that a run has is shown
 _LAST = 8  # fits that have ended and are still shown
@@ -33,7 +35,7 @@ class Progress:
     """
 
     total: int | None
-    console: Console = field(default_factory=lambda: Console(highlight=False))
+    console: Console = field(default_factory=console_of_stdout)
     _running: dict[str, tuple[float, str]] = field(default_factory=dict)
     _ended: list[tuple[str, str]] = field(default_factory=list)
     _begin: float = field(default_factory=time.perf_counter)
@@ -42,7 +44,7 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator["Progress"]:
         """Show the table while the block runs, if this is a terminal."""
-        if not self.console.is_terminal:
+        if not is_watched():
             yield self
             return
         with Live(get_renderable=self._table, console=self.console, refresh_per_second=2) as self._live:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from kg4d.metrics.intervals import LEAST, Difference, Ends, mean_and_ends, paired_difference, sample_of
 from kg4d.metrics.keys import METRIC_KEYS
+from kg4d.utils.console import console, table
 from kg4d.utils.files import replacing
 
 _MISSING = "–"
@@ -149,26 +147,25 @@ def write_tables(folder: Path, results: Results) -> AblationTable:
     return table
 
 
-def print_table(table: AblationTable) -> None:
+def print_table(compared: AblationTable) -> None:
     """Print the comparison on the terminal."""
-    shown = Table("", *table.variants)
-    for metric in table.metrics:
-        shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(table, metric)))
-    console = Console(highlight=False)
-    console.print(shown)
-    console.print(table_note(table), markup=False)
+    shown, out = table("", *compared.variants), console()
+    for metric in compared.metrics:
+        shown.add_row(_heading(metric), *("\n".join(lines) for lines in _texts(compared, metric)))
+    out.print(shown)
+    out.print(table_note(compared), markup=False)
 
 
 def print_metrics(metrics: Mapping[str, float], skipped: Mapping[str, str]) -> None:
     """Print the metrics of one evaluation, and the reasons why others are missing."""
-    shown = Table("", "", "")
+    shown = table("", "", "")
     for metric, value in metrics.items():
         shown.add_row(
             _heading(metric), number_text(value), METRIC_KEYS[metric].meaning if metric in METRIC_KEYS else ""
         )
     for metric, reason in skipped.items():
         shown.add_row(_heading(metric), _MISSING, reason)
-    Console(highlight=False).print(shown)
+    console().print(shown)
 
 
 def _markdown(table: AblationTable) -> str:

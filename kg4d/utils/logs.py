@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,9 +73,63 @@ def log_to_file(path: Path) -> Iterator[None]:
         file.close()
 
 
+def is_watched() -> bool:
+    """Whether stdout is a terminal, where a bar can move; files and pipes get lines."""
+    return sys.stdout.isatty()
+
+
+class Milestones:
+    """Says in lines how far something is: one each tenth of the way.
+
+    Args:
+        what: What goes on; its name begins each line.
+        first: Where it begins, in steps.
+        total: Where it ends.
+    """
+
+    def __init__(self, what: str, first: int, total: int) -> None:
+        self._what, self._first, self._total = what, first, total
+        self._begin = time.monotonic()
+        self._tenth = self._tenth_of(first)
+
+    def _tenth_of(self, step: int) -> int:
+        return 10 * step // max(1, self._total)
+
+    def reached(self, step: int, values: Mapping[str, float]) -> str | None:
+        """The line for a step that reaches the next tenth; None in between.
+
+        Args:
+            step: How many steps are done.
+            values: What is known of them: the loss and the PSNR are shown.
+        """
+        if self._tenth_of(step) <= self._tenth:
+            return None
+        self._tenth = self._tenth_of(step)
+        elapsed = time.monotonic() - self._begin
+        left = elapsed / (step - self._first) * (self._total - step)
+        known = "".join(f"  {name} {values[name]:.4g}" for name in ("loss", "psnr") if name in values)
+        width = len(str(self._total))
+        share = f"{100 * step // self._total:3} %  step {step:{width}} of {self._total}"
+        return f"{self._what:8} {share}{known}  {clock_text(elapsed)} elapsed, {clock_text(left)} left"
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any.
+
+    >>> clock_text(7.0), clock_text(3725.4)
+    ('0:07', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+_PATIENCE = 10.0  # seconds between two lines of what is no stage: most of it takes less
+
+
 @contextmanager
 def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar on the terminal.
+    """Show a progress bar on a terminal; elsewhere a line every ten seconds.
 
     Args:
         title: Shown before the bar.
@@ -83,9 +138,21 @@ def progress_bar(title: str, shown: bool = True) -> Iterator[Callable[[str, int,
     Yields:
         A function to report progress with: what is being counted, how many are done, of how many.
     """
+    if shown and not is_watched():
+        said = time.monotonic()
+
+        def say(what: str, done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said >= _PATIENCE:
+                said = time.monotonic()
+                _LOGGER.info("%s: %s %d of %d", title, what, done, total)
+
+        yield say
+        return
     from tqdm import tqdm  # here, so that the commands begin at once
 
-    with tqdm(desc=title, disable=not shown, leave=False, bar_format="{desc}: {n_fmt}/{total_fmt} {bar:20}") as bar:
+    form = "{desc}: {n_fmt}/{total_fmt} {bar:20}"
+    with tqdm(desc=title, disable=not shown, leave=False, file=sys.stdout, bar_format=form) as bar:
 
         def report(what: str, done: int, total: int) -> None:
             bar.set_description_str(f"{title}: {what}", refresh=False)

@@ -142,3 +142,31 @@ def test_the_terminal_shows_metrics_and_why_others_are_missing(capsys):
     shown = capsys.readouterr().out
     for text in ("test/psnr ↑ (dB)", "24.32", "own", "test/fid ↓", "–", "no weights"):
         assert text in shown
+
+
+NAMES = [f"a_variant_with_a_long_name_{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}, {"COLUMNS": "40"}])
+def test_in_a_pipe_a_table_has_its_full_width_and_no_colours(capsys, monkeypatch, environment):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    print_table(ablation_table(dict.fromkeys(NAMES, FOX_SEEDS)))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(name in lines[1] for name in NAMES)
+    assert len([line for line in lines if line.startswith("Mean ± standard deviation")]) == 1
+    assert not any("\x1b" in line or "…" in line for line in lines)
+
+
+def test_a_narrow_terminal_folds_words_and_drops_none(capsys, monkeypatch):
+    monkeypatch.setattr("kg4d.utils.console.is_watched", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(ablation_table(dict.fromkeys(NAMES[:3], FOX_SEEDS)))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 60
+    assert "…" not in out
+
+
+FOX_SEEDS = {"fox": FOX["full"]}
