@@ -1,5 +1,6 @@
 """`kg4d COMMAND ...` is `python -m kg4d.COMMAND ...`."""
 
+import os
 import runpy
 import sys
 from difflib import get_close_matches
@@ -22,6 +23,10 @@ COMMANDS = {
 
 def main() -> int:
     """Run the command that the first word names; the table of commands needs no heavy import."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        from kg4d.config.completion import complete
+
+        complete(COMMANDS)
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print("usage: kg4d COMMAND ... (kg4d COMMAND --help explains each)\n")

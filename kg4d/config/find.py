@@ -12,8 +12,8 @@ from kg4d.utils.commands import command
 
 _log = logging.getLogger(__name__)
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".webp")
-_CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+CLIPS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
 
 
 class Found(NamedTuple):
@@ -51,18 +51,18 @@ def find_experiment(word: str) -> Found:
     path = Path(word)
     if path.suffix in (".yaml", ".yml"):
         return Found(path, None)
-    if path.is_dir() or path.suffix.lower() in (*_IMAGES, *_CLIPS):
+    if path.is_dir() or path.suffix.lower() in (*IMAGES, *CLIPS):
         if not path.exists():
             raise InputError(path, "no such file or directory", "give the path of an image, a video or a folder")
-        kind = "image_to_4d" if path.suffix.lower() in _IMAGES else "video_to_4d"
-        return Found(_named()[kind], word)
-    named = _named()
+        kind = "image_to_4d" if path.suffix.lower() in IMAGES else "video_to_4d"
+        return Found(named_experiments()[kind], word)
+    named = named_experiments()
     if word not in named:
         raise InputError(f"command line: {word}", "no experiment, preset, image or video", suggestion(word, named))
     return Found(named[word], None)
 
 
-def _named() -> dict[str, Path]:
+def named_experiments() -> dict[str, Path]:
     """The experiments and, where none has that name, the presets, by their names."""
     presets = packaged_configs()
     folders = (presets, presets.with_name("experiments"))
