@@ -33,7 +33,14 @@ def _pair(text: str) -> tuple[str, str]:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.animate", "Move the model of a finished run by another motion; bones keep their lengths.")
+    options = Parser(
+        "kg4d.animate",
+        "Move the model of a finished run by another motion; bones keep their lengths.",
+        [
+            "--run runs/quickstart/full/seed0 --motion experiments/motions/jumping_jack.bvh --out moved",
+            "--run runs/quickstart/full/seed0 --motion walk.bvh --name left_hip=LeftUpLeg --out moved  # other names",
+        ],
+    )
     options.add_argument("--run", type=Path, required=True, help="run folder; its motion must be skinned")
     options.add_argument(
         "--motion", type=Path, required=True, help="another run folder, a .bvh file, or .json of an export as tracks"

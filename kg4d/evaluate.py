@@ -41,7 +41,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.evaluate", "Measure a run, or the renders of any method against the truth.")
+    options = Parser(
+        "kg4d.evaluate",
+        "Measure a run, or the renders of any method against the truth.",
+        [
+            "--run runs/quickstart/full/seed0  # LPIPS and FVD too, which the quickstart leaves out",
+            "--pred renders --target truth --out metrics.json  # any method's <view>_<frame>.png",
+        ],
+    )
     options.add_argument("--run", type=Path, help="run folder; its metrics.json is written anew")
     options.add_argument("--pred", type=Path, help="folder of rendered images, <view>_<frame>.png")
     options.add_argument("--target", type=Path, help="folder of true images, the same names")

@@ -28,7 +28,14 @@ def _format(name: str) -> ExportFormat:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.export", "Write files of a finished run for other programs.")
+    options = Parser(
+        "kg4d.export",
+        "Write files of a finished run for other programs.",
+        [
+            "--run runs/quickstart/full/seed0 --format viewer,gltf  # a page of its own; an animated mesh of points",
+            "--run runs/quickstart/full/seed0 --format mp4 --orbit full --out videos  # once around the object",
+        ],
+    )
     options.add_argument("--run", type=Path, required=True, help="run folder")
     options.add_argument("--format", required=True, help=f"one or several of {_FORMATS}, with commas between")
     options.add_argument("--out", type=Path, help="folder to write to; the run's export folder by default")

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kg4d.config.load import expand  # here, so that --help and a wrong command line take no time
     from kg4d.config.schema import ExperimentConfig
     from kg4d.config.shown import shown
-    from kg4d.runs.folder import experiment_folder
+    from kg4d.runs.folder import experiment_folder, for_people
     from kg4d.sweeps.jobs import jobs_of, listing
 
     file, words = asked_for(arguments.config, arguments.overrides)
@@ -45,15 +45,23 @@ def main(arguments: argparse.Namespace) -> None:
         page = experiment_folder(runs[0].config) / "report.html"
         write_experiment_page(page, everything, results)
         print(f"report   {page}")
-    for job in jobs:
-        if job.folder.metrics.is_file():
-            print(*job.folder.for_people(), sep="\n")
+    for line in for_people([job.folder for job in jobs]):
+        print(line)
     raise_failures(outcomes)
 
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.fit", "Fit a moving 3D model under one experiment file, measure it and export it.")
+    options = Parser(
+        "kg4d.fit",
+        "Fit a moving 3D model under one experiment file, measure it and export it.",
+        [
+            "my.mp4  # your own clip, a single image, or a folder of frames",
+            "--config experiments/quickstart.yaml --view  # a procedural character, shown while it is fitted",
+            "recommended scene=path/to/scene gaussians.count=2000  # a preset, and settings that win over it",
+            "--config experiments/ablation_wgf.yaml --jobs 2 --resume  # all variants and seeds, two at a time",
+        ],
+    )
     options.add_argument("--config", help="experiment file (YAML); else the first word: its name, or a clip")
     options.add_argument("--variant", help="only this variant of the file")
     options.add_argument("--resume", action="store_true", help="finish runs that were cut short, skip finished ones")

@@ -34,7 +34,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.prepare", "Make a scene folder of one image or one video: mattes, views, keypoints, flow.")
+    options = Parser(
+        "kg4d.prepare",
+        "Make a scene folder of one image or one video: mattes, views, keypoints, flow.",
+        [
+            "--input my.mp4 --out scene start=1 end=3  # seconds 1 to 3; look at scene/preview.png",
+            "--input my.mp4 --out scene keypoints.kind=click keypoints.path=k.json  # mark the keypoints on a page",
+            "--input room.mp4 --out room --cameras sfm frames=60  # a place, filmed by a camera that moves",
+        ],
+    )
     options.add_argument("--input", required=True, metavar="FILE|DIR", help="image, video, or folder of frames")
     options.add_argument("--out", required=True, metavar="SCENE", help="scene folder to write")
     cameras = "still: one object, in front of a camera that stands; sfm: a place, filmed by a camera that moves"

@@ -34,7 +34,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.report", "Compare finished runs: tables, videos side by side, and one HTML page.")
+    options = Parser(
+        "kg4d.report",
+        "Compare finished runs: tables, videos side by side, and one HTML page.",
+        [
+            "--runs runs/quickstart runs/quickstart_kg4d  # all finished runs below these folders",
+            "--runs runs/ablation_wgf --against no_wgf --out report  # differences to another arm than the first",
+        ],
+    )
     options.add_argument(
         "--runs", required=True, nargs="+", metavar="DIR", help="run folders, or folders above them; or their URLs"
     )

@@ -28,7 +28,15 @@ def _numbers(text: str) -> list[int]:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.sweep", "Fit the points of a sweep side by side, as far as they are not done; compare them.")
+    options = Parser(
+        "kg4d.sweep",
+        "Fit the points of a sweep side by side, as far as they are not done; compare them.",
+        [
+            "--config experiments/sweep_points.yaml --list  # what would be run",
+            "--config experiments/sweep_points.yaml --jobs 4  # four at a time, which share the cores out",
+            "--config experiments/sweep_search.yaml --gpus 0,1 --per-gpu 2  # a search, on two GPUs",
+        ],
+    )
     options.add_argument("--config", required=True, help="experiment file with a block `sweep:` (YAML)")
     options.add_argument("--list", "--dry-run", action="store_true", help="say what would be run, and do nothing")
     options.add_argument("--jobs", type=int, metavar="N", help="fits at a time, which share the cores out")

@@ -27,7 +27,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.view", "Show a finished run in the browser.")
+    options = Parser(
+        "kg4d.view",
+        "Show a finished run in the browser.",
+        [
+            "--run runs/quickstart/full/seed0",
+            "--run runs/quickstart/full/seed0 --compare runs/quickstart_kg4d/full/seed0   # side by side",
+        ],
+    )
     options.add_argument("--run", type=Path, required=True, help="run folder")
     options.add_argument("--compare", type=Path, help="run folder of another run, to show beside it")
     options.add_argument("--port", type=int, default=8080, help="port on 127.0.0.1; the next free one if it is taken")

@@ -1,5 +1,6 @@
 import argparse
 import ast
+import importlib
 import importlib.util
 import logging
 import os
@@ -15,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from kg4d import __main__, __version__
+from kg4d.config.find import asked_for
+from kg4d.config.load import expand, load_config
+from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
+from kg4d.flows import __main__ as flows
+from kg4d.formats.settings import ExportFormat
+from kg4d.priors.settings import PriorsConfig
+from kg4d.runs.folder import RunFolder, experiment_folder, for_people
+from kg4d.sweeps.sweep import Places, Sweep
 from kg4d.utils.cli import Parser, run
 from kg4d.utils.logs import log_to_console, log_to_file
 
@@ -294,3 +303,91 @@ def test_the_other_words():
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "kg4d: error: command line: no command 'fti' (did you mean fit?)\n"
     assert "choose from prepare, fit, " in kg4d("zzz").stderr
+
+
+def parser_of(name: str) -> Parser:
+    module = importlib.import_module(f"kg4d.{name}" + ".__main__" * (name == "flows"))
+    parser: Parser = module.parser()
+    return parser
+
+
+def examples_of(parser: Parser) -> list[list[str]]:
+    assert parser.epilog is not None
+    lines = parser.epilog.splitlines()
+    assert lines[0] == "examples:"
+    return [shlex.split(line, comments=True) for line in lines[1:]]
+
+
+MADE = {"runs/quickstart/full/seed0": "quickstart", "runs/quickstart_kg4d/full/seed0": "quickstart_kg4d"}
+MADE |= {
+    "runs/quickstart": "quickstart",
+    "runs/quickstart_kg4d": "quickstart_kg4d",
+    "runs/ablation_wgf": "ablation_wgf",
+}
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def check_fit(arguments: argparse.Namespace) -> None:
+    file, overrides = asked_for(arguments.config, arguments.overrides)
+    expand(ExperimentConfig, ROOT / file, [word for word in overrides if not word.startswith("scene=")])
+
+
+def check_report(arguments: argparse.Namespace) -> None:
+    variants = {one.variant for one in expand(ExperimentConfig, ROOT / "experiments/ablation_wgf.yaml")}
+    assert arguments.against in (None, *variants)
+
+
+CHECKS = {
+    "fit": check_fit,
+    "report": check_report,
+    "prepare": lambda arguments: load_config(PriorsConfig, None, arguments.overrides),
+    "sweep": lambda arguments: Sweep(ROOT / arguments.config, arguments.overrides, Places(None, None, 1)),
+    "export": lambda arguments: [ExportFormat(part) for part in arguments.format.split(",")],
+    "flows": lambda arguments: flows.EXAMPLES.index(arguments.example),
+}
+
+
+@pytest.mark.parametrize("name", __main__.COMMANDS)
+def test_the_examples_of_every_command_are_right(name, tmp_path, monkeypatch):
+    """Options and settings are right; of files there are those of this package, and runs lie where fits put them."""
+    monkeypatch.chdir(tmp_path)
+    Path("my.mp4").touch()
+    parser = parser_of(name)
+    examples = examples_of(parser)
+    assert 2 <= len(examples) <= 4
+    for python, flag, module, *words in examples:
+        assert (python, flag, module) == ("python", "-m", parser.prog)
+        CHECKS.get(name, lambda arguments: None)(parser.parse_intermixed_args(words))
+        for word in words:
+            assert not word.startswith("experiments/") or (ROOT / word).is_file()
+            assert not word.startswith("runs/") or word in folders_of(MADE[word])
+
+
+def folders_of(experiment: str) -> set[str]:
+    configs = [one.config for one in expand(ExperimentConfig, ROOT / f"experiments/{experiment}.yaml")]
+    return {str(path) for config in configs for path in (experiment_folder(config), RunFolder.of(config).path)}
+
+
+def test_what_is_printed_at_the_end_can_be_pasted(tmp_path):
+    """In a folder whose name a shell would take apart."""
+    folders = [RunFolder(tmp_path / "a b; $(c) 'd'" / f"seed{seed}") for seed in range(3)]
+    for folder in folders[:2]:
+        folder.path.mkdir(parents=True)
+        folder.metrics.write_text("{}")
+    (folders[0].path / "export").mkdir()
+    (folders[0].path / "export/viewer.html").touch()
+    lines = dict.fromkeys(for_people(folders))
+    assert f"viewer   {folders[0].path / 'export/viewer.html'}" in lines
+    assert not any("seed2" in line for line in lines)
+    commands = [line.partition(" ")[2].strip() for line in lines if line.startswith(("look", "compare"))]
+    asked = []
+    for line in commands:
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+        ).stdout.split("\0")[:-1]
+        assert words[:3] == [sys.executable, "-m", "kg4d.view"]
+        arguments = parser_of("view").parse_args(words[3:])
+        asked.append((arguments.run, arguments.compare))
+    assert asked == [(folders[0].path, None), (folders[1].path, None), (folders[0].path, folders[1].path)]

@@ -42,7 +42,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """The options of this command."""
-    options = Parser("kg4d.flows", "Run a gradient flow whose answer is known; print its errors and draw it.")
+    options = Parser(
+        "kg4d.flows",
+        "Run a gradient flow whose answer is known; print its errors and draw it.",
+        [
+            "--example ou_1d",
+            "--example drifting_2d --seed 1 --out flows",
+        ],
+    )
     options.add_argument("--example", required=True, metavar="NAME", help=f"one of {', '.join(EXAMPLES)}")
     options.add_argument("--out", type=Path, help="folder for the table and the pictures; runs/flows/NAME by default")
     options.add_argument("--seed", type=int, default=0, help="of all random numbers")

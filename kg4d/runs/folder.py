@@ -3,7 +3,7 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kg4d.config.load import load_config, to_yaml
 from kg4d.config.schema import ExperimentConfig
 from kg4d.errors import InputError
+from kg4d.utils.commands import command
 from kg4d.utils.files import cache_folder, replacing, tree_hash
 from kg4d.utils.locks import held_alone
 from kg4d.utils.names import name_of_scene
@@ -187,13 +188,6 @@ class RunFolder:
             remedy = "keep it with --resume, replace it with --overwrite, or give another name= or output="
             raise InputError(self.path, "holds a finished run", remedy)
 
-    def for_people(self) -> Iterator[str]:
-        """Lines that say where a person finds what."""
-        yield f"run      {self.path}"
-        for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
-            if (self.path / name).is_file():
-                yield f"{label:8} {self.path / name}"
-
     def begin(self, config: ExperimentConfig) -> None:
         """Make the folder ready: an earlier run's results go, its log stays and is continued."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -275,3 +269,16 @@ class RunFolder:
         """Write `run.json`, whole or not at all."""
         with replacing(self.record) as part:
             part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def for_people(folders: Sequence[RunFolder]) -> Iterator[str]:
+    """Lines that say where a person finds what of the runs that are done, and commands that show them."""
+    done = [folder.path for folder in folders if folder.metrics.is_file()]
+    for path in done:
+        yield f"run      {path}"
+        for label, name in (("video", "export/video/orbit.mp4"), ("viewer", "export/viewer.html")):
+            if (path / name).is_file():
+                yield f"{label:8} {path / name}"
+        yield f"look     {command('kg4d.view', '--run', str(path))}"
+    if len(done) > 1:
+        yield f"compare  {command('kg4d.view', '--run', str(done[0]), '--compare', str(done[1]))}"

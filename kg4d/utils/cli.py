@@ -35,10 +35,18 @@ class Parser(argparse.ArgumentParser):
     Args:
         prog: Module of the command, such as `kg4d.fit`.
         description: What the command does, in a sentence.
+        examples: What may follow the command, with `# what it does`; shown at the end of `--help`.
     """
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, prog: str, description: str, examples: Sequence[str] = ()) -> None:
+        shown = "\n".join(f"  python -m {prog} {words}" for words in examples)
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"examples:\n{shown}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         self.add_argument("--debug", action="store_true", help="show all log lines, and tracebacks")
 
     def add_overrides(self) -> None:
