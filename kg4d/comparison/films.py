@@ -17,6 +17,7 @@ from kg4d.comparison.arms import Comparison
 from kg4d.comparison.finished import FinishedRun
 from kg4d.data.spans import Span
 from kg4d.data.videos import read_clip
+from kg4d.formats.legend import with_legend
 from kg4d.formats.mp4 import write_mp4
 from kg4d.utils.reading import regular
 
@@ -98,7 +99,7 @@ def films(comparison: Comparison) -> Films:
 
 
 def write_side_by_side(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write for each view a video with the truth on the left, and each arm in the order of the arms.
+    """Write for each view a video with the truth on the left, and each arm by its name in the order of the arms.
 
     Arms whose video has another size or length are left out of it; an orbit has no truth.
 
@@ -108,17 +109,25 @@ def write_side_by_side(comparison: Comparison, folder: Path) -> list[Path]:
     """
     written = []
     for title, found in _views(comparison):
-        videos = [path for _, path in found if path.suffix == ".mp4"]
-        if len(videos) < 2:
+        shown = [(arm, path) for arm, path in found if path.suffix == ".mp4"]
+        if len(shown) < 2:
             continue
-        clips = [read_clip(path, Span(_MOST_FRAMES)) for path in videos]
-        parts = [_parts(clip.frames[..., :3], videos[0].stem) for clip in clips]
-        alike = [part for part in parts if part[0].shape == parts[0][0].shape]
-        beside = torch.cat([*parts[0][1:2], *(part[0] for part in alike)], dim=2)
+        clips = [read_clip(path, Span(_MOST_FRAMES)) for _, path in shown]
+        frames = _without_bars([clip.frames[..., :3] for clip in clips])
+        alike = [index for index, video in enumerate(frames) if video.shape == frames[0].shape]
+        parts = [_parts(frames[index], shown[0][1].stem) for index in alike]
+        truth, names = parts[0][1:2], [shown[index][0] for index in alike]
+        beside = torch.cat([*truth, *(part[0] for part in parts)], dim=2)
         name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title.replace(", ", "_"))
         written.append(folder / f"{name}.mp4")
-        write_mp4(written[-1], beside, clips[0].fps)
+        write_mp4(written[-1], with_legend(beside, [*["truth"] * len(truth), *names]), clips[0].fps)
     return written
+
+
+def _without_bars(videos: list[Float[Tensor, "..."]]) -> list[Float[Tensor, "..."]]:
+    """Videos of one width at the least of their heights: earlier versions wrote no bar above the pictures."""
+    least = min(video.shape[1] for video in videos if video.shape[2] == videos[0].shape[2])
+    return [video[:, -least:] if video.shape[2] == videos[0].shape[2] else video for video in videos]
 
 
 def _views(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, Path]]]]:

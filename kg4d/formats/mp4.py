@@ -16,6 +16,7 @@ from kg4d.data.around import cameras_around
 from kg4d.data.images import quantize
 from kg4d.data.records import PosedImages, view_grid
 from kg4d.formats.base import Exported, ExportSource, MovingModel
+from kg4d.formats.legend import with_legend
 from kg4d.formats.pictures import depth_pictures, motion_pictures
 from kg4d.formats.settings import Orbit
 from kg4d.geometry.cameras import Cameras
@@ -24,6 +25,8 @@ from kg4d.utils.files import replacing
 _CRF = 16  # x264's quality: 0 is lossless, 18 counts as visually lossless
 _ORBIT_FRAMES = 48
 _SWING = 30.0  # degrees to each side
+COMPARED = ("predicted", "truth", "error")  # the pictures of a comparison, from left to right
+_MOVING = ("predicted", "error", "depth", "motion")
 
 
 def write_mp4(path: str | Path, frames: Float[Tensor, "T H W 3"] | UInt8[Tensor, "T H W 3"], fps: int | float) -> None:
@@ -127,21 +130,26 @@ def orbit_angles(orbit: Orbit, *, sides_seen: bool) -> Float[Tensor, " C"]:
 def export_videos(source: ExportSource, folder: Path) -> Exported:
     """Write `video/`: reference and test videos beside the truth and the error, and `orbit.mp4` while time loops.
 
+    A bar above the pictures says which is which.
+
     Where no image shows the motion, `reference.mp4` has the model alone. Of places also `test_<view>_motion.mp4`:
     picture, error, depth, and how far what the first picture shows has moved.
     """
     paths, model, scene = [folder / "video" / "reference.mp4"], source.model, source.scene
     shown = scene.reference
-    compared = _beside_the_truth(model, shown) if scene.pictured else model.render(shown.cameras, shown.times)
-    write_mp4(paths[0], compared, source.fps)
+    if scene.pictured:
+        write_mp4(paths[0], with_legend(beside_the_truth(model, shown), COMPARED), source.fps)
+    else:
+        write_mp4(paths[0], model.render(shown.cameras, shown.times), source.fps)
     if scene.test is not None:
-        compared = _beside_the_truth(model, scene.test)
+        compared = beside_the_truth(model, scene.test)
         for view, row in enumerate(view_grid(scene.test)):
             paths.append(folder / "video" / f"test_{view}.mp4")
-            write_mp4(paths[-1], compared[row], source.fps)
+            write_mp4(paths[-1], with_legend(compared[row], COMPARED), source.fps)
             if scene.backdrop:
+                moving = _with_motion(model, scene.test[torch.tensor(row)], compared[row])
                 paths.append(folder / "video" / f"test_{view}_motion.mp4")
-                write_mp4(paths[-1], _with_motion(model, scene.test[torch.tensor(row)], compared[row]), source.fps)
+                write_mp4(paths[-1], with_legend(moving, _MOVING), source.fps)
     paths.append(folder / "video" / "orbit.mp4")
     cameras = cameras_around(scene, orbit_angles(source.orbit, sides_seen=scene.ring is not None))
     write_mp4(paths[-1], render_orbit(model, scene.reference.times, cameras), source.fps)
@@ -160,5 +168,6 @@ def _with_motion(
     return torch.cat([picture, error, depth, motion_pictures(flows, picture[0])], dim=2)
 
 
-def _beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, "M H three_W 3"]:
+def beside_the_truth(model: MovingModel, images: PosedImages) -> Float[Tensor, "M H three_W 3"]:
+    """What the model shows beside each image and their difference: the pictures that `COMPARED` names."""
     return side_by_side(model.render(images.cameras, images.times).clamp(0, 1), images.composited(model.background))
