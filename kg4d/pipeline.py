@@ -1,7 +1,7 @@
 """The method from end to end: scene, static stage, dynamic stage, refine stage, metrics, exports, record."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ from kg4d.runs.mirror import Mirror, mirrored
 from kg4d.runs.outputs import export, title_of, write_film, write_preview
 from kg4d.runs.soundness import check_fitted
 from kg4d.runs.validation import Reports, Validation, held_out_frames
+from kg4d.runs.watching import Rates, watch_result, watch_stage
 from kg4d.stages.base import Stage
 from kg4d.stages.callbacks import Previews
 from kg4d.stages.checkpoints import on_device
@@ -150,8 +151,9 @@ class _Work:
 
 
 def _tracker(config: ExperimentConfig, folder: RunFolder) -> Tracker:
-    """Of a run, which W&B knows by its variant and the commit, too."""
-    return Tracker.of(config, folder.path, {"variant": variant_of(config), "git_commit": git_commit()})
+    """Of a run, which W&B knows by its variant, the commit and the protocol, too."""
+    about = {"variant": variant_of(config), "git_commit": git_commit(), "protocol": config.evaluation.protocol}
+    return Tracker.of(config, folder.path, about)
 
 
 @dataclass(frozen=True)
@@ -333,6 +335,9 @@ def run_one(
         fitted = FittedModel(representation, run.renderer, run.background)
         path = desk.folder.previews / f"{stage.name}_{step:05d}.png"
         desk.tracker.image(f"preview/{stage.name}", write_preview(path, fitted, shown), step)
+        if desk.tracker.is_shown:
+            inside = FittedModel(representation, run.renderer, run.background, run.normalisation)
+            watch_stage(run, desk.tracker, stage, step, inside, desk.folder.previews)
         if desk.film is not None:
             _show_live(desk.film, run, stage, step, representation)
 
@@ -344,13 +349,19 @@ def run_one(
         config=run.config.trainer,
         run=run_hash(run.config),
         logger=StageLogger(desk.tracker, stage.name) if desk.ranks.first else None,
-        callbacks=[*([Previews(draw, run.config.trainer.preview_every)] if desk.ranks.first else []), *callbacks],
+        callbacks=[*(_watchers(run, desk, draw) if desk.ranks.first else []), *callbacks],
         ranks=desk.ranks,
         saved=(lambda: None) if desk.mirror is None else desk.mirror.put_if_possible,
     )
     stage.to(run.renderer.device)  # its Trainer leaves it on the CPU
     if stage.steps > 0:
         check_fitted(stage.name, FittedModel(representation, run.renderer, run.background), shown)
+
+
+def _watchers(run: RunInputs, desk: Desk, draw: Callable[[int], None]) -> list[Callback]:
+    """What the first process does beside its steps for those who look on."""
+    rates = [Rates(desk.tracker)] if desk.tracker.is_shown else []
+    return [*rates, Previews(draw, run.config.trainer.preview_every)]
 
 
 def _show_live(film: Path, run: RunInputs, stage: Stage[Any], step: int, representation: Representation) -> None:
@@ -368,7 +379,8 @@ def evaluate(run: RunInputs, desk: Desk, fitted: FittedModel) -> Evaluation:
     for reason in dict.fromkeys(evaluation.skipped.values()):
         keys = [key for key, why in evaluation.skipped.items() if why == reason]
         _log.info("not measured: %s (%s)", ", ".join(keys), reason)
-    desk.tracker.summary(evaluation.metrics)
+    if desk.tracker.is_shown:
+        watch_result(run, desk.tracker, fitted, evaluation)
     return evaluation
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -130,15 +131,67 @@ class Tracker:
             import wandb
 
             pixels = (image.detach().clamp(0, 1) * 255).round().byte() if image.is_floating_point() else image
-            global_step = max(self._latest, self._history.step_of(self._stage, step))
-            self._waiting.setdefault(global_step, {})[name] = wandb.Image(pixels.cpu().numpy())
+            self._show(self._stage, step, {name: wandb.Image(pixels.cpu().numpy())})
 
-    def video(self, name: str, path: Path) -> None:
-        """Log an MP4 file at the latest step."""
+    @property
+    def is_shown(self) -> bool:
+        """Whether W&B gets anything: what is for it alone need not be made otherwise."""
+        return self._run is not None
+
+    def watch(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        """Log scalars as `<stage>/<name>` to W&B alone: what two runs of one seed do not share, or cannot go on with.
+
+        Args:
+            stage: Name of the stage.
+            step: Step of the stage, from 0.
+            values: Numbers by name.
+        """
+        if self._run is not None:
+            self._show(stage, step, {f"{stage}/{name}": float(value) for name, value in values.items()})
+
+    def histogram(self, name: str, values: Float[Tensor, " N"], step: int) -> None:
+        """Log how values are spread.
+
+        Args:
+            name: Name in W&B.
+            values: Finite numbers.
+            step: Step of the stage that runs now.
+        """
         if self._run is not None:
             import wandb
 
-            self._put(self._latest, {name: wandb.Video(str(path), format="mp4")})
+            self._show(self._stage, step, {name: wandb.Histogram(values.detach().cpu().numpy(), num_bins=64)})
+
+    def points(self, name: str, positions: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"]) -> None:
+        """Log a cloud of points at the latest step.
+
+        Args:
+            name: Name in W&B.
+            positions: World units.
+            colors: RGB; clipped to [0, 1].
+        """
+        if self._run is not None:
+            import wandb
+
+            cloud = torch.cat([positions.detach(), (colors.detach().clamp(0, 1) * 255).round()], dim=-1)
+            self._put(self._latest, {name: wandb.Object3D(cloud.cpu().numpy())})
+
+    def video(self, name: str, path: Path, step: int | None = None) -> None:
+        """Log an MP4 file, which stays where it is until the values of its step are sent.
+
+        Args:
+            name: Name in W&B.
+            path: The file.
+            step: Step of the stage that runs now; the latest one when None.
+        """
+        if self._run is not None:
+            import wandb
+
+            video = {name: wandb.Video(str(path), format="mp4")}
+            if step is None:
+                self._put(self._latest, video)
+            else:
+                self._show(self._stage, step, video)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table at the latest step."""
@@ -147,9 +200,10 @@ class Tracker:
 
             self._put(self._latest, {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Set the run's final values, by which W&B compares runs."""
+    def final(self, values: Mapping[str, float]) -> None:
+        """Set the run's final values, by which W&B compares runs, and log them at the latest step for its charts."""
         if self._run is not None:
+            self._put(self._latest, values)
             self._run.summary.update(dict(values))
 
     def save(self) -> None:
@@ -167,6 +221,11 @@ class Tracker:
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
             self._run = None
+
+    def _show(self, stage: str, step: int, media: Mapping[str, Any]) -> None:
+        """What goes with a step of a stage, which may not have been logged yet."""
+        global_step = max(self._latest, self._history.step_of(stage, step))
+        self._waiting.setdefault(global_step, {}).update(media)
 
     def _put(self, global_step: int, values: Mapping[str, Any]) -> None:
         self._waiting.setdefault(global_step, {}).update(values)

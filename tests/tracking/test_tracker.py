@@ -1,10 +1,7 @@
 import csv
 import json
-import struct
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +16,7 @@ from kg4d.tracking.settings import TrackingConfig, WandbConfig, WandbMode
 from kg4d.tracking.stage_logger import StageLogger
 from kg4d.tracking.tables import AblationTable, ablation_table
 from kg4d.tracking.tracker import Tracker, log_table
+from tests.offline_runs import keep_wandb_in, offline_runs
 
 
 class Kind(StrEnum):
@@ -42,85 +40,9 @@ def tracking(mode: WandbMode) -> TrackingConfig:
     return TrackingConfig(WandbConfig(mode=mode, project="test-project", tags=["tag"]))
 
 
-def log_records(path: Path) -> Iterator[bytes]:
-    """Records of a .wandb file: a LevelDB log of 32 KiB blocks after a 7-byte header of W&B's own."""
-    data, position, parts = path.read_bytes(), 7, []
-    assert data[:4] == b":W&B"
-    while position + 7 <= len(data):
-        room = 32768 - position % 32768
-        if room < 7:
-            position += room
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        parts.append(data[position + 7 : position + 7 + length])
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield b"".join(parts)
-            parts = []
-
-
-@dataclass
-class OfflineRun:
-    """What an offline run recorded."""
-
-    project: str = ""
-    group: str = ""
-    name: str = ""
-    id: str = ""
-    tags: list[str] = field(default_factory=list)
-    config: dict = field(default_factory=dict)
-    history: list[dict] = field(default_factory=list)
-    summary: dict = field(default_factory=dict)
-    exit_code: int | None = None
-
-
-def read_offline_run(path: Path) -> OfflineRun:
-    from wandb.proto import wandb_internal_pb2
-
-    found = OfflineRun()
-    for data in log_records(path):
-        record = wandb_internal_pb2.Record.FromString(data)
-        match record.WhichOneof("record_type"):
-            case "run":
-                run = record.run
-                found.project, found.group, found.name, found.id = (
-                    run.project,
-                    run.run_group,
-                    run.display_name,
-                    run.run_id,
-                )
-                found.tags = list(run.tags)
-                found.config |= entries(run.config.update)
-            case "history":
-                found.history.append(entries(record.history.item))
-            case "summary":
-                found.summary |= entries(record.summary.update)
-            case "exit":
-                found.exit_code = record.exit.exit_code
-    return found
-
-
-def entries(items) -> dict:
-    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def offline_runs(folder: Path) -> list[OfflineRun]:
-    """All runs below a folder, by start time; W&B's own process may still be writing the end of the last one."""
-    paths = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
-    deadline = time.monotonic() + 10
-    while any(read_offline_run(path).exit_code is None for path in paths) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return [read_offline_run(path) for path in paths]
-
-
 @pytest.fixture(autouse=True)
 def private_home(tmp_path_factory, monkeypatch):
-    """W&B keeps parts of tables below the home folder, and would look for a login there."""
-    home = tmp_path_factory.mktemp("home")
-    for name in ("HOME", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    keep_wandb_in(tmp_path_factory.mktemp("home"), monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +58,7 @@ def logged(tmp_path_factory) -> Path:
             tracker.log("static", step, {"psnr": 20.0 + step})
         tracker.log("dynamic", 0, {"loss": 5.0})
         tracker.image("preview/dynamic", (torch.rand(4, 6, 3) * 255).byte(), 0)
-        tracker.summary({"test/psnr": 21.5})
+        tracker.final({"test/psnr": 21.5})
         tracker.video("video/orbit", folder / "orbit.mp4")
         tracker.table("numbers", ["a", "b"], [[1, "x"], [2, None]])
     return folder
@@ -148,6 +70,7 @@ def test_a_run_is_named_and_described(logged):
     assert run.config["inner"] == {"kind": "good", "values": [1.0, 2.0]}
     assert run.config["tracking"]["wandb"]["mode"] == "offline"
     assert run.summary["test/psnr"] == 21.5
+    assert run.job_type == "fit"
     assert run.exit_code == 0
 
 
@@ -219,7 +142,7 @@ def test_the_table_of_an_experiment_is_a_run_of_its_group(tmp_path):
     table = ablation_table(results)
     log_table(tracking(WandbMode.OFFLINE), tmp_path, "walk", table)
     (run,) = offline_runs(tmp_path)
-    assert (run.group, run.name) == ("walk", "table")
+    assert (run.group, run.name, run.job_type) == ("walk", "table", "table")
     (path,) = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
     logged = json.loads(path.read_text())
     assert logged["columns"] == table.columns
@@ -234,7 +157,11 @@ def test_disabled_leaves_the_csv_alone_and_needs_no_wandb(tmp_path, monkeypatch)
         tracker.image("preview", torch.zeros(2, 2, 3), 0)
         tracker.video("video", Path("missing.mp4"))
         tracker.table("table", ["a"], [[1]])
-        tracker.summary({"a": 1.0})
+        tracker.final({"a": 1.0})
+        tracker.watch("static", 0, {"renders_per_second": 1.0})
+        tracker.histogram("opacities", torch.zeros(3), 0)
+        tracker.points("points", torch.zeros(3, 3), torch.zeros(3, 3))
+        assert not tracker.is_shown
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
