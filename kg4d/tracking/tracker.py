@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -160,7 +161,7 @@ class Tracker:
         if self._run is not None:
             import wandb
 
-            self._show(self._stage, step, {name: wandb.Histogram(values.detach().cpu().numpy(), num_bins=64)})
+            self._show(self._stage, step, {name: wandb.Histogram(np_histogram=np.histogram(values.detach().cpu().numpy(), bins=64))})
 
     def points(self, name: str, positions: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"]) -> None:
         """Log a cloud of points at the latest step.

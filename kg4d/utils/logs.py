@@ -107,7 +107,7 @@ class Milestones:
         self._tenth = self._tenth_of(step)
         elapsed = time.monotonic() - self._begin
         left = elapsed / (step - self._first) * (self._total - step)
-        known = "".join(f"  {name} {values[name]:.4g}" for name in ("loss", "psnr") if name in values)
+        known = "".join(f"  {name} {values[name]:<7.4g}" for name in ("loss", "psnr") if name in values)
         width = len(str(self._total))
         share = f"{100 * step // self._total:3} %  step {step:{width}} of {self._total}"
         return f"{self._what:8} {share}{known}  {clock_text(elapsed)} elapsed, {clock_text(left)} left"
