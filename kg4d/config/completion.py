@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-import argcomplete
+from argcomplete.finders import CompletionFinder
 
 from kg4d.config.find import CLIPS, IMAGES, named_experiments
 from kg4d.config.reference import described
@@ -44,7 +44,7 @@ def complete(commands: Mapping[str, str]) -> None:
     finder(everything, always_complete_options=False)
 
 
-class _Finder(argcomplete.CompletionFinder):
+class _Finder(CompletionFinder):
     """Completes settings behind options too; argparse by itself wants all of them in one row.
 
     Attributes:
@@ -62,11 +62,8 @@ class _Finder(argcomplete.CompletionFinder):
         asked = any(self.before in action.option_strings and action.nargs != 0 for action in actions)
         if found or asked or cword_prefix.startswith("-"):
             return found
-        more = (
-            action.completer(prefix=cword_prefix, parsed_args=parsed_args)
-            for action in actions
-            if action.dest == "overrides"
-        )  # type: ignore[attr-defined]
+        settings_of = (getattr(action, "completer", _nothing) for action in actions if action.dest == "overrides")
+        more = (completer(prefix=cword_prefix, parsed_args=parsed_args) for completer in settings_of)
         return [word for words in more for word in words if word.startswith(cword_prefix)]
 
 

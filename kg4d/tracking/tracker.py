@@ -161,7 +161,11 @@ class Tracker:
         if self._run is not None:
             import wandb
 
-            self._show(self._stage, step, {name: wandb.Histogram(np_histogram=np.histogram(values.detach().cpu().numpy(), bins=64))})
+            self._show(
+                self._stage,
+                step,
+                {name: wandb.Histogram(np_histogram=np.histogram(values.detach().cpu().numpy(), bins=64))},
+            )
 
     def points(self, name: str, positions: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"]) -> None:
         """Log a cloud of points at the latest step.

@@ -13,7 +13,9 @@ def test_a_line_each_tenth_of_what_is_left(first: int, total: int, lines: int) -
     said = [milestones.reached(step, {"loss": 0.25, "psnr": 20.0, "kfc": 1.0}) for step in range(first + 1, total + 1)]
     said = [line for line in said if line is not None]
     assert len(said) == lines
-    assert said[-1].startswith(f"static   100 %  step {total} of {total}  loss 0.25     psnr 20       0:00 elapsed, 0:00 left")
+    assert said[-1].startswith(
+        f"static   100 %  step {total} of {total}  loss 0.25     psnr 20       0:00 elapsed, 0:00 left"
+    )
 
 
 def test_what_is_left_is_as_fast_as_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
