@@ -343,7 +343,7 @@ CHECKS = {
     "fit": check_fit,
     "report": check_report,
     "prepare": lambda arguments: load_config(PriorsConfig, None, arguments.overrides),
-    "sweep": lambda arguments: Sweep(ROOT / arguments.config, arguments.overrides, Places(None, None, 1)),
+    "sweep": lambda arguments: Sweep(str(ROOT / arguments.config), arguments.overrides, Places(None, None, 1)),
     "export": lambda arguments: [ExportFormat(part) for part in arguments.format.split(",")],
     "flows": lambda arguments: flows.EXAMPLES.index(arguments.example),
 }
