@@ -164,9 +164,9 @@ axes[0].invert_yaxis()
 #   stands beside it. Compare with what nothing scores, and with what a model scores that does not move.
 # - **PSNR is a mean of decibels**, as everywhere, and an image that is met exactly counts 100. *Does not move* is
 #   ahead of *a frame late* only because it has frame 0 of 12 exactly, which is worth 7 dB.
-# - **PSNR punishes what eyes forgive**: two pixels aside cost more than a blur, a tint or grain. LPIPS sees it the other
-#   way round.
-# - **Who sees that nothing moves?** PSNR, SSIM and LPIPS put the still model before a blur or before exchanged views. Only
+# - **PSNR punishes what eyes forgive**: two pixels aside cost more than a blur, a tint or grain. LPIPS sees it the
+#   other way round.
+# - **Who sees that nothing moves?** PSNR puts the still model before two pixels aside, and LPIPS before a blur. Only
 #   the video distance puts it where it belongs, beside the blank page.
 # - **No metric of single images knows time.** The two grains are alike in PSNR and SSIM by construction, since every
 #   image has as much of it, and even the video distance hardly tells them apart.
