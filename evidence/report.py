@@ -1,4 +1,4 @@
-"""Write the tables of the finished runs of the plan: all of them to evidence/tables.md, the main ones to docs/evidence.md.
+"""Write the tables of the finished runs: all of them to evidence/tables.md, the main ones to docs/evidence.md.
 
     python -m evidence.report
 
@@ -19,7 +19,8 @@ from kg4d.utils.files import replacing
 
 PAGE = ROOT / "docs" / "evidence.md"
 TABLES = ROOT / "evidence" / "tables.md"
-MAIN = ("presets", "method", "handles")  # groups that the page has too, briefly
+MAIN = ("presets", "method", "handles")  # groups that the page has too,
+BRIEFLY = ("test/psnr", "keypoints/error_3d", "train/psnr")  # with these metrics
 METRICS = {
     "test/psnr": ("PSNR, dB", "{:.2f}"),
     "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
@@ -68,9 +69,9 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str], mirror
 
 
 def brief_table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
-    """One group in one table: its first metric as in `table`, of the others the means over the scenes."""
+    """One group in one table: the first of its metrics as in `table`, of the others the means over the scenes."""
     measured = {metric for (its_group, *_), found in values.items() if its_group == name for metric in found}
-    metrics = [metric for metric in group.metrics or METRICS if metric in measured]
+    metrics = [metric for metric in BRIEFLY if metric in measured]
     if not metrics:
         return []
     first, *others = (METRICS[metric][0] for metric in metrics)
