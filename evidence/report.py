@@ -1,4 +1,4 @@
-"""Write docs/evidence.md's tables and pictures from the finished runs of the plan.
+"""Write the tables of the finished runs: all of them to evidence/tables.md, the main ones to docs/evidence.md.
 
     python -m evidence.report
 
@@ -18,6 +18,9 @@ from kg4d.tracking.tables import difference_text
 from kg4d.utils.files import replacing
 
 PAGE = ROOT / "docs" / "evidence.md"
+TABLES = ROOT / "evidence" / "tables.md"
+MAIN = ("presets", "method", "handles")  # groups that the page has too,
+BRIEFLY = ("test/psnr", "keypoints/error_3d", "train/psnr")  # with these metrics
 METRICS = {
     "test/psnr": ("PSNR, dB", "{:.2f}"),
     "test/psnr_masked": ("masked PSNR, dB", "{:.2f}"),
@@ -63,6 +66,27 @@ def table(values: Values, name: str, group: Group, scenes: Sequence[str], mirror
             lines += [f"**{label}**", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
             lines += [row for row in rows if row] + [""]
     return [f"### {group.title}", "", arms_of(group), "", *lines] if lines else []
+
+
+def brief_table(values: Values, name: str, group: Group, scenes: Sequence[str]) -> list[str]:
+    """One group in one table: the first of its metrics as in `table`, of the others the means over the scenes."""
+    measured = {metric for (its_group, *_), found in values.items() if its_group == name for metric in found}
+    metrics = [metric for metric in BRIEFLY if metric in measured]
+    if not metrics:
+        return []
+    first, *others = (METRICS[metric][0] for metric in metrics)
+    head = [first, *scenes, "mean", f"minus {group.against}", *others]
+    rows = []
+    for arm in group.arms:
+        parts = [
+            _row(values, (name, arm), compared_with(name, group), metric, METRICS[metric][1], scenes, ())
+            for metric in metrics
+        ]
+        if parts[0] is not None:
+            means = ["–" if part is None else part.split(" | ")[1 + len(scenes)] for part in parts[1:]]
+            rows.append(" | ".join([parts[0].removesuffix(" |"), *means]) + " |")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *rows, ""]
+    return [f"### {group.title}", "", arms_of(group), "", *lines]
 
 
 def arms_of(group: Group) -> str:
@@ -141,17 +165,19 @@ def replace_between(page: Path, marker: str, lines: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Replace the tables of the page."""
+    """Replace the tables of both pages."""
     plan, values = read_plan(), read_results()
     scenes = list(scenes_of(plan))
-    lines = []
+    whole, main_ones = [], []
     for name, group in plan.groups.items():
-        lines += table(values, name, group, scenes, list(plan.mirrored) if group.mirrored else [])
-        if name == "presets" and lines:
-            lines += gap_closed(values, scenes)
-    replace_between(PAGE, "tables", lines)
+        whole += table(values, name, group, scenes, list(plan.mirrored) if group.mirrored else [])
+        main_ones += brief_table(values, name, group, scenes) if name in MAIN else []
+        if name == "presets" and whole:
+            whole += gap_closed(values, scenes)
+    replace_between(TABLES, "tables", whole)
+    replace_between(PAGE, "tables", main_ones)
     expected = len(jobs(plan, OUTPUT))
-    print(f"{PAGE.relative_to(ROOT)}: {len(values)} of {expected} runs")
+    print(f"{PAGE.relative_to(ROOT)}, {TABLES.relative_to(ROOT)}: {len(values)} of {expected} runs")
     return 0 if len(values) == expected else 1
 
 

@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from evidence.plan import ROOT, Arm, Group, Job, jobs, read_plan, share_in_plan
-from evidence.report import Values, arms_of, gap_closed, replace_between, table
+from evidence.report import TABLES, Values, arms_of, brief_table, gap_closed, replace_between, table
 from evidence.run import job_of, left_to_do, run_folder
 from kg4d.config.load import load_config
 from kg4d.config.schema import ExperimentConfig
@@ -73,6 +74,30 @@ def test_tables_show_means_spreads_and_paired_differences() -> None:
     assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 (+6.00 to +6.00) |" in text
     assert "LPIPS" not in text  # nobody measured it
     assert "| kg4d |" not in text
+
+
+def test_the_page_has_one_table_a_group_its_first_metric_whole_and_the_means_of_others() -> None:
+    values = {key: {**found, "train/psnr": found["test/psnr"] + 6} for key, found in presets().items()}
+    lines = brief_table(values, "presets", PLAN.groups["presets"], SCENES)
+    assert "| PSNR, dB | a | b | mean | minus hexplane_images | reference view, dB |" in lines
+    assert "| hexplane_images | 18.25 ± 0.35 | 18.25 ± 0.35 | 18.25 |  | 24.25 |" in lines
+    assert "| recommended | 24.25 ± 0.35 | 24.25 ± 0.35 | 24.25 | +6.00 (+6.00 to +6.00) | 30.25 |" in lines
+    del values["presets", "floor", "a", 0]["train/psnr"], values["presets", "floor", "a", 1]["train/psnr"]
+    assert "| floor | 17.25 ± 0.35 | 17.25 ± 0.35 | 17.25 | -1.00 (-1.00 to -1.00) | – |" in brief_table(
+        values, "presets", PLAN.groups["presets"], SCENES
+    )
+    assert brief_table(values, "method", PLAN.groups["method"], SCENES) == []
+
+
+def test_the_page_has_no_figure_that_the_whole_tables_lack() -> None:
+    page, tables = (between((ROOT / name).read_text(encoding="utf-8")) for name in ("docs/evidence.md", TABLES))
+    figures = re.findall(r"(?<=\| )[-+]?\d+\.\d[^|]*(?= \|)", page)
+    assert len(figures) > 100
+    assert set(figures) <= set(re.findall(r"(?<=\| )[-+]?\d+\.\d[^|]*(?= \|)", tables))
+
+
+def between(text: str) -> str:
+    return text.split("<!-- tables -->")[1].split("<!-- /tables -->")[0]
 
 
 def test_a_section_says_what_its_arms_are() -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+_SCROLLS = "max-width: 100%; overflow-x: auto"  # wider than a phone: the equation scrolls, not the page
+_LONG = 40  # characters of a source that may be wider than that
+
 
 def on_config(config: Any) -> Any:
     """Let the fence `math` be converted."""
@@ -19,8 +22,13 @@ def on_config(config: Any) -> Any:
 
 def on_page_content(content: str, **_: Any) -> str:
     """Convert equations within sentences."""
-    return re.sub(r":math:<code>(.*?)</code>", lambda found: convert(html.unescape(found[1])), content, flags=re.DOTALL)
+    return re.sub(r":math:<code>(.*?)</code>", lambda found: _inline(html.unescape(found[1])), content, flags=re.DOTALL)
+
+
+def _inline(source: str) -> str:
+    equation = convert(source)
+    return equation if len(source) < _LONG else f'<span style="display: inline-block; {_SCROLLS}">{equation}</span>'
 
 
 def _block(source: str, *_: Any, **__: Any) -> str:
-    return f'<div class="math">{convert(source, display="block")}</div>'
+    return f'<div class="math" style="{_SCROLLS}">{convert(source, display="block")}</div>'

@@ -61,7 +61,7 @@ def depth_loss(
 def _normalised_l1(
     drawn: Float[Tensor, "B P"], prior: Float[Tensor, "B P"], counts: Bool[Tensor, "B P"], tail: float
 ) -> Float[Tensor, ""]:
-    """FLAG-4D eq. 9: mean of |(D - low) / (high - low) - D*| with D* brought to [0, 1] in the same way.
+    """FLAG-4D eq. 9: mean of `|(D - low) / (high - low) - D*|` with `D*` brought to [0, 1] in the same way.
 
     The bounds are those of the pixels that count, and no gradient flows through them.
     """

@@ -32,13 +32,13 @@ def photometric_loss(
     target_alpha: Float[Tensor, "B H W 1"],
     config: PhotometricConfig,
 ) -> Float[Tensor, ""]:
-    """l1 |I - I*| + ssim (1 - SSIM(I, I*)) + alpha |A - A*|, each a mean over the batch (Kerbl et al. 2023, eq. 7).
+    """`l1 |I - I*| + ssim (1 - SSIM(I, I*)) + alpha |A - A*|`, each a mean over the batch (Kerbl et al. 2023, eq. 7).
 
     Args:
         predicted: Renders I, colours in [0, 1].
-        target: Images I* on the same background.
+        target: Images `I*` on the same background.
         alpha: Coverage A of the renders, in [0, 1].
-        target_alpha: Coverage A* of the images, in [0, 1].
+        target_alpha: Coverage `A*` of the images, in [0, 1].
         config: The weights l1, ssim and alpha; `config.weight` is left to the caller.
     """
     l1, similarity = image_errors(predicted, target)
