@@ -14,7 +14,7 @@ from kg4d.losses.flow.settings import WgfConfig
 from kg4d.losses.settings import BonesConfig, CoverageConfig, DepthLossConfig, KfcConfig, RigidityConfig, SdsConfig
 from kg4d.optim.settings import OptimizerConfig
 from kg4d.priors.diffusion.settings import NoiseModelConfig
-from kg4d.priors.settings import DepthPriorConfig, PriorsConfig
+from kg4d.priors.settings import DepthPriorConfig, FlowFeaturesConfig, PriorsConfig
 from kg4d.render.settings import RendererConfig
 from kg4d.representation.settings import RepresentationConfig, RepresentationKind
 from kg4d.stages.settings import DensityKind, DynamicConfig, RefineConfig, StaticConfig, TrainerConfig
@@ -95,6 +95,7 @@ class ExperimentConfig:
         coverage: Projected centres spread over the mattes, in the dynamic stage.
         depth: Depth of the reference video from a prior, in the static stage where that sees the video, and in the
             dynamic stage.
+        flow_features: What a motion that watches the reference video sees of it.
         guidance: Score distillation by a diffusion model.
         evaluation: Which metrics are computed.
         export: What is exported.
@@ -146,6 +147,7 @@ class ExperimentConfig:
     bones: BonesConfig = field(default_factory=BonesConfig)
     coverage: CoverageConfig = field(default_factory=CoverageConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    flow_features: FlowFeaturesConfig = field(default_factory=FlowFeaturesConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -99,6 +99,12 @@ def quantize(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def on_white(images: Float[Tensor, "*shape 4"]) -> UInt8[Tensor, "*shape 3"]:
+    """Straight RGBA as networks and estimators see it: 8 bits, on a background without edges of its own."""
+    alphas = images[..., 3:]
+    return quantize(images[..., :3] * alphas + 1 - alphas)
+
+
 def write_png(path: str | Path, image: Float[Tensor, "H W channels"]) -> None:
     """Write RGB or straight RGBA in [0, 1] as an 8-bit PNG; the file appears complete or not at all."""
     with replacing(path) as part:

@@ -27,6 +27,7 @@ from kg4d.priors.diffusion.views import Zero123PlusViews, build_views
 from kg4d.priors.diffusion.zero123 import DEFAULT_MODELS
 from kg4d.priors.files import SuppliedFiles, require_path
 from kg4d.priors.flow import DisFlow, RaftFlow
+from kg4d.priors.flow_features import DisAndVgg, FlowSource, RaftAlone
 from kg4d.priors.keypoints.blazepose import load_blazepose
 from kg4d.priors.keypoints.features import build_features
 from kg4d.priors.keypoints.people import PersonKeypoints
@@ -48,6 +49,8 @@ from kg4d.priors.settings import (
     DepthKind,
     DepthPriorConfig,
     FlowConfig,
+    FlowFeaturesConfig,
+    FlowFeaturesKind,
     FlowKind,
     MattingConfig,
     MattingKind,
@@ -70,7 +73,7 @@ def check_files(config: PriorsConfig) -> None:
         ("flow", config.flow.kind, config.flow.path),
     ]
     for key, kind, path in named:
-        if kind.value in ("files", "file") or (kind.value == "auto" and path is not None):
+        if kind.value in ("files", "file") or (kind.value in ("auto", "raft") and path is not None):
             require_path(f"{key}.path", path)
         elif path is not None and kind.value not in ("none", "click"):
             remedy = f"set {key}.kind={'file' if key == 'keypoints' else 'files'}, or leave the path out"
@@ -369,6 +372,37 @@ def decide_depth(
         case DepthKind.NONE:
             return Choice(kind.value, why, None)
         case DepthKind.AUTO:
+            raise AssertionError("auto is resolved before")
+        case _:
+            assert_never(kind)
+
+
+def decide_flow_features(config: FlowFeaturesConfig) -> Choice[FlowSource | SuppliedFiles]:
+    """Choose where the features come from that a motion sees of the reference video.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        InputError: What was asked for is not there, or would silently be ignored.
+    """
+    kind, why = config.kind, _why(config.kind, "flow_features.kind")
+    if kind is FlowFeaturesKind.AUTO:
+        kind = FlowFeaturesKind.DIS if config.path is None else FlowFeaturesKind.FILES
+        why = "the default, which fetches nothing" if config.path is None else "flow_features.path names a folder"
+    match kind:
+        case FlowFeaturesKind.DIS:
+            if config.path is not None:
+                raise InputError("flow_features.path", "is not read where flow_features.kind=dis", "leave it out")
+            return Choice(kind.value, why, DisAndVgg())
+        case FlowFeaturesKind.RAFT:
+            if config.path is not None:
+                require_path("flow_features.path", config.path)
+            return Choice(kind.value, why, RaftAlone(config.path))
+        case FlowFeaturesKind.FILES:
+            folder = require_path("flow_features.path", config.path)
+            return Choice(kind.value, why, SuppliedFiles("flow-feature-files", folder))
+        case FlowFeaturesKind.AUTO:
             raise AssertionError("auto is resolved before")
         case _:
             assert_never(kind)

@@ -14,18 +14,17 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kg4d.data.images import DAMAGED, quantize
+from kg4d.data.images import DAMAGED, on_white
 from kg4d.data.readers.undistorted import undistort_depth
 from kg4d.data.records import Depth, ImageFiles, Scene
 from kg4d.data.sizes import Size
-from kg4d.data.videos import natural_key
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
+from kg4d.priors.files import files_in_order, read_npy, read_numbers
 from kg4d.priors.pretrained import load_pretrained
 from kg4d.priors.progress import counted
 from kg4d.priors.settings import DepthMeasure
 from kg4d.utils.files import content_hash
-from kg4d.utils.reading import regular
 
 FOLDER = "depth"  # of a scene
 _SETTINGS = "preprocessor_config.json"
@@ -64,33 +63,21 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "give a folder of .npy or 16-bit .png files")
     for suffix in (".npy", ".png"):
-        found = [file for file in folder.iterdir() if file.suffix.lower() == suffix]
+        found = files_in_order(folder, suffix)
         if found:
-            return sorted(found, key=lambda file: natural_key(file.name))
+            return found
     raise InputError(folder, "holds no .npy and no .png", "give one for each frame of the reference video")
 
 
 def _read(file: Path) -> Float[Tensor, "H W"]:
-    values = _read_npy(file) if file.suffix.lower() == ".npy" else _read_png(file)
+    values = _of_one_channel(read_npy(file)) if file.suffix.lower() == ".npy" else _read_png(file)
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
         what = f"holds {values.dtype} of the shape {values.shape}"
         raise InputError(file, what, "save one number for each pixel, rows first")
-    if not np.isfinite(values).all():
-        raise InputError(file, "holds NaN or infinity", "write 0 where the depth is unknown")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-        found = torch.from_numpy(values.astype(np.float32))
-    if not bool(found.isfinite().all()):
-        raise InputError(file, "holds numbers beyond those of 32 bits", "choose another unit")
-    return found
+    return read_numbers(file, values, "write 0 where the depth is unknown")
 
 
-def _read_npy(file: Path) -> np.ndarray:
-    try:
-        values = np.load(regular(file), allow_pickle=False)
-    except Exception as error:  # whatever NumPy makes of bytes that are no array
-        raise InputError(file, "is no readable .npy of plain numbers", "save it again with numpy.save") from error
-    if not isinstance(values, np.ndarray):
-        raise InputError(file, "is an archive", "save one array a frame with numpy.save")
+def _of_one_channel(values: np.ndarray) -> np.ndarray:
     return values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
 
 
@@ -156,7 +143,7 @@ class MonocularDepth:
         """The depth of T frames, known everywhere."""
         maps = []
         for frame in counted(video, len(video), "frames"):
-            shown = quantize(frame[..., :3] * frame[..., 3:] + 1 - frame[..., 3:]).numpy()
+            shown = on_white(frame).numpy()
             inputs = self.processor(images=[shown], return_tensors="pt").to(self.device)
             (found,) = self.processor.post_process_depth_estimation(
                 self.network(**inputs), target_sizes=[tuple(shown.shape[:2])]

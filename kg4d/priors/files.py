@@ -1,9 +1,10 @@
-"""Priors that a person supplies as files: masks, views, flow and keypoints, in pixels of the input."""
+"""Priors that a person supplies as files: masks, views, flow and keypoints, in pixels of the input; arrays."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,9 +13,10 @@ from kg4d.data.images import read_image, read_mask
 from kg4d.data.readers.tracks import read_flow, read_keypoints
 from kg4d.data.records import Flow, Keypoints
 from kg4d.data.sizes import Size
-from kg4d.data.videos import Clip, image_files
+from kg4d.data.videos import Clip, image_files, natural_key
 from kg4d.errors import InputError
 from kg4d.priors.base import Identity
+from kg4d.utils.reading import regular
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,47 @@ def hash_of(path: Path) -> str:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def files_in_order(folder: Path, suffix: str) -> list[Path]:
+    """The files in a folder with that ending, in any case, by the numbers in their names."""
+    found = [file for file in folder.iterdir() if file.suffix.lower() == suffix]
+    return sorted(found, key=lambda file: natural_key(file.name))
+
+
+def read_npy(file: Path) -> np.ndarray:
+    """The array in a file that numpy.save wrote; no object is unpickled.
+
+    Raises:
+        InputError: It cannot be read, or is an archive.
+    """
+    try:
+        values = np.load(regular(file), allow_pickle=False)
+    except Exception as error:  # whatever NumPy makes of bytes that are no array
+        raise InputError(file, "is no readable .npy of plain numbers", "save it again with numpy.save") from error
+    if not isinstance(values, np.ndarray):
+        raise InputError(file, "is an archive", "save one array a frame with numpy.save")
+    return values
+
+
+def read_numbers(file: Path, values: np.ndarray, remedy: str) -> Float[Tensor, "*shape"]:
+    """Real numbers from a file, in 32 bits.
+
+    Args:
+        file: For errors.
+        values: Integers or floats.
+        remedy: What to do about values that are none.
+
+    Raises:
+        InputError: There is NaN or infinity, or a number beyond those of 32 bits.
+    """
+    if not np.isfinite(values).all():
+        raise InputError(file, "holds NaN or infinity", remedy)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        found = torch.from_numpy(values.astype(np.float32))
+    if not bool(found.isfinite().all()):
+        raise InputError(file, "holds numbers beyond those of 32 bits", "choose another unit")
+    return found
 
 
 def read_masks(folder: Path, clip: Clip) -> Float[Tensor, "T H W 1"]:

@@ -2,10 +2,9 @@
 
 Confidence is forward-backward consistency: a pixel followed forward and back again should return to where it started.
 It is 0 off the object.
-Sources: Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search"; Teed and Deng 2020, "RAFT".
+Source: Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search".
 """
 
-import importlib.util
 from dataclasses import dataclass
 
 import cv2
@@ -14,12 +13,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from kg4d.data.images import quantize
+from kg4d.data.images import on_white
 from kg4d.data.records import Flow
-from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers, sample_image
 from kg4d.priors.base import Identity
 from kg4d.priors.progress import counted
+from kg4d.priors.raft import load_raft, raft_identity, raft_pairs, require_torchvision
 from kg4d.priors.settings import FlowConfig
 
 
@@ -45,10 +44,10 @@ class DisFlow:
 
 @dataclass(frozen=True)
 class RaftFlow:
-    """`FlowEstimator` by torchvision's RAFT (large); torchvision caches and downloads the weights itself.
+    """`FlowEstimator` by torchvision's RAFT: the large one as published, or that of a file of weights.
 
     Attributes:
-        config: Tolerances of the confidence.
+        config: The weights' file, where there is one, and tolerances of the confidence.
 
     Raises:
         InputError: torchvision is not installed.
@@ -59,39 +58,19 @@ class RaftFlow:
 
     def __post_init__(self) -> None:
         """Check that the library is installed, so that a fit does not fail here after hours."""
-        if importlib.util.find_spec("torchvision") is None:
-            remedy = 'pip install "kg4d[raft]", or set flow.kind=dis'
-            raise InputError("flow.kind", "RAFT needs torchvision, which is not installed", remedy)
+        require_torchvision("flow")
 
     def identity(self) -> Identity:
-        """The name of the weights in torchvision, and the tolerances."""
-        return {"weights": "Raft_Large_Weights.C_T_SKHT_V2", **_tolerances(self.config)}
+        """The weights, and the tolerances."""
+        return {**raft_identity(self.config.path), **_tolerances(self.config)}
 
-    @torch.no_grad()
     def __call__(self, video: Float[Tensor, "T H W 4"]) -> Flow:
         """Flow from each frame to the next, with confidence.
 
         Raises:
-            InputError: The weights are not available, or the images are too small.
+            InputError: torchvision does not load, or the weights are not available or not RAFT's.
         """
-        side = min(video.shape[1:3])
-        if side < 128:
-            raise InputError("flow.kind", f"RAFT needs images of 128 px, these have {side}", "set flow.kind=dis")
-        from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
-
-        try:
-            network = raft_large(weights=Raft_Large_Weights.C_T_SKHT_V2).eval()
-        except OSError as error:
-            remedy = "run once where there is a network, or set flow.kind=dis"
-            raise InputError("flow.kind", f"RAFT's weights cannot be fetched: {error}", remedy) from error
-        frames = _on_white(video).permute(0, 3, 1, 2).float() / 127.5 - 1
-        height, width = frames.shape[2:]
-        padded = torch.nn.functional.pad(frames, (0, -width % 8, 0, -height % 8), mode="replicate")
-        forward, backward = [], []
-        for pair in counted(range(len(frames) - 1), len(frames) - 1, "pairs"):
-            both = network(padded[[pair, pair + 1]], padded[[pair + 1, pair]])[-1]
-            forward.append(both[0, :, :height, :width].permute(1, 2, 0))
-            backward.append(both[1, :, :height, :width].permute(1, 2, 0))
+        forward, backward = zip(*raft_pairs(load_raft("flow", self.config.path), video), strict=True)
         return confident(torch.stack(forward), torch.stack(backward), video[..., 3], self.config)
 
 
@@ -129,7 +108,7 @@ def dis_both_ways(
     video: Float[Tensor, "T H W 4"],
 ) -> tuple[Float[Tensor, "pairs H W 2"], Float[Tensor, "pairs H W 2"]]:
     """Flow by DIS from each frame to the next, and from each next one back, px."""
-    grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in _on_white(video)]
+    grey = [cv2.cvtColor(frame.numpy(), cv2.COLOR_RGB2GRAY) for frame in on_white(video)]
     forward, backward = [], []
     for pair in counted(range(len(grey) - 1), len(grey) - 1, "pairs"):
         earlier, later = np.ascontiguousarray(grey[pair]), np.ascontiguousarray(grey[pair + 1])
@@ -142,12 +121,6 @@ def _dis(source: UInt8[np.ndarray, "H W"], target: UInt8[np.ndarray, "H W"]) -> 
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # it keeps state: a new one for each pair
     estimator.setFinestScale(0)
     return torch.from_numpy(estimator.calc(source, target, np.zeros((*source.shape, 2), np.float32)))
-
-
-def _on_white(video: Float[Tensor, "T H W 4"]) -> UInt8[Tensor, "T H W 3"]:
-    """Frames on a constant background: a patterned one has static edges, which hold back the flow of the object's."""
-    alpha = video[..., 3:]
-    return quantize(video[..., :3] * alpha + 1 - alpha)
 
 
 def _tolerances(config: FlowConfig) -> dict[str, str | int | float | bool]:

@@ -65,7 +65,8 @@ class FlowConfig:
 
     Attributes:
         kind: Which estimator; `none` leaves the flow out.
-        path: For `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input.
+        path: For `kind: files`: an `.npz` with the arrays of a scene's `flow.npz`, in pixels of the input. For
+            `kind: raft`: a file with the state of torchvision's `raft_large` or `raft_small`; its weights when null.
         tolerance_px: Error of the return trip at which the confidence falls to 0, px.
         tolerance_share: The same as a fraction of the flow's length; the larger tolerance of the two applies.
     """
@@ -74,6 +75,30 @@ class FlowConfig:
     path: str | None = None
     tolerance_px: float = 1.0
     tolerance_share: float = 0.05
+
+
+class FlowFeaturesKind(StrEnum):
+    """Where the features come from that a motion sees of the reference video."""
+
+    AUTO = "auto"  # files where `path` names a folder, else DIS: nothing is fetched
+    DIS = "dis"  # flow by OpenCV's DIS, deep features by VGG16 where its weights are on this machine
+    RAFT = "raft"  # both by torchvision's RAFT
+    FILES = "files"  # flow by DIS, deep features from files
+
+
+@dataclass
+class FlowFeaturesConfig:
+    """Features of the reference video for a motion that watches it.
+
+    Attributes:
+        kind: Where they come from.
+        path: For `kind: files`: a folder with one `.npy` a frame, channels x height x width, in the order of their
+            names. For `kind: raft`: a file with the state of torchvision's `raft_large` or `raft_small`, `.safetensors`
+            or as torch saves it; torchvision's own weights when null.
+    """
+
+    kind: FlowFeaturesKind = FlowFeaturesKind.AUTO
+    path: str | None = None
 
 
 @dataclass

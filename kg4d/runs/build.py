@@ -25,7 +25,7 @@ from kg4d.data.readers.viewpoints import looked_at
 from kg4d.data.records import Depth, Scene, VideoFeatures, view_grid
 from kg4d.data.scene import load_scene
 from kg4d.data.sizes import Size
-from kg4d.data.studies.frame_subset import choose_frames, with_videos, without_ring, without_texture
+from kg4d.data.studies.frame_subset import choose_frames, seen_frames, with_videos, without_ring, without_texture
 from kg4d.data.studies.keypoint_subset import choose_keypoints
 from kg4d.data.studies.noisy_detections import add_noise
 from kg4d.data.studies.settings import DetectionsSource
@@ -46,14 +46,15 @@ from kg4d.keypoints.sides import other_sides
 from kg4d.lift.first_depths import first_depths
 from kg4d.lift.seeding import Skeleton, reconcile_views, seed_keypoints
 from kg4d.metrics.protocols import Protocol, get_protocol
-from kg4d.priors.build import decide_depth
+from kg4d.priors.build import decide_depth, decide_flow_features
 from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.depth import read_depth
 from kg4d.priors.diffusion.checkpoint import networks_device
 from kg4d.priors.diffusion.noise_predictor import build_noise_model, find_noise_model, settle_noise_model
 from kg4d.priors.diffusion.settings import GuidanceKind
+from kg4d.priors.feature_files import read_feature_maps
 from kg4d.priors.files import SuppliedFiles
-from kg4d.priors.flow_features import FlowFeatures
+from kg4d.priors.flow_features import DisAndMaps, FlowFeatures
 from kg4d.priors.prepare import prepared_scene
 from kg4d.priors.redetect import redetected
 from kg4d.priors.settings import DepthMeasure, PriorsConfig
@@ -258,9 +259,9 @@ def build_run_representation(config: ExperimentConfig, gaussians: GaussianModel,
 
 def show_video(run: "RunInputs", representation: Representation) -> None:
     """Let a motion that asks for it watch the reference video, by features that are kept in the cache."""
-    if not representation.wants_video:
+    if run.watching is None:
         return
-    video, provider = run.scene.reference, FlowFeatures()
+    video, provider = run.scene.reference, run.watching
     bench = Workbench(run.priors, run.config.trainer.progress_bar)
     found = bench.run(provider, {"video": video.images}, lambda: {"maps": provider(video.images)})
     representation.watch(VideoFeatures(found["maps"], video.times))
@@ -293,6 +294,24 @@ def build_run_depth(config: ExperimentConfig, scene: Scene, cache: PriorCache) -
     return bench.depth(provider, video)
 
 
+def build_run_features(config: ExperimentConfig, scene: Scene) -> FlowFeatures:
+    """What a motion that watches the reference video sees of it.
+
+    Args:
+        config: Of the run.
+        scene: With all frames, at the resolution of the fit.
+
+    Raises:
+        InputError: What was asked for is not there or is damaged.
+    """
+    choice = decide_flow_features(config.flow_features)
+    _log.info("flow features: %s (%s)", choice.kind, choice.why)
+    if not isinstance(choice.provider, SuppliedFiles):
+        return FlowFeatures(choice.provider)
+    maps = read_feature_maps(choice.provider.path, scene)[seen_frames(scene, config.frames)]
+    return FlowFeatures(DisAndMaps(maps.flip(3) if config.world.mirrored else maps))
+
+
 def place_run_representation(run: "RunInputs", representation: Representation) -> None:
     """Let a representation that asks for it start where the scene shows something at each time."""
     generator = torch.Generator().manual_seed(run.config.seed)
@@ -317,6 +336,7 @@ class RunInputs:
         motion: What moves the keypoints in place of a motion that is fitted, in units of its own; mostly None.
         guidance: What judges views that the scene does not show, by the name of the stage.
         priors: Where the results of providers are kept.
+        watching: What a motion that watches the video sees of it; None where none does.
         static_data: Batches of the static stage.
         dynamic_data: Batches of the dynamic stage.
         carry_data: Batches of the stage before it in which a deformation carries the Gaussians; None where none does.
@@ -336,6 +356,7 @@ class RunInputs:
     motion: Motion | None
     guidance: Mapping[str, Guidance]
     priors: PriorCache
+    watching: FlowFeatures | None
     static_data: StaticDataModule
     dynamic_data: DynamicDataModule
     refine_data: RefineDataModule
@@ -376,7 +397,7 @@ def build_run(
     if not seen.backdrop:  # points are anywhere in a place, and its images have no matte
         warn_of_little_overlap(renderer, near if far_side is None else far_side.completed(near), seen.reference, start)
     check_neighbours(config, len(gaussians))
-    build_run_representation(config, gaussians, windows_of(config, scene))
+    watches = build_run_representation(config, gaussians, windows_of(config, scene)).wants_video
     behind, seed = background.cpu(), config.seed
     return RunInputs(
         config,
@@ -392,6 +413,7 @@ def build_run(
         motion,
         guidance,
         priors,
+        build_run_features(config, whole_scene) if watches else None,
         static_data=StaticDataModule(scene, config.static.data, behind, seed),
         dynamic_data=_dynamic_data(config, scene, behind),
         refine_data=RefineDataModule(scene, config.refine.data, behind, seed),

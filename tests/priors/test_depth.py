@@ -17,6 +17,7 @@ from kg4d.data.records import Depth, ImageFiles, Scene
 from kg4d.data.scene import load_scene
 from kg4d.data.scene_writer import write_scene
 from kg4d.data.sizes import Size
+from kg4d.data.synthetic.room import make_room
 from kg4d.errors import InputError
 from kg4d.geometry.lenses import Lens, Undistortion
 from kg4d.geometry.sampling import pixel_centers
@@ -28,7 +29,9 @@ from kg4d.priors.cache.store import PriorCache
 from kg4d.priors.depth import MonocularDepth, read_depth
 from kg4d.priors.settings import DepthKind, DepthMeasure, DepthPriorConfig
 from kg4d.priors.workbench import Workbench
+from kg4d.render.build import build_renderer
 from kg4d.runs.build import build_run, build_run_depth
+from kg4d.runs.read_back import LoadedRun, load_run
 from tests.make import FRAMES, SIZE, tiny_scene
 from tests.tiny_runs import terms_of, tiny
 
@@ -275,6 +278,35 @@ def test_a_fit_reads_depth_and_both_stages_have_its_loss(tmp_path: Path) -> None
         run = fit(tiny(tmp_path / "runs", *words))
         assert "depth" in terms_of(run, "static")
         assert "depth" in terms_of(run, "dynamic")
+
+
+def share_in_order(run: LoadedRun, truth: Depth) -> float:
+    """Of pairs of pixels that are clearly apart, the share of which the nearer one is drawn nearer."""
+    views, known = run.scene.reference, truth.weights.flatten(1) > 0
+    drawn, true = run.fitted.depth(views.cameras, views.times).flatten(1), truth.depth.flatten(1)
+    first, second = torch.randint(true.shape[1], (2, 4000), generator=torch.Generator().manual_seed(5))
+    ahead = true[:, second] - true[:, first]
+    clear = (ahead.abs() > 0.1 * (true.max() - true.min())) & known[:, first] & known[:, second]
+    return float(((drawn[:, second] - drawn[:, first]) * ahead > 0)[clear].float().mean())
+
+
+@pytest.mark.slow
+def test_the_order_of_depths_alone_brings_what_is_drawn_into_order(tmp_path: Path) -> None:
+    """From a ball of Gaussians in a room: its images do not tell the order that soon."""
+    truth = make_room(build_renderer("cpu"), 32).truth
+    assert truth is not None
+    assert truth.depth is not None
+    folder = write_npy(tmp_path / "depth", (truth.depth.depth * (truth.depth.weights > 0)).numpy())
+    start = ("gaussians.init=ball", "gaussians.count=600", "gaussians.initial_opacity=0.5", "static.steps=0")
+    steps = ("dynamic.steps=40", "dynamic.density.kind=none", "frames.every=4", "evaluation.metrics=[test/psnr]")
+    shares = []
+    for weight in (0, 1):
+        depth = (f"depth.path={folder}", "depth.form=ordinal", f"depth.weight={weight}", f"name=weight{weight}")
+        words = ("scene=synthetic:room", *start, *steps, *depth)
+        shares.append(
+            share_in_order(load_run(fit(tiny(tmp_path / "runs", *words, file="quickstart_mono"))), truth.depth)
+        )
+    assert shares[1] > shares[0] + 0.2
 
 
 def test_without_depth_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

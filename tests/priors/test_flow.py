@@ -1,6 +1,8 @@
+import importlib.abc
 import importlib.util
 import sys
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from kg4d.errors import InputError
 from kg4d.geometry.sampling import pixel_centers
 from kg4d.priors.flow import DisFlow, RaftFlow, confident
 from kg4d.priors.settings import FlowConfig
+from tests.priors.rafts import Raft
 from tests.priors.textures import SIZE, picture, rotation
 
 WARPS = {
@@ -92,39 +95,6 @@ def test_the_identity_names_the_tolerances() -> None:
     assert DisFlow(FlowConfig()).identity() != DisFlow(FlowConfig(tolerance_px=2.0)).identity()
 
 
-class Raft(torch.nn.Module):
-    """In place of torchvision's: finds that each frame is the one before it, moved by (3, -2)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
-        self.seen.append(first)
-        ahead = second.mean((1, 2, 3)) > first.mean((1, 2, 3))  # the frames get brighter
-        flow = torch.tensor([3.0, -2.0]) * (2.0 * ahead[:, None] - 1)
-        return [torch.zeros(2, 2, *first.shape[2:]), flow[..., None, None].expand(2, 2, *first.shape[2:])]
-
-
-@pytest.fixture
-def raft(monkeypatch: pytest.MonkeyPatch) -> Raft:
-    """torchvision with that network."""
-    network, module = Raft(), ModuleType("torchvision.models.optical_flow")
-
-    def raft_large(weights: str) -> Raft:
-        if weights == "gone":
-            raise OSError("no route to host")
-        return network
-
-    module.raft_large = raft_large
-    module.Raft_Large_Weights = SimpleNamespace(C_T_SKHT_V2="as published")
-    for name in ("torchvision", "torchvision.models"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    return network
-
-
 def brightening(frames: int, height: int, width: int) -> Tensor:
     shades = torch.linspace(0.2, 0.8, frames)[:, None, None, None].expand(frames, height, width, 3)
     return torch.cat([shades, torch.ones(frames, height, width, 1)], dim=-1)
@@ -141,10 +111,14 @@ def test_raft_sees_padded_images_and_its_last_flow_is_taken_in_both_directions(r
     assert not raft.training
 
 
+def test_raft_sees_small_images_enlarged(raft: Raft) -> None:
+    found = RaftFlow(FlowConfig())(brightening(2, 64, 98))
+    assert [tuple(images.shape) for images in raft.seen] == [(2, 3, 128, 200)]  # 196 wide, continued to whole cells
+    torch.testing.assert_close(found.flow, torch.tensor([1.5, -1.0]).expand(1, 64, 98, 2))
+
+
 def test_raft_says_what_it_cannot_do(raft: Raft) -> None:
     flow = RaftFlow(FlowConfig())
-    with pytest.raises(InputError, match="RAFT needs images of 128 px, these have 96"):
-        flow(brightening(2, 96, 200))
     sys.modules["torchvision.models.optical_flow"].Raft_Large_Weights.C_T_SKHT_V2 = "gone"
     with pytest.raises(InputError, match="weights cannot be fetched: no route to host .*flow.kind=dis"):
         flow(brightening(2, 128, 128))
@@ -154,3 +128,68 @@ def test_raft_says_what_it_cannot_do(raft: Raft) -> None:
 def test_raft_says_what_it_needs() -> None:
     with pytest.raises(InputError, match=r"flow.kind.*torchvision.*kg4d\[raft\]"):
         RaftFlow(FlowConfig())
+
+
+def test_torchvision_beside_another_torch_is_one_line(raft: Raft, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.startswith("torchvision"):
+                raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    for name in ("torchvision", "torchvision.models", "torchvision.models.optical_flow"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(InputError, match=r"flow\.kind: torchvision does not load: operator .* exist") as caught:
+        RaftFlow(FlowConfig())(brightening(2, 128, 128))
+    assert "\n" not in str(caught.value)
+
+
+def no_weights(file: Path) -> None:
+    file.write_bytes(b"nothing")
+
+
+def code(file: Path) -> None:
+    torch.save({"a": Path("anything but a tensor")}, file)
+
+
+def no_state(file: Path) -> None:
+    torch.save([torch.ones(2)], file)
+
+
+@pytest.mark.parametrize("damage", [no_weights, code, no_state])
+def test_files_that_hold_no_weights_are_named(raft: Raft, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    file = tmp_path / "raft.pth"
+    damage(file)
+    with pytest.raises(InputError, match=r"raft\.pth: is no readable file of weights") as caught:
+        RaftFlow(FlowConfig(path=str(file)))(brightening(2, 128, 128))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_identity_tells_one_file_of_weights_from_another(raft: Raft, tmp_path: Path) -> None:
+    files = [tmp_path / "a.pth", tmp_path / "b.pth", tmp_path / "c.pth"]
+    for file, value in zip(files, (1, 2, 1), strict=True):
+        file.write_bytes(bytes([value]))
+    first, second, third = (RaftFlow(FlowConfig(path=str(file))).identity() for file in files)
+    assert first != second
+    assert first == third
+    assert first != RaftFlow(FlowConfig()).identity()
+
+
+def test_the_real_network_runs_with_weights_of_a_file(random_weights: Path) -> None:
+    video = torch.stack([picture(), picture(translation=torch.tensor([3.0, -2.0])), picture()])
+    estimator = RaftFlow(FlowConfig(path=str(random_weights)))
+    found = estimator(video)
+    assert found.flow.shape == (2, SIZE, SIZE, 2)
+    assert found.flow.isfinite().all()
+    assert not found.flow.requires_grad
+    assert torch.equal(found.flow, estimator(video).flow)
+    assert float((found.flow[0] - found.flow[1]).abs().max()) > 0
+
+
+def test_the_real_network_refuses_weights_of_another(random_weights: Path, tmp_path: Path) -> None:
+    state = torch.load(random_weights, weights_only=True)
+    state.popitem()
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(InputError, match=r"less\.pth: does not hold RAFT's weights") as caught:
+        RaftFlow(FlowConfig(path=str(tmp_path / "less.pth")))(brightening(2, 128, 128))
+    assert "\n" not in str(caught.value)
