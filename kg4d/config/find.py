@@ -62,6 +62,11 @@ def find_experiment(word: str) -> Found:
     return Found(named[word], None)
 
 
+def names() -> list[str]:
+    """What `find_experiment` knows by name."""
+    return sorted(_named())
+
+
 def _named() -> dict[str, Path]:
     """The experiments and, where none has that name, the presets, by their names."""
     presets = packaged_configs()
