@@ -11,7 +11,7 @@ BENCH_OUT ?= build/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help env weights fit test check slow faults fuzz lint format bench evidence docs clean
+.PHONY: help env weights fit test check slow faults fuzz lint format bench evidence docs wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -72,6 +72,12 @@ docs: $(STAMP)  ## build the documentation as a site, without network; broken li
 	@echo "make docs: writes docs/settings.md and builds the site into build/docs"
 	@$(PY) -m kg4d.config.reference > docs/settings.md.part && mv docs/settings.md.part docs/settings.md
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet && echo "site     build/docs/index.html"
+
+wheel: $(STAMP)  ## build the sdist and a wheel for any Linux of this architecture into dist/, and try the wheel
+	@echo "make wheel: builds an sdist and a wheel into dist/, and tries the wheel in a new environment; takes minutes"
+	@rm -rf build/wheel dist && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m build --no-isolation --outdir build/wheel
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@cp build/wheel/*.tar.gz dist/ && deploy/try_wheel.sh dist/*.whl $(PYTHON)
 
 clean:  ## remove .venv and build products; runs/ stays
 	@echo "make clean: removes .venv and build products"

@@ -1,3 +1,3 @@
 """kg4d: keypoint-guided 4D Gaussian splatting from one image or one video."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
         from kg4d.runs.read_back import load_run
 
         for film, folder in zip(films, folders, strict=True):
-            film.film = Shown(pack(film_of(export_source(load_run(folder)))), "1")
+            film.film = Shown(pack(film_of(export_source(load_run(folder)), errors=True)), "1")
         threading.Event().wait()
 
 

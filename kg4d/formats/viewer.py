@@ -24,5 +24,5 @@ def write_viewer(path: str | Path, film: Film) -> None:
 def export_viewer(source: ExportSource, folder: Path) -> Exported:
     """Write `viewer.html`, with the skeleton where the scene has keypoints."""
     path = folder / "viewer.html"
-    write_viewer(path, film_of(source))
+    write_viewer(path, film_of(source, errors=True))
     return Exported([path])

@@ -3,8 +3,8 @@
 import functools
 import os
 import platform
-import resource
 import subprocess
+import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,7 +46,12 @@ def training_seconds(stages: Iterable[StageRecord]) -> dict[str, float]:
 
 def peak_memory_bytes(renderer: Renderer) -> dict[str, int]:
     """High-water marks of this process so far."""
-    marks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    marks = {}
+    if sys.platform != "win32":  # which has no such module
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes
+        marks["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if renderer.device.type == "cuda":
         marks["device"] = torch.cuda.max_memory_allocated(renderer.device)
     return marks

@@ -9,7 +9,11 @@
 #include <stdint.h>
 
 #define KG4D_ABI_VERSION 6
+#if defined(_WIN32)
+#define KG4D_EXPORT __declspec(dllexport)
+#else
 #define KG4D_EXPORT __attribute__((visibility("default")))
+#endif
 
 #ifdef __cplusplus
 extern "C" {

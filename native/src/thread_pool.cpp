@@ -1,7 +1,8 @@
 #include "thread_pool.h"
 
+#if !defined(_WIN32)
 #include <pthread.h>
-#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -125,7 +126,7 @@ private:
                 if (current() != seen) return true;
                 pause();
             }
-            sched_yield();
+            std::this_thread::yield();
         } while (Clock::now() < end);
         return false;
     }
@@ -151,8 +152,10 @@ thread_local bool Pool::inside_loop_ = false;
 std::atomic<Pool*> the_pool{nullptr};
 
 Pool& pool() {
+#if !defined(_WIN32)
     static const int registered = pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); });
     (void)registered;
+#endif
     Pool* existing = the_pool.load(std::memory_order_acquire);
     if (existing != nullptr) return *existing;
     Pool* fresh = new Pool();

@@ -65,13 +65,33 @@ def test_covariances_are_kept_as_ellipsoids():
 
 
 @pytest.mark.parametrize("frames", [None, 2])
-def test_each_gaussian_has_the_keypoint_that_it_follows_most(frames):
+def test_colours_of_keypoints_are_mixed_by_their_weights(frames):
     state = make.random_gaussians(9, keypoints=make.JOINTS, frames=frames)
     held = Unpacked(pack(films.film([state] * make.FRAMES)))
-    logits = state.keypoint_logits if frames is None else state.skinning_logits
-    np.testing.assert_array_equal(held.block("owners"), logits.argmax(1))
+    hues = np.array(held.header["hues"])
+    if frames is None:  # parts in each keypoint, which is a softmax over the Gaussians
+        parts = state.keypoint_logits.exp() / state.keypoint_logits.exp().sum(0)
+        weights = parts / parts.sum(1, keepdim=True)
+    else:
+        weights = state.skinning_logits.softmax(1)
+    expected = 255 * weights.numpy() @ hues[: weights.shape[1]]
+    np.testing.assert_allclose(held.rows("owners", 0, 3), expected, atol=0.51)
     names = list(make.tiny_scene().keypoints.names) if frames is None else ["frame 0", "frame 1"]
     assert held.header["owner_names"] == names
+
+
+def test_errors_are_kept_to_their_99th_percentile():
+    errors = torch.linspace(0, 0.2, 40)
+    errors[3] = torch.nan
+    film = replace(films.film(), errors=[errors] * make.FRAMES, errors_of="some pictures")
+    held = Unpacked(pack(film))
+    assert held.header["errors_of"] == "some pictures"
+    levels = held.block("errors")
+    assert (levels[3], levels[39]) == (255, 254)
+    kept = levels / 254 * held.header["errors_top"]
+    below = (errors <= held.header["errors_top"]).numpy()
+    np.testing.assert_allclose(kept[below], errors[below], atol=held.header["errors_top"] / 254)
+    assert "errors" not in Unpacked(pack(films.film())).header["blocks"]
 
 
 def test_a_model_is_shown_with_its_cameras_pictures_and_figures():
@@ -133,6 +153,7 @@ def test_5000_gaussians_in_16_frames_are_a_page_below_10_mb(tmp_path):
         ({"paths": []}, "at least one frame and one camera"),
         ({"times": torch.zeros(3)}, "3 times but 4 frames"),
         ({"keypoints": torch.zeros(5, 3, 3)}, "keypoints of 5 frames but 4 frames"),
+        ({"errors": [torch.zeros(40)] * 3}, "errors are not of the Gaussians"),
     ],
 )
 def test_a_wrong_film_is_refused(change, message):

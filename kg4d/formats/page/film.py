@@ -12,6 +12,7 @@ from torch import Tensor
 from kg4d.data.images import quantize
 from kg4d.data.records import PosedImages
 from kg4d.formats.base import ExportSource
+from kg4d.formats.page.image_errors import image_errors
 from kg4d.gaussians.state import GaussianState
 from kg4d.geometry.cameras import Cameras
 
@@ -55,6 +56,8 @@ class Film:
         names: Of the keypoints.
         parents: Index of the parent of each keypoint, -1 for a root.
         metrics: By their keys in `metrics.json`.
+        errors: Of each Gaussian in each frame, in [0, 1]; NaN where it is nowhere seen. Empty where it is not known.
+        errors_of: What they are the errors of.
 
     Raises:
         ValueError: There is no frame or camera, `fps` is not positive, or something else is not of T frames.
@@ -71,6 +74,8 @@ class Film:
     names: Sequence[str] = ()
     parents: Sequence[int] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    errors: Sequence[Float[Tensor, " N"]] = ()
+    errors_of: str = ""
 
     def __post_init__(self) -> None:
         frames = len(self.states)
@@ -82,23 +87,29 @@ class Film:
             raise ValueError(f"got {len(self.times)} times but {frames} frames of Gaussians")
         if self.keypoints is not None and len(self.keypoints) != frames:
             raise ValueError(f"got keypoints of {len(self.keypoints)} frames but {frames} frames of Gaussians")
+        if self.errors and [len(rows) for rows in self.errors] != [len(state) for state in self.states]:
+            raise ValueError("errors are not of the Gaussians of each frame")
 
 
-def film_of(source: ExportSource, times: Float[Tensor, " T"] | None = None, note: str = "") -> Film:
+def film_of(
+    source: ExportSource, times: Float[Tensor, " T"] | None = None, note: str = "", *, errors: bool = False
+) -> Film:
     """What a page shows of a model.
 
     Args:
         source: The model and its scene.
         times: Those of the frames; those of the reference video when None.
         note: How far a fit is, or nothing.
+        errors: Also find where it errs, which renders all pictures: those held out, else the reference video.
     """
     scene, model = source.scene, source.model
     times = scene.reference.times if times is None else times
     known = scene.keypoints
     red, green, blue = model.background.tolist()
+    states, truth = model.states(times), _small(_some(scene.test or scene.reference))
     return Film(
         title=source.name or scene.name,
-        states=model.states(times),
+        states=states,
         times=times,
         fps=source.fps,
         paths=camera_paths(scene.reference, scene.test),
@@ -108,6 +119,8 @@ def film_of(source: ExportSource, times: Float[Tensor, " T"] | None = None, note
         names=() if known is None else known.names,
         parents=() if known is None else known.parents,
         metrics=source.metrics,
+        errors=image_errors(model, truth, states, times) if errors else (),
+        errors_of="the held-out pictures" if scene.test else "the reference video",
     )
 
 
@@ -116,8 +129,7 @@ def camera_paths(reference: PosedImages, test: PosedImages | None) -> list[Camer
     paths = [_path("reference", reference, held_out=False)]
     if test is None:
         return paths
-    if len(test) > _MOST_PICTURES:
-        test = test[torch.linspace(0, len(test) - 1, _MOST_PICTURES).round().long()]
+    test = _some(test)
     views = sorted(set(test.views.tolist()))
     return [
         *paths,
@@ -126,9 +138,17 @@ def camera_paths(reference: PosedImages, test: PosedImages | None) -> list[Camer
 
 
 def _path(name: str, images: PosedImages, *, held_out: bool) -> CameraPath:
-    small = images.resized(_LONGEST) if max(images.images.shape[1:3]) > _LONGEST else images
-    pictures = [_webp(image) for image in small.images]
+    pictures = [_webp(image) for image in _small(images).images]
     return CameraPath(name, images.cameras, images.times, pictures, held_out)
+
+
+def _some(images: PosedImages) -> PosedImages:
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), _MOST_PICTURES)).round().long()
+    return images[chosen]
+
+
+def _small(images: PosedImages) -> PosedImages:
+    return images.resized(_LONGEST) if max(images.images.shape[1:3]) > _LONGEST else images
 
 
 def _webp(image: Float[Tensor, "H W 4"]) -> bytes:

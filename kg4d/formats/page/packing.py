@@ -3,10 +3,12 @@
 The bytes `KG4D`, the length of the header as a little-endian uint32, the header in JSON, and from the next multiple of
 4 on the blocks, each at a multiple of 4. Numbers are little-endian. Centres are uint16 in the box of all frames,
 quaternions int16 of unit length, logarithms of scales uint16 between the extremes of all frames, colours and opacities
-uint8 in [0, 1], harmonics int8 up to the largest, keypoints float32. A block has the rows of all frames, one frame
+uint8 in [0, 1], harmonics int8 up to the largest, errors uint8 up to their 99th percentile with 255 for what nothing
+shows, keypoints float32. A block has the rows of all frames, one frame
 after the other, or those of one (`once`) where all frames have the same.
 """
 
+import colorsys
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +24,8 @@ from kg4d.metrics.keys import METRIC_KEYS
 
 MAGIC = b"KG4D"
 _UP = (0.0, 1.0, 0.0)
-_MOST_OWNERS = 256  # keypoints that a byte can name
+_TURN = 137.508  # degrees of hue from one keypoint to the next, so that neighbours differ
+_UNSEEN = 255
 
 
 def pack(film: Film) -> bytes:
@@ -43,6 +46,7 @@ def pack(film: Film) -> bytes:
         "metrics": _figures(film.metrics),
         **_gaussians(blocks, states),
         **_owners(blocks, states, film.names),
+        **_errors(blocks, film),
         "views": [_view(blocks, path) for path in film.paths],
     }
     if film.keypoints is not None:
@@ -121,18 +125,41 @@ def _harmonics(blocks: _Blocks, states: Sequence[GaussianState]) -> dict[str, An
 
 
 def _owners(blocks: _Blocks, states: Sequence[GaussianState], names: Sequence[str]) -> dict[str, Any]:
-    """Add the keypoint that each Gaussian belongs to most: by its skinning weights, else by its affinity (eq. 7)."""
+    """Add the colour of each Gaussian, mixed from those of the keypoints by the weights that it has of each.
+
+    These are its skinning weights, else its part in the keypoints' places (eq. 7), in the sum of 1 over the keypoints.
+    """
     given = [state.skinning_logits for state in states if state.skinning_logits is not None]
     skinned = len(given) == len(states) and given[0].shape[1] > 0
-    logits = given if skinned else [state.keypoint_logits for state in states]
+    logits = given if skinned else [state.keypoint_logits.log_softmax(0) for state in states]
     count = logits[0].shape[1]
-    if not 0 < count <= _MOST_OWNERS:
-        return {"owner_names": [], "owned_by": ""}
-    blocks.add_rows("owners", [rows.argmax(1).to(torch.uint8).numpy() for rows in logits])
+    hues = torch.tensor([_hue(index) for index in range(max(count, len(names)))]).reshape(-1, 3)
+    if count:
+        mixed = [rows.softmax(1) @ hues[:count].to(rows) for rows in logits]
+        blocks.add_rows("owners", [_levels(rows.clamp(0, 1), 255, np.uint8) for rows in mixed])
     return {
+        "hues": hues.tolist(),
         "owner_names": list(names) if len(names) == count else [f"frame {index}" for index in range(count)],
-        "owned_by": "Largest skinning weight of each Gaussian" if skinned else "Keypoint of largest affinity",
+        "owned_by": "Mixed by the skinning weights of each Gaussian"
+        if skinned
+        else "Mixed by the part of each Gaussian in the keypoints",
     }
+
+
+def _hue(index: int) -> tuple[float, float, float]:
+    """RGB in [0, 1], bright enough for a dark and dark enough for a light background."""
+    return colorsys.hls_to_rgb(index * _TURN % 360 / 360, 0.45 if index % 2 else 0.58, 0.75)
+
+
+def _errors(blocks: _Blocks, film: Film) -> dict[str, Any]:
+    """Add how far the pictures are off where each Gaussian is seen."""
+    seen = torch.cat([rows[rows.isfinite()] for rows in film.errors]) if film.errors else torch.zeros(0)
+    if not len(seen):
+        return {"errors_top": 0, "errors_of": ""}
+    top = float(np.quantile(seen.numpy(), 0.99)) or 1.0
+    levels = [(rows / top).clamp(0, 1).nan_to_num(_UNSEEN / (_UNSEEN - 1)) for rows in film.errors]
+    blocks.add_rows("errors", [_levels(rows, _UNSEEN - 1, np.uint8) for rows in levels])
+    return {"errors_top": top, "errors_of": film.errors_of}
 
 
 def _view(blocks: _Blocks, path: CameraPath) -> dict[str, Any]:

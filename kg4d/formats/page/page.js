@@ -2,21 +2,15 @@
 
 const $ = (id) => document.getElementById(id);
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // of viridis
-const HUES = 137.508; // degrees from one keypoint to the next, so that neighbours differ
+const UNSEEN = 255, GREY = 0.6; // the byte of a Gaussian that no picture shows, and its colour
+const AHEAD = 3; // pictures that are decoded before their frame comes
+const LISTED = 64; // names in a legend
 const ALIKE = "white"; // bones and outlines, above a dark edge: they are seen on any background
 const SLOW = 45, FAST = 20, LEAST_SCALE = 0.5; // ms a frame; fraction of the canvas's pixels along a side
 
 function ramp(value, into) {
   const place = Math.min(Math.max(value, 0), 1) * (RAMP.length - 1), low = Math.min(Math.floor(place), RAMP.length - 2);
   for (let k = 0; k < 3; k++) into[k] = (RAMP[low][k] + (place - low) * (RAMP[low + 1][k] - RAMP[low][k])) / 255;
-}
-
-function hue(index) { // as [r, g, b] in [0, 1], bright enough for a dark and dark enough for a light background
-  const h = (index * HUES) % 360, lightness = index % 2 ? 0.45 : 0.58, strength = 0.75 * Math.min(lightness, 1 - lightness);
-  return [0, 8, 4].map((n) => {
-    const k = (n + h / 30) % 12;
-    return lightness - strength * Math.max(-1, Math.min(k - 3, 9 - k, 1));
-  });
 }
 
 const css = (rgb) => `rgb(${rgb.map((value) => Math.round(255 * value)).join(" ")})`;
@@ -100,7 +94,11 @@ class View {
   }
   tint(mode) {
     const { film } = this, { pose } = film;
-    if (mode === "keypoint") return (i, _, into) => { const c = state.hues[film.owners[film.row("owners", pose.frame) + i]]; into[0] = c[0]; into[1] = c[1]; into[2] = c[2]; };
+    if (mode === "keypoint") return (i, _, into) => { const at = 3 * (film.row("owners", pose.frame) + i); for (let k = 0; k < 3; k++) into[k] = film.owners[at + k] / 255; };
+    if (mode === "error") {
+      const first = film.errors ? film.row("errors", pose.frame) : 0, step = film.header.errors_top / main().header.errors_top / (UNSEEN - 1);
+      return (i, _, into) => { const level = film.errors ? film.errors[first + i] : UNSEEN; level === UNSEEN ? into.fill(GREY) : ramp(level * step, into); };
+    }
     if (mode === "motion") return (i, _, into) => ramp(pose.moved[i] / (this.reach || 1), into);
     if (mode === "opacity") return (i, _, into) => ramp(pose.alphas[i], into);
     if (film.harmonics) return (i, [x, y, z], into) => { const n = Math.hypot(x, y, z) || 1; film.seen(i, x / n, y / n, z / n, into); };
@@ -216,10 +214,11 @@ function tick(now) {
     adapt();
     const place = state.place + (passed / 1000) * main().header.fps * Number($("speed").value);
     if (recorder && place >= last() + 1) return recorder.stop();
+    if (!decoded(frameAt(place % (last() + 1)))) return;
     state.place = place % (last() + 1);
     state.stale = true;
   }
-  if (!state.stale) return;
+  if (!state.stale || !decoded(frameAt(state.place))) return;
   state.stale = false;
   draw();
   drawn++;
@@ -235,10 +234,11 @@ function adapt() {
 }
 
 // the place in time that is drawn: in-betweens only while it plays
-const shown = () => (state.playing && $("smooth").checked && main().linked ? Math.min(state.place, last()) : Math.min(Math.floor(state.place), last()));
+const shown = (place = state.place) => Math.min(state.playing && $("smooth").checked && main().linked ? place : Math.floor(place), last());
+const frameAt = (place) => Math.min(Math.round(shown(place)), last());
 
 function draw() {
-  const place = shown(), frame = Math.min(Math.round(place), last());
+  const place = shown(), frame = frameAt(state.place);
   if (camera.view) follow(frame);
   for (const view of views) view.draw(camera, place, state.playing ? state.scale : 1);
   drawPhoto(frame);
@@ -258,19 +258,29 @@ function follow(frame) {
 
 // ---- the picture beside it
 
-const pictures = new Map();
+const pictures = new Map(); // of a shot: null while it is decoded, undefined where it cannot be
 
 function pictureOf(shot) {
   if (!pictures.has(shot)) {
     pictures.set(shot, null);
-    createImageBitmap(main().picture(shot.picture)).then((bitmap) => { pictures.set(shot, bitmap); redraw(); });
+    const known = (bitmap) => { if (pictures.has(shot)) pictures.set(shot, bitmap); redraw(); };
+    createImageBitmap(main().picture(shot.picture)).then(known, () => known(undefined));
   }
   return pictures.get(shot);
 }
 
+const photo = () => ($("beside").checked ? state.photo : null);
+
+// The picture beside the splats is never late: a frame waits until its picture is decoded, and asks for the next ones.
+function decoded(frame) {
+  const view = photo();
+  if (!view) return true;
+  for (let k = AHEAD; k > 0; k--) pictureOf(nearest(view, main().header.times[(frame + k) % (last() + 1)]));
+  return pictureOf(nearest(view, main().header.times[frame])) !== null;
+}
+
 function drawPhoto(frame) {
-  const view = state.photo, figure = $("photo");
-  const wanted = Boolean(view && $("beside").checked);
+  const view = photo(), figure = $("photo"), wanted = Boolean(view);
   if (figure.hidden === wanted) { figure.hidden = !wanted; redraw(); }
   if (!wanted) return;
   const canvas = figure.querySelector("canvas"), box = figure.getBoundingClientRect(), ratio = Math.min(devicePixelRatio, 2);
@@ -313,7 +323,7 @@ function seek(place) {
 
 function play(on) {
   state.playing = on;
-  if (!on) state.place = Math.min(Math.round(shown()), last());
+  if (!on) state.place = frameAt(state.place);
   if (!on && state.place > last()) state.place = last();
   mean = 0;
   $("play").classList.toggle("playing", on);
@@ -336,11 +346,12 @@ function legend() {
   };
   if (state.colour === "motion") bar("Distance from the place in the first frame, world units", "0", `≥ ${views[0].reach.toPrecision(2)}`);
   if (state.colour === "opacity") bar("Opacity of each Gaussian", "0", "1");
+  if (state.colour === "error") bar(`Mean absolute error of ${main().header.errors_of} where each Gaussian is seen, of 1; grey: nowhere seen`, "0", `≥ ${main().header.errors_top.toPrecision(2)}`);
   if (state.colour === "keypoint") {
     make("p", main().header.owned_by);
     const list = make("ul", "");
     list.className = "owners";
-    main().header.owner_names.forEach((name, index) => {
+    main().header.owner_names.slice(0, LISTED).forEach((name, index) => {
       const item = make("li", "", list);
       make("i", "", item).style.background = css(state.hues[index]);
       make("span", words(name), item);
@@ -429,13 +440,16 @@ function settle(film, first) {
   $("subtitle").textContent = [header.note, `${film.most.toLocaleString("en")} Gaussians`, `${film.frames} ${film.frames === 1 ? "frame" : "frames"}`, film.frames > 1 && `${header.fps} fps`].filter(Boolean).join(" · ");
   $("frame").max = last();
   for (const control of [$("frame"), $("play")]) control.disabled = film.frames < 2;
-  state.hues = Array.from({ length: Math.max(header.names.length, header.owner_names.length) }, (_, index) => hue(index));
+  state.hues = header.hues;
   pictures.clear();
   state.place = Math.min(state.place, last());
   const some = header.names.length > 0;
   for (const id of ["keypoints", "skeleton", "names", "trails"]) { $(id).disabled = !some; $(id).checked &&= some; }
   document.querySelector("[value=keypoint]").disabled = !film.owners;
   document.querySelector("[value=motion]").disabled = !film.linked || film.frames < 2;
+  document.querySelector("[value=error]").disabled = !film.errors;
+  const colour = document.querySelector("[name=colour]:checked");
+  if (colour.disabled) document.querySelector("[value=appearance]").click();
   $("smooth-row").hidden = $("smooth-hint").hidden = !film.linked || film.frames < 2;
   legend();
   const chosen = first ? "0" : $("camera").value;
@@ -535,8 +549,9 @@ function save(blob, name) {
 
 const fileName = (ending) => `${main().header.title.replace(/[^\w.-]+/g, "_")}${ending}`;
 
-$("screenshot").addEventListener("click", () => {
+$("screenshot").addEventListener("click", async () => {
   if (!main()) return;
+  while (!decoded(frameAt(state.place))) await new Promise(requestAnimationFrame);
   draw(); // canvases of WebGL are empty after their frame
   composed(document.createElement("canvas")).toBlob((blob) => save(blob, fileName(`_${Number($("frame").value) + 1}.png`)));
 });
