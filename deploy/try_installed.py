@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import kg4d
-from kg4d.config.find import asked_for, names
+from kg4d.config.find import asked_for, named_experiments
 from kg4d.config.load import expand
 from kg4d.config.schema import ExperimentConfig
 
@@ -21,9 +21,11 @@ def main() -> None:
     """Raise or exit with a line at the first thing that is wrong."""
     where = Path(kg4d.__file__).parent
     check("site-packages" in where.parts, f"{where} is no installation")
-    said = subprocess.run([sys.executable, "-m", "kg4d", "--version"], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "kg4d", "--version"], check=True, capture_output=True, text=True
+    ).stdout
     check(said == f"kg4d {kg4d.__version__}\n" and kg4d.__version__ == version("kg4d"), f"--version says {said!r}")
-    for name in names():  # every experiment and preset, with all that they extend
+    for name in named_experiments():  # every experiment and preset, with all that they extend
         if not name.startswith("sweep_"):  # files of other commands
             expand(ExperimentConfig, *asked_for(None, [name, "scene=synthetic:walker"]))
     if "--no-fit" in sys.argv:
@@ -38,7 +40,8 @@ def main() -> None:
     check(record["renderer"] == "cpu", f"rendered by {record['renderer']}: {record['renderer_reason']}")
     check((run / "export" / "viewer.html").stat().st_size > 10_000, "no viewer")
     psnr = json.loads((run / "metrics.json").read_text())["metrics"]["test/psnr"]
-    print(f"installed kg4d {said.split()[1]}: kernels {kernels.isa()}, quickstart {psnr:.1f} dB after a few steps, {where}")
+    found = f"kernels {kernels.isa()}, quickstart {psnr:.1f} dB after a few steps, {where}"
+    print(f"installed kg4d {said.split()[1]}: {found}")
 
 
 def check(good: bool, what: str) -> None:

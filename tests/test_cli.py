@@ -391,3 +391,20 @@ def test_what_is_printed_at_the_end_can_be_pasted(tmp_path):
         arguments = parser_of("view").parse_args(words[3:])
         asked.append((arguments.run, arguments.compare))
     assert asked == [(folders[0].path, None), (folders[1].path, None), (folders[0].path, folders[1].path)]
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # which break at the end, and while they are printed
+def test_a_reader_that_has_read_enough_is_no_failure(lines):
+    script = f"""
+import sys
+from kg4d.utils.cli import Parser, run
+def main(arguments):
+    for _ in range({lines}):
+        print("a line")
+sys.exit(run(main, Parser("kg4d", "")))
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        ended = subprocess.run([sys.executable, "-c", script], stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (141, "")

@@ -6,6 +6,7 @@ but the first print one line on stderr.
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ _NO_PLACE = (
 )
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+NOBODY_READS = 141  # what a shell makes of SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,6 +79,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: Parser, argv_given: 
             arguments = parser.parse_intermixed_args(argv)
             log_to_console(debug)
             main(arguments)
+            sys.stdout.flush()
     except BaseException as error:
         # Lightning's Trainer ends an interrupt with SystemExit(1); other libraries turn it into errors of their own
         cause = error.__context__ if isinstance(error, SystemExit) else error
@@ -98,10 +101,22 @@ def _failed(error: BaseException, debug: bool) -> int:
         what = f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
         _report(error, f"error: {what} (make it a file or folder that can be used, or name another)", debug)
         return WRONG_REQUEST
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return NOBODY_READS
     if not isinstance(error, Exception):  # --help
         raise error
     _report(error, f"error: {_summary(error)} ({_traceback_place(error)})", debug)
     return FAILED
+
+
+def _nobody_reads() -> bool:
+    """Whether the process at the other end of standard output has ended, as `head` does after some lines."""
+    try:
+        print(flush=True)  # an empty line breaks, too; where it does not, another pipe was the one that broke
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left goes at the exit
+        return True
+    return False
 
 
 def _interrupted(

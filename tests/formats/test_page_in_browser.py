@@ -25,7 +25,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 SOFTWARE = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-FILM = films.film()
+FILM = replace(films.film(), errors=[torch.linspace(0, 0.3, 40)] * len(films.TIMES), errors_of="the held-out pictures")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")]
 
@@ -48,9 +48,10 @@ def browser() -> Iterator["playwright.Browser"]:
 class Opened:
     """A page with what it asked for and complained about; it does not play by itself."""
 
-    def __init__(self, browser, address: str, viewport=DESKTOP, **options) -> None:
+    def __init__(self, browser, address: str, viewport=DESKTOP, script="", **options) -> None:
         context = browser.new_context(viewport=viewport, reduced_motion="reduce", accept_downloads=True, **options)
         self.page = context.new_page()
+        self.page.add_init_script(script)
         self.requests, self.complaints = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -169,7 +170,7 @@ def test_hands_and_keys_turn_the_camera(opened):
     torch.testing.assert_close(opened.settled().picture(), before)
 
 
-@pytest.mark.parametrize("mode", ["keypoint", "motion", "opacity"])
+@pytest.mark.parametrize("mode", ["keypoint", "motion", "opacity", "error"])
 def test_colours_can_mean_something(opened, mode):
     opened.page.select_option("#camera", "0")
     before = opened.seek(2).picture()
@@ -225,6 +226,50 @@ def test_it_can_be_used_with_other_senses_and_on_a_phone(browser, file, viewport
     found = axe.run(opened.page).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+GATE = """
+window.waiting = [];
+const decode = window.createImageBitmap;
+window.createImageBitmap = async (...given) => {
+  await new Promise((open) => waiting.push(open));
+  return decode(...given);
+};
+window.open_all = () => { for (const open of waiting.splice(0)) open(); };
+"""
+
+
+def test_a_frame_is_not_shown_before_its_picture(browser, file):
+    """However long a picture takes to decode, the splats wait for it."""
+    opened = Opened(browser, file, script=GATE).ready().settled()
+    views = opened.page.locator("#views")
+    assert opened.page.inner_text("#clock") == "0 / 0"  # nothing has been drawn
+    opened.page.evaluate("open_all()")
+    playwright.expect(opened.page.locator("#clock")).to_have_text("1 / 4")
+    opened.page.evaluate("open_all()")  # those that it decoded ahead
+    opened.page.select_option("#camera", "1")  # whose pictures are others
+    before = picture_of(views.screenshot())
+    opened.seek(2).settled()
+    assert opened.page.inner_text("#clock") == "1 / 4"
+    torch.testing.assert_close(picture_of(views.screenshot()), before)
+    opened.page.evaluate("open_all()")
+    playwright.expect(opened.page.locator("#clock")).to_have_text("3 / 4")
+    after = picture_of(opened.settled().page.locator("#views").screenshot())
+    half = after.shape[1] // 2
+    assert (after[:, :half] - before[:, :half]).abs().mean() > 0.005
+    assert (after[:, half:] - before[:, half:]).abs().mean() > 0.005
+    opened.page.uncheck("#beside")  # without a picture nothing waits
+    opened.seek(3)
+    playwright.expect(opened.page.locator("#clock")).to_have_text("4 / 4")
+    assert opened.complaints == []
+
+
+def test_a_picture_that_cannot_be_decoded_holds_nothing_up(browser, file):
+    opened = Opened(
+        browser, file, script="window.createImageBitmap = () => Promise.reject(new Error('broken'))"
+    ).ready()
+    opened.seek(2)
+    playwright.expect(opened.page.locator("#clock")).to_have_text("3 / 4")
 
 
 def test_a_live_page_follows_its_films(browser):

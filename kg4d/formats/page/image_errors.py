@@ -23,8 +23,8 @@ def image_errors(
     r"""The mean error of pictures where each Gaussian is seen.
 
     That of Gaussian i is :math:`\sum_p w_{ip} e_p / \sum_p w_{ip}` over the pixels p of all pictures, with its blending
-    weights w, and e the absolute difference between model and picture, mean over RGB. Where Gaussians come and go, those
-    of each frame are measured by the pictures of its time alone.
+    weights w, and e the absolute difference between model and picture, mean over RGB. Where Gaussians come and go,
+    those of each frame are measured by the pictures of its time alone.
 
     Args:
         model: What is measured.
@@ -54,9 +54,9 @@ def image_errors(
 def _weighted(
     renderer: Renderer, state: GaussianState, cameras: Cameras, error: Float[Tensor, "C H W"]
 ) -> Float[Tensor, "N 2"]:
-    """Of each Gaussian, the sum of weight times error, and that of the weights, over all pixels.
+    r"""Of each Gaussian, the sum of weight times error, and that of the weights, over all pixels.
 
-    A picture of features f is :math:`\\sum_i w_{ip} f_i`, so the gradient of its product with e is what is asked for.
+    A picture of features f is :math:`\sum_i w_{ip} f_i`, so the gradient of its product with e is what is asked for.
     """
     features = torch.zeros(len(state), 2, device=renderer.device, requires_grad=True)
     options = replace(renderer.options, near=RasterOptions.near, far=RasterOptions.far)  # these are of another unit
