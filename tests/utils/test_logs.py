@@ -33,6 +33,7 @@ def test_where_nobody_watches_slow_work_says_a_line_now_and_then(
     now = [0.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(logs.sys, "stdout", io.StringIO())
+    monkeypatch.setattr(logging.getLogger("kg4d"), "handlers", [])  # streams of earlier tests, closed
     with caplog.at_level(logging.INFO, "kg4d"):
         for shown in (True, False):
             with progress_bar("evaluation", shown) as report:
