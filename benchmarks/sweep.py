@@ -2,7 +2,7 @@
 
 The ideal is a process a core that does its share of the fits one after the other, without a word to anybody, with the
 same number of threads; its clock starts when the process starts. Both are measured in one call, in turns. The fits are
-all alike and shorter than those of any study, half a minute each. What the sweep adds before the first fit and after
+all alike and shorter than those of any study, some 20 s each. What the sweep adds before the first fit and after
 the last one, tables and pictures included, is counted in full.
 
     python benchmarks/sweep.py [--runs 2] [--json F]

@@ -138,7 +138,10 @@ class Sweep:
     def _compare(self) -> Iterator[str]:
         """Tables, and the picture of quality and costs, of all points that have been begun."""
         points = self._search.settings_by_name() if self._settings.searches else self._points
-        runs = (self.runs_of(points) if points else []) if self._settings.searches else self._listed
+        if self._settings.searches:
+            runs = self.runs_of(points) if points else []
+        else:
+            runs = self._listed
         results = gather(runs)
         if not results:
             return

@@ -1,7 +1,7 @@
 """What the commands share: parsing, error messages and the exit status.
 
-Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 after SIGINT, 143 after SIGTERM. All
-but the first print one line on stderr.
+Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 after SIGINT, 143 after SIGTERM; 141 where
+nobody reads on, which is no failure. All but the first and the last print one line on stderr.
 """
 
 import argparse
