@@ -135,18 +135,22 @@ class Sweep:
         found = places_on_cards(places.gpus, places.per_gpu, each, settings.gpu_gigabytes)
         return LocalEngine(found[: places.jobs])
 
+    def _begun(self) -> list[Run[ExperimentConfig]]:
+        """What there may be results of: all that is listed, or what a search has proposed."""
+        if not self._settings.searches:
+            return self._listed
+        points = self._search.settings_by_name()
+        return self.runs_of(points) if points else []
+
     def _compare(self) -> Iterator[str]:
         """Tables, and the picture of quality and costs, of all points that have been begun."""
-        points = self._search.settings_by_name() if self._settings.searches else self._points
-        if self._settings.searches:
-            runs = self.runs_of(points) if points else []
-        else:
-            runs = self._listed
+        runs = self._begun()
         results = gather(runs)
         if not results:
             return
         compare(results, runs[0].config)
         if self._settings.searches:
+            points = self._search.settings_by_name()
             for name, state, value in self._search.decisions():
                 words = " ".join(points[name])
                 yield f"{name}  {state}  {'' if value is None else f'heldout/psnr {value:.3f}'}  {words}"
