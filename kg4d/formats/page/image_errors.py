@@ -39,7 +39,7 @@ def image_errors(
     sums = [torch.zeros(len(state), 2) for state in (states[:1] if linked else states)]
     frames = (images.times[:, None] - times).abs().min(dim=1)
     truth = images.composited(model.background)
-    for time in images.times.unique():
+    for time in torch.unique(images.times):
         chosen = torch.nonzero(images.times == time)[:, 0]
         if not linked and frames.values[chosen[0]] > _SAME_TIME:
             continue
