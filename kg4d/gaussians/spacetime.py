@@ -128,6 +128,10 @@ class SpacetimeModel(GaussianRows):
             part if only is None else part[only]
             for part in (self.colors, self.harmonics, self.waves, self.keypoint_logits)
         )
+
+        def at_all(values: Tensor) -> Tensor:  # the gradient of `expand` is summed over the times, even over a single one
+            return values[None] if count == 1 else values.expand(count, -1, -1)
+
         base = GaussianState(
             means=gaussians.means[:, :3],
             quats=None,
@@ -143,10 +147,10 @@ class SpacetimeModel(GaussianRows):
             slices.means,
             quats=None,
             scales=None,
-            covariances=slices.covariances.expand(count, -1, -1),
+            covariances=at_all(slices.covariances),
             colors=None if waves.shape[1] == 0 else colors + torch.einsum("bf,nfc->bnc", _waves(waves, times), waves),
             opacities=slices.opacities,
-            velocities=slices.velocities.expand(count, -1, -1),
+            velocities=at_all(slices.velocities),
         )
 
     @torch.no_grad()

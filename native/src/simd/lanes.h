@@ -69,6 +69,7 @@ KG4D_INLINE vf log2(vf x) {
 
 // Every `stride`-th float from p into the first `count` lanes; the other lanes are zero.
 KG4D_INLINE vf gather(const float* p, int64_t stride, int count) {
+    if (stride == 1 && count == kLanes) return load(p);
     alignas(64) float lanes[kLanes];
     if (count == kLanes) {
         for (int i = 0; i < kLanes; ++i) lanes[i] = p[i * stride];
@@ -80,6 +81,7 @@ KG4D_INLINE vf gather(const float* p, int64_t stride, int count) {
 
 // The first `count` lanes to every `stride`-th float of p.
 KG4D_INLINE void scatter(vf v, float* p, int64_t stride, int count) {
+    if (stride == 1 && count == kLanes) return store(p, v);
     alignas(64) float lanes[kLanes];
     store(lanes, v);
     for (int i = 0; i < count; ++i) p[i * stride] = lanes[i];
