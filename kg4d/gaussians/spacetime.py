@@ -129,7 +129,7 @@ class SpacetimeModel(GaussianRows):
             for part in (self.colors, self.harmonics, self.waves, self.keypoint_logits)
         )
 
-        def at_all(values: Tensor) -> Tensor:  # the gradient of `expand` is summed over the times, even over a single one
+        def at_all(values: Tensor) -> Tensor:  # what `expand` gives sums its gradient, even over a single time
             return values[None] if count == 1 else values.expand(count, -1, -1)
 
         base = GaussianState(
