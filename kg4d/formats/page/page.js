@@ -223,7 +223,8 @@ function tick(now) {
   draw();
   drawn++;
   if (now - since < 1000) return;
-  $("rate").textContent = state.playing ? `${Math.round((1000 * drawn) / (now - since))} pictures a second` : "";
+  const rate = (1000 * drawn) / (now - since);
+  $("rate").textContent = state.playing ? `${rate.toFixed(rate < 10 ? 1 : 0)} pictures a second` : "";
   [since, drawn] = [now, 0];
 }
 
