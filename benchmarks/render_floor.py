@@ -5,10 +5,7 @@ the plain formulas need, at the measured rate of vector multiply-adds: 23 + D fo
 42 + 2 D backward. Lower is better, 1 is a kernel that never waits.
 """
 
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,27 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from benchmarks._fma_rate import build_rate_program, multiply_adds_per_second
 from benchmarks._harness import Row, arguments, benchmark_scene, report
 from kg4d import kernels
 from kg4d.render import build_renderer
-
-
-def build_rate_program(folder: Path) -> Path:
-    """The program that measures the multiply-add rate, built for the instruction set that the kernels use."""
-    beside_python = str(Path(sys.executable).parent)
-    cmake = shutil.which("cmake", path=os.pathsep.join([beside_python, os.environ.get("PATH", "")]))
-    if cmake is None:
-        raise SystemExit("needs cmake and a C++ compiler")
-    target = f"fma_rate_{kernels.isa()}"
-    native = Path(__file__).parent.parent / "native"
-    for command in (["-S", native, "-B", folder, "-DKG4D_FMA_RATE=ON"], ["--build", folder, "--target", target]):
-        subprocess.run([cmake, *command], check=True, stdout=subprocess.DEVNULL)
-    return folder / target
-
-
-def multiply_adds_per_second(program: Path) -> float:
-    """Multiply-adds of 16 lanes that one core does in a second, measured now."""
-    return float(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
 
 
 def measure(channels: int, bar: float, runs: int, program: Path) -> list[Row]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kg4d.kernels.l1_ssim import l1_ssim
+from kg4d.kernels.image_loss import ImageWeights, image_loss
 from tests.pretended_gpu import PretendedGpus, pretend_gpus
 
 
@@ -53,7 +53,7 @@ def test_devices_are_not_mixed(mode: PretendedGpus, mixed: Callable[[], object])
         lambda: there().numpy(),
         lambda: torch.rand(3, generator=torch.Generator(), device="cuda"),
         lambda: there().uniform_(generator=torch.Generator()),
-        lambda: l1_ssim(torch.ones(1, 16, 16, 3, device="cuda"), torch.ones(1, 16, 16, 3, device="cuda")),
+        lambda: image_loss(*[torch.ones(1, 16, 16, 3, device="cuda")] * 2, weights=ImageWeights(1, 1)),
     ],
 )
 def test_what_only_the_cpu_can_do_is_refused(mode: PretendedGpus, forbidden: Callable[[], object]) -> None:

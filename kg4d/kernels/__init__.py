@@ -1,4 +1,4 @@
-"""The one door to the native CPU kernels: `library` loads and calls them, `l1_ssim` is the fused image loss."""
+"""The one door to the native CPU kernels: `library` loads and calls them, `image_loss` is the fused image loss."""
 
 from kg4d.kernels.library import (
     Gradients,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_ABI_VERSION = 6
+_ABI_VERSION = 7
 _FOLDER = Path(__file__).parents[1] / "_native"
 _LIBRARY = _FOLDER / "libkg4d_kernels.so"
 
@@ -122,8 +122,8 @@ class ImagePair(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "pixel_stride")),
-        *((name, ctypes.c_void_p) for name in ("prediction", "target")),
-        ("data_range", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("prediction", "target", "alpha", "target_alpha")),
+        *((name, ctypes.c_float) for name in ("data_range", "l1_weight", "ssim_weight", "alpha_weight")),
         ("threads", ctypes.c_int32),
     ]
 
@@ -178,8 +178,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.kg4d_project_subset.argtypes = [pointer] * 3
     library.kg4d_project_subset_backward.argtypes = [pointer] * 4
     library.kg4d_slice.argtypes = library.kg4d_slice_backward.argtypes = [pointer] * 2
-    library.kg4d_l1_ssim.argtypes = [pointer] * 4
-    library.kg4d_l1_ssim_backward.argtypes = [pointer, pointer, ctypes.c_float, ctypes.c_float, pointer]
+    library.kg4d_image_loss.argtypes = [pointer] * 4
 
 
 def missing_reason() -> str | None:

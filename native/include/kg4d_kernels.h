@@ -1,4 +1,4 @@
-// C ABI of the kg4d kernels: differentiable splatting of 3D Gaussians and a fused L1 + SSIM, on the CPU.
+// C ABI of the kg4d kernels: differentiable splatting of 3D Gaussians and a fused image loss, on the CPU.
 //
 // Arrays are dense, row-major float32 unless said otherwise. A pointer marked "or null" may be null. Functions return
 // a kg4d_status; on anything but KG4D_OK the outputs hold no meaning. Calls may come from several threads at once
@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define KG4D_ABI_VERSION 6
+#define KG4D_ABI_VERSION 7
 #if defined(_WIN32)
 #define KG4D_EXPORT __declspec(dllexport)
 #else
@@ -169,16 +169,15 @@ KG4D_EXPORT int kg4d_slice_backward(const kg4d_spacetime* spacetime, const kg4d_
 typedef struct {
     int64_t images, height, width, channels, pixel_stride;
     const float *prediction, *target;
-    float data_range;
+    const float *alpha, *target_alpha;  // coverage [images, height, width], or both null
+    float data_range, l1_weight, ssim_weight, alpha_weight;
     int32_t threads;
 } kg4d_image_pair;
 
-// Mean |prediction - target| and mean SSIM (11 x 11 Gaussian window, sigma 1.5, mirrored borders). ssim_gradient, dense
-// [images, height, width, channels] or null, gets the derivative of the mean SSIM with respect to the prediction.
-KG4D_EXPORT int kg4d_l1_ssim(const kg4d_image_pair* pair, double* l1, double* ssim, float* ssim_gradient);
-// gradient = l1_weight * d(mean L1)/d(prediction) + ssim_weight * ssim_gradient, dense; may overwrite ssim_gradient.
-KG4D_EXPORT int kg4d_l1_ssim_backward(const kg4d_image_pair* pair, const float* ssim_gradient, float l1_weight,
-                                      float ssim_weight, float* gradient);
+// errors: mean |prediction - target|, mean SSIM (11 x 11 Gaussian window, sigma 1.5, mirrored borders) and mean
+// |alpha - target_alpha|. gradient [images, height, width, channels] and alpha_gradient [images, height, width], or
+// null, get the derivatives of l1_weight * errors[0] + ssim_weight * (1 - errors[1]) + alpha_weight * errors[2].
+KG4D_EXPORT int kg4d_image_loss(const kg4d_image_pair* pair, double* errors, float* gradient, float* alpha_gradient);
 
 #ifdef __cplusplus
 }

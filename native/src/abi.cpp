@@ -70,7 +70,8 @@ bool valid(const kg4d_spacetime& s) {
 
 bool valid(const kg4d_image_pair& p) {
     return p.prediction && p.target && in_range(p.images, 1, 1 << 24) && valid_size(p.width, p.height) &&
-           in_range(p.channels, 1, 1 << 10) && in_range(p.pixel_stride, p.channels, 1 << 16) && p.data_range > 0;
+           !p.alpha == !p.target_alpha && in_range(p.channels, 1, 1 << 10) &&
+           in_range(p.pixel_stride, p.channels, 1 << 16) && p.data_range > 0;
 }
 
 bool matches(const kg4d_render_plan& p, const kg4d_scene& s) {
@@ -190,19 +191,10 @@ int kg4d_slice_backward(const kg4d_spacetime* spacetime, const kg4d_slice_gradie
     });
 }
 
-int kg4d_l1_ssim(const kg4d_image_pair* pair, double* l1, double* ssim, float* ssim_gradient) {
-    if (!pair || !l1 || !ssim || !valid(*pair)) return KG4D_BAD_ARGUMENT;
+int kg4d_image_loss(const kg4d_image_pair* pair, double* errors, float* gradient, float* alpha_gradient) {
+    if (!pair || !errors || !valid(*pair)) return KG4D_BAD_ARGUMENT;
     return guarded([&] {
-        kg4d::kernels().l1_ssim(*pair, l1, ssim, ssim_gradient);
-        return KG4D_OK;
-    });
-}
-
-int kg4d_l1_ssim_backward(const kg4d_image_pair* pair, const float* ssim_gradient, float l1_weight, float ssim_weight,
-                          float* gradient) {
-    if (!pair || !ssim_gradient || !gradient || !valid(*pair)) return KG4D_BAD_ARGUMENT;
-    return guarded([&] {
-        kg4d::kernels().l1_ssim_backward(*pair, ssim_gradient, l1_weight, ssim_weight, gradient);
+        kg4d::kernels().image_loss(*pair, errors, gradient, alpha_gradient);
         return KG4D_OK;
     });
 }

@@ -15,7 +15,6 @@ kg4d::ProjectSubsetKernel project_subset;
 kg4d::ProjectSubsetBackwardKernel project_subset_backward;
 kg4d::SliceKernel slice;
 kg4d::SliceBackwardKernel slice_backward;
-kg4d::L1SsimKernel l1_ssim;
-kg4d::L1SsimBackwardKernel l1_ssim_backward;
+kg4d::ImageLossKernel image_loss;
 
 }  // namespace KG4D_ISA

@@ -18,9 +18,7 @@ using ProjectSubsetBackwardKernel = void(const kg4d_subset&, const float* v_mean
                                          const kg4d_subset_gradients&);
 using SliceKernel = void(const kg4d_spacetime&, const kg4d_slices&);
 using SliceBackwardKernel = void(const kg4d_spacetime&, const kg4d_slice_gradients&);
-using L1SsimKernel = void(const kg4d_image_pair&, double* l1, double* ssim, float* gradient);
-using L1SsimBackwardKernel = void(const kg4d_image_pair&, const float* ssim_gradient, float l1_weight,
-                                  float ssim_weight, float* gradient);
+using ImageLossKernel = void(const kg4d_image_pair&, double* errors, float* gradient, float* alpha_gradient);
 
 struct Kernels {
     const char* isa;
@@ -34,8 +32,7 @@ struct Kernels {
     ProjectSubsetBackwardKernel* project_subset_backward;
     SliceKernel* slice;
     SliceBackwardKernel* slice_backward;
-    L1SsimKernel* l1_ssim;
-    L1SsimBackwardKernel* l1_ssim_backward;
+    ImageLossKernel* image_loss;
 };
 
 // Floats per pair in the gradients that `backward` leaves for `project_backward`: [0] the sum over pixels of

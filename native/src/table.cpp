@@ -18,7 +18,6 @@ const kg4d::Kernels kernels = {KG4D_TEXT(KG4D_ISA),
                                project_subset_backward,
                                slice,
                                slice_backward,
-                               l1_ssim,
-                               l1_ssim_backward};
+                               image_loss};
 
 }  // namespace KG4D_ISA

@@ -1,4 +1,4 @@
-// Prints how many 16-lane multiply-adds this machine does in a second on one core: what benchmarks/render_floor.py
+// Prints how many 16-lane multiply-adds this machine does in a second on one core: what benchmarks/_fma_rate.py
 // holds the kernels' times against. Built once per instruction set, with the flags of the kernels.
 #include <chrono>
 #include <cstdio>

@@ -141,13 +141,29 @@ void compare_once() {
     const int64_t stride = c + (chance(0.5) ? whole(0, 5) : 0);
     const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f),
                              target = numbers(b * h * w * c, 1.0f);
-    std::vector<float> gradient(b * h * w * c);
-    const kg4d_image_pair pair = {
-        b, h, w, c, stride, prediction.data(), target.data(), 1.0f, static_cast<int32_t>(whole(0, 3))};
-    double l1, ssim;
-    expect(kg4d_l1_ssim(&pair, &l1, &ssim, chance(0.8) ? gradient.data() : nullptr) == KG4D_OK, "l1_ssim refuses");
-    expect(kg4d_l1_ssim_backward(&pair, gradient.data(), 0.8f, 0.2f, gradient.data()) == KG4D_OK,
-           "its backward refuses");
+    std::vector<float> gradient(b * h * w * c), alpha_gradient(b * h * w);
+    const bool covered = chance(0.5);
+    const std::vector<float> alpha = numbers(b * h * w, 0.5f), target_alpha = numbers(b * h * w, 0.5f);
+    kg4d_image_pair pair = {b,
+                            h,
+                            w,
+                            c,
+                            stride,
+                            prediction.data(),
+                            target.data(),
+                            covered ? alpha.data() : nullptr,
+                            covered ? target_alpha.data() : nullptr,
+                            1.0f,
+                            number(1.0f),
+                            number(1.0f),
+                            number(1.0f),
+                            static_cast<int32_t>(whole(-1, 3))};
+    double errors[3];
+    expect(kg4d_image_loss(&pair, errors, chance(0.8) ? gradient.data() : nullptr,
+                           chance(0.8) ? alpha_gradient.data() : nullptr) == KG4D_OK,
+           "image_loss refuses");
+    pair.alpha = alpha.data(), pair.target_alpha = nullptr;
+    expect(kg4d_image_loss(&pair, errors, nullptr, nullptr) == KG4D_BAD_ARGUMENT, "half a pair of mattes accepted");
 }
 
 void project_subset_once() {
@@ -221,11 +237,11 @@ void hostile_once() {
     int64_t id;
     expect(kg4d_contributors(plan, 1, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_PLAN, "empty plan accepted");
     expect(kg4d_contributors(plan, INT64_MAX, pixel, pixel, 1, 1, &id, dummy) == KG4D_BAD_ARGUMENT, "n accepted");
-    kg4d_image_pair pair = {1, 1, 1, 1, 1, dummy, dummy, 1.0f, 1};
+    kg4d_image_pair pair = {1, 1, 1, 1, 1, dummy, dummy, nullptr, nullptr, 1.0f, 1.0f, 1.0f, 1.0f, 1};
     int64_t* const image_fields[] = {&pair.images, &pair.height, &pair.width, &pair.channels, &pair.pixel_stride};
     *image_fields[whole(0, 4)] = sizes[whole(0, 5)];
-    double l1, ssim;
-    expect(kg4d_l1_ssim(&pair, &l1, &ssim, nullptr) == KG4D_BAD_ARGUMENT, "hostile image sizes accepted");
+    double errors[3];
+    expect(kg4d_image_loss(&pair, errors, nullptr, nullptr) == KG4D_BAD_ARGUMENT, "hostile image sizes accepted");
     kg4d_render_plan_free(plan);
     const int64_t hostile = chance(0.5) ? int64_t{1} << 40 : -1;
     const bool gaussians = chance(0.5);

@@ -12,6 +12,16 @@ struct vm {
     __m256 lo, hi;
 };
 
+typedef __m256 vr;  // one register
+constexpr int kRegister = 8;
+KG4D_INLINE vr splat_register(float x) { return _mm256_set1_ps(x); }
+KG4D_INLINE vr load_register(const float* p) { return _mm256_loadu_ps(p); }
+KG4D_INLINE vr held(vr a) {  // in a register: not loaded once for each use
+    asm("" : "+x"(a));
+    return a;
+}
+KG4D_INLINE void store_register(float* p, vr a) { _mm256_storeu_ps(p, a); }
+
 KG4D_INLINE vf splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 KG4D_INLINE vf load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 KG4D_INLINE void store(float* p, vf a) {

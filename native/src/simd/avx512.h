@@ -12,6 +12,16 @@ struct vm {
     __mmask16 m;
 };
 
+typedef __m512 vr;  // one register
+constexpr int kRegister = 16;
+KG4D_INLINE vr splat_register(float x) { return _mm512_set1_ps(x); }
+KG4D_INLINE vr load_register(const float* p) { return _mm512_loadu_ps(p); }
+KG4D_INLINE vr held(vr a) {  // in a register: not loaded once for each use
+    asm("" : "+v"(a));
+    return a;
+}
+KG4D_INLINE void store_register(float* p, vr a) { _mm512_storeu_ps(p, a); }
+
 KG4D_INLINE vf splat(float x) { return {_mm512_set1_ps(x)}; }
 KG4D_INLINE vf load(const float* p) { return {_mm512_loadu_ps(p)}; }
 KG4D_INLINE void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }

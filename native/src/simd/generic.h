@@ -27,6 +27,13 @@ KG4D_INLINE f4 load4(const float* p) {
     return r;
 }
 
+typedef f4 vr;  // one register
+constexpr int kRegister = 4;
+KG4D_INLINE vr splat_register(float x) { return f4{x, x, x, x}; }
+KG4D_INLINE vr load_register(const float* p) { return load4(p); }
+KG4D_INLINE vr held(vr a) { return a; }
+KG4D_INLINE void store_register(float* p, vr a) { std::memcpy(p, &a, sizeof a); }
+
 KG4D_INLINE vf splat(float x) {
     return each([&](int) { return f4{x, x, x, x}; });
 }

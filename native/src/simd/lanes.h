@@ -1,4 +1,5 @@
-// Sixteen float lanes under one interface: `vf` (values) and `vm` (lane masks).
+// Sixteen float lanes under one interface: `vf` (values) and `vm` (lane masks). `vr` is one register of `kRegister`
+// lanes with the compilers' own arithmetic, for loops that must count registers.
 //
 // A 4x4 pixel block, or sixteen Gaussians, fill one vector. Each instruction set brings the same small set of
 // operations; everything built from them (exp2, transposed sums) lives here once.
