@@ -4,6 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
 from kg4d.metrics.state import SampleMean, measured
 from kg4d.metrics.video import C4DDistance, ClipFeatures, PairedDistance
 from kg4d.networks.lpips import LPIPS, DeepMeans
+from kg4d.networks.winograd import transformed
 from kg4d.utils.files import replacing
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
@@ -47,7 +49,7 @@ FEATURE_METRICS: dict[str, Callable[[], SampleMean | FrechetDistance]] = {
     "test/video_distance": PairedDistance,
     FID: FrechetDistance,
 }
-IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bounds memory
+IMAGE_BATCH = 2  # pairs of images at a time: the fastest for VGG16 on two cores, and bounds memory
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Evaluation:
         self.skipped[key] = reason
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate_grid(
     predicted: Float[Tensor, "V T H W 3"],
     target: Float[Tensor, "V T H W 3"],
@@ -126,23 +128,24 @@ def evaluate_grid(
     evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol, networks))
     vgg = _Vgg(networks.modules.get("lpips-vgg"))
     videos = _clip_features(grid, networks)
-    for key in protocol.metrics:
-        name = _network_name(key, protocol, networks)
-        if name is not None and name not in networks.modules:
-            evaluation.skip(key, networks.why_missing(name))
-            continue
-        try:
-            if key in VIDEO_KEYS:
-                _measure_videos(evaluation, key, videos, protocol.video_input)
-            elif key == FID:
-                assert name is not None  # every protocol with this key names a network
-                _measure_fid(evaluation, grid, name, networks.modules[name], vgg)
-                _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
-            else:
-                network = vgg if name == "lpips-vgg" else networks.modules.get(name or "")
-                _measure_images(evaluation, key, grid, network)
-        except ValueError as error:  # images too small, videos too short, too few samples
-            evaluation.skip(key, str(error))
+    with _OneTransformed() as ready:
+        for key in protocol.metrics:
+            name = _network_name(key, protocol, networks)
+            if name is not None and name not in networks.modules:
+                evaluation.skip(key, networks.why_missing(name))
+                continue
+            module = ready.network(networks.modules[name]) if name is not None else None
+            try:
+                if key in VIDEO_KEYS:
+                    _measure_videos(evaluation, key, videos, protocol.video_input)
+                elif key == FID:
+                    assert name is not None and module is not None  # every protocol with this key names a network
+                    _measure_fid(evaluation, grid, name, module, vgg)
+                    _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
+                else:
+                    _measure_images(evaluation, key, grid, vgg if name == "lpips-vgg" else module)
+            except ValueError as error:  # images too small, videos too short, too few samples
+                evaluation.skip(key, str(error))
     return evaluation
 
 
@@ -193,6 +196,20 @@ class _Vgg:
         self.predicted.append(means[0])
         self.target.append(means[1])
         return distances
+
+
+class _OneTransformed(ExitStack):
+    """Transforms the filters of one network at a time, so that those of two are never in memory together."""
+
+    _current: nn.Module | None = None
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """The same network, from now on and until another one is asked for with transformed filters."""
+        if module is not self._current:
+            self.close()
+            self.enter_context(transformed(module))
+            self._current = module
+        return module
 
 
 def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | None:
