@@ -59,8 +59,8 @@ class FeatureCache:
             self._shrink()
 
     def _file(self, content: str) -> Path:
-        """Other threads and versions of torch add in another order, and must not decide what a run measures."""
-        way = f"{content} {_WAY} {torch.__version__} {torch.get_num_threads()}"
+        """Another version of torch may add in another order, and must not decide what a run measures."""
+        way = f"{content} {_WAY} {torch.__version__}"
         return self.folder / f"{hashlib.sha256(way.encode()).hexdigest()}.safetensors"
 
     def _shrink(self) -> None:

@@ -20,6 +20,7 @@ from kg4d.metrics.frechet import FrechetDistance, covariance_rank, sample_warnin
 from kg4d.metrics.image import PSNR, SSIM, FullSSIM, MaskedPSNR, MultiScaleSSIM, object_mask
 from kg4d.metrics.perceptual import CLIPSimilarity, MeanLPIPS
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
+from kg4d.metrics.side_by_side import side_by_side
 from kg4d.metrics.state import SampleMean, measured
 from kg4d.metrics.video import C4DDistance, ClipFeatures, PairedDistance
 from kg4d.networks.lpips import LPIPS, DeepMeans
@@ -139,7 +140,8 @@ def evaluate_grid(
                 if key in VIDEO_KEYS:
                     _measure_videos(evaluation, key, videos, protocol.video_input)
                 elif key == FID:
-                    assert name is not None and module is not None  # every protocol with this key names a network
+                    assert name is not None  # every protocol with this key names a network
+                    assert module is not None
                     _measure_fid(evaluation, grid, name, module, vgg)
                     _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
                 else:
@@ -219,18 +221,25 @@ def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | Non
     return protocol.networks.get(key)
 
 
-def _measure_images(
-    evaluation: Evaluation, key: str, grid: _Grid, network: Callable[..., Tensor] | None = None
-) -> None:
+def _measure_images(evaluation: Evaluation, key: str, grid: _Grid, network: nn.Module | _Vgg | None = None) -> None:
     """Average a metric over the grid and over each view, batch by batch."""
-    metric = IMAGE_METRICS[key]() if network is None else IMAGE_METRICS[key](network)
-    count = len(grid.target)
-    for start in range(0, count, IMAGE_BATCH):
-        part = slice(start, start + IMAGE_BATCH)
+
+    def measure(part: slice) -> tuple[Tensor, _Vgg | None]:
+        vgg = _Vgg(network.network) if isinstance(network, _Vgg) else None
+        metric = IMAGE_METRICS[key]() if network is None else IMAGE_METRICS[key](vgg or network)
         metric.update(*_inputs(metric, grid, part))
+        return metric.per_sample(), vgg
+
+    count, values = len(grid.target), []
+    parts = [slice(start, min(start + IMAGE_BATCH, count)) for start in range(0, count, IMAGE_BATCH)]
+    for part, (found, vgg) in zip(parts, side_by_side(measure, parts), strict=True):
+        values.append(found)
+        if isinstance(network, _Vgg) and vgg is not None:
+            network.predicted += vgg.predicted
+            network.target += vgg.target
         if grid.progress is not None:
-            grid.progress(key, min(start + IMAGE_BATCH, count), count)
-    table = metric.per_sample().double().reshape(grid.views, -1)
+            grid.progress(key, part.stop, count)
+    table = torch.cat(values).double().reshape(grid.views, -1)
     evaluation.record(key, table.nanmean(), table.nanmean(1).tolist())
 
 
@@ -276,7 +285,7 @@ def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Modu
         predicted, target = torch.cat(vgg.predicted), torch.cat(vgg.target)
     else:
         predicted, target = (
-            torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
+            torch.cat(list(side_by_side(module, torch.split(images, IMAGE_BATCH))))
             for images in (grid.predicted, grid.target)
         )
     evaluation.record(FID, measured(FEATURE_METRICS[FID](), predicted, target))

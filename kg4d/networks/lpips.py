@@ -153,7 +153,8 @@ def _halved(x: Float[Tensor, "B H W C"], out: Float[Tensor, "B h w C"]) -> None:
 
 def _rectified(convolution: nn.Module, x: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O h w"]:
     """Convolution and ReLU."""
-    assert isinstance(convolution, Convolution2d) and convolution.bias is not None
+    assert isinstance(convolution, Convolution2d)
+    assert convolution.bias is not None
     if convolution.filters is None:
         return F.relu(convolution(x), inplace=True)
     return relu_convolution(x.movedim(1, -1)[None], convolution.filters, convolution.bias)[0].movedim(-1, 1)

@@ -54,7 +54,8 @@ def transformed(*networks: nn.Module) -> Iterator[None]:
 def _suits(convolution: Convolution2d | Convolution3d) -> bool:
     weight, ones = convolution.weight, set(convolution.stride) | set(convolution.dilation) | {convolution.groups}
     shape = set(weight.shape[2:]) == {3} and ones == {1} and weight.shape[1] >= _LEAST_CHANNELS
-    return shape and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    padded = isinstance(convolution, Convolution3d) or convolution.padding == (1, 1)  # I3D pads for itself
+    return shape and padded and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def transform(weight: Float[Tensor, "O I *time 3 3"]) -> Float[Tensor, "K 36 I O"]:
