@@ -40,7 +40,8 @@ class FeatureCache:
         file = self._file(content)
         try:
             with safe_open(file, "pt") as archive:
-                labels, features = archive.metadata() or {}, archive.get_tensor("features")
+                labels = archive.metadata() or {}
+                features: Tensor = archive.get_tensor("features")
             good = labels.get("content") == content and labels.get("sha256") == content_hash({"features": features})
         except (OSError, SafetensorError):
             return None

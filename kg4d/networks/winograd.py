@@ -62,8 +62,8 @@ def transform(weight: Float[Tensor, "O I *time 3 3"]) -> Float[Tensor, "K 36 I O
     """The filters that `relu_convolution` wants; K is 3 with a time axis, else 1."""
     matrix = weight.new_tensor(_FILTER, dtype=torch.float64) / 24
     planes = weight.reshape(*weight.shape[:2], -1, 9).permute(2, 3, 1, 0)  # (K, 9, I, O)
-    both = torch.kron(matrix, matrix).to(weight.dtype) @ planes.flatten(2)
-    return both.unflatten(2, planes.shape[2:])
+    both: Tensor = torch.kron(matrix, matrix).to(weight.dtype) @ planes.flatten(2)
+    return both.reshape(len(planes), _PATCH**2, *planes.shape[2:])
 
 
 def relu_convolution(
