@@ -31,11 +31,14 @@ class EvaluationConfig:
         networks: Also compute metrics that need network weights (LPIPS, FVD), if the cache holds the weights.
         metrics: Keys of the protocol's metrics to compute; empty computes all. The metrics of training frames,
             keypoints and flow cost next to nothing and are always computed.
+        keep_features: Keep what the video network says of true videos in the cache folder, at most 64 MiB, and take it
+            from there.
     """
 
     protocol: str = "gltf4d"
     networks: bool = True
     metrics: list[str] = field(default_factory=list)
+    keep_features: bool = True
 
 
 @dataclass

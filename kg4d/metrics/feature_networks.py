@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kg4d.errors import InputError
+from kg4d.metrics.feature_cache import FeatureCache
 from kg4d.metrics.protocols import VGG16_MEANS
 from kg4d.networks.load import load_i3d, load_lpips
 from kg4d.networks.lpips import LPIPS, DeepMeans
@@ -32,12 +33,12 @@ class Networks:
             `clip` map images (B, 3, H, W) in [0, 1] to features. `fid` replaces the network that a protocol names for
             `test/fid`, and is then listed among the deviations from the protocol.
         missing: Reason for each name that could not be loaded.
-        feature_cache: Folder for features of the true images, or None to compute them each time.
+        feature_cache: Keeps features of the true images; None to compute them each time.
     """
 
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    feature_cache: Path | None = None
+    feature_cache: FeatureCache | None = None
 
     def why_missing(self, name: str) -> str:
         """One sentence on why the named network cannot be used."""
@@ -66,7 +67,10 @@ def _answered(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Ten
 
 
 def load_networks(
-    paths: Mapping[str, str | Path] | None = None, fid: nn.Module | None = None, clip: nn.Module | None = None
+    paths: Mapping[str, str | Path] | None = None,
+    fid: nn.Module | None = None,
+    clip: nn.Module | None = None,
+    keep_features: bool = True,
 ) -> Networks:
     """All networks whose weights are in the cache folder. Nothing is downloaded; what is missing has its remedy named.
 
@@ -74,6 +78,7 @@ def load_networks(
         paths: Safetensors files of your own, by network name; one that cannot be read is an error.
         fid: Feature network for FID, images (B, 3, H, W) in [0, 1] to (B, D), in place of the protocol's.
         clip: Image encoder for CLIP-S, images (B, 3, H, W) in [0, 1] to (B, D); it normalises its input itself.
+        keep_features: Whether features of true videos are kept in the cache folder, and taken from there.
 
     Raises:
         InputError: A file of `paths` is missing, unreadable or of another network, or its name is unknown.
@@ -97,4 +102,5 @@ def load_networks(
         modules[VGG16_MEANS] = DeepMeans(vgg)
     else:
         missing[VGG16_MEANS] = missing["lpips-vgg"]
-    return Networks(modules, missing, cache_folder() / "features")
+    cache = FeatureCache(cache_folder() / "features") if keep_features else None
+    return Networks(modules, missing, cache)

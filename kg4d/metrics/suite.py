@@ -4,6 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +20,11 @@ from kg4d.metrics.frechet import FrechetDistance, covariance_rank, sample_warnin
 from kg4d.metrics.image import PSNR, SSIM, FullSSIM, MaskedPSNR, MultiScaleSSIM, object_mask
 from kg4d.metrics.perceptual import CLIPSimilarity, MeanLPIPS
 from kg4d.metrics.protocols import GLTF4D, VIDEO_KEYS, Protocol, VideoInput
+from kg4d.metrics.side_by_side import side_by_side
 from kg4d.metrics.state import SampleMean, measured
 from kg4d.metrics.video import C4DDistance, ClipFeatures, PairedDistance
 from kg4d.networks.lpips import LPIPS, DeepMeans
+from kg4d.networks.winograd import transformed
 from kg4d.utils.files import replacing
 
 Progress = Callable[[str, int, int], None]  # what is measured, how many of it are done, of how many
@@ -47,7 +50,7 @@ FEATURE_METRICS: dict[str, Callable[[], SampleMean | FrechetDistance]] = {
     "test/video_distance": PairedDistance,
     FID: FrechetDistance,
 }
-IMAGE_BATCH = 4  # images at a time: the fastest for VGG16 on two cores, and bounds memory
+IMAGE_BATCH = 2  # pairs of images at a time: the fastest for VGG16 on two cores, and bounds memory
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Evaluation:
         self.skipped[key] = reason
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate_grid(
     predicted: Float[Tensor, "V T H W 3"],
     target: Float[Tensor, "V T H W 3"],
@@ -126,23 +129,25 @@ def evaluate_grid(
     evaluation = Evaluation(provenance=_provenance(predicted.shape, protocol, networks))
     vgg = _Vgg(networks.modules.get("lpips-vgg"))
     videos = _clip_features(grid, networks)
-    for key in protocol.metrics:
-        name = _network_name(key, protocol, networks)
-        if name is not None and name not in networks.modules:
-            evaluation.skip(key, networks.why_missing(name))
-            continue
-        try:
-            if key in VIDEO_KEYS:
-                _measure_videos(evaluation, key, videos, protocol.video_input)
-            elif key == FID:
-                assert name is not None  # every protocol with this key names a network
-                _measure_fid(evaluation, grid, name, networks.modules[name], vgg)
-                _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
-            else:
-                network = vgg if name == "lpips-vgg" else networks.modules.get(name or "")
-                _measure_images(evaluation, key, grid, network)
-        except ValueError as error:  # images too small, videos too short, too few samples
-            evaluation.skip(key, str(error))
+    with _OneTransformed() as ready:
+        for key in protocol.metrics:
+            name = _network_name(key, protocol, networks)
+            if name is not None and name not in networks.modules:
+                evaluation.skip(key, networks.why_missing(name))
+                continue
+            module = ready.network(networks.modules[name]) if name is not None else None
+            try:
+                if key in VIDEO_KEYS:
+                    _measure_videos(evaluation, key, videos, protocol.video_input)
+                elif key == FID:
+                    assert name is not None  # every protocol with this key names a network
+                    assert module is not None
+                    _measure_fid(evaluation, grid, name, module, vgg)
+                    _note(evaluation, key, None if name == GIVEN_FID else protocol.notes.get(key))
+                else:
+                    _measure_images(evaluation, key, grid, vgg if name == "lpips-vgg" else module)
+            except ValueError as error:  # images too small, videos too short, too few samples
+                evaluation.skip(key, str(error))
     return evaluation
 
 
@@ -195,6 +200,20 @@ class _Vgg:
         return distances
 
 
+class _OneTransformed(ExitStack):
+    """Transforms the filters of one network at a time, so that those of two are never in memory together."""
+
+    _current: nn.Module | None = None
+
+    def network(self, module: nn.Module) -> nn.Module:
+        """The same network, from now on and until another one is asked for with transformed filters."""
+        if module is not self._current:
+            self.close()
+            self.enter_context(transformed(module))
+            self._current = module
+        return module
+
+
 def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | None:
     """The network behind a metric: the protocol's, but for FID one that the caller gives goes first."""
     if key == FID and GIVEN_FID in networks.modules:
@@ -202,18 +221,25 @@ def _network_name(key: str, protocol: Protocol, networks: Networks) -> str | Non
     return protocol.networks.get(key)
 
 
-def _measure_images(
-    evaluation: Evaluation, key: str, grid: _Grid, network: Callable[..., Tensor] | None = None
-) -> None:
+def _measure_images(evaluation: Evaluation, key: str, grid: _Grid, network: nn.Module | _Vgg | None = None) -> None:
     """Average a metric over the grid and over each view, batch by batch."""
-    metric = IMAGE_METRICS[key]() if network is None else IMAGE_METRICS[key](network)
-    count = len(grid.target)
-    for start in range(0, count, IMAGE_BATCH):
-        part = slice(start, start + IMAGE_BATCH)
+
+    def measure(part: slice) -> tuple[Tensor, _Vgg | None]:
+        vgg = _Vgg(network.network) if isinstance(network, _Vgg) else None
+        metric = IMAGE_METRICS[key]() if network is None else IMAGE_METRICS[key](vgg or network)
         metric.update(*_inputs(metric, grid, part))
+        return metric.per_sample(), vgg
+
+    count, values = len(grid.target), []
+    parts = [slice(start, min(start + IMAGE_BATCH, count)) for start in range(0, count, IMAGE_BATCH)]
+    for part, (found, vgg) in zip(parts, side_by_side(measure, parts), strict=True):
+        values.append(found)
+        if isinstance(network, _Vgg) and vgg is not None:
+            network.predicted += vgg.predicted
+            network.target += vgg.target
         if grid.progress is not None:
-            grid.progress(key, min(start + IMAGE_BATCH, count), count)
-    table = metric.per_sample().double().reshape(grid.views, -1)
+            grid.progress(key, part.stop, count)
+    table = torch.cat(values).double().reshape(grid.views, -1)
     evaluation.record(key, table.nanmean(), table.nanmean(1).tolist())
 
 
@@ -259,7 +285,7 @@ def _measure_fid(evaluation: Evaluation, grid: _Grid, name: str, module: nn.Modu
         predicted, target = torch.cat(vgg.predicted), torch.cat(vgg.target)
     else:
         predicted, target = (
-            torch.cat([module(batch) for batch in torch.split(images, IMAGE_BATCH)])
+            torch.cat(list(side_by_side(module, torch.split(images, IMAGE_BATCH))))
             for images in (grid.predicted, grid.target)
         )
     evaluation.record(FID, measured(FEATURE_METRICS[FID](), predicted, target))

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kg4d.networks.winograd import Convolution2d, relu_convolution
+
 
 class Backbone(StrEnum):
     """The network whose features are compared."""
@@ -24,6 +26,7 @@ class Backbone(StrEnum):
 # (output channels, kernel, stride, padding) of each convolution; an int is a max-pool of that size with stride 2.
 ALEX_LAYERS = ((64, 11, 4, 2), 3, (192, 5, 1, 2), 3, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
 VGG_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_STRIP = 1 << 21  # numbers in the features of some rows: 8 MB
 TAPS = {Backbone.ALEX: (0, 1, 2, 3, 4), Backbone.VGG: (1, 3, 6, 9, 12)}  # convolutions whose ReLU is compared
 
 
@@ -60,7 +63,7 @@ class LPIPS(nn.Module):
         for layer in self.layers:
             if isinstance(layer, tuple):
                 width, kernel, stride, padding = layer
-                self.convs.append(nn.Conv2d(channels, width, kernel, stride, padding))
+                self.convs.append(Convolution2d(channels, width, kernel, stride, padding))
                 channels = width
         widths = [layer[0] for layer in self.layers if isinstance(layer, tuple)]
         self.heads = nn.ParameterList(nn.Parameter(torch.zeros(widths[tap])) for tap in self.taps)
@@ -75,7 +78,7 @@ class LPIPS(nn.Module):
             if isinstance(layer, int):
                 x = F.max_pool2d(x, layer, stride=2)
                 continue
-            x = F.relu(self.convs[index](x), inplace=True)
+            x = _rectified(self.convs[index], x)
             if index in self.taps:
                 yield x
             index += 1
@@ -86,6 +89,8 @@ class LPIPS(nn.Module):
 
     def compare(self, pred: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Comparison:
         """Distances, and the spatial means of the deepest features, which come for free; images are in [-1, 1]."""
+        if self.layers != ALEX_LAYERS and self._transformed:
+            return self._compare_by_rows(torch.cat((pred, target)))
         count = pred.shape[0]
         total, means = pred.new_zeros(count), pred.new_zeros(2 * count, 0)
         for x, head in zip(self.activations(torch.cat((pred, target))), self.heads, strict=True):
@@ -94,6 +99,65 @@ class LPIPS(nn.Module):
             difference = (features[:count] - features[count:]).square().mean((2, 3))
             total, means = total + difference @ head, x.mean((2, 3))
         return Comparison(total, means[:count], means[count:])
+
+    @property
+    def _transformed(self) -> bool:
+        return any(isinstance(conv, Convolution2d) and conv.filters is not None for conv in self.convs)
+
+    def _compare_by_rows(self, images: Float[Tensor, "B2 3 H W"]) -> Comparison:
+        """`compare` for VGG16 without gradients: a block of layers at a time, some rows at a time.
+
+        So the features stay in the cache, and no picture's features are ever there as a whole at the first layers.
+        """
+        x = ((images - self.shift) / self.scale).movedim(1, -1)
+        count, total, begin = len(images) // 2, images.new_zeros(len(images) // 2), 0
+        for widths, head in zip(VGG_WIDTHS, self.heads, strict=True):
+            convs = self.convs[begin : begin + len(widths)]
+            begin += len(widths)
+            (_, height, width, _), channels = x.shape, widths[-1]
+            sums, means = x.new_zeros(count, channels), x.new_zeros(len(x), channels)
+            pooled = x.new_empty(len(x), height // 2, width // 2, channels)
+            step = _rows(len(x) * width * channels, len(convs), height)
+            for top in range(0, height, step):
+                bottom = min(top + step, height)
+                # the last rows of a convolution of a part are wrong, one more for each convolution
+                first, last = max(top - len(convs), 0), min(bottom + len(convs), height)
+                y = x[:, first:last].movedim(-1, 1)
+                for conv in convs:
+                    y = _rectified(conv, y)
+                y = y[:, :, top - first : bottom - first].movedim(1, -1)
+                features = y / (torch.linalg.vector_norm(y, dim=-1, keepdim=True) + 1e-10)
+                sums += features[:count].sub_(features[count:]).square_().sum((1, 2))
+                means += y.sum((1, 2))
+                _halved(y, pooled[:, top // 2 : bottom // 2])
+            x, total, means = pooled, total + sums / (height * width) @ head, means / (height * width)
+        return Comparison(total, means[:count], means[count:])
+
+
+def _rows(line: int, halo: int, height: int) -> int:
+    """How many rows are compared at a time: with the `halo` above and below about `_STRIP` numbers.
+
+    An even number, for the pooling, and with the halo a multiple of what `relu_convolution` takes at once.
+    """
+    if line * height <= _STRIP:
+        return height
+    return max(_STRIP // line // 4 * 4 - 2 * halo, 4) // 2 * 2
+
+
+def _halved(x: Float[Tensor, "B H W C"], out: Float[Tensor, "B h w C"]) -> None:
+    """Write the maximum of every 2 x 2 px; an odd last row or column does not count."""
+    x = x[:, : 2 * out.shape[1], : 2 * out.shape[2]]
+    rows = torch.maximum(x[:, ::2], x[:, 1::2])
+    torch.maximum(rows[:, :, ::2], rows[:, :, 1::2], out=out)
+
+
+def _rectified(convolution: nn.Module, x: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O h w"]:
+    """Convolution and ReLU."""
+    assert isinstance(convolution, Convolution2d)
+    assert convolution.bias is not None
+    if convolution.filters is None:
+        return F.relu(convolution(x), inplace=True)
+    return relu_convolution(x.movedim(1, -1)[None], convolution.filters, convolution.bias)[0].movedim(-1, 1)
 
 
 class DeepMeans(nn.Module):

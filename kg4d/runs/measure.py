@@ -278,7 +278,9 @@ def measure(config: ExperimentConfig, fitted: FittedModel, scene: Scene) -> Eval
     if not scene.pictured:
         return _of_unseen_motion(fitted, scene, protocol)
     needed = config.evaluation.networks and any(key in protocol.networks for key in protocol.metrics)
-    networks = load_networks().on(fitted.renderer.device) if needed else Networks()
+    networks = Networks()
+    if needed:
+        networks = load_networks(keep_features=config.evaluation.keep_features).on(fitted.renderer.device)
     with progress_bar("evaluation", shown=config.trainer.progress_bar) as progress:
         seen = seen_frames(scene, config.frames)
         evaluation = evaluate_model(fitted, scene, protocol, networks, progress, seen)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kg4d.metrics.feature_cache import FeatureCache
 from kg4d.metrics.feature_networks import Networks
 from kg4d.metrics.frechet import frechet_distance
 from kg4d.metrics.protocols import GLTF4D, PROTOCOLS, VGG16_MEANS
@@ -41,7 +42,7 @@ class Motion(nn.Module):
 
 def networks(cache: Path | None = None) -> Networks:
     modules = {"lpips-vgg": Difference(), "lpips-alex": Difference(), I3D: Motion(), "fid": Mean(), "clip": Mean()}
-    return Networks(modules, feature_cache=cache)
+    return Networks(modules, feature_cache=FeatureCache(cache) if cache else None)
 
 
 def grids(views: int = 3, frames: int = 10, size: int = 32) -> tuple[Tensor, Tensor, Tensor]:

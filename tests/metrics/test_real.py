@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from kg4d.metrics.feature_cache import FeatureCache
 from kg4d.metrics.feature_networks import load_networks
 from kg4d.metrics.flow import flicker
 from kg4d.metrics.frechet import frechet_distance
@@ -134,7 +135,7 @@ def test_distances_over_views_diagonals_and_the_serpentine_rank_blur(data_root: 
         [on_white(torch.stack([read(folder / f"v{v}_{t:03d}.png") for t in range(5)])) for v in range(4)]
     )
     keys = ("test/fvd_v", "test/fvd_diag", "test/fv4d")
-    networks, ladder = replace(load_networks(), feature_cache=tmp_path), []
+    networks, ladder = replace(load_networks(), feature_cache=FeatureCache(tmp_path)), []
     for sigma in (1.0, 3.0):
         grids = (images.movedim(2, -1) for images in (torch.stack([blurred(view, sigma) for view in true]), true))
         ladder.append(evaluate_grid(*grids, None, protocol=replace(GLTF4D, metrics=keys), networks=networks).metrics)
