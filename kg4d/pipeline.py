@@ -284,11 +284,8 @@ def _problem(run: RunInputs, config: ExperimentConfig) -> MotionProblem:
 
 def _lift(run: RunInputs, desk: Desk, problem: MotionProblem, representation: Representation) -> Lift | None:
     """The keypoints of the video in 3D, the same in all processes."""
-    lift, data = None, run.dynamic_data.dataset
     with desk.costs.part("lift"):
-        data.move(run.renderer.device)  # where its trials take place
-        if desk.ranks.first:
-            lift = lift_video(problem, representation, data.batch)
+        lift = lift_video(problem, representation) if desk.ranks.first else None
         return _same_lift(desk.ranks, lift, run.renderer.device)
 
 
