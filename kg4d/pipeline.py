@@ -284,8 +284,11 @@ def _problem(run: RunInputs, config: ExperimentConfig) -> MotionProblem:
 
 def _lift(run: RunInputs, desk: Desk, problem: MotionProblem, representation: Representation) -> Lift | None:
     """The keypoints of the video in 3D, the same in all processes."""
+    lift, data = None, run.dynamic_data.dataset
     with desk.costs.part("lift"):
-        lift = lift_video(problem, representation) if desk.ranks.first else None
+        data.move(run.renderer.device)  # where its trials take place
+        if desk.ranks.first:
+            lift = lift_video(problem, representation, data.batch)
         return _same_lift(desk.ranks, lift, run.renderer.device)
 
 

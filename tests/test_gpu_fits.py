@@ -7,7 +7,7 @@ import pytest
 
 from tests.pretended_fit import fitted
 
-LIFT = ("lift.steps=5",)
+LIFT = ("lift.steps=5", "lift.trial_steps=2")
 DENSITY = (
     "static.density.kind=adaptive",
     "static.density.grad_threshold=1e-9",

@@ -218,7 +218,7 @@ def test_a_run_that_was_stopped_in_its_motion_does_not_lift_again(
 def test_keypoints_are_refitted_after_the_motion_and_again_when_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("deformation.kind=skinned", "lift.steps=12")
+    words = ("deformation.kind=skinned", "lift.steps=12", "lift.trial_steps=0")
     whole = fit(tiny(tmp_path / "whole", *words))
     representation = load_run(whole).fitted.representation
     assert float(representation.get_buffer("deformation.keypoint_offsets").abs().max()) > 1e-4

@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from kg4d.config.check import Checker, CommandLineText, suggestion
-from kg4d.config.renamed import with_new_names, without_retired
+from kg4d.config.renamed import with_new_names
 from kg4d.errors import InputError
 from kg4d.utils.names import is_folder_name, name_of_scene, path_of_scene
 from kg4d.utils.plain import flat, plain
@@ -260,9 +260,9 @@ def _override_layers(schema: type, overrides: Iterable[str], source: str) -> lis
 
 def _checked(schema: type, values: dict[Any, Any], source: str) -> dict[str, Any]:
     """The values of one layer, under today's keys."""
-    values = with_new_names(values, getattr(schema, "RENAMED", {}), source)
-    values = without_retired(values, getattr(schema, "RETIRED", {}), source)
-    checked: dict[str, Any] = Checker(schema, source).check(values)
+    checked: dict[str, Any] = Checker(schema, source).check(
+        with_new_names(values, getattr(schema, "RENAMED", {}), source)
+    )
     return checked
 
 

@@ -1,4 +1,4 @@
-"""Renamed and retired keys: files written with them still load."""
+"""Renamed keys: files written with the old ones still load."""
 
 import logging
 from collections.abc import Mapping
@@ -31,21 +31,6 @@ def with_new_names(values: dict[Any, Any], renamed: Mapping[str, str], source: s
             raise InputError(f"{source}: {old}", f"is now called {new}, which is given too", f"remove {old}")
         _log.debug("%s: %s is now called %s", source, old, new)
         values = _put(rest, new.split("."), found[0])
-    return values
-
-
-def without_retired(values: dict[Any, Any], retired: Mapping[str, str], source: str) -> dict[Any, Any]:
-    """Leave out the values of keys that have no successor, with a warning.
-
-    Args:
-        values: Contents of a file or of one override; not modified.
-        retired: Why each dotted key is gone.
-        source: Where the values come from, for the warning.
-    """
-    for key, reason in retired.items():
-        found, values = _taken(values, key.split("."))
-        if found is not None:
-            _log.warning("%s: %s has no effect, %s: remove it", source, key, reason)
     return values
 
 

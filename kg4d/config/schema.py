@@ -117,13 +117,6 @@ class ExperimentConfig:
         "handles": "deformation.skinned.handles",
         "arap": "deformation.control_points.arap",
     }  # old keys that files may still use
-    RETIRED: ClassVar[dict[str, str]] = dict.fromkeys(
-        (
-            *("lift.gait", "lift.mirrors", "lift.trial_steps"),
-            *("lift.body_depth", "lift.twist", "lift.bend", "lift.surface_pixels", "lift.surface_scale"),
-        ),
-        "since the lift does without (docs/lift.md)",
-    )  # keys without a successor
     PAIRS: ClassVar[tuple[str, ...]] = ("image_size",)
 
     ELSEWHERE: ClassVar[dict[str, str]] = {"sweep": "is for python -m kg4d.sweep"}  # blocks that others read

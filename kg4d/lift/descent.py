@@ -11,7 +11,7 @@ from kg4d.lift.harmonic_translations import HarmonicTranslations
 from kg4d.lift.objective import LiftObjective, SurfaceSkinning
 from kg4d.optim.schedules import warm_cosine
 
-_POLISH_STEPS = 150
+POLISH_STEPS = 150
 _POLISH_RATE = 3e-3  # Adam rate, world units
 
 
@@ -35,24 +35,25 @@ def fit_networks(
 
 
 def polish(
-    objective: LiftObjective, tracks: Float[Tensor, "T J 3"], times: Float[Tensor, " T"]
-) -> tuple[Float[Tensor, "T J 3"], float]:
+    objective: LiftObjective, tracks: Float[Tensor, "S T J 3"], times: Float[Tensor, " T"], steps: int = POLISH_STEPS
+) -> tuple[Float[Tensor, "S T J 3"], Float[Tensor, " S"]]:
     """Let every position move by itself, to fit what the networks are too smooth for.
 
     Args:
         objective: What to minimise, from the first step on as it is at the end of a fit.
-        tracks: Where to start, world units.
+        tracks: Where to start, world units; each of the S is fitted for itself.
         times: Times of the frames in [0, 1]; positions at 0 stay.
+        steps: Adam steps.
 
     Returns:
-        The polished tracks and their loss.
+        The polished tracks and their losses.
     """
-    start = tracks[None]
-    positions, skinning = nn.Parameter(start.clone()), objective.new_skinning(1)
-    polished = partial(_anchored, positions, start, times)
-    _descend(objective, polished, [positions], _POLISH_RATE, skinning, _POLISH_STEPS, annealed=True)
+    positions = nn.Parameter(tracks.clone())
+    skinning = objective.new_skinning(len(tracks))
+    polished = partial(_anchored, positions, tracks, times)
+    _descend(objective, polished, [positions], _POLISH_RATE, skinning, steps, annealed=True)
     with torch.no_grad():
-        return polished()[0], float(objective(polished(), skinning))
+        return polished(), objective(polished(), skinning)
 
 
 def _translated(

@@ -19,13 +19,12 @@ from kg4d.geometry.cameras import Cameras, project_each
 from kg4d.geometry.rotations import quat_multiply, quat_to_matrix, swing
 from kg4d.keypoints.barycentre import log_window
 from kg4d.keypoints.skeleton import segment_distances
+from kg4d.lift.gait import Gait
 from kg4d.lift.settings import LiftConfig
 from kg4d.lift.surface import SurfaceTracks
 from kg4d.losses.motion_priors import acceleration_loss, bone_lengths, geman_mcclure, hinge_loss, lean_loss
 
 _WEIGHT_RATE, _TWIST_RATE = 0.05, 0.02  # Adam rates of the surface's skinning
-_SURFACE = 0.5  # last scale of the surface's robust error, relative to that of the keypoints: flow is more exact
-_BEND = 1 / 3  # change of a bone's length at which it counts as half bent, relative to `stretch`
 _ANNEALED = 0.75  # share of the steps after which the robust scales have reached their last values
 
 
@@ -133,7 +132,8 @@ class LiftObjective:
         body: What moves.
         keypoints: Where the video shows its J keypoints.
         times: Of the T frames, ascending, in [0, 1].
-        scale: Last scale of the keypoints' robust reprojection error, longer image sides.
+        noise: Standard deviation of the detections, longer image sides. The noisier they are, the more a prior keeps
+            the body at its depth in the first frame.
         confidence: `Lift.overall_confidence`: factor on the weight of the keypoints, where there is a surface too.
     """
 
@@ -143,7 +143,7 @@ class LiftObjective:
         body: RestBody,
         keypoints: Observations,
         times: Float[Tensor, " T"],
-        scale: float,
+        noise: float,
         confidence: float,
     ) -> None:
         self.config, self.body, self.keypoints, self._times = config, body, keypoints, times
@@ -151,9 +151,11 @@ class LiftObjective:
         if body.surface is not None:
             self._surface = Observations(body.surface.pixels, body.surface.weights, keypoints.cameras)
         self._keypoint_weight = config.pixels * (confidence if body.surface is not None else 1.0)
-        self._surface_weight = config.pixels
+        self._surface_weight = config.surface_pixels
         self._viewing_directions = keypoints.cameras.viewmats[:, 2, :3]
-        self._last_scale = scale
+        self._depth_weight = config.pixels * (noise / config.body_depth) ** 2 / len(body.rest)
+        self._last_scale = max(config.last_scale, 3 * noise)
+        self._gait: Gait | None = None
 
     def new_skinning(self, count: int) -> SurfaceSkinning | None:
         """A skinning to start from for `count` tracks; None without a surface."""
@@ -165,6 +167,12 @@ class LiftObjective:
         other = copy(self)
         other._keypoint_weight = self._keypoint_weight * factor
         other._surface_weight = self._surface_weight / math.sqrt(factor)
+        return other
+
+    def with_gait(self, gait: Gait) -> "LiftObjective":
+        """The same with hidden bones held to those of the other side of the body."""
+        other = copy(self)
+        other._gait = gait
         return other
 
     def __call__(
@@ -179,16 +187,21 @@ class LiftObjective:
         """
         config, body = self.config, self.body
         loss = self._keypoint_weight * self.keypoints.robust_error(tracks, self._scale(self._last_scale, progress))
+        depth_change = ((tracks - body.rest) * self._viewing_directions[:, None]).sum(-1)
+        loss = loss + self._depth_weight * depth_change.mean(2).square().mean(1)
         if len(body.children):
             stiffness = config.first_bones * (config.last_bones / config.first_bones) ** progress
             stretch = (bone_lengths(tracks, body.parents) - body.lengths).square()
             loss = loss + stiffness * geman_mcclure(stretch, self._scale(config.stretch, progress)).mean((1, 2))
-            loss = loss + config.hinges * hinge_loss(tracks, body.rest, body.parents, _BEND * config.stretch)
+            loss = loss + config.hinges * hinge_loss(tracks, body.rest, body.parents, config.bend)
             if self.keypoints.leans is not None:
                 loss = loss + config.leans * self._lean_error(tracks, self.keypoints.leans)
         if skinning is not None and self._surface is not None:
-            surface_scale = self._scale(_SURFACE * config.last_scale, progress)
-            loss = loss + self._surface_weight * self._surface.robust_error(skinning(tracks), surface_scale)
+            scale = self._scale(config.surface_scale, progress)
+            loss = loss + self._surface_weight * self._surface.robust_error(skinning(tracks), scale)
+            loss = loss + config.twist * skinning.twists.square().mean((1, 2, 3))
+        if self._gait is not None:
+            loss = loss + config.gait * self._gait_error(tracks, self._gait)
         return loss + config.acceleration * acceleration_loss(tracks, self._times)
 
     def _lean_error(self, tracks: Float[Tensor, "S T J 3"], leans: Float[Tensor, "T J"]) -> Float[Tensor, " S"]:
@@ -197,6 +210,12 @@ class LiftObjective:
         sines = (bones * self._viewing_directions[:, None]).sum(-1) / body.lengths.clamp_min(1e-6)
         confident = leans[:, body.children] * self.keypoints.weights[:, body.children]
         return lean_loss(sines, confident)
+
+    def _gait_error(self, tracks: Float[Tensor, "S T J 3"], gait: Gait) -> Float[Tensor, " S"]:
+        """Squared distance of hidden bones from those of the other side; their sum over the number of all keypoints."""
+        bones = tracks[:, :, gait.children] - tracks[:, :, self.body.parents[gait.children]]
+        squared = gait.hidden * (bones - gait.bones).square().sum(-1)
+        return squared.sum((1, 2)) / self.keypoints.weights.numel()
 
     def _scale(self, last: float, progress: float) -> float:
         """A robust scale on its way from `first_scale` to `last`."""

@@ -1,6 +1,5 @@
 """Files and command lines that use old keys still load."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -47,18 +46,3 @@ def test_every_old_key_leads_to_one_that_is_there() -> None:
         value: object = load()
         for name in new.split("."):
             value = getattr(value, name)
-
-
-def test_a_retired_key_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "old.yaml").write_text("lift: {gait: 1.0, steps: 30}\n")
-    with caplog.at_level(logging.WARNING):
-        config = load_config(ExperimentConfig, tmp_path / "old.yaml")
-    assert config.lift.steps == 30
-    assert "old.yaml: lift.gait has no effect" in caplog.text
-    assert "lift.steps" not in caplog.text
-
-
-def test_a_retired_key_is_no_setting() -> None:
-    for key in ExperimentConfig.RETIRED:
-        block, name = key.split(".")
-        assert not hasattr(getattr(load(), block), name)

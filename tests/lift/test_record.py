@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ def lift() -> Lift:
     return Lift(tracks, confidence[0][..., 0], confidence[1][..., 0], 0.7)
 
 
-def test_a_checkpoint_gives_the_lift_back(tmp_path: Path) -> None:
-    torch.save(lift().state(), tmp_path / "lift.pt")
+def test_a_checkpoint_gives_the_lift_back_without_its_rivals(tmp_path: Path) -> None:
+    torch.save(replace(lift(), rivals=(lift(),)).state(), tmp_path / "lift.pt")
     found = Lift.from_state(torch.load(tmp_path / "lift.pt", weights_only=True))
     assert_same(found, lift(), atol=0)
 
@@ -33,3 +34,8 @@ def test_checkpoints_with_the_former_keys_are_read() -> None:
 def test_a_state_of_something_else_is_refused() -> None:
     with pytest.raises(TypeError, match="sharpness"):
         Lift.from_state({**lift().state(), "sharpness": 1.0})
+
+
+def test_rivals_move_to_a_device_too() -> None:
+    moved = replace(lift(), rivals=(lift(),)).to(torch.device("meta"))
+    assert moved.rivals[0].track_confidence.device.type == moved.detection_confidence.device.type == "meta"

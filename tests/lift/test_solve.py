@@ -95,6 +95,17 @@ def test_the_confidence_in_a_detection_is_its_weight_in_the_gradient_of_the_robu
     torch.testing.assert_close(found.detection_confidence[kept], slope[kept], rtol=1e-4, atol=1e-5)
 
 
+def test_where_detections_are_noisy_the_body_stays_as_far_away_as_it_was() -> None:
+    truth = rotating_body()
+    pixels = noisy(seen(truth, cameras()), 4.0)
+
+    def drift(body_depth: float) -> float:
+        found = lift(pixels, config=replace(CONFIG, body_depth=body_depth))
+        return float((found.tracks - truth).mean(1)[:, 2].square().mean().sqrt())
+
+    assert drift(0.05) < 0.6 * drift(math.inf)
+
+
 def test_a_keypoint_that_is_never_seen_follows_its_neighbours() -> None:
     truth = BODY + TIMES[:, None, None] * torch.tensor([0.3, -0.2, 0.0])
     weights = torch.ones(FRAMES, 5)
@@ -174,7 +185,19 @@ def test_tracks_get_less_confidence_where_nothing_is_seen_and_where_detections_a
 
 
 @pytest.mark.parametrize(
-    "name", ["doubt", "first_bones", "last_bones", "first_scale", "last_scale", "sigma", "stretch"]
+    "name",
+    [
+        "doubt",
+        "body_depth",
+        "first_bones",
+        "last_bones",
+        "first_scale",
+        "last_scale",
+        "surface_scale",
+        "sigma",
+        "stretch",
+        "bend",
+    ],
 )
 def test_lengths_and_weights_of_bones_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be above 0, not 0"):
@@ -191,7 +214,7 @@ def test_there_is_at_least_one_hypothesis() -> None:
         LiftConfig(hypotheses=0)
 
 
-@pytest.mark.parametrize("name", ["steps", "surface"])
+@pytest.mark.parametrize("name", ["steps", "surface", "mirrors", "trial_steps"])
 def test_counts_of_the_lift_are_not_negative(name: str) -> None:
     with pytest.raises(ValueError, match=rf"lift\.{name}: must be at least 0, not -1"):
         LiftConfig(**{name: -1})

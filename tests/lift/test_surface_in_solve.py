@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,8 @@ import torch
 from torch import Tensor
 
 from kg4d.geometry.rotations import quat_rotate
+from kg4d.lift.mirrored_limbs import mirror_limbs, mirror_translations
+from kg4d.lift.objective import LiftObjective, Observations, RestBody
 from kg4d.lift.record import Lift
 from kg4d.lift.solve import lift_keypoints
 from kg4d.lift.surface import SurfaceTracks
@@ -98,8 +101,71 @@ def test_exact_detections_are_fitted_more_closely_with_more_confidence_and_noisy
     assert float(exact.track_confidence.max()) <= 1
 
 
+def waving_arms() -> tuple[Tensor, Tensor]:
+    """Two arms of two bones, each flat in the image twice: T x 6 keypoints, and T x 8 points beside the bones."""
+    degrees = torch.tensor([40.0, 25.0, 5.0, -15.0, -30.0, -35.0, -30.0, -15.0, 5.0])
+    angle = torch.deg2rad(torch.stack([degrees, -degrees.roll(1)], dim=1))  # arms that never look alike
+    bone = 0.3 * torch.stack([torch.zeros_like(angle), -angle.cos(), angle.sin()], dim=-1)
+    beside = torch.stack([torch.zeros_like(angle), angle.sin(), angle.cos()], dim=-1)
+    shoulders = torch.tensor([[0.3, 0.0, 0.0], [-0.3, 0.0, 0.0]])
+    keypoints = torch.stack([shoulders + along * bone for along in (0, 1, 2)], dim=2).flatten(1, 2)
+    points = [shoulders + along * bone + 0.06 * beside for along in (0.3, 0.8, 1.3, 1.8)]
+    return keypoints, torch.cat(points, dim=1)
+
+
+def test_the_limb_on_the_wrong_side_is_mirrored_and_no_other() -> None:
+    truth, points = waving_arms()
+    parents, view = torch.tensor([-1, 0, 1, -1, 3, 4]), cameras(40.0)
+    surface = SurfaceTracks(points[0], seen(points, view), torch.ones(FRAMES, points.shape[1]))
+    body = RestBody(truth[0], parents, surface)
+    keypoints = Observations(seen(truth, view), torch.ones(FRAMES, 6), view)
+
+    def objective(mirrors: int) -> LiftObjective:
+        config = replace(CONFIG, acceleration=0.012, mirrors=mirrors)  # the arms are fast
+        return LiftObjective(config, body, keypoints, TIMES, noise=0.0, confidence=1.0)
+
+    candidates = mirror_translations(truth, parents, view)
+    assert len(candidates) > 6  # more than are polished for all steps
+    wrong = truth + candidates[0]
+    found = mirror_limbs(objective(CONFIG.mirrors), wrong, TIMES)
+    assert float((found - truth).norm(dim=-1).max()) < 0.25 * float((wrong - truth).norm(dim=-1).max())
+    assert torch.equal(mirror_limbs(objective(CONFIG.mirrors), truth, TIMES), truth)
+    assert torch.equal(mirror_limbs(objective(0), wrong, TIMES), wrong)
+
+
 def test_a_surface_without_bones_or_points_changes_nothing() -> None:
     pixels = seen(rotating_body(), cameras())
     nothing = SurfaceTracks(torch.zeros(0, 3), torch.zeros(FRAMES, 0, 2), torch.zeros(FRAMES, 0))
     config = replace(CONFIG, steps=20)
     assert torch.equal(lift(pixels, config=config, surface=nothing).tracks, lift(pixels, config=config).tracks)
+
+
+def test_hypotheses_that_put_a_keypoint_elsewhere_are_rivals() -> None:
+    truth, _ = waving_arms()
+    pixels, view = noisy(seen(truth, cameras(40.0)), 3.0), cameras(40.0)
+
+    def lifted(trial_steps: int) -> Lift:
+        config = replace(CONFIG, hypotheses=5, acceleration=0.012, trial_steps=trial_steps)
+        return lift_keypoints(
+            config,
+            rest=truth[0],
+            parents=torch.tensor([-1, 0, 1, -1, 3, 4]),
+            pixels=pixels,
+            weights=torch.ones(FRAMES, 6),
+            cameras=view,
+            times=TIMES,
+            generator=torch.Generator().manual_seed(1),
+        )
+
+    found = lifted(80)
+    assert found.rivals
+    for one, other in itertools.combinations((found, *found.rivals), 2):
+        assert float((one.tracks - other.tracks).norm(dim=-1).mean(0).max()) > 0.05
+    assert all(torch.equal(rival.tracks[0], truth[0]) for rival in found.rivals)
+    plain = lifted(0)
+    assert torch.equal(plain.tracks, found.tracks)
+    assert not plain.rivals
+
+
+def test_hypotheses_that_agree_have_no_rivals() -> None:
+    assert not lift(seen(rotating_body(), cameras())).rivals
