@@ -71,9 +71,12 @@ private:
     }
 
     void publish(int helpers, int64_t items, Task task, const void* context) {
+        // A late worker may hold a ticket of the loop before, which the new number of items would make good. So that
+        // ticket is changed first, and whoever reads the new number sees it changed.
+        ticket_.store(generation_ << kItemBits | kItemMask, std::memory_order_seq_cst);
         task_ = task;
         context_ = context;
-        items_.store(items, std::memory_order_relaxed);
+        items_.store(items, std::memory_order_release);
         helpers_.store(helpers, std::memory_order_relaxed);
         finished_.store(0, std::memory_order_relaxed);
         ++generation_;
@@ -88,7 +91,7 @@ private:
         uint64_t ticket = ticket_.load(std::memory_order_acquire);
         while (ticket >> kItemBits == (generation & (~uint64_t{0} >> kItemBits))) {
             item = static_cast<int64_t>(ticket & kItemMask);
-            if (item >= items_.load(std::memory_order_relaxed)) return false;
+            if (item >= items_.load(std::memory_order_acquire)) return false;
             if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) return true;
         }
         return false;

@@ -137,7 +137,8 @@ void render_once() {
 }
 
 void compare_once() {
-    const int64_t b = whole(1, 3), h = whole(1, chance(0.2) ? 150 : 20), w = whole(1, 40), c = whole(1, 20);
+    const int64_t b = whole(1, 3), h = whole(1, chance(0.2) ? 150 : 20), w = whole(1, chance(0.2) ? 200 : 40),
+                  c = whole(1, 20);
     const int64_t stride = c + (chance(0.5) ? whole(0, 5) : 0);
     const std::vector<float> prediction = numbers(b * h * w * stride - (stride - c), 1.0f),
                              target = numbers(b * h * w * c, 1.0f);
